@@ -1,0 +1,133 @@
+"""NumPy backend: the embedded default, needing nothing that the core does not install."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from neko_rules.backend import Array, Parameters
+from neko_rules.errors import BackendError
+
+
+class NumpyBackend:
+    """NumPy on the CPU: no compilation, no automatic differentiation, always there.
+
+    Example:
+        >>> nx = NumpyBackend()
+        >>> total, history = nx.scan(lambda c, x: ((c[0] + x[0],), (c[0],)), (np.zeros(1),), (np.ones((3, 1)),), 3)
+        >>> total[0].item(), history[0].ravel().tolist()
+        (3.0, [0.0, 1.0, 2.0])
+    """
+
+    name = "numpy"
+    description = "NumPy on the CPU: the embedded default"
+    differentiates = False
+
+    def asarray(self, value: Any, dtype: str | None = None) -> Array:
+        return np.asarray(value, dtype=dtype)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        return np.array(array)
+
+    def is_tensor(self, value: Any) -> bool:
+        return isinstance(value, (np.ndarray, np.generic))  # a sum over all axes is a np.generic
+
+    def astype(self, array: Array, dtype: str) -> Array:
+        return np.asarray(array).astype(dtype, copy=False)
+
+    def dtype(self, array: Array) -> str:
+        return str(array.dtype)
+
+    def full(self, shape: Sequence[int], value: float, dtype: str) -> Array:
+        return np.full(tuple(shape), value, dtype=dtype)
+
+    def eye(self, size: int, dtype: str) -> Array:
+        return np.eye(size, dtype=dtype)
+
+    def arange(self, size: int, dtype: str) -> Array:
+        return np.arange(size, dtype=dtype)
+
+    def reshape(self, array: Array, shape: Sequence[int]) -> Array:
+        return np.reshape(array, tuple(shape))
+
+    def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array:
+        return np.broadcast_to(array, tuple(shape))
+
+    def transpose(self, array: Array, axes: Sequence[int]) -> Array:
+        return np.transpose(array, tuple(axes))
+
+    expand_dims = staticmethod(np.expand_dims)
+    where = staticmethod(np.where)
+    matmul = staticmethod(np.matmul)
+    exp = staticmethod(np.exp)
+    log = staticmethod(np.log)
+    sqrt = staticmethod(np.sqrt)
+    tanh = staticmethod(np.tanh)
+    abs = staticmethod(np.abs)
+    sign = staticmethod(np.sign)
+    floor = staticmethod(np.floor)
+    isfinite = staticmethod(np.isfinite)
+    maximum = staticmethod(np.maximum)
+    minimum = staticmethod(np.minimum)
+    sum = staticmethod(np.sum)
+    mean = staticmethod(np.mean)
+    max = staticmethod(np.max)
+    any = staticmethod(np.any)
+    all = staticmethod(np.all)
+
+    def concat(self, arrays: Sequence[Array], axis: int) -> Array:
+        return np.concatenate(list(arrays), axis=axis)
+
+    def stack(self, arrays: Sequence[Array], axis: int) -> Array:
+        return np.stack(list(arrays), axis=axis)
+
+    def take(self, array: Array, indices: Array, axis: int) -> Array:
+        return np.take(array, indices, axis=axis)
+
+    def einsum(self, equation: str, *arrays: Array) -> Array:
+        return np.einsum(equation, *arrays, optimize=True)
+
+    def sigmoid(self, array: Array) -> Array:
+        # 1/(1+e^-x) overflows for large negative x, and (tanh(x/2)+1)/2 loses all digits there; this does neither.
+        decayed = np.exp(-np.abs(array))
+        return np.where(array >= 0, 1, decayed) / (1 + decayed)
+
+    def softplus(self, array: Array) -> Array:
+        return np.logaddexp(array, np.zeros((), dtype=array.dtype))
+
+    def argmax(self, array: Array, axis: int) -> Array:
+        return np.argmax(array, axis=axis)
+
+    def stop_gradient(self, array: Array) -> Array:
+        return array
+
+    def value_and_grad(
+        self, function: Callable[[Parameters], Array]
+    ) -> Callable[[Parameters], tuple[Array, Parameters]]:
+        raise BackendError(
+            "the NumPy backend has no automatic differentiation",
+            works="use BPTT(model), which computes the same gradient analytically, or backend torch, tensorflow or jax",
+        )
+
+    def scan(
+        self,
+        body: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[tuple[Array, ...], tuple[Array, ...]]],
+        carry: tuple[Array, ...],
+        inputs: tuple[Array, ...],
+        length: int,
+        reverse: bool = False,
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        history: tuple[Array, ...] | None = None
+        for t in reversed(range(length)) if reverse else range(length):
+            carry, outputs = body(carry, tuple(array[t] for array in inputs))
+            if history is None:
+                history = tuple(np.empty((length, *np.shape(out)), dtype=out.dtype) for out in outputs)
+            for record, out in zip(history, outputs, strict=True):
+                record[t] = out
+        assert history is not None, "a scan has at least one step"
+        return carry, history
+
+    def jit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function

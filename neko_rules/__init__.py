@@ -1,0 +1,56 @@
+"""neko_rules: learning rules for spiking and other recurrent networks, with the same numbers on every array library."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neko_rules.backend import get_backend as get_backend
+    from neko_rules.evaluator import Evaluator as Evaluator
+    from neko_rules.layers.graph import Connection as Connection
+    from neko_rules.layers.graph import Population as Population
+    from neko_rules.layers.models import ALIF as ALIF
+    from neko_rules.layers.models import LIF as LIF
+    from neko_rules.layers.models import RNN as RNN
+    from neko_rules.layers.models import Layer as Layer
+    from neko_rules.layers.models import Stack as Stack
+    from neko_rules.layers.network import Network as Network
+    from neko_rules.regularizers import FiringRate as FiringRate
+    from neko_rules.rules import BPTT as BPTT
+    from neko_rules.rules import OSTL as OSTL
+    from neko_rules.rules import Backprop as Backprop
+    from neko_rules.rules import EProp as EProp
+    from neko_rules.rules import Eprop as Eprop
+    from neko_rules.rules import LearningRule as LearningRule
+    from neko_rules.trainers import Checkpoint as Checkpoint
+    from neko_rules.trainers import EarlyStopping as EarlyStopping
+    from neko_rules.trainers import ProgressBar as ProgressBar
+    from neko_rules.trainers import Trainer as Trainer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "neko_rules.backend": ["get_backend"],
+    "neko_rules.evaluator": ["Evaluator"],
+    "neko_rules.layers.graph": ["Connection", "Population"],
+    "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
+    "neko_rules.layers.network": ["Network"],
+    "neko_rules.regularizers": ["FiringRate"],
+    "neko_rules.rules": ["BPTT", "OSTL", "Backprop", "EProp", "Eprop", "LearningRule"],
+    "neko_rules.trainers": ["Checkpoint", "EarlyStopping", "ProgressBar", "Trainer"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: `import neko_rules` and `neko --help` stay fast.
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
