@@ -1,0 +1,133 @@
+"""Learning-rate schedules: closed forms, ends, monotony, and refusals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neko_rules.errors import ArgumentError
+from neko_rules.schedules import (
+    SCHEDULES,
+    Constant,
+    CosineDecay,
+    ExponentialDecay,
+    InverseTimeDecay,
+    LinearWarmup,
+    PiecewiseConstant,
+    Schedule,
+    StepDecay,
+    resolve_learning_rate,
+)
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "constant": {"value": 0.1},
+    "exponential_decay": {"initial": 0.1, "rate": 0.5, "steps": 10},
+    "step_decay": {"initial": 0.1, "rate": 0.5, "steps": 10},
+    "cosine_decay": {"initial": 0.1, "steps": 50, "final": 0.01},
+    "inverse_time_decay": {"initial": 0.1, "steps": 10},
+    "piecewise_constant": {"boundaries": [10, 20], "values": [0.1, 0.05, 0.01]},
+    "linear_warmup": {"steps": 5, "then": {"name": "cosine_decay", "initial": 0.1, "steps": 20}},
+}
+
+
+def example(name: str) -> Schedule:
+    return SCHEDULES.resolve({"name": name, **EXAMPLES[name]})
+
+
+def test_every_schedule_has_an_example() -> None:
+    assert set(EXAMPLES) == set(SCHEDULES)
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_a_pure_function_with_plain_numbers(name: str) -> None:
+    schedule = example(name)
+    rates = [schedule(step) for step in range(100)]
+    assert all(type(rate) is float for rate in rates)
+    assert all(0 <= rate <= 0.1 + 1e-15 for rate in rates)
+    assert rates == [schedule(step) for step in range(100)]
+    assert rates == [example(name)(step) for step in range(100)]
+    assert math.isfinite(schedule(10**9))
+    assert schedule == example(name)
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in ("constant", "linear_warmup")])
+def test_decays_start_at_the_top_and_never_rise(name: str) -> None:
+    rates = [example(name)(step) for step in range(100)]
+    assert rates[0] == 0.1
+    assert np.all(np.diff(rates) <= 0)
+    assert rates[-1] < 0.05
+
+
+def test_closed_forms() -> None:
+    steps = np.arange(40)
+    for schedule, expected in [
+        (Constant(0.3), np.full(40, 0.3)),
+        (ExponentialDecay(2.0, 0.5, 10), 2.0 * np.exp2(-steps / 10)),
+        (StepDecay(2.0, 0.5, 10), 2.0 * np.repeat([1, 0.5, 0.25, 0.125], 10)),
+        (InverseTimeDecay(2.0, 10), 20.0 / (10 + steps)),
+        (PiecewiseConstant([1, 30], [3.0, 2.0, 1.0]), np.repeat([3.0, 2.0, 1.0], [1, 29, 10])),
+        (LinearWarmup(4, 2.0), np.minimum((steps + 1) / 4, 1.0) * 2.0),
+    ]:
+        np.testing.assert_allclose([schedule(int(step)) for step in steps], expected, rtol=1e-14)
+
+
+def test_cosine_decay() -> None:
+    schedule = CosineDecay(initial=1.0, steps=60, final=0.2)
+    assert schedule(0) == 1.0
+    assert schedule(20) == pytest.approx(0.2 + 0.8 * 0.75)
+    assert schedule(30) == pytest.approx(0.6)
+    assert schedule(60) == schedule(61) == pytest.approx(0.2)
+
+
+def test_warmup_joins_the_schedule_that_follows() -> None:
+    following = ExponentialDecay(1.0, 0.5, 10)
+    schedule = LinearWarmup(5, following)
+    assert [schedule(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert [schedule(5 + step) for step in range(30)] == [following(step) for step in range(30)]
+    mapping = LinearWarmup(5, {"name": "exponential_decay", "initial": 1.0, "rate": 0.5, "steps": 10})
+    assert mapping == schedule
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_every_argument_matters(name: str) -> None:
+    changes: dict[str, Any] = {"boundaries": [7, 9], "values": [0.1, 0.04, 0.02], "then": 0.01, "steps": 7}
+    for key, value in EXAMPLES[name].items():
+        changed = SCHEDULES.create(
+            name, {**EXAMPLES[name], key: changes.get(key, 0.8 * value if key not in changes else 0)}
+        )
+        assert [changed(step) for step in range(60)] != [example(name)(step) for step in range(60)], key
+
+
+def test_resolved_from_numbers_mappings_and_objects() -> None:
+    assert resolve_learning_rate(1) == 1.0
+    assert resolve_learning_rate(np.float32(0.5)) == 0.5
+    assert resolve_learning_rate(Constant(0.1)) == Constant(0.1)
+    assert resolve_learning_rate({"name": "StepDecay", "initial": 1, "rate": 0.5, "steps": 3}) == StepDecay(1.0, 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (-0.1, "learning_rate"),
+        (None, "learning_rate"),
+        ("cosine", "learning_rate"),
+        (False, "learning_rate"),
+        ({"initial": 0.1}, "name"),
+        ({"name": "cosin", "initial": 0.1, "steps": 3}, "cosine_decay"),
+        ({"name": "constant", "value": -1}, "value"),
+        ({"name": "exponential_decay", "initial": 0.1, "rate": 1.5, "steps": 3}, "rate"),
+        ({"name": "step_decay", "initial": 0.1, "rate": 0.5, "steps": 0}, "steps"),
+        ({"name": "step_decay", "initial": 0.1, "rate": 0.5, "steps": 2.5}, "steps"),
+        ({"name": "cosine_decay", "initial": 0.1, "steps": 3, "final": -1}, "final"),
+        ({"name": "piecewise_constant", "boundaries": [3, 3], "values": [1, 2, 3]}, "rise"),
+        ({"name": "piecewise_constant", "boundaries": [3], "values": [1]}, "one more"),
+        ({"name": "piecewise_constant", "boundaries": 3, "values": [1, 2]}, "list"),
+        ({"name": "linear_warmup", "steps": 3, "then": "soon"}, "then"),
+    ],
+)
+def test_refusals(spec: Any, said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        resolve_learning_rate(spec)
