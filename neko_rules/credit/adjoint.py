@@ -1,0 +1,256 @@
+"""Adjoint: gradients backward in time, for full, layer and neuron temporal credit.
+
+For a population with state s, given G_t = ∂E/∂z_t from outside it, the recursion from t = T-1 down to 0 is
+
+    λz_t = G_t + r_{t+1}·λs_{t+1} + V δ_{t+1}          (V δ only for layer and full credit)
+    λs_t = D_{t+1}ᵀ λs_{t+1} + h_t λz_t
+    δ_t  = q_t·λs_t                                     the derivative with respect to the input current
+    dE/dW = Σ_t x_tᵀ δ_t    dE/dV = Σ_t z_{t-1}ᵀ δ_t    dE/db = Σ_t δ_t
+
+and the signal to a population below is δ_t Wᵀ where the signal keeps its paths through time, or (q_t·h_t G_t) Wᵀ
+where it is instantaneous. Local derivatives are evaluated for all time steps at once before the recursion, weight
+gradients and signals in one matrix product after it; only the recursion itself steps through time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.credit.axes import Credit
+from neko_rules.credit.feedback import backward_weight
+from neko_rules.layers.cell import Constants
+from neko_rules.layers.forward import Trajectory, effective_weight, project, without_diagonal
+from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
+from neko_rules.layers.jacobians import Entry, Jacobians
+
+Local = dict[Entry, Array]
+"""The local derivatives of a population: entries [time, batch, neuron], or constant in time."""
+
+Carried = tuple[str, str, str]
+"""What a step back sends to the step before: (population, "state", state name), (…, "z", "") or (…, "delta", "")."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A forward pass and all that is needed to go back through it.
+
+    Args:
+        nx: backend.
+        graph: the network.
+        jacobians: population name → the derivatives of its cell.
+        constants: population name → the constants of its cell.
+        parameters: name → array.
+        feedback: weight name → feedback matrix, where it is not the weight itself.
+        trajectory: what the forward pass recorded.
+        credit: which gradient.
+    """
+
+    nx: Backend
+    graph: Graph
+    jacobians: dict[str, Jacobians]
+    constants: dict[str, Constants]
+    parameters: Parameters
+    feedback: Parameters
+    trajectory: Trajectory
+    credit: Credit
+
+    def local(self, name: str) -> Local:
+        """D, r, q and h of a population over the trajectory."""
+        record = self.trajectory.records[name]
+        return self.jacobians[name].evaluate(
+            self.nx, self.graph.cell(name), self.constants[name], lambda key: record.history(self.nx, key)
+        )
+
+    def back(self, connection: Connection) -> Array:
+        """The transposed weight that carries a connection's error back: [target, source]."""
+        weight = effective_weight(self.nx, connection, self.parameters)
+        return self.nx.transpose(backward_weight(connection, weight, self.feedback), (1, 0))
+
+
+def gradients(problem: Problem, signals: dict[str, Array]) -> Parameters:
+    """dE/dparameter for every parameter.
+
+    Args:
+        problem: the forward pass.
+        signals: population name → ∂E/∂z_t from the loss (the readout) and from regularisers, each broadcastable to
+            [time, batch, neuron].
+    """
+    whole = problem.credit.temporal == "full"
+    groups = problem.graph.components if whole else tuple((name,) for name in problem.graph.order)
+    signals = dict(signals)
+    found: Parameters = {}
+    for group in reversed(groups):
+        delta, local = _solve(problem, group, signals)
+        for name in group:
+            found.update(weight_gradients(problem, name, delta[name]))
+            below = (
+                delta[name] if keeps_paths(problem, name) else instantaneous(problem, local[name], signals.get(name))
+            )
+            _pass_down(problem, name, below, group if whole else (), signals)
+    return {name: found[name] for name in problem.parameters}
+
+
+def keeps_paths(problem: Problem, name: str) -> bool:
+    """Whether the error that a population sends down includes its paths through time."""
+    signal = problem.credit.learning_signal
+    return signal == "exact" or (signal == "filtered" and name == problem.graph.output)
+
+
+def instantaneous(problem: Problem, local: Local, signal: Array | None) -> Array | None:
+    """q_t·h_t G_t: the error at the input current within the time step."""
+    if signal is None:
+        return None
+    total: Any = None
+    for entry, h in local.items():
+        if entry[0] == "h" and ("q", entry[1]) in local:
+            part = times(local[("q", entry[1])], h)
+            total = part if total is None else total + part
+    return None if total is None else times(total, signal)
+
+
+def times(factor: Array, array: Array) -> Array:
+    """A product that leaves out a factor of exactly one (derivatives are often the number 1)."""
+    if isinstance(factor, int) and factor == 1:
+        return array
+    if isinstance(array, int) and array == 1:
+        return factor
+    return factor * array
+
+
+def weight_gradients(problem: Problem, name: str, delta: Array) -> Parameters:
+    """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t."""
+    nx, found = problem.nx, {}
+    flat = nx.reshape(delta, (-1, delta.shape[-1]))
+    for connection in problem.graph.into(name):
+        sent = problem.trajectory.sent(nx, connection)
+        sent = nx.reshape(sent, (-1, sent.shape[-1]))
+        gradient = nx.matmul(nx.transpose(sent, (1, 0)), flat)
+        found[connection.weight] = without_diagonal(nx, gradient) if connection.masked else gradient
+    if problem.graph.populations[name].bias:
+        found[bias_name(name)] = nx.sum(flat, axis=0)
+    return found
+
+
+def _pass_down(
+    problem: Problem, name: str, below: Array | None, together: tuple[str, ...], signals: dict[str, Array]
+) -> None:
+    """Add a population's error to the signals of the populations that it receives from.
+
+    Delayed connections carry error only for full credit, and connections inside a group that was solved together have
+    already carried theirs.
+    """
+    nx = problem.nx
+    if below is None:
+        return
+    for connection in problem.graph.into(name):
+        inside = connection.source in together
+        if connection.source == INPUT or inside or (connection.delay and not together):
+            continue
+        part = project(nx, below, problem.back(connection))
+        if connection.delay:
+            part = nx.concat([part[1:], nx.full((1, *part.shape[1:]), 0.0, nx.dtype(part))], 0)
+        signals[connection.source] = signals[connection.source] + part if connection.source in signals else part
+
+
+def _solve(
+    problem: Problem, group: tuple[str, ...], signals: dict[str, Array]
+) -> tuple[dict[str, Array], dict[str, Local]]:
+    """δ of every population of a group, by the recursion backward in time; and their local derivatives."""
+    steps, batch, _ = problem.trajectory.inputs.shape
+    local = {name: problem.local(name) for name in group}
+    zero = problem.nx.full((), 0.0, problem.nx.dtype(problem.trajectory.inputs))
+    full_size = {
+        name: problem.nx.broadcast_to(signals.get(name, zero), (steps, batch, problem.graph.populations[name].size))
+        for name in group
+    }
+    return _Recursion(problem, group, local).run(full_size), local
+
+
+class _Recursion:
+    """λs and λz of a group of populations stepped backward in time: a scan whose carry is what t+1 sends to t.
+
+    The carry holds only what is not identically zero: per population Σ_k D_kj λs_k for each state j, r·λs where
+    something depends on z_{t-1}, and δ where a delayed connection carries error back.
+    """
+
+    def __init__(self, problem: Problem, group: tuple[str, ...], local: dict[str, Local]) -> None:
+        self.nx = problem.nx
+        self.group = group
+        self.local = local
+        self.varying = [
+            (name, entry) for name in group for entry in local[name] if problem.jacobians[name].varying(entry)
+        ]
+        temporal = problem.credit.temporal
+        self.outgoing: dict[str, list[tuple[Connection, Array]]] = {name: [] for name in group}
+        for connection in problem.graph.within(group):
+            own = connection.source == connection.target
+            if temporal == "full" or (temporal == "layer" and own):
+                self.outgoing[connection.source].append((connection, problem.back(connection)))
+        self.carried = [key for name in group for key in self._carried(name)]
+
+    def _carried(self, name: str) -> list[Carried]:
+        states = {entry[2] for entry in self.local[name] if entry[0] == "D"}
+        keys: list[Carried] = [(name, "state", state) for state in sorted(states)]
+        if any(entry[0] == "r" for entry in self.local[name]):
+            keys.append((name, "z", ""))
+        edges = (connection for edges in self.outgoing.values() for connection, _ in edges)
+        if any(connection.delay and connection.target == name for connection in edges):
+            keys.append((name, "delta", ""))
+        return keys
+
+    def run(self, signals: dict[str, Array]) -> dict[str, Array]:
+        """δ [time, batch, neuron] by population, from G of the same shape."""
+        nx, first = self.nx, signals[self.group[0]]
+        zeros = {name: nx.full(signals[name].shape[1:], 0.0, nx.dtype(first)) for name in self.group}
+        inputs = (*(signals[name] for name in self.group), *(self.local[n][entry] for n, entry in self.varying))
+        carry = tuple(zeros[name] for name, _, _ in self.carried)
+        _, deltas = nx.scan(self._step, carry, inputs, first.shape[0], reverse=True)
+        return dict(zip(self.group, deltas, strict=True))
+
+    def _step(self, carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        later = dict(zip(self.carried, carry, strict=True))
+        signals = dict(zip(self.group, inputs, strict=False))
+        now = {name: dict(self.local[name]) for name in self.group}
+        for (name, entry), value in zip(self.varying, inputs[len(self.group) :], strict=True):
+            now[name][entry] = value
+        delta: dict[str, Array] = {}
+        sent: dict[Carried, Array] = {}
+        for name in reversed(self.group):
+            z = signals[name]
+            if (name, "z", "") in later:
+                z = z + later[name, "z", ""]
+            for connection, back in self.outgoing[name]:
+                error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
+                z = z + self.nx.matmul(error, back)
+            delta[name] = self._neuron(name, now[name], later, z, sent)
+        return tuple(sent[key] for key in self.carried), tuple(delta[name] for name in self.group)
+
+    def _neuron(
+        self, name: str, local: Local, later: dict[Carried, Array], z: Array, sent: dict[Carried, Array]
+    ) -> Array:
+        """One step back within a population: δ_t is returned, and what goes to t-1 is put into ``sent``."""
+        lam: dict[str, Array] = {}
+        for state in dict.fromkeys(entry[1] for entry in local):
+            parts = [later[name, "state", state]] if (name, "state", state) in later else []
+            parts += [times(local["h", state], z)] if ("h", state) in local else []
+            if parts:
+                lam[state] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        for key in self.carried:
+            if key[0] == name and key[1] == "state":
+                sent[key] = self._total(local, [("D", k, key[2]) for k in lam], lam, z)
+        sent[name, "z", ""] = self._total(local, [("r", k) for k in lam], lam, z)
+        delta = self._total(local, [("q", k) for k in lam], lam, z)
+        sent[name, "delta", ""] = delta
+        return delta
+
+    def _total(self, local: Local, entries: list[Entry], lam: dict[str, Array], like: Array) -> Array:
+        """Σ_k entry_k λs_k over the entries that are not identically zero."""
+        parts = [times(local[entry], lam[entry[1]]) for entry in entries if entry in local]
+        if not parts:
+            return self.nx.full(like.shape, 0.0, self.nx.dtype(like))
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total

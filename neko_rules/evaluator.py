@@ -1,0 +1,234 @@
+"""Evaluator: a model with its loss and metrics; one forward pass, and everything else is read from it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.errors import DataError, IncompatibleError
+from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.network import Network
+from neko_rules.layers.pooling import pool, unpool
+from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
+from neko_rules.metrics import METRICS, Measurement, Metric
+from neko_rules.targets import Targets, encode
+
+_TASK_OF_TARGETS = {"classes": "classification", "labels": "classification", "values": None}
+_USUAL_LOSS = {"classification": "categorical_crossentropy", "regression": "mean_squared_error"}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a forward pass is worth, in backend arrays.
+
+    Args:
+        loss: the loss, a scalar.
+        output_gradient: dE/dy [time, batch, n_out].
+        totals: name → (total, count) of the loss and of every metric; their ratio is the figure, and batches add up.
+    """
+
+    loss: Array
+    output_gradient: Array
+    totals: dict[str, tuple[Array, Array]]
+
+
+class Evaluator:
+    """A model, the loss it is judged by, and the metrics that are reported.
+
+    Args:
+        network: the model.
+        loss: name, mapping or Loss; cross-entropy for classification and squared error for regression by default.
+        metrics: names, mappings or Metrics.
+
+    The loss is the mean over examples and supervised time steps. Where the model's outputs are taken at every step and
+    a target is given once per sequence, it holds at every step.
+
+    Example:
+        >>> from neko_rules import LIF
+        >>> model = Evaluator(LIF(8, 2, inputs=3), metrics=["accuracy"])
+        >>> x, y = np.ones((4, 5, 3)), [0, 1, 0, 1]
+        >>> sorted(model.evaluate(x, y))
+        ['accuracy', 'loss']
+        >>> model.predict(x).shape
+        (4, 5, 2)
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: str | Mapping[str, Any] | Loss | None = None,
+        metrics: Sequence[str | Mapping[str, Any] | Metric] = (),
+    ) -> None:
+        if not isinstance(network, Network):
+            raise IncompatibleError("an Evaluator takes a Network such as ALIF(128, 10)", received=network)
+        self.network = network
+        self.loss = LOSSES.resolve(loss if loss is not None else _USUAL_LOSS[network.task_type])
+        self.metrics = tuple(METRICS.resolve(metric) for metric in metrics)
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        """Refuse a loss or metric that has no meaning for this model."""
+        task = self.network.task_type
+        needed = _TASK_OF_TARGETS[self.loss.target_kind]
+        if needed not in (None, task):
+            raise IncompatibleError(
+                f"the loss {type(self.loss).__name__} is for {needed}",
+                received=f"a model with task_type={task!r}",
+                works="use mean_squared_error, mean_absolute_error or poisson, or task_type='classification'",
+            )
+        for metric in self.metrics:
+            if metric.requires == "classes" and task != "classification":
+                raise IncompatibleError(
+                    f"the metric {metric.name} is for classification", received=f"a model with task_type={task!r}"
+                )
+            if metric.requires == "spikes" and not self.network.spiking:
+                raise IncompatibleError(
+                    f"the metric {metric.name} needs spiking neurons",
+                    received=f"{self.network!r}",
+                    works="use ALIF or LIF, or leave the metric out",
+                )
+
+    @property
+    def nx(self) -> Backend:
+        """The backend of the model."""
+        return self.network.nx
+
+    def clone(self) -> Evaluator:
+        """The same model, loss and metrics, with weights of its own."""
+        twin = copy.copy(self)
+        twin.__dict__.pop("_judged_forward", None)
+        twin.__dict__.pop("_predicted", None)
+        twin.network = self.network.clone()
+        return twin
+
+    # Data in.
+
+    def check(self, x: Any, y: Any = None) -> None:
+        """Refuse data that do not fit, before anything runs; builds the network for the data's features.
+
+        Raises:
+            DataError: wrong number of axes, NaN or infinite values, a feature count other than the network's, labels
+                out of range, or targets of another shape.
+        """
+        self._inputs(x)
+        if y is not None:
+            self._targets(x, y)
+
+    def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Time-major inputs, dense targets and mask of a batch, checked, in the model's type."""
+        inputs, targets = self._inputs(x), self._targets(x, y)
+        dtype = self.network.dtype
+        return inputs, targets.dense.astype(dtype), targets.mask.astype(dtype)
+
+    def _inputs(self, x: Any) -> np.ndarray:
+        try:
+            array = np.asarray(x)
+        except ValueError as error:
+            raise DataError("x must be a rectangular array of numbers", received=str(error)) from error
+        if array.dtype.kind not in "iufb":
+            raise DataError("x must hold numbers", received=f"an array of type {array.dtype}")
+        if array.ndim != 3:
+            raise DataError("x must have shape [batch, time, feature]", received=f"shape {array.shape}")
+        if 0 in array.shape:
+            raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
+        array = np.ascontiguousarray(array.transpose(1, 0, 2), dtype=self.network.dtype)
+        if not np.isfinite(array).all():
+            step, example, feature = np.argwhere(~np.isfinite(array))[0]
+            raise DataError(
+                "x must be finite",
+                received=f"{array[step, example, feature]} at example {example}, step {step}, feature {feature}",
+            )
+        self.network.build(array.shape[2])
+        return array
+
+    def _targets(self, x: Any, y: Any) -> Targets:
+        shape = np.shape(x)
+        targets = encode(
+            y,
+            task_type=self.network.task_type,
+            batch=shape[0],
+            steps=shape[1] if self.network.readout == "sequence" else 1,
+            outputs=self.network.outputs,
+            labels_only=self.loss.target_kind == "labels",
+        )
+        supervised = targets.mask.astype(bool)
+        if not supervised.any():
+            raise DataError("at least one time step must be supervised", received="only labels of -1")
+        self.loss.check_target(targets.dense[supervised])
+        return targets
+
+    # Pure functions of parameters and data, in backend arrays.
+
+    def judge(self, trajectory: Trajectory, target: Array, mask: Array) -> Judgement:
+        """Loss, its derivative with respect to the outputs, and the metrics, read from a forward pass."""
+        nx, network = self.nx, self.network
+        outputs = trajectory.z(network.graph.output)
+        pooled = pool(nx, network.readout, outputs)
+        counted = nx.broadcast_to(mask, pooled.shape[:2])
+        count = nx.sum(counted)
+        total = weighted_total(nx, self.loss, pooled, target, counted)
+        gradient = output_gradient(nx, self.loss, pooled, target, counted / count)
+        spikes = {name: trajectory.z(name) for name in network.spiking}
+        measurement = Measurement(pooled, target, mask, spikes, network.dt)
+        totals = {"loss": (total, count)}
+        totals.update({metric.name: metric.measure(nx, measurement) for metric in self.metrics})
+        return Judgement(total / count, unpool(nx, network.readout, outputs, gradient), totals)
+
+    # What a user calls.
+
+    def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """Outputs [batch, time, n_out], or [batch, n_out] where the readout takes the last, mean or maximum."""
+        parts = []
+        for inputs in _batches(self._inputs(x), batch_size, axis=1):
+            outputs = self.nx.to_numpy(self._predicted(self.network.values, self.nx.asarray(inputs)))
+            parts.append(outputs.transpose(1, 0, 2))
+        joined = np.concatenate(parts)
+        return joined if self.network.readout == "sequence" else joined[:, 0]
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
+        """Loss and metrics over a whole data set; the batch size does not change them, apart from rounding."""
+        arguments.integer("batch_size", batch_size, at_least=1)
+        inputs, target, mask = self.batch(x, y)
+        sums: dict[str, list[float]] = {}
+        for start in range(0, inputs.shape[1], batch_size):
+            part = slice(start, start + batch_size)
+            values = (self.nx.asarray(np.ascontiguousarray(a[:, part])) for a in (inputs, target, mask))
+            for name, (total, count) in self._judged_forward(self.network.values, *values).items():
+                so_far = sums.setdefault(name, [0.0, 0.0])
+                so_far[0] += float(self.nx.to_numpy(total))
+                so_far[1] += float(self.nx.to_numpy(count))
+        return ratios(sums)
+
+    @cached_property
+    def _judged_forward(self) -> Callable[..., dict[str, tuple[Array, Array]]]:
+        def judged(parameters: Parameters, inputs: Array, target: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
+            return self.judge(self.network.forward(parameters, inputs), target, mask).totals
+
+        return self.nx.jit(judged)
+
+    @cached_property
+    def _predicted(self) -> Callable[..., Array]:
+        def predicted(parameters: Parameters, inputs: Array) -> Array:
+            outputs = self.network.forward(parameters, inputs).z(self.network.graph.output)
+            return pool(self.nx, self.network.readout, outputs)
+
+        return self.nx.jit(predicted)
+
+
+def ratios(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """total / count for every name; NaN where nothing was counted."""
+    return {name: total / count if count else float("nan") for name, (total, count) in sums.items()}
+
+
+def _batches(inputs: np.ndarray, size: int, axis: int) -> list[np.ndarray]:
+    """Pieces of at most ``size`` along an axis."""
+    arguments.integer("batch_size", size, at_least=1)
+    places = range(size, inputs.shape[axis], size)
+    return [np.ascontiguousarray(part) for part in np.split(inputs, places, axis=axis)]

@@ -1,0 +1,1 @@
+"""What a model is made of: neurons, connections, networks, readouts, and the one-line models."""

@@ -1,0 +1,171 @@
+"""Cell: a neuron model as two pure elementwise functions, from which everything a learning rule needs is derived.
+
+A neuron with state s emits z. In each time step
+
+    s_t = update(s_{t-1}, z_{t-1}, I_t)        z_t = emit(s_t)
+
+both elementwise over batch and neuron. A subclass writes the two functions once, in backend operations; the engine
+runs them as they are, and ``neko_rules.layers.jacobians`` derives ∂s_t/∂s_{t-1}, ∂s_t/∂z_{t-1}, ∂s_t/∂I_t and
+∂z_t/∂s_t from them by calling them with symbols.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.backend import Array, Backend
+from neko_rules.errors import ArgumentError
+from neko_rules.registry import Registry
+from neko_rules.surrogates import Surrogate, resolve_surrogate
+
+PerNeuron = float | tuple[float, ...]
+"""A number for the whole population, or one per neuron."""
+
+Constants = dict[str, Array]
+"""The numbers of a cell by name, each a scalar or one value per neuron."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A neuron model; subclass it to add one.
+
+    A subclass is a frozen dataclass that names its states, gives its constants, and writes ``update`` and ``emit``.
+    Its two functions may use ``+ - * /``, comparisons inside ``nx.where``, and ``nx.exp``, ``nx.log``, ``nx.sqrt``,
+    ``nx.tanh``, ``nx.abs``, ``nx.maximum``, ``nx.minimum``, ``nx.where``, ``nx.stop_gradient`` and ``nx.spike``.
+
+    Example: a neuron whose membrane leaks to half in each step.
+
+        >>> @dataclass(frozen=True)
+        ... class HalvingCell(Cell):
+        ...     states = ("v",)
+        ...     def constants(self, dt):
+        ...         return {"theta": 1.0}
+        ...     def update(self, nx, p, s, z, current):
+        ...         return {"v": 0.5 * s.v + current}
+        ...     def emit(self, nx, p, s):
+        ...         return nx.spike((s.v - p.theta) / p.theta)
+        >>> from neko_rules.layers.jacobians import Jacobians
+        >>> print(Jacobians.of(HalvingCell(), dt=1e-3))
+        ∂v/∂v' = 0.500000000000000
+        ∂v/∂I = 1
+        ∂z/∂v = SpikeDerivative((-theta + v)/theta)/theta
+    """
+
+    states: ClassVar[tuple[str, ...]] = ()
+    """Names of the state variables."""
+
+    spiking: ClassVar[bool] = True
+    """Whether z is 0 or 1, so that it counts for firing rates."""
+
+    surrogate: Surrogate | str | Mapping[str, Any] = field(default="triangular", kw_only=True)
+    """What stands for dz/du of a spiking cell."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "surrogate", resolve_surrogate(self.surrogate))
+
+    def _check(self, name: str, **bounds: float) -> None:
+        """Check a constant that is a number or one per neuron, and keep it as a float or a tuple."""
+        object.__setattr__(self, name, arguments.per_neuron(name, getattr(self, name), **bounds))
+
+    def _check_decay(self, tau: str, given: str) -> None:
+        """Check a time constant, and the decay that may stand in its place."""
+        self._check(tau, at_least=0)
+        if getattr(self, given) is not None:
+            self._check(given, at_least=0, at_most=1)
+
+    def state_names(self) -> tuple[str, ...]:
+        """The state variables of this very cell: options may add some."""
+        return self.states
+
+    def structure(self) -> Hashable:
+        """What decides the form of the equations, apart from the numbers in them."""
+        return (type(self), self.state_names())
+
+    def constants(self, dt: float) -> dict[str, PerNeuron]:
+        """The numbers in the equations for time step ``dt`` (seconds): scalars or one value per neuron."""
+        raise NotImplementedError
+
+    def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+        """s_t from s_{t-1} (``s.name``), z_{t-1} and the input current I_t; ``p.name`` are the constants."""
+        raise NotImplementedError
+
+    def emit(self, nx: Any, p: Any, s: Any) -> Any:
+        """z_t from s_t."""
+        raise NotImplementedError
+
+
+CELLS: Registry[Cell] = Registry("neuron", Cell)
+
+
+@dataclass(frozen=True)
+class CellOperations:
+    """A backend with the two operations that only cells use: ``spike`` and a ``stop_gradient`` that may cost nothing.
+
+    Args:
+        nx: the backend.
+        surrogate: ψ, which stands for dz/du.
+        differentiable: whether automatic differentiation will run through the result. Then a spike is
+            z = H(u) + sg(ψ(u))·(u - sg(u)), exactly 0 or 1 and with derivative exactly ψ(u); otherwise just H(u).
+    """
+
+    nx: Backend
+    surrogate: Surrogate
+    differentiable: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.nx, name)
+
+    def spike(self, u: Array) -> Array:
+        """1 where u > 0 (strictly), else 0."""
+        hard = self.nx.astype(u > 0, self.nx.dtype(u))
+        if not self.differentiable:
+            return hard
+        slope = self.nx.stop_gradient(self.surrogate.derivative(self.nx, u))
+        return hard + slope * (u - self.nx.stop_gradient(u))
+
+    def stop_gradient(self, array: Array) -> Array:
+        """The same numbers, constant for differentiation."""
+        return self.nx.stop_gradient(array) if self.differentiable else array
+
+
+def backend_constants(nx: Backend, cell: Cell, size: int, dt: float, dtype: str, owner: str) -> Constants:
+    """A cell's constants as backend arrays, checked against the number of neurons.
+
+    Raises:
+        ArgumentError: a constant has one value per neuron, but not for this number of neurons.
+    """
+    converted = {}
+    for name, value in cell.constants(dt).items():
+        array = np.asarray(value, dtype=np.float64)
+        if array.ndim and array.shape != (size,):
+            raise ArgumentError(
+                f"{name} of {owner} needs one value, or one per neuron ({size})", received=f"{array.size} values"
+            )
+        converted[name] = nx.asarray(array, dtype)
+    return converted
+
+
+def namespace(values: Mapping[str, Any]) -> SimpleNamespace:
+    """``p.alpha`` instead of ``p["alpha"]``, so that an update reads like its equation."""
+    return SimpleNamespace(**values)
+
+
+def decay(tau: PerNeuron, given: PerNeuron | None, dt: float) -> PerNeuron:
+    """A decay per step: the one given directly, or exp(-dt/τ) for a time constant in seconds; τ = 0: no memory.
+
+    Example:
+        >>> round(decay(20e-3, None, 1e-3), 4), decay(20e-3, 0.5, 1e-3)
+        (0.9512, 0.5)
+    """
+    if given is not None:
+        return given
+    if isinstance(tau, tuple):
+        return tuple(math.exp(-dt / each) if each > 0 else 0.0 for each in tau)
+    return math.exp(-dt / tau) if tau > 0 else 0.0

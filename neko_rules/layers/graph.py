@@ -1,0 +1,221 @@
+"""Graph: a network as populations of neurons and the connections between them.
+
+Feed-forward connections (``delay=0``) act in the same time step and may not form a cycle; delayed connections
+(``delay=1``: recurrent, or feeding back to an earlier population) act one step later and may. A graph is split into
+components: populations that feed back to each other have to be stepped through time together, everything else is
+stepped one population at a time, with the input current of all time steps in one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from neko_rules import arguments
+from neko_rules.errors import ArgumentError, nearest
+from neko_rules.initializers import INITIALIZERS, Initializer
+from neko_rules.layers.cell import CELLS, Cell
+
+INPUT = "input"
+"""The name of the source that stands for the data."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """A number of neurons of one model.
+
+    Args:
+        cell: the neuron model, by name, mapping or object.
+        size: how many neurons.
+        bias: whether each neuron has a trainable constant input (starting at 0).
+
+    Example:
+        >>> Population("lif", 100).cell.threshold
+        1.0
+    """
+
+    cell: Cell | str | Mapping[str, Any]
+    size: int
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cell", CELLS.resolve(self.cell))
+        arguments.integer("size", self.size, at_least=1)
+        arguments.flag("bias", self.bias)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A dense matrix of weights [source, target] between two populations.
+
+    Args:
+        source: name of the population (or ``"input"``) whose output is sent.
+        target: name of the population that receives it as current.
+        delay: 0 (same step) or 1 (one step later).
+        initializer: distribution of the first weights, by name, mapping or object.
+        autapses: whether a neuron may be connected to itself (delayed connections within one population).
+        label: the middle part of the weight's name, ``target.label.weight``.
+
+    Example:
+        >>> Connection("hidden", "hidden", delay=1).weight
+        'hidden.recurrent.weight'
+    """
+
+    source: str
+    target: str
+    delay: int = 0
+    initializer: Initializer | str | Mapping[str, Any] = "scaled_normal"
+    autapses: bool = False
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "initializer", INITIALIZERS.resolve(self.initializer))
+        arguments.integer("delay", self.delay, at_least=0, at_most=1)
+        arguments.flag("autapses", self.autapses)
+        if self.target == INPUT:
+            raise ArgumentError("a connection cannot lead into the input", received=f"{self.source} → {self.target}")
+        if not self.label:
+            object.__setattr__(self, "label", "recurrent" if self.source == self.target else f"from_{self.source}")
+
+    @property
+    def weight(self) -> str:
+        """The name of the weight matrix among the parameters."""
+        return f"{self.target}.{self.label}.weight"
+
+    @property
+    def masked(self) -> bool:
+        """Whether the diagonal has to stay zero."""
+        return self.source == self.target and not self.autapses
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Populations by name, their connections, and the population that is read out.
+
+    Args:
+        populations: name → Population; the name ``"input"`` is taken by the data.
+        connections: in any order.
+        output: name of the population whose z is the output of the network.
+
+    Example:
+        >>> graph = Graph(
+        ...     {"hidden": Population("lif", 3), "readout": Population("leaky_readout", 2)},
+        ...     (Connection("input", "hidden"), Connection("hidden", "hidden", 1), Connection("hidden", "readout")),
+        ...     output="readout",
+        ... )
+        >>> graph.order
+        ('hidden', 'readout')
+        >>> graph.parameter_shapes(inputs=4)["hidden.from_input.weight"]
+        (4, 3)
+    """
+
+    populations: dict[str, Population]
+    connections: tuple[Connection, ...]
+    output: str
+    order: tuple[str, ...] = field(init=False)
+    """Populations in an order in which each comes after all whose spikes it receives in the same step."""
+    components: tuple[tuple[str, ...], ...] = field(init=False)
+    """Groups of populations that have to be stepped together, in order, each group ordered within."""
+
+    def __post_init__(self) -> None:
+        self._check()
+        instantaneous = [(c.source, c.target) for c in self.connections if c.delay == 0 and c.source != INPUT]
+        groups = _components(self.populations, instantaneous)
+        cycle = next((group for group in groups if len(group) > 1), None)
+        if cycle or any(source == target for source, target in instantaneous):
+            names = " → ".join(sorted(cycle or next([s] for s, t in instantaneous if s == t)))
+            raise ArgumentError(
+                "connections without delay form a cycle", received=names, works="give one of them delay=1"
+            )
+        rank = {group[0]: place for place, group in enumerate(groups)}
+        every = [(c.source, c.target) for c in self.connections if c.source != INPUT]
+        components = tuple(tuple(sorted(group, key=rank.__getitem__)) for group in _components(self.populations, every))
+        object.__setattr__(self, "components", components)
+        object.__setattr__(self, "order", tuple(name for group in components for name in group))
+
+    def _check(self) -> None:
+        known = [INPUT, *self.populations]
+        if INPUT in self.populations:
+            raise ArgumentError("the population name 'input' stands for the data", works="choose another name")
+        if self.output not in self.populations:
+            raise ArgumentError(
+                "the output must be a population", received=self.output, works=nearest(self.output, known)
+            )
+        for connection in self.connections:
+            for end in (connection.source, connection.target):
+                if end not in known:
+                    raise ArgumentError(
+                        "a connection ends at an unknown population", received=end, works=nearest(end, known)
+                    )
+        names = [connection.weight for connection in self.connections]
+        if len(set(names)) < len(names):
+            double = next(name for name in names if names.count(name) > 1)
+            raise ArgumentError("two connections have the same name", received=double, works="give one of them a label")
+
+    def cell(self, name: str) -> Cell:
+        """The neuron model of a population."""
+        return self.populations[name].cell  # type: ignore[return-value]
+
+    def into(self, target: str) -> list[Connection]:
+        """The connections that a population receives."""
+        return [connection for connection in self.connections if connection.target == target]
+
+    def within(self, component: tuple[str, ...]) -> list[Connection]:
+        """The connections whose two ends lie in a component."""
+        return [c for c in self.connections if c.source in component and c.target in component]
+
+    def size(self, name: str, inputs: int) -> int:
+        """The number of neurons of a population, or of features of the input."""
+        return inputs if name == INPUT else self.populations[name].size
+
+    def parameter_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter by name."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name in self.order:
+            for connection in self.into(name):
+                shapes[connection.weight] = (self.size(connection.source, inputs), self.size(name, inputs))
+            if self.populations[name].bias:
+                shapes[bias_name(name)] = (self.populations[name].size,)
+        return shapes
+
+
+def bias_name(population: str) -> str:
+    """The name of a population's bias among the parameters."""
+    return f"{population}.bias"
+
+
+def _components(nodes: Iterable[str], edges: list[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Strongly connected components in topological order (Tarjan 1972, SIAM J. Comput. 1:146).
+
+    Example:
+        >>> _components("abc", [("a", "b"), ("b", "a"), ("b", "c")])
+        [('a', 'b'), ('c',)]
+    """
+    successors: dict[str, list[str]] = {node: [] for node in nodes}
+    for source, target in edges:
+        successors[source].append(target)
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[tuple[str, ...]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for following in successors[node]:
+            if following not in index:
+                visit(following)
+                low[node] = min(low[node], low[following])
+            elif following in stack:
+                low[node] = min(low[node], index[following])
+        if low[node] == index[node]:
+            start = stack.index(node)
+            found.append(tuple(sorted(stack[start:])))
+            del stack[start:]
+
+    # Reversed, so that unrelated nodes come out in the order in which they were named.
+    for node in reversed(list(successors)):
+        if node not in index:
+            visit(node)
+    return found[::-1]

@@ -1,0 +1,210 @@
+"""Jacobians: the local derivatives D, r, q and h of a cell, derived by calling its equations with symbols.
+
+    D_t = ∂s_t/∂s_{t-1}     r_t = ∂s_t/∂z_{t-1}     q_t = ∂s_t/∂I_t     h_t = ∂z_t/∂s_t
+
+Entries that are identically zero are left out, so a rule never multiplies by them, and entries that contain only
+constants are known not to change in time, so they are never stored per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+from neko_rules.backend import Array, Backend
+from neko_rules.layers.cell import Cell, CellOperations, Constants
+
+Entry = tuple[str, ...]
+"""Which derivative: ("D", "v", "a") is ∂v_t/∂a_{t-1}, ("r", "a") is ∂a_t/∂z_{t-1}, ("q", "v"), ("h", "v")."""
+
+PREVIOUS = "previous_"
+
+
+class SymbolicOperations:
+    """The operations that a cell may use, over SymPy expressions."""
+
+    def __init__(self) -> None:
+        functions = symbolic_functions()
+        self._functions = functions
+        self.spike = functions["Spike"]
+        self.stop_gradient = functions["Detached"]
+        self.maximum = functions["Maximum"]
+        self.minimum = functions["Minimum"]
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        """A choice whose condition is a comparison ``a > b`` or ``a < b``."""
+        import sympy
+
+        if isinstance(condition, (sympy.Gt, sympy.StrictGreaterThan, sympy.Lt, sympy.StrictLessThan)):
+            return self._functions["Choice"](condition.gts - condition.lts, yes, no)
+        raise TypeError(f"nx.where in a cell takes a strict comparison such as s.v > 0, not {condition!r}")
+
+    def __getattr__(self, name: str) -> Any:
+        import sympy
+
+        if name in ("exp", "log", "sqrt", "tanh"):
+            return getattr(sympy, name)
+        if name == "abs":
+            return self._functions["Absolute"]
+        raise AttributeError(f"a cell cannot use nx.{name}: its derivative is not known")
+
+
+@lru_cache(maxsize=1)
+def symbolic_functions() -> dict[str, Any]:
+    """SymPy functions with the derivatives that the engine's conventions give them (SymPy is loaded on first use).
+
+    They stay opaque, because SymPy's own Max, Abs and Piecewise carry values at ties (Heaviside(0) = 1/2) that no
+    array library shares. ``Choice(m, a, b)`` is a where m > 0, else b.
+    """
+    import sympy
+
+    def opaque(name: str, derivative: Callable[..., Any]) -> Any:
+        return type(name, (sympy.Function,), {"fdiff": lambda self, argindex=1: derivative(argindex, *self.args)})
+
+    derivative_of_spike = sympy.Function("SpikeDerivative")
+    zero, one = sympy.Integer(0), sympy.Integer(1)
+    choice = opaque("Choice", lambda i, m, a, b: (zero, choice(m, one, zero), choice(m, zero, one))[i - 1])
+    return {
+        "Choice": choice,
+        "Detached": opaque("Detached", lambda i, x: zero),
+        "Spike": opaque("Spike", lambda i, u: derivative_of_spike(u)),
+        "Absolute": opaque("Absolute", lambda i, x: choice(x, one, choice(-x, -one, zero))),
+        "Maximum": opaque("Maximum", lambda i, a, b: choice(a - b, one, zero) if i == 1 else choice(a - b, zero, one)),
+        "Minimum": opaque("Minimum", lambda i, a, b: choice(b - a, one, zero) if i == 1 else choice(b - a, zero, one)),
+    }
+
+
+class EntryOperations(CellOperations):
+    """The functions that a printed expression calls, over arrays."""
+
+    def spike_derivative(self, u: Array) -> Array:
+        """ψ(u)."""
+        return self.surrogate.derivative(self.nx, u)
+
+    def choice(self, margin: Array, yes: Any, no: Any) -> Array:
+        """``yes`` where the margin is positive, else ``no``."""
+        if not self.nx.is_tensor(yes) and not self.nx.is_tensor(no):
+            yes = self.nx.full((), yes, self.nx.dtype(margin))
+        return self.nx.where(margin > 0, yes, no)
+
+
+@dataclass(frozen=True, eq=False)
+class Jacobians:
+    """The local derivatives of one cell as expressions, and as functions of a trajectory.
+
+    Args:
+        states: state names.
+        expressions: the entries that are not identically zero.
+        constants: names of the cell's constants.
+        arguments: names that the entries depend on, in the order in which ``function`` takes them.
+        function: all entries from an ``EntryOperations`` and the values of the arguments.
+
+    Example:
+        >>> from neko_rules.layers.integrate_and_fire import ALIFCell
+        >>> print(Jacobians.of(ALIFCell(), dt=1e-3))
+        ∂v/∂v' = alpha
+        ∂a/∂a' = rho
+        ∂a/∂z' = 1
+        ∂v/∂I = 1
+        ∂z/∂v = SpikeDerivative((-a*beta - theta + v)/theta)/theta
+        ∂z/∂a = -beta*SpikeDerivative((-a*beta - theta + v)/theta)/theta
+    """
+
+    states: tuple[str, ...]
+    expressions: dict[Entry, Any]
+    constants: tuple[str, ...]
+    arguments: tuple[str, ...]
+    function: Callable[..., list[Any]]
+
+    @staticmethod
+    def of(cell: Cell, dt: float) -> Jacobians:
+        """Derive them, or look them up if a cell of the same structure has been seen."""
+        structure = cell.structure()
+        if structure not in _derived:
+            _derived[structure] = _derive(cell, dt)
+        return _derived[structure]
+
+    def needs(self, entry: Entry) -> frozenset[str]:
+        """The names of what an entry depends on."""
+        return frozenset(str(symbol) for symbol in self.expressions[entry].free_symbols)
+
+    def varying(self, entry: Entry) -> bool:
+        """Whether an entry may differ from one time step to the next."""
+        return not self.needs(entry) <= set(self.constants)
+
+    def evaluate(
+        self, nx: Backend, cell: Cell, constants: Constants, recorded: Callable[[str], Array]
+    ) -> dict[Entry, Array]:
+        """Every entry as an array: [time, batch, neuron] where it varies, a scalar or [neuron] where it does not.
+
+        ``recorded`` gives the history of a name over all time steps: a state (``"v"``), a state one step earlier
+        (``"previous_v"``), ``"previous_z"`` or ``"current"``.
+        """
+        values = [constants[name] if name in constants else recorded(name) for name in self.arguments]
+        results = self.function(EntryOperations(nx, cell.surrogate), *values)  # type: ignore[arg-type]
+        return dict(zip(self.expressions, results, strict=True))
+
+    def __str__(self) -> str:
+        letters = {"D": "{}/∂{}'", "r": "{}/∂z'", "q": "{}/∂I", "h": "z/∂{}"}
+        lines = (f"∂{letters[e[0]].format(*e[1:])} = {value}" for e, value in self.expressions.items())
+        return "\n".join(lines)
+
+
+_derived: dict[Hashable, Jacobians] = {}
+
+
+def _derive(cell: Cell, dt: float) -> Jacobians:
+    import sympy
+
+    nx = SymbolicOperations()
+    states = cell.state_names()
+    constants = tuple(cell.constants(dt))
+
+    def symbols(names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+        return {name: sympy.Symbol(prefix + name, real=True) for name in names}
+
+    p = SimpleNamespace(**symbols(constants))
+    before, now = symbols(states, PREVIOUS), symbols(states)
+    z, current = sympy.Symbol(PREVIOUS + "z", real=True), sympy.Symbol("current", real=True)
+    after = cell.update(nx, p, SimpleNamespace(**before), z, current)
+    emitted = cell.emit(nx, p, SimpleNamespace(**now))
+
+    entries: dict[Entry, Any] = {}
+    for name in states:
+        entries.update({("D", name, other): sympy.diff(after[name], before[other]) for other in states})
+    entries.update({("r", name): sympy.diff(after[name], z) for name in states})
+    entries.update({("q", name): sympy.diff(after[name], current) for name in states})
+    entries.update({("h", name): sympy.diff(emitted, now[name]) for name in states})
+    # Where a detached term remains after differentiation its value is wanted; only its derivative was zero.
+    detached = symbolic_functions()["Detached"]
+    kept = {e: value.replace(detached, lambda x: x) for e, value in entries.items() if value != 0}
+    arguments = sorted(set().union(*(value.free_symbols for value in kept.values())), key=str)
+    function = sympy.lambdify(
+        [sympy.Symbol("ops"), *arguments], list(kept.values()), printer=_printer(), modules=[{}], cse=True
+    )
+    return Jacobians(states, kept, constants, tuple(str(a) for a in arguments), function)
+
+
+def _printer() -> Any:
+    """Prints an expression as calls of an ``EntryOperations`` named ``ops``."""
+    import sympy
+    from sympy.printing.pycode import PythonCodePrinter
+
+    names = {"SpikeDerivative": "spike_derivative", "Choice": "choice", "Absolute": "abs"}
+
+    class Printer(PythonCodePrinter):  # type: ignore[misc]
+        def _print_Function(self, expr: Any) -> str:  # noqa: N802
+            name = type(expr).__name__
+            return f"ops.{names.get(name, name.lower())}({', '.join(self._print(a) for a in expr.args)})"
+
+        _print_exp = _print_log = _print_tanh = _print_Function
+
+        def _print_Pow(self, expr: Any, rational: bool = False) -> str:  # noqa: N802
+            if expr.exp == sympy.Rational(1, 2):
+                return f"ops.sqrt({self._print(expr.base)})"
+            return str(super()._print_Pow(expr, rational=True))
+
+    return Printer({"fully_qualified_modules": False, "allow_unknown_functions": True})

@@ -1,0 +1,198 @@
+"""Network: a graph with its parameters on one backend; what a user holds in hand."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.backend import Array, Backend, Parameters, get_backend
+from neko_rules.errors import ArgumentError, DataError, nearest
+from neko_rules.layers.cell import Constants, backend_constants
+from neko_rules.layers.forward import Trajectory, run
+from neko_rules.layers.graph import Connection, Graph, Population
+from neko_rules.layers.jacobians import Jacobians
+from neko_rules.layers.pooling import POOLINGS
+from neko_rules.registry import Registry, create
+from neko_rules.seeding import stream
+
+TASK_TYPES = ("classification", "regression")
+DTYPES = ("float32", "float64")
+
+
+class Network:
+    """Populations of neurons, the connections between them, and their weights, on one array library.
+
+    Args:
+        populations: name → Population (or a mapping of its arguments).
+        connections: Connections (or mappings of their arguments); ``"input"`` is the data.
+        output: name of the population that is read out.
+        inputs: number of input features; found at the first data if left out.
+        backend: ``"numpy"``, ``"torch"``, ``"tensorflow"``, ``"jax"``, another registered name, or a backend object.
+        dtype: ``"float32"`` or ``"float64"``.
+        task_type: ``"classification"`` or ``"regression"``: how targets are read.
+        readout: outputs at every step (``"sequence"``), at the ``"last"``, their ``"mean"`` or their ``"max"``.
+        dt: length of a time step in seconds.
+        seed: of the first weights, which are the same on every backend.
+
+    Example: two populations that feed back to each other.
+
+        >>> network = Network(
+        ...     populations={
+        ...         "early": {"cell": "lif", "size": 8},
+        ...         "late": {"cell": "alif", "size": 4},
+        ...         "readout": {"cell": "leaky_readout", "size": 2},
+        ...     },
+        ...     connections=[
+        ...         {"source": "input", "target": "early"},
+        ...         {"source": "early", "target": "late"},
+        ...         {"source": "late", "target": "early", "delay": 1},
+        ...         {"source": "late", "target": "readout"},
+        ...     ],
+        ...     output="readout",
+        ...     inputs=3,
+        ... )
+        >>> network.parameters["early.from_late.weight"].shape
+        (4, 8)
+    """
+
+    def __init__(
+        self,
+        populations: Mapping[str, Population | Mapping[str, Any]],
+        connections: Sequence[Connection | Mapping[str, Any]],
+        output: str,
+        *,
+        inputs: int | None = None,
+        backend: str | Backend = "numpy",
+        dtype: str = "float32",
+        task_type: str = "classification",
+        readout: str = "sequence",
+        dt: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        self.graph = Graph(
+            {name: create(Population, value) for name, value in populations.items()},
+            tuple(create(Connection, value) for value in connections),
+            output,
+        )
+        self.nx = get_backend(backend)
+        self.dtype = arguments.choice("dtype", dtype, DTYPES)
+        self.task_type = arguments.choice("task_type", task_type, TASK_TYPES)
+        self.readout = arguments.choice("readout", readout, POOLINGS)
+        self.dt = arguments.number("dt", dt, above=0)
+        self.seed = arguments.integer("seed", seed, at_least=0)
+        self.inputs: int | None = None
+        self.values: Parameters = {}
+        """The parameters as backend arrays, which nothing changes in place."""
+        self.constants: dict[str, Constants] = {
+            name: backend_constants(self.nx, self.graph.cell(name), population.size, self.dt, self.dtype, name)
+            for name, population in self.graph.populations.items()
+        }
+        if inputs is not None:
+            self.build(arguments.integer("inputs", inputs, at_least=1))
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend."""
+        return self.nx.name
+
+    @property
+    def built(self) -> bool:
+        """Whether the number of input features is known and the weights exist."""
+        return self.inputs is not None
+
+    @property
+    def outputs(self) -> int:
+        """The number of output units."""
+        return self.graph.populations[self.graph.output].size
+
+    @property
+    def spiking(self) -> tuple[str, ...]:
+        """The populations whose output is spikes."""
+        return tuple(name for name in self.graph.order if self.graph.cell(name).spiking)
+
+    @cached_property
+    def jacobians(self) -> dict[str, Jacobians]:
+        """The local derivatives of every population's cell."""
+        return {name: Jacobians.of(self.graph.cell(name), self.dt) for name in self.graph.order}
+
+    @cached_property
+    def keeps_current(self) -> frozenset[str]:
+        """The populations whose input current a backward pass needs."""
+        return frozenset(name for name, jacobians in self.jacobians.items() if "current" in jacobians.arguments)
+
+    def build(self, inputs: int) -> None:
+        """Draw the first weights for a number of input features; does nothing if they exist for that number.
+
+        Raises:
+            DataError: the network was built for another number of features.
+        """
+        if self.inputs == inputs:
+            return
+        if self.inputs is not None:
+            raise DataError(f"this network takes {self.inputs} input features", received=f"{inputs} features")
+        drawn = {}
+        initializers = {connection.weight: connection.initializer for connection in self.graph.connections}
+        masked = {connection.weight for connection in self.graph.connections if connection.masked}
+        for name, shape in self.graph.parameter_shapes(inputs).items():
+            initializer = initializers.get(name)
+            value = initializer.sample(stream(self.seed, name), *shape) if initializer else np.zeros(shape)  # type: ignore[union-attr]
+            if name in masked:
+                np.fill_diagonal(value, 0.0)
+            drawn[name] = self.nx.asarray(value, self.dtype)
+        self.inputs, self.values = inputs, drawn
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters by name, as NumPy copies.
+
+        Raises:
+            ArgumentError: the network has no weights yet, because the number of input features is not known.
+        """
+        self.require_built()
+        return {name: self.nx.to_numpy(value) for name, value in self.values.items()}
+
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Take over parameters by name (all or some of them), converted to this network's type.
+
+        Raises:
+            ArgumentError: a name is unknown, a shape differs, or a value is NaN or infinite.
+        """
+        self.require_built()
+        checked = {}
+        for name, value in parameters.items():
+            if name not in self.values:
+                raise ArgumentError("unknown parameter", received=name, works=nearest(name, self.values))
+            array = np.asarray(value)
+            shape = tuple(self.values[name].shape)
+            if array.shape != shape:
+                raise ArgumentError(f"{name} must have shape {shape}", received=array.shape)
+            if not np.isfinite(array).all():
+                raise ArgumentError(f"{name} must be finite", received="NaN or infinite values")
+            checked[name] = self.nx.asarray(array, self.dtype)
+        self.values = {**self.values, **checked}
+
+    def require_built(self) -> None:
+        """Refuse to go on without weights."""
+        if not self.built:
+            raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
+
+    def forward(self, parameters: Parameters, inputs: Array) -> Trajectory:
+        """Run from rest over inputs [time, batch, feature] with the given parameters (backend arrays)."""
+        return run(self.nx, self.graph, self.constants, parameters, inputs, keep_current=self.keeps_current)
+
+    def clone(self) -> Network:
+        """The same network with the same weights, to be trained on its own."""
+        return copy.copy(self)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {p.size}" for name, p in self.graph.populations.items())
+        return f"{type(self).__name__}({sizes}; {self.backend}, {self.dtype})"
+
+
+MODELS: Registry[Network] = Registry("model", Network)
+MODELS.register("network")(Network)
