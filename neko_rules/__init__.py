@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from neko_rules.rules import EProp as EProp
     from neko_rules.rules import Eprop as Eprop
     from neko_rules.rules import LearningRule as LearningRule
+    from neko_rules.trainers import Callback as Callback
     from neko_rules.trainers import Checkpoint as Checkpoint
     from neko_rules.trainers import EarlyStopping as EarlyStopping
+    from neko_rules.trainers import History as History
     from neko_rules.trainers import ProgressBar as ProgressBar
     from neko_rules.trainers import Trainer as Trainer
 
@@ -38,7 +40,7 @@ _HOMES = {
     "neko_rules.layers.network": ["Network"],
     "neko_rules.regularizers": ["FiringRate"],
     "neko_rules.rules": ["BPTT", "OSTL", "Backprop", "EProp", "Eprop", "LearningRule"],
-    "neko_rules.trainers": ["Checkpoint", "EarlyStopping", "ProgressBar", "Trainer"],
+    "neko_rules.trainers": ["Callback", "Checkpoint", "EarlyStopping", "History", "ProgressBar", "Trainer"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

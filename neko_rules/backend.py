@@ -40,7 +40,8 @@ class Backend(Protocol):
 
     Arrays also support ``+ - * / **``, unary ``-``, comparisons, ``& | ~`` on booleans, ``.shape``, and indexing by
     integers and slices (no assignment into an array: everything here is functional). ``axis`` may be an integer, a
-    tuple of integers, or ``None`` for all axes. Data types are the strings ``"float32"``, ``"float64"``, ``"int64"``,
+    tuple of integers, or ``None`` for all axes. Operators between an array and a Python number are promised inside
+    ``jit``, ``scan`` and ``value_and_grad``, where all arithmetic of this package runs; outside, JAX rounds to 32 bits. Data types are the strings ``"float32"``, ``"float64"``, ``"int64"``,
     ``"int32"`` and ``"bool"``; a Python number beside an array takes the array's type. No operation changes its
     arguments.
     """
@@ -197,7 +198,7 @@ def get_backend(backend: str | Backend) -> Backend:
         raise BackendError(
             "a backend must be a name or an object that has every Backend operation",
             received=backend,
-            works=f"it lacks {', '.join(lacks)}",
+            works=f"it lacks {', '.join(lacks[:5])}{' …' if len(lacks) > 5 else ''}",
         )
     if backend not in _instances:
         found = available()

@@ -13,7 +13,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import DataError, IncompatibleError
-from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
@@ -103,8 +103,8 @@ class Evaluator:
     def clone(self) -> Evaluator:
         """The same model, loss and metrics, with weights of its own."""
         twin = copy.copy(self)
-        twin.__dict__.pop("_judged_forward", None)
-        twin.__dict__.pop("_predicted", None)
+        for compiled in ("_judged_forward", "_predicted", "_recorded"):
+            twin.__dict__.pop(compiled, None)
         twin.network = self.network.clone()
         return twin
 
@@ -117,17 +117,18 @@ class Evaluator:
             DataError: wrong number of axes, NaN or infinite values, a feature count other than the network's, labels
                 out of range, or targets of another shape.
         """
-        self._inputs(x)
+        array = self._array(x)
         if y is not None:
-            self._targets(x, y)
+            self._targets(array.shape, y)
 
     def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Time-major inputs, dense targets and mask of a batch, checked, in the model's type."""
-        inputs, targets = self._inputs(x), self._targets(x, y)
-        dtype = self.network.dtype
-        return inputs, targets.dense.astype(dtype), targets.mask.astype(dtype)
+        array = self._array(x)
+        targets, dtype = self._targets(array.shape, y), self.network.dtype
+        return self._time_major(array), targets.dense.astype(dtype), targets.mask.astype(dtype)
 
-    def _inputs(self, x: Any) -> np.ndarray:
+    def _array(self, x: Any) -> np.ndarray:
+        """The data as an array [batch, time, feature] of finite numbers."""
         try:
             array = np.asarray(x)
         except ValueError as error:
@@ -138,18 +139,20 @@ class Evaluator:
             raise DataError("x must have shape [batch, time, feature]", received=f"shape {array.shape}")
         if 0 in array.shape:
             raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
-        array = np.ascontiguousarray(array.transpose(1, 0, 2), dtype=self.network.dtype)
-        if not np.isfinite(array).all():
-            step, example, feature = np.argwhere(~np.isfinite(array))[0]
-            raise DataError(
-                "x must be finite",
-                received=f"{array[step, example, feature]} at example {example}, step {step}, feature {feature}",
-            )
+        # A sum is finite only if all its terms are: a fast look before the slow search for the place.
+        if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
+            wrong = np.argwhere(~np.isfinite(array))
+            if wrong.size:
+                example, step, feature = wrong[0]
+                place = f"at example {example}, step {step}, feature {feature}"
+                raise DataError("x must be finite", received=f"{array[example, step, feature]} {place}")
         self.network.build(array.shape[2])
         return array
 
-    def _targets(self, x: Any, y: Any) -> Targets:
-        shape = np.shape(x)
+    def _time_major(self, array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array.transpose(1, 0, 2), dtype=self.network.dtype)
+
+    def _targets(self, shape: tuple[int, ...], y: Any) -> Targets:
         targets = encode(
             y,
             task_type=self.network.task_type,
@@ -173,33 +176,53 @@ class Evaluator:
         pooled = pool(nx, network.readout, outputs)
         counted = nx.broadcast_to(mask, pooled.shape[:2])
         count = nx.sum(counted)
+        # A part of a data set may have no supervised step; it then counts nothing.
+        divisor = nx.maximum(count, 1.0)
         total = weighted_total(nx, self.loss, pooled, target, counted)
-        gradient = output_gradient(nx, self.loss, pooled, target, counted / count)
+        gradient = output_gradient(nx, self.loss, pooled, target, counted / divisor)
         spikes = {name: trajectory.z(name) for name in network.spiking}
         measurement = Measurement(pooled, target, mask, spikes, network.dt)
         totals = {"loss": (total, count)}
         totals.update({metric.name: metric.measure(nx, measurement) for metric in self.metrics})
-        return Judgement(total / count, unpool(nx, network.readout, outputs, gradient), totals)
+        return Judgement(total / divisor, unpool(nx, network.readout, outputs, gradient), totals)
 
     # What a user calls.
 
     def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """Outputs [batch, time, n_out], or [batch, n_out] where the readout takes the last, mean or maximum."""
+        array = self._array(x)
         parts = []
-        for inputs in _batches(self._inputs(x), batch_size, axis=1):
-            outputs = self.nx.to_numpy(self._predicted(self.network.values, self.nx.asarray(inputs)))
-            parts.append(outputs.transpose(1, 0, 2))
+        for part in _parts(array.shape[0], batch_size):
+            inputs = self.nx.asarray(self._time_major(array[part]))
+            parts.append(self.nx.to_numpy(self._predicted(self.network.values, inputs)).transpose(1, 0, 2))
         joined = np.concatenate(parts)
         return joined if self.network.readout == "sequence" else joined[:, 0]
 
+    def trajectory(self, x: Any) -> Trajectory:
+        """Every state and every spike of a forward pass, as NumPy arrays [time, batch, neuron].
+
+        Example:
+            >>> from neko_rules import LIF
+            >>> recorded = Evaluator(LIF(8, 2)).trajectory(np.ones((4, 5, 3)))
+            >>> recorded.z("hidden").shape, sorted(recorded.records["hidden"].states)
+            ((5, 4, 8), ['v'])
+        """
+        inputs = self._time_major(self._array(x))
+        recorded = self._recorded(self.network.values, self.nx.asarray(inputs))
+        records = {
+            name: Record({key: self.nx.to_numpy(v) for key, v in states.items()}, self.nx.to_numpy(z), None)
+            for name, (states, z) in recorded.items()
+        }
+        return Trajectory(inputs, records)
+
     def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
         """Loss and metrics over a whole data set; the batch size does not change them, apart from rounding."""
-        arguments.integer("batch_size", batch_size, at_least=1)
-        inputs, target, mask = self.batch(x, y)
+        array, targets = self._array(x), np.asarray(y)
+        if targets.ndim == 0 or len(targets) != len(array):
+            raise DataError(f"y must have one entry per example ({len(array)})", received=f"shape {targets.shape}")
         sums: dict[str, list[float]] = {}
-        for start in range(0, inputs.shape[1], batch_size):
-            part = slice(start, start + batch_size)
-            values = (self.nx.asarray(np.ascontiguousarray(a[:, part])) for a in (inputs, target, mask))
+        for part in _parts(array.shape[0], batch_size):
+            values = (self.nx.asarray(value) for value in self.batch(array[part], targets[part]))
             for name, (total, count) in self._judged_forward(self.network.values, *values).items():
                 so_far = sums.setdefault(name, [0.0, 0.0])
                 so_far[0] += float(self.nx.to_numpy(total))
@@ -212,6 +235,14 @@ class Evaluator:
             return self.judge(self.network.forward(parameters, inputs), target, mask).totals
 
         return self.nx.jit(judged)
+
+    @cached_property
+    def _recorded(self) -> Callable[..., dict[str, tuple[dict[str, Array], Array]]]:
+        def recorded(parameters: Parameters, inputs: Array) -> dict[str, tuple[dict[str, Array], Array]]:
+            records = self.network.forward(parameters, inputs).records
+            return {name: (record.states, record.z) for name, record in records.items()}
+
+        return self.nx.jit(recorded)
 
     @cached_property
     def _predicted(self) -> Callable[..., Array]:
@@ -227,8 +258,7 @@ def ratios(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: total / count if count else float("nan") for name, (total, count) in sums.items()}
 
 
-def _batches(inputs: np.ndarray, size: int, axis: int) -> list[np.ndarray]:
-    """Pieces of at most ``size`` along an axis."""
+def _parts(examples: int, size: int) -> list[slice]:
+    """Consecutive pieces of at most ``size`` examples."""
     arguments.integer("batch_size", size, at_least=1)
-    places = range(size, inputs.shape[axis], size)
-    return [np.ascontiguousarray(part) for part in np.split(inputs, places, axis=axis)]
+    return [slice(start, start + size) for start in range(0, examples, size)]

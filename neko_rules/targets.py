@@ -57,7 +57,7 @@ def encode(y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labe
     array = _array(y, batch)
     if task_type == "regression":
         return _values(array, steps, outputs)
-    if array.dtype.kind in "iu" and not _is_one_hot(array, steps, outputs):
+    if array.dtype.kind in "iu" and (labels_only or not _is_one_hot(array, steps, outputs)):
         return _labels(array, steps, outputs)
     if labels_only:
         raise DataError("this loss takes integer labels", received=f"y of type {array.dtype} and shape {array.shape}")
@@ -86,7 +86,8 @@ def _is_one_hot(array: np.ndarray, steps: int, outputs: int) -> bool:
         return True
     raise DataError(
         f"integers of shape {array.shape} could be labels per time step or one-hot rows, as both number {outputs}",
-        works="give one-hot rows as floating-point numbers, or labels per step as one-hot [batch, time, n_out]",
+        works="give one-hot rows as floating-point numbers, labels per step as one-hot [batch, time, n_out], or use "
+        "the loss sparse_categorical_crossentropy, which takes labels only",
     )
 
 

@@ -7,36 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trees import converted
 
-from neko_rules.backend import get_backend, is_installed
+from neko_rules.backend import get_backend
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.metrics import METRICS, Accuracy, FiringRateMetric, Measurement, Metric, SpikeSparsity, TopK
-
-BACKENDS = ["numpy", "torch", "tensorflow", "jax"]
-
-
-def converted(convert: Callable[[Any], Any], tree: Any) -> Any:
-    """A nested tuple or dict with every array converted."""
-    if isinstance(tree, dict):
-        return {key: converted(convert, value) for key, value in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(converted(convert, value) for value in tree)
-    return convert(tree)
-
-
-@pytest.fixture(params=BACKENDS)
-def evaluate(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Runs function(nx, *arrays) compiled on one backend after the other, NumPy arrays in and out."""
-    if not is_installed(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    nx = get_backend(request.param)
-
-    def run(function: Callable[..., Any], *arguments: Any) -> Any:
-        result = nx.jit(lambda *arrays: function(nx, *arrays))(*converted(nx.asarray, arguments))
-        return converted(nx.to_numpy, result)
-
-    return run
-
 
 NX = get_backend("numpy")
 DT = 2e-3

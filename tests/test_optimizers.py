@@ -9,37 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trees import converted
 
 from neko_rules.backend import get_backend, is_installed
 from neko_rules.errors import ArgumentError
 from neko_rules.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Momentum, Naive, Optimizer
 from neko_rules.schedules import CosineDecay, StepDecay
-
-BACKENDS = ["numpy", "torch", "tensorflow", "jax"]
-
-
-def converted(convert: Callable[[Any], Any], tree: Any) -> Any:
-    """A nested tuple or dict with every array converted."""
-    if isinstance(tree, dict):
-        return {key: converted(convert, value) for key, value in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(converted(convert, value) for value in tree)
-    return convert(tree)
-
-
-@pytest.fixture(params=BACKENDS)
-def evaluate(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Runs function(nx, *arrays) compiled on one backend after the other, NumPy arrays in and out."""
-    if not is_installed(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    nx = get_backend(request.param)
-
-    def run(function: Callable[..., Any], *arguments: Any) -> Any:
-        result = nx.jit(lambda *arrays: function(nx, *arrays))(*converted(nx.asarray, arguments))
-        return converted(nx.to_numpy, result)
-
-    return run
-
 
 NX = get_backend("numpy")
 STEPS = 20
@@ -208,10 +183,7 @@ def test_torch_optim_where_it_says_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_same_on_every_backend(name: str, dtype: str, backend: str) -> None:
-    if not is_installed(backend):
-        pytest.skip(f"{backend} is not installed")
     nx, optimizer = get_backend(backend), OPTIMIZERS.resolve(name)
     parameters, gradients = problem(dtype)
     expected, expected_state = trajectory(optimizer, *problem("float64"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neko_rules.backend import get_backend, is_installed
+from neko_rules.backend import get_backend
 from neko_rules.errors import ArgumentError
 from neko_rules.surrogates import (
     SURROGATES,
@@ -24,32 +24,6 @@ from neko_rules.surrogates import (
     Triangular,
     resolve_surrogate,
 )
-
-BACKENDS = ["numpy", "torch", "tensorflow", "jax"]
-
-
-def converted(convert: Callable[[Any], Any], tree: Any) -> Any:
-    """A nested tuple or dict with every array converted."""
-    if isinstance(tree, dict):
-        return {key: converted(convert, value) for key, value in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(converted(convert, value) for value in tree)
-    return convert(tree)
-
-
-@pytest.fixture(params=BACKENDS)
-def evaluate(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Runs function(nx, *arrays) compiled on one backend after the other, NumPy arrays in and out."""
-    if not is_installed(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    nx = get_backend(request.param)
-
-    def run(function: Callable[..., Any], *arguments: Any) -> Any:
-        result = nx.jit(lambda *arrays: function(nx, *arrays))(*converted(nx.asarray, arguments))
-        return converted(nx.to_numpy, result)
-
-    return run
-
 
 NX = get_backend("numpy")
 U = np.linspace(-2.3, 2.3, 47)
@@ -150,11 +124,8 @@ def test_finite_far_from_threshold() -> None:
 
 
 @pytest.mark.parametrize("name", list(SURROGATES))
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
-def test_a_spike_built_from_it_has_it_as_derivative(name: str, backend: str) -> None:
-    if not is_installed(backend):
-        pytest.skip(f"{backend} is not installed")
-    nx, surrogate = get_backend(backend), SURROGATES.resolve(name)
+def test_a_spike_built_from_it_has_it_as_derivative(name: str, autodiff_backend: str) -> None:
+    nx, surrogate = get_backend(autodiff_backend), SURROGATES.resolve(name)
 
     def spikes(p: dict[str, Any]) -> Any:
         u = p["u"]

@@ -77,6 +77,23 @@ def gradients(problem: Problem, signals: dict[str, Array]) -> Parameters:
         signals: population name → ∂E/∂z_t from the loss (the readout) and from regularisers, each broadcastable to
             [time, batch, neuron].
     """
+    return _solved(problem, signals)[0]
+
+
+def learning_signals(problem: Problem, signals: dict[str, Array]) -> dict[str, Array]:
+    """G_t = ∂E/∂z_t of every population that an error reaches, [time, batch, neuron]; not for full credit.
+
+    With full credit what reaches a population through its own component's recurrence is not separated from G.
+    """
+    assert problem.credit.temporal != "full", "full credit has no learning signals apart from the recursion"
+    return {
+        name: problem.nx.broadcast_to(signal, problem.trajectory.z(name).shape)
+        for name, signal in _solved(problem, signals)[1].items()
+    }
+
+
+def _solved(problem: Problem, signals: dict[str, Array]) -> tuple[Parameters, dict[str, Array]]:
+    """Gradients, and the signals that reached the populations, from the top down."""
     whole = problem.credit.temporal == "full"
     groups = problem.graph.components if whole else tuple((name,) for name in problem.graph.order)
     signals = dict(signals)
@@ -89,7 +106,7 @@ def gradients(problem: Problem, signals: dict[str, Array]) -> Parameters:
                 delta[name] if keeps_paths(problem, name) else instantaneous(problem, local[name], signals.get(name))
             )
             _pass_down(problem, name, below, group if whole else (), signals)
-    return {name: found[name] for name in problem.parameters}
+    return {name: found[name] for name in problem.parameters}, signals
 
 
 def keeps_paths(problem: Problem, name: str) -> bool:

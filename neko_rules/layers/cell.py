@@ -12,8 +12,8 @@ runs them as they are, and ``neko_rules.layers.jacobians`` derives ∂s_t/∂s_{
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -84,10 +84,6 @@ class Cell:
         """The state variables of this very cell: options may add some."""
         return self.states
 
-    def structure(self) -> Hashable:
-        """What decides the form of the equations, apart from the numbers in them."""
-        return (type(self), self.state_names())
-
     def constants(self, dt: float) -> dict[str, PerNeuron]:
         """The numbers in the equations for time step ``dt`` (seconds): scalars or one value per neuron."""
         raise NotImplementedError
@@ -146,10 +142,17 @@ def backend_constants(nx: Backend, cell: Cell, size: int, dt: float, dtype: str,
         array = np.asarray(value, dtype=np.float64)
         if array.ndim and array.shape != (size,):
             raise ArgumentError(
-                f"{name} of {owner} needs one value, or one per neuron ({size})", received=f"{array.size} values"
+                f"{_argument_behind(cell, name, value)} of {owner} needs one value, or one per neuron ({size})",
+                received=f"{array.size} values",
             )
         converted[name] = nx.asarray(array, dtype)
     return converted
+
+
+def _argument_behind(cell: Cell, constant: str, value: PerNeuron) -> str:
+    """The argument with as many values as a constant (τ_membrane for α), which is what the user has to mend."""
+    given = ((f.name, getattr(cell, f.name)) for f in fields(cell))
+    return next((name for name, each in given if isinstance(each, tuple) and len(each) == np.size(value)), constant)
 
 
 def namespace(values: Mapping[str, Any]) -> SimpleNamespace:

@@ -47,9 +47,6 @@ class _Spiking(Cell):
     def state_names(self) -> tuple[str, ...]:
         return (*self.states, "refractory") if self.refractory else self.states
 
-    def structure(self) -> tuple[Any, ...]:
-        return (type(self), self.reset, self.detach_reset, self.refractory)
-
     def constants(self, dt: float) -> dict[str, PerNeuron]:
         values: dict[str, PerNeuron] = {"theta": self.threshold}
         if self.refractory:

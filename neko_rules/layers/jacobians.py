@@ -8,7 +8,7 @@ constants are known not to change in time, so they are never stored per step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -121,11 +121,11 @@ class Jacobians:
 
     @staticmethod
     def of(cell: Cell, dt: float) -> Jacobians:
-        """Derive them, or look them up if a cell of the same structure has been seen."""
-        structure = cell.structure()
-        if structure not in _derived:
-            _derived[structure] = _derive(cell, dt)
-        return _derived[structure]
+        """Derive them, or look them up if a cell with the same equations has been seen."""
+        equations = _traced(cell, dt)
+        if equations not in _derived:
+            _derived[equations] = _derive(equations)
+        return _derived[equations]
 
     def needs(self, entry: Entry) -> frozenset[str]:
         """The names of what an entry depends on."""
@@ -153,25 +153,45 @@ class Jacobians:
         return "\n".join(lines)
 
 
-_derived: dict[Hashable, Jacobians] = {}
+@dataclass(frozen=True)
+class _Equations:
+    """A cell's two functions as expressions: what the derivatives depend on, and nothing else."""
+
+    states: tuple[str, ...]
+    constants: tuple[str, ...]
+    after: tuple[Any, ...]
+    emitted: Any
 
 
-def _derive(cell: Cell, dt: float) -> Jacobians:
+_derived: dict[_Equations, Jacobians] = {}
+
+
+def _symbols(names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    import sympy
+
+    return {name: sympy.Symbol(prefix + name, real=True) for name in names}
+
+
+def _traced(cell: Cell, dt: float) -> _Equations:
+    """Call the cell with symbols; this is cheap beside differentiating."""
     import sympy
 
     nx = SymbolicOperations()
-    states = cell.state_names()
-    constants = tuple(cell.constants(dt))
+    states, constants = cell.state_names(), tuple(cell.constants(dt))
+    p = SimpleNamespace(**_symbols(constants))
+    received = _symbols((PREVIOUS + "z", "current"))
+    after = cell.update(nx, p, SimpleNamespace(**_symbols(states, PREVIOUS)), *received.values())
+    emitted = cell.emit(nx, p, SimpleNamespace(**_symbols(states)))
+    return _Equations(states, constants, tuple(sympy.sympify(after[name]) for name in states), sympy.sympify(emitted))
 
-    def symbols(names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
-        return {name: sympy.Symbol(prefix + name, real=True) for name in names}
 
-    p = SimpleNamespace(**symbols(constants))
-    before, now = symbols(states, PREVIOUS), symbols(states)
-    z, current = sympy.Symbol(PREVIOUS + "z", real=True), sympy.Symbol("current", real=True)
-    after = cell.update(nx, p, SimpleNamespace(**before), z, current)
-    emitted = cell.emit(nx, p, SimpleNamespace(**now))
+def _derive(equations: _Equations) -> Jacobians:
+    import sympy
 
+    states, constants, emitted = equations.states, equations.constants, equations.emitted
+    after = dict(zip(states, equations.after, strict=True))
+    before, now = _symbols(states, PREVIOUS), _symbols(states)
+    z, current = _symbols((PREVIOUS + "z", "current")).values()
     entries: dict[Entry, Any] = {}
     for name in states:
         entries.update({("D", name, other): sympy.diff(after[name], before[other]) for other in states})

@@ -93,7 +93,7 @@ class Network:
             for name, population in self.graph.populations.items()
         }
         if inputs is not None:
-            self.build(arguments.integer("inputs", inputs, at_least=1))
+            self.build(inputs)
 
     @property
     def backend(self) -> str:
@@ -129,8 +129,10 @@ class Network:
         """Draw the first weights for a number of input features; does nothing if they exist for that number.
 
         Raises:
+            ArgumentError: the number is not a whole number of at least 1.
             DataError: the network was built for another number of features.
         """
+        inputs = arguments.integer("inputs", inputs, at_least=1)
         if self.inputs == inputs:
             return
         if self.inputs is not None:
@@ -160,7 +162,7 @@ class Network:
         """Take over parameters by name (all or some of them), converted to this network's type.
 
         Raises:
-            ArgumentError: a name is unknown, a shape differs, or a value is NaN or infinite.
+            ArgumentError: a name is unknown, a shape differs, or a value is no number, NaN or infinite.
         """
         self.require_built()
         checked = {}
@@ -171,9 +173,14 @@ class Network:
             shape = tuple(self.values[name].shape)
             if array.shape != shape:
                 raise ArgumentError(f"{name} must have shape {shape}", received=array.shape)
+            if array.dtype.kind not in "iufb":
+                raise ArgumentError(f"{name} must hold numbers", received=f"an array of type {array.dtype}")
+            with np.errstate(over="ignore"):
+                array = array.astype(self.dtype)
             if not np.isfinite(array).all():
-                raise ArgumentError(f"{name} must be finite", received="NaN or infinite values")
-            checked[name] = self.nx.asarray(array, self.dtype)
+                raise ArgumentError(f"{name} must be finite in {self.dtype}", received="NaN or infinite values")
+            # A copy: what the caller does to the array afterwards must not reach the network.
+            checked[name] = self.nx.asarray(np.array(array, self.dtype))
         self.values = {**self.values, **checked}
 
     def require_built(self) -> None:

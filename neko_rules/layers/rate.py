@@ -7,10 +7,12 @@ With α = 0 (τ_membrane = 0, the default) these are the units of an Elman netwo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from neko_rules.layers.cell import CELLS, Cell, PerNeuron, decay
+from neko_rules.surrogates import Surrogate
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class _Leaky(Cell):
 
     tau_membrane: PerNeuron = 0.0
     membrane_decay: PerNeuron | None = None
+    # Without spikes there is no choice of a surrogate, so this is no argument.
+    surrogate: Surrogate | str | Mapping[str, Any] = field(default="straight_through", init=False, repr=False)
 
     states = ("v",)
     spiking = False

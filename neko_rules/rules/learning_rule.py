@@ -214,7 +214,7 @@ class LearningRule:
 
         def taken(prefix: str) -> Parameters:
             whole = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-            return {name: self.nx.asarray(np.asarray(value), dtype) for name, value in whole.items()}
+            return {name: self.nx.asarray(np.array(value, dtype)) for name, value in whole.items()}
 
         network.values = taken("parameters/")
         self._feedback = taken("feedback/")

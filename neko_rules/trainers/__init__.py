@@ -1,0 +1,9 @@
+"""Training: the trainer, what it records, and the callbacks that accompany it."""
+
+from neko_rules.trainers.callbacks import Callback, EarlyStopping
+from neko_rules.trainers.checkpoint import Checkpoint
+from neko_rules.trainers.history import History
+from neko_rules.trainers.progress import ProgressBar
+from neko_rules.trainers.trainer import Trainer
+
+__all__ = ["Callback", "Checkpoint", "EarlyStopping", "History", "ProgressBar", "Trainer"]

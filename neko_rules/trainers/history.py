@@ -1,0 +1,91 @@
+"""What a training run has measured: one record per finished epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from neko_rules.errors import ArgumentError, nearest
+
+Record = dict[str, Any]
+"""The numbers of one epoch: ``epoch`` (from 1), ``steps`` (updates made in it), the loss and the metrics averaged over
+its examples, the same with ``validation_`` in front where there is validation data, and ``seconds``."""
+
+
+@dataclass
+class History:
+    """The records of a training run, in the order of its epochs.
+
+    Args:
+        epochs: one record per finished epoch, validation included.
+        partial: the record of the epoch in which the run stopped, over the steps that it made; None if the run
+            stopped between epochs.
+        interrupted: whether Ctrl-C ended the run before its last epoch.
+        stopped: the reason that a callback gave for ending the run, or "".
+
+    Example:
+        >>> history = History([{"epoch": 1, "loss": 2.3}, {"epoch": 2, "loss": 1.1}])
+        >>> history["loss"]
+        [2.3, 1.1]
+        >>> len(history), history.interrupted
+        (2, False)
+    """
+
+    epochs: list[Record] = field(default_factory=list)
+    partial: Record | None = None
+    interrupted: bool = False
+    stopped: str = ""
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, name: str) -> list[float]:
+        """One quantity over the finished epochs.
+
+        Raises:
+            ArgumentError: no epoch, or not every epoch, has that quantity.
+        """
+        if not all(name in record for record in self.epochs):
+            raise ArgumentError(f"the history has no {name!r}", works=nearest(name, self.names()))
+        return [record[name] for record in self.epochs]
+
+    def names(self) -> list[str]:
+        """The quantities that the history has for every finished epoch.
+
+        Example:
+            >>> History([{"epoch": 1, "loss": 2.3}]).names()
+            ['epoch', 'loss']
+        """
+        first, *others = self.epochs or [{}]
+        return [name for name in first if all(name in record for record in others)]
+
+
+@dataclass
+class RunningMean:
+    """Means over the examples seen so far: Σ_b n_b m_b / Σ_b n_b for batches b of n_b examples with metrics m_b.
+
+    Args:
+        sums: Σ_b n_b m_b of every metric.
+        examples: Σ_b n_b.
+
+    Example:
+        >>> mean = RunningMean()
+        >>> mean.add({"loss": 1.0}, examples=3)
+        >>> mean.add({"loss": 5.0}, examples=1)
+        >>> mean.values()
+        {'loss': 2.0}
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
+    examples: int = 0
+
+    def add(self, metrics: Mapping[str, float], examples: int) -> None:
+        """Count one batch."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + examples * float(value)
+        self.examples += examples
+
+    def values(self) -> dict[str, float]:
+        """The mean of every metric."""
+        return {name: total / self.examples for name, total in self.sums.items()}

@@ -1,0 +1,97 @@
+"""What all tests share: one thread for every library, the backends, and the data folder beside the repository.
+
+Two environment variables turn what would be skipped into failures:
+
+    NEKO_REQUIRE_BACKENDS=1    every array library must be installed
+    NEKO_REQUIRE_SHARED=1      the folder ``shared`` must lie beside the repository, and no test that reads it may skip
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before any import that starts threads: a second thread makes stepping small matrices slower by one or two orders of
+# magnitude on a small machine, and sums in another order. Subprocesses inherit this.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    VECLIB_MAXIMUM_THREADS="1",
+    TF_NUM_INTRAOP_THREADS="1",
+    TF_NUM_INTEROP_THREADS="1",
+    TF_CPP_MIN_LOG_LEVEL="3",  # TensorFlow announces its processor features and missing GPUs on stderr
+    TF_ENABLE_ONEDNN_OPTS="0",
+    NPROC="1",  # the size of XLA's thread pool
+)
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trees import converted
+
+from neko_rules.backend import BUILT_IN, get_backend, is_installed
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def required(what: str) -> bool:
+    return os.environ.get(f"NEKO_REQUIRE_{what}", "") not in ("", "0")
+
+
+def pytest_configure() -> None:
+    missing = [name for name in BUILT_IN if not is_installed(name)]
+    if required("BACKENDS") and missing:
+        raise pytest.UsageError(f"NEKO_REQUIRE_BACKENDS is set, but not installed: {', '.join(missing)}")
+    if required("SHARED") and not SHARED.is_dir():
+        raise pytest.UsageError(f"NEKO_REQUIRE_SHARED is set, but there is no folder {SHARED}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With NEKO_REQUIRE_SHARED, a skip in a file that reads the shared folder is a failure, whatever its reason."""
+    report = yield
+    reads_shared = "shared" in item.path.read_text(encoding="utf-8").lower()
+    if report.skipped and not hasattr(report, "wasxfail") and required("SHARED") and reads_shared:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although NEKO_REQUIRE_SHARED is set: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data and golden files beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("there is no folder 'shared' beside the repository")
+    return SHARED
+
+
+def _installed(name: str) -> str:
+    if not is_installed(name):
+        pytest.skip(f"{name} is not installed")
+    return name
+
+
+@pytest.fixture(params=list(BUILT_IN))
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of one built-in backend after the other."""
+    return _installed(request.param)
+
+
+@pytest.fixture(params=[name for name in BUILT_IN if name != "numpy"])
+def autodiff_backend(request: pytest.FixtureRequest) -> str:
+    """The name of one backend with automatic differentiation after the other."""
+    return _installed(request.param)
+
+
+@pytest.fixture
+def evaluate(backend: str) -> Callable[..., Any]:
+    """Runs function(nx, *arrays) compiled on one backend after the other, NumPy arrays in and out."""
+    nx = get_backend(backend)
+
+    def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        result = nx.jit(lambda *arrays: function(nx, *arrays))(*converted(nx.asarray, arguments))
+        return converted(nx.to_numpy, result)
+
+    return run

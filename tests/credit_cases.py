@@ -1,0 +1,146 @@
+"""Cases for tests of credit assignment: networks that are alive, data, and comparisons that refuse a dead reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from neko_rules import Evaluator, Layer, Network, Stack
+from neko_rules.credit import adjoint, autodiff, traces
+from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
+from neko_rules.layers.rate import ReLUCell, TanhCell
+from neko_rules.rules import LearningRule
+
+AUTODIFF_BACKENDS = ("torch", "tensorflow", "jax")
+INPUTS, OUTPUTS = 4, 3
+
+
+def data(
+    batch: int = 3, steps: int = 14, inputs: int = INPUTS, outputs: int = OUTPUTS, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs [batch, time, feature] and labels per sequence."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((batch, steps, inputs)), rng.integers(0, outputs, batch)
+
+
+def stack(*cells: Any, size: int = 6, **options: Any) -> Callable[[str], Network]:
+    """A recurrent stack of one layer per cell, with strong weights so that it spikes."""
+
+    def build(backend: str) -> Network:
+        strong = {"name": "scaled_normal", "gain": 1.5}
+        layers = [
+            Layer(cell, size + place, initializer=strong, recurrent_initializer=strong)
+            for place, cell in enumerate(cells)
+        ]
+        return Stack(layers, OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=3, **options)
+
+    return build
+
+
+def feedback_network(backend: str) -> Network:
+    """Two populations that feed back to each other, a skip connection, and delayed connections across layers."""
+    strong = {"name": "scaled_normal", "gain": 1.5}
+    ends = [("input", "low", 0), ("low", "low", 1), ("low", "high", 0), ("high", "low", 1), ("high", "readout", 0)]
+    ends += [("low", "readout", 0), ("input", "high", 1), ("low", "late", 1), ("late", "readout", 0)]
+    return Network(
+        {
+            "low": {"cell": "alif", "size": 6},
+            "high": {"cell": LIFCell(reset="zero"), "size": 5},
+            "late": {"cell": "lif", "size": 4, "bias": False},
+            "readout": {"cell": "leaky_readout", "size": OUTPUTS},
+        },
+        [{"source": s, "target": t, "delay": d, "initializer": strong} for s, t, d in ends],
+        "readout",
+        inputs=INPUTS,
+        backend=backend,
+        dtype="float64",
+        seed=5,
+    )
+
+
+PER_NEURON = ALIFCell(
+    tau_membrane=[5e-3, 20e-3, 10e-3, 8e-3, 30e-3, 12e-3],
+    beta=[0.0, 0.3, 0.0, 0.2, 0.1, 0.5],
+    threshold=[1, 0.5, 0.8, 1.2, 0.7, 1],
+)
+
+NETWORKS: dict[str, Callable[[str], Network]] = {
+    "lif": stack(LIFCell()),
+    "alif": stack(ALIFCell(beta=0.3)),
+    "if": stack(IFCell(threshold=2.0)),
+    "tanh": stack(TanhCell(membrane_decay=0.6)),
+    "relu": stack(ReLUCell()),
+    "per neuron": stack(PER_NEURON),
+    "autapses": lambda backend: Stack(
+        [Layer(ALIFCell(), 6, autapses=True, initializer={"name": "scaled_normal", "gain": 2.0})],
+        OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64",
+    ),
+    "reset to zero": stack(LIFCell(reset="zero")),
+    "reset not detached": stack(ALIFCell(detach_reset=False, beta=0.3)),
+    "reset to zero, not detached": stack(LIFCell(reset="zero", detach_reset=False)),
+    "refractory": stack(ALIFCell(refractory_period=2e-3, threshold=0.5)),
+    "gaussian surrogate": stack(LIFCell(surrogate="gaussian")),
+    "deep": stack(ALIFCell(beta=0.3, threshold=0.5), LIFCell(threshold=0.3), ALIFCell(threshold=0.3)),
+    "deep, no readout memory": stack(ALIFCell(), TanhCell(), tau_readout=0.0),
+    "readout per neuron": stack(LIFCell(), tau_readout=[5e-3, 20e-3, 0.0]),
+    "last output": stack(ALIFCell(), readout="last"),
+    "mean output": stack(ALIFCell(), readout="mean"),
+    "maximum output": stack(ALIFCell(), readout="max"),
+}  # fmt: skip
+
+
+def alive(model: Evaluator, x: np.ndarray) -> None:
+    """Refuse to compare gradients on a network in which some spiking population never spikes, or always does."""
+    recorded = model.trajectory(x)
+    for name in model.network.spiking:
+        rate = float(recorded.z(name).mean())
+        assert 0.01 < rate < 0.99, f"{name} fires in {rate:.3f} of all steps: a comparison would prove nothing"
+
+
+def distance(found: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
+    """Largest relative error over parameters; refuses a reference without a norm."""
+    assert set(found) == set(reference)
+    errors = []
+    for name, value in reference.items():
+        norm = np.linalg.norm(value)
+        assert norm > 1e-8, f"the reference gradient of {name} has norm {norm:.1e}: a comparison would prove nothing"
+        errors.append(float(np.linalg.norm(found[name] - value) / norm))
+    return max(errors)
+
+
+def by_autodiff(model: Evaluator, x: np.ndarray, y: Any, detach_delayed: bool = False) -> dict[str, np.ndarray]:
+    """The gradient by the backend's own automatic differentiation."""
+    nx = model.nx
+
+    def differentiate(*batch: Any) -> dict[str, Any]:
+        return autodiff.gradients(model, *batch, detach_delayed=detach_delayed)
+
+    batch = [nx.asarray(array) for array in model.batch(x, y)]
+    return {name: nx.to_numpy(value) for name, value in nx.jit(differentiate)(model.network.values, *batch).items()}
+
+
+def by_traces(rule: LearningRule, x: np.ndarray, y: Any, leak: float | None = None) -> dict[str, np.ndarray]:
+    """The gradient of neuron credit by eligibility traces.
+
+    Without a leak each population is given the learning signal of the adjoint. With one, the population below the
+    readout is given the error within the time step, and its traces are filtered: the online form.
+    """
+    model, network, nx = rule.model, rule.model.network, rule.model.nx
+
+    def differentiate(parameters: Any, feedback: Any, inputs: Any, target: Any, mask: Any) -> dict[str, Any]:
+        trajectory = network.forward(parameters, inputs)
+        problem = adjoint.Problem(
+            nx, network.graph, network.jacobians, network.constants, parameters, feedback, trajectory, rule.credit
+        )
+        error = model.judge(trajectory, target, mask).output_gradient
+        if leak is None:
+            return traces.gradients(problem, adjoint.learning_signals(problem, {network.graph.output: error}))
+        weight = nx.transpose(parameters["readout.input.weight"], (1, 0))
+        return traces.gradients(problem, {"hidden": nx.matmul(error, weight)}, leak)
+
+    feedback = {name: nx.asarray(value) for name, value in rule.feedback.items()}
+    batch = [nx.asarray(array) for array in model.batch(x, y)]
+    found = nx.jit(differentiate)(network.values, feedback, *batch)
+    return {name: nx.to_numpy(value) for name, value in found.items()}

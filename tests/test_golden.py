@@ -1,0 +1,128 @@
+"""Golden gradients: the engine against an independent program, on every backend; and faults that must not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from golden import NAMES, RULES, Golden
+
+from neko_rules import BPTT, OSTL, EProp, Evaluator, LearningRule
+from neko_rules.credit import adjoint
+from neko_rules.layers import forward
+from neko_rules.layers.jacobians import EntryOperations, Jacobians
+
+TOLERANCE = 1e-10
+
+MAKERS: dict[str, Callable[[Evaluator], LearningRule]] = {
+    "bptt": BPTT,
+    "eprop_symmetric": EProp,
+    "eprop_random": lambda model: EProp(model, mode="random"),
+    "ostl": OSTL,
+}
+
+
+def built(golden: Golden, rule_name: str, backend: str) -> LearningRule:
+    rule = MAKERS[rule_name](golden.model(backend))
+    if rule_name == "eprop_random":
+        rule.load_state({**rule.state(), "feedback/readout.input.weight": golden.arrays["feedback"]})
+    return rule
+
+
+def error(golden: Golden, rule_name: str, backend: str) -> float:
+    """The largest absolute difference from the stored gradient."""
+    found = built(golden, rule_name, backend).gradients(golden.x, golden.y)
+    stored = golden.stored(f"grad/{rule_name}/")
+    assert stored
+    assert all(np.abs(value).max() > 1e-8 for value in stored.values())
+    return max(float(np.abs(found[name] - value).max()) for name, value in stored.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_every_rule_equal_the_golden_ones(name: str, backend: str, shared: Path) -> None:
+    golden = Golden(name)
+    errors = {rule: error(golden, rule, backend) for rule in golden.rules()}
+    assert len(errors) >= 2
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+def test_every_rule_is_in_some_golden_file(shared: Path) -> None:
+    assert {rule for name in NAMES for rule in Golden(name).rules()} == set(RULES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_outputs_and_spikes_equal_the_golden_ones(name: str, backend: str, shared: Path) -> None:
+    golden = Golden(name)
+    model = golden.model(backend)
+    assert abs(model.evaluate(golden.x, golden.y)["loss"] - float(golden.arrays["loss"])) < 1e-12
+    np.testing.assert_allclose(model.predict(golden.x).transpose(1, 0, 2), golden.arrays["output"], atol=1e-12)
+    recorded = model.trajectory(golden.x)
+    for place, hidden in enumerate(model.network.spiking):
+        assert np.array_equal(recorded.z(hidden), golden.arrays[f"spikes/hidden{place}"])
+
+
+# Planted faults: each is one that a public code has, or that a slip would make. Every one must be seen.
+
+
+def without_readout_memory(patch: pytest.MonkeyPatch) -> None:
+    """The readout's leak left out of the learning signal."""
+    patch.setattr(adjoint, "keeps_paths", lambda problem, name: problem.credit.temporal == "full")
+
+
+def without_adaptation_path(patch: pytest.MonkeyPatch) -> None:
+    """∂a_t/∂z_{t-1} dropped: spikes leave no eligibility in the threshold."""
+    original = Jacobians.evaluate
+    dropped = ("r", "a")
+    patch.setattr(Jacobians, "evaluate", lambda *a, **k: {e: v for e, v in original(*a, **k).items() if e != dropped})
+
+
+def surrogate_one_step_early(patch: pytest.MonkeyPatch) -> None:
+    """ψ taken from the step before."""
+    original = EntryOperations.spike_derivative
+    patch.setattr(EntryOperations, "spike_derivative", lambda self, u: forward.shift_later(self.nx, original(self, u)))
+
+
+def recurrent_input_without_delay(patch: pytest.MonkeyPatch) -> None:
+    """The recurrent weight gradient with z_t in the place of z_{t-1}."""
+    patch.setattr(forward.Trajectory, "sent", lambda self, nx, connection: self.z(connection.source))
+
+
+def diagonal_not_masked(patch: pytest.MonkeyPatch) -> None:
+    """Autapses get a gradient although there are none."""
+    patch.setattr(adjoint, "without_diagonal", lambda nx, matrix: matrix)
+
+
+def surrogate_without_threshold_scale(patch: pytest.MonkeyPatch) -> None:
+    """dz/dv = ψ instead of ψ/θ."""
+    original = Jacobians.evaluate
+
+    def scaled(self: Any, nx: Any, cell: Any, constants: Any, recorded: Any) -> Any:
+        found = original(self, nx, cell, constants, recorded)
+        return {e: v * constants["theta"] if e[0] == "h" and "theta" in constants else v for e, v in found.items()}
+
+    patch.setattr(Jacobians, "evaluate", scaled)
+
+
+FAULTS = [
+    (without_readout_memory, "alif_recurrent", "eprop_symmetric"),
+    (without_adaptation_path, "alif_recurrent", "eprop_symmetric"),
+    (without_adaptation_path, "alif_regression", "bptt"),
+    (surrogate_one_step_early, "lif_recurrent", "bptt"),
+    (surrogate_one_step_early, "alif_recurrent", "ostl"),
+    (recurrent_input_without_delay, "lif_recurrent", "eprop_random"),
+    (diagonal_not_masked, "alif_recurrent_deep", "bptt"),
+    (surrogate_without_threshold_scale, "lif_feedforward_deep", "ostl"),
+]
+
+
+@pytest.mark.parametrize(("fault", "name", "rule"), FAULTS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_planted_fault_is_seen(
+    fault: Callable[[pytest.MonkeyPatch], None], name: str, rule: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = Golden(name)
+    assert error(golden, rule, "numpy") < TOLERANCE
+    fault(monkeypatch)
+    assert error(golden, rule, "numpy") > 1e-4
