@@ -175,7 +175,7 @@ class LearningRule:
         )
         sound = self.nx.to_numpy(finite)
         if not sound.all():
-            raise NonFiniteError(["loss", *network.values][int(np.argmin(sound))], self.steps + 1)
+            raise NonFiniteError([*network.values, "loss"][int(np.argmin(sound))], self.steps + 1)
         # A compiled function may return a dict in another order.
         network.values = {name: values[name] for name in network.values}
         self._feedback, self._memory = feedback, memory
@@ -266,7 +266,7 @@ class LearningRule:
             values[name] = (value * (1 - rate * decay) if decay else value) + updates[name]
         feedback = follow(nx, feedback, updates, self.credit, rate * (self.weight_decay + self.feedback_decay))
         names = self.model.network.values
-        checks = [nx.isfinite(judgement.loss), *(nx.all(nx.isfinite(values[name])) for name in names)]
+        checks = [*(nx.all(nx.isfinite(values[name])) for name in names), nx.isfinite(judgement.loss)]
         return values, feedback, memory, judgement.totals, nx.stack(checks, 0)
 
     def _feedback_decay(self, name: str) -> float:
