@@ -28,7 +28,7 @@ class NekoError(ValueError):
             sentence += f" (received: {_shortened(shown)})"
         if works:
             sentence += f"; {works.rstrip('. ')}"
-        super().__init__(sentence + ".")
+        super().__init__(sentence if sentence.endswith("?") else sentence + ".")
 
 
 class ArgumentError(NekoError):

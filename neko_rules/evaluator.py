@@ -100,6 +100,11 @@ class Evaluator:
         """The backend of the model."""
         return self.network.nx
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of the figures that are reported, the loss first."""
+        return ("loss", *(metric.name for metric in self.metrics))
+
     def clone(self) -> Evaluator:
         """The same model, loss and metrics, with weights of its own."""
         twin = copy.copy(self)
@@ -140,7 +145,9 @@ class Evaluator:
         if 0 in array.shape:
             raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
         # A sum is finite only if all its terms are: a fast look before the slow search for the place.
-        if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound = array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64))
+        if not sound:
             wrong = np.argwhere(~np.isfinite(array))
             if wrong.size:
                 example, step, feature = wrong[0]
@@ -150,7 +157,13 @@ class Evaluator:
         return array
 
     def _time_major(self, array: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(array.transpose(1, 0, 2), dtype=self.network.dtype)
+        dtype = self.network.dtype
+        try:
+            with np.errstate(over="raise"):
+                return np.ascontiguousarray(array.transpose(1, 0, 2), dtype=dtype)
+        except FloatingPointError as error:
+            largest = f"{np.abs(array).max():g}"
+            raise DataError(f"x must lie within the range of {dtype}", received=f"values up to {largest}") from error
 
     def _targets(self, shape: tuple[int, ...], y: Any) -> Targets:
         targets = encode(
@@ -220,13 +233,12 @@ class Evaluator:
         array, targets = self._array(x), np.asarray(y)
         if targets.ndim == 0 or len(targets) != len(array):
             raise DataError(f"y must have one entry per example ({len(array)})", received=f"shape {targets.shape}")
-        sums: dict[str, list[float]] = {}
+        sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.figures}
         for part in _parts(array.shape[0], batch_size):
             values = (self.nx.asarray(value) for value in self.batch(array[part], targets[part]))
             for name, (total, count) in self._judged_forward(self.network.values, *values).items():
-                so_far = sums.setdefault(name, [0.0, 0.0])
-                so_far[0] += float(self.nx.to_numpy(total))
-                so_far[1] += float(self.nx.to_numpy(count))
+                sums[name][0] += float(self.nx.to_numpy(total))
+                sums[name][1] += float(self.nx.to_numpy(count))
         return ratios(sums)
 
     @cached_property

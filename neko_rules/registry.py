@@ -77,7 +77,7 @@ class Registry(Generic[Part]):
         2.0
         >>> shapes.resolve({"name": "disc", "radios": 2.0})
         Traceback (most recent call last):
-        neko_rules.errors.ArgumentError: disc has no argument 'radios'; did you mean 'radius'?.
+        neko_rules.errors.ArgumentError: disc has no argument 'radios'; did you mean 'radius'?
     """
 
     def __init__(self, kind: str, base: type[Part]) -> None:

@@ -292,7 +292,7 @@ def resolve_surrogate(spec: str | Mapping[str, Any] | Surrogate | Callable[[Back
         Triangular(gamma=0.5)
         >>> resolve_surrogate("fast_sigmod")
         Traceback (most recent call last):
-        neko_rules.errors.ArgumentError: unknown surrogate (received: fast_sigmod); did you mean 'fast_sigmoid'?.
+        neko_rules.errors.ArgumentError: unknown surrogate (received: fast_sigmod); did you mean 'fast_sigmoid'?
     """
     if callable(spec) and not isinstance(spec, (type, Surrogate)):
         return Custom(spec)

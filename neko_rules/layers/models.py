@@ -100,9 +100,9 @@ class Stack(Network):
         readout_bias: bool = True,
         readout_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
     ) -> None:
+        if not isinstance(layers, Sequence) or not layers:
+            raise ArgumentError("a stack needs a list of at least one layer", received=layers)
         made = [create(Layer, layer) for layer in layers]
-        if not made:
-            raise ArgumentError("a stack needs at least one layer", received=layers)
         populations: dict[str, Population] = {}
         connections: list[Connection] = []
         below = INPUT
@@ -146,6 +146,7 @@ class _OneCellStack(Stack):
             inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type)
             for f in dataclasses.fields(next(iter(cls.cells.values())))
             if f.init
+            if f.init
         ]
         of_stack = [p for p in inspect.signature(Stack).parameters.values() if p.kind is keyword]
         chooser = [inspect.Parameter(cls.choice, keyword, default=next(iter(cls.cells)))] if cls.choice else []
@@ -170,12 +171,10 @@ class _OneCellStack(Stack):
         default = next(iter(self.cells))
         chosen = arguments.choice(self.choice or "cell", options.pop(self.choice, default), tuple(self.cells))
         cell_class = self.cells[chosen]
-        of_cell = {f.name for f in dataclasses.fields(cell_class)}
+        of_cell = {f.name for f in dataclasses.fields(cell_class) if f.init}
         cell = cell_class(**{key: value for key, value in options.items() if key in of_cell})
-        layers = [
-            Layer(cell, size, recurrent, bias, initializer, recurrent_initializer, autapses)
-            for size in (hidden if isinstance(hidden, Sequence) else [hidden])
-        ]
+        sizes = [hidden] if isinstance(hidden, (int, str)) else list(hidden)
+        layers = [Layer(cell, size, recurrent, bias, initializer, recurrent_initializer, autapses) for size in sizes]
         super().__init__(layers, outputs, **{key: value for key, value in options.items() if key not in of_cell})
 
 

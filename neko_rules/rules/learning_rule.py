@@ -180,7 +180,7 @@ class LearningRule:
         network.values = {name: values[name] for name in network.values}
         self._feedback, self._memory = feedback, memory
         self.steps += 1
-        figures = {name: [float(self.nx.to_numpy(part)) for part in pair] for name, pair in totals.items()}
+        figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
         return ratios(figures)
 
     def clone(self, model: Evaluator | None = None) -> LearningRule:

@@ -1,0 +1,110 @@
+"""Settings: ``--set rule.optimizer.learning_rate=1e-3`` as a change of a configuration that is not yet checked."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from neko_rules.errors import ConfigurationError, nearest
+from neko_rules.experiments.parts import SUPPLIED, parameters, registry_of
+from neko_rules.experiments.yaml_file import parse
+
+
+def apply_setting(raw: dict[str, Any], setting: str) -> None:
+    """Change one value of a configuration in place.
+
+    A part given by its name alone becomes a mapping with that name, and a part that is only a default is written down
+    first, so that ``rule.optimizer.learning_rate`` can be set where the file says no more than ``rule: eprop``.
+
+    Raises:
+        ConfigurationError: the setting has no ``=``, its value is no YAML, or its path leads nowhere.
+
+    Example:
+        >>> raw = {"data": "mnist1d", "model": "ALIF", "rule": "bptt", "seed": 0}
+        >>> apply_setting(raw, "seed=3")
+        >>> apply_setting(raw, "data.num_samples=100")
+        >>> raw["seed"], raw["data"]
+        (3, {'name': 'mnist1d', 'num_samples': 100})
+    """
+    path, equals, text = setting.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigurationError(
+            "--set must be followed by key=value", received=setting, works="write for example --set train.epochs=5"
+        )
+    node: Any = raw
+    key = ""
+    for depth, child in enumerate(keys):
+        place = ".".join(keys[:depth])
+        _check_key(node, key, child, place)
+        if depth == len(keys) - 1:
+            _assign(node, child, parse(text, f"the value in --set {setting}"))
+        else:
+            node, key = _descend(node, key, child, f"{place}.{child}".lstrip(".")), child
+
+
+def _check_key(node: Any, key: str, child: str, place: str) -> None:
+    """Refuse a step that leads nowhere."""
+    if isinstance(node, list):
+        if not child.isdecimal() or int(child) >= len(node):
+            raise ConfigurationError(
+                f"--set must name an entry of {place!r} by its number from 0 to {len(node) - 1}", received=child
+            )
+        return
+    known = _known_keys(node, key, place)
+    if known is not None and child not in known:
+        where = f"{place!r}" if place else "a configuration"
+        raise ConfigurationError(f"--set got an unknown key: {where} has no {child!r}", works=nearest(child, known))
+
+
+def _known_keys(node: dict[str, Any], key: str, place: str) -> list[str] | None:
+    """The keys that a mapping may have; None where only the part itself can tell."""
+    from neko_rules.experiments.config import Configuration, Training
+    from neko_rules.trainers import Checkpoint, EarlyStopping
+
+    if place == "":
+        return list(Configuration.model_fields)
+    if place == "train":
+        return list(Training.model_fields)
+    if place == "train.early_stopping":
+        return list(inspect.signature(EarlyStopping).parameters)
+    if place == "train.checkpoint":
+        return [name for name in inspect.signature(Checkpoint).parameters if name != "folder"]
+    registry = registry_of(key)
+    if registry is None or not isinstance(node.get("name"), str) or node["name"] not in registry:
+        return None
+    return ["name", *(name for name in parameters(registry, node["name"]) if name != _model_of(key))]
+
+
+def _model_of(key: str) -> str | None:
+    return SUPPLIED[key][0] if key == "rule" else None
+
+
+def _descend(node: Any, key: str, child: str, place: str) -> Any:
+    """The mapping or list under a key, made from a name or a default where there is none yet."""
+    index: Any = int(child) if isinstance(node, list) else child
+    part = key if isinstance(node, list) else child
+    value = node[index] if isinstance(node, list) or child in node else _default(node, key, child)
+    if isinstance(value, str) and registry_of(part) is not None:
+        value = {"name": value}
+    elif value is None and place in ("train", "train.early_stopping", "train.checkpoint"):
+        value = {}
+    elif isinstance(value, tuple):
+        value = list(value)
+    if not isinstance(value, (dict, list)):
+        raise ConfigurationError(f"--set can only go below {place!r} where it is a mapping or a list", received=value)
+    node[index] = value
+    return value
+
+
+def _default(node: dict[str, Any], key: str, child: str) -> Any:
+    """The default of a part's argument that the configuration does not mention."""
+    registry = registry_of(key)
+    if registry is None or not isinstance(node.get("name"), str) or node["name"] not in registry:
+        return None
+    parameter = parameters(registry, node["name"]).get(child)
+    return None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
+
+
+def _assign(node: Any, child: str, value: Any) -> None:
+    node[int(child) if isinstance(node, list) else child] = value

@@ -1,0 +1,181 @@
+"""The command line: help, lists, runs and their pictures, exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import neko_rules.backend
+from neko_rules import __version__
+from neko_rules.cli import main
+from neko_rules.experiments.listing import KINDS, listing
+from neko_rules.experiments.parts import registry_of
+
+TINY = """
+data: {name: mnist1d, num_samples: 50}
+model: {name: LIF, hidden: 4, outputs: 10}
+rule: bptt
+train: {epochs: 2, batch_size: 16}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **environ}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120)
+
+
+class TestHelp:
+    def test_version(self, capsys: Any) -> None:
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out == f"neko_rules {__version__}\n"
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "-h"], ["show", "--help"]])
+    def test_help_exits_with_0(self, arguments: list[str], capsys: Any) -> None:
+        assert main(arguments) == 0
+        assert "Usage" in capsys.readouterr().out
+
+    def test_run_help_has_examples(self, capsys: Any) -> None:
+        main(["run", "--help"])
+        text = capsys.readouterr().out
+        assert "Examples" in text
+        assert "neko run configs/mnist1d_eprop.yaml" in text
+
+    def test_without_a_command_help_is_shown(self, capsys: Any) -> None:
+        assert main([]) == 0
+        shown = capsys.readouterr()
+        assert "Usage" in shown.out
+        assert shown.err == ""
+
+    def test_python_m_is_the_same(self) -> None:
+        done = python("-m", "neko_rules", "--version")
+        assert (done.returncode, done.stdout) == (0, f"neko_rules {__version__}\n")
+
+    def test_help_imports_nothing_heavy(self) -> None:
+        code = (
+            "import sys; from neko_rules.cli import main; main(['--help']); "
+            "heavy = {'numpy', 'scipy', 'sympy', 'matplotlib', 'pydantic', 'yaml', 'torch', 'jax', 'tensorflow'}; "
+            "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+        )
+        assert python("-c", code).stderr.strip() == "[]"
+
+
+class TestThreads:
+    CODE = (
+        "import os, sys; from neko_rules.cli import main; main({arguments}); "
+        "names = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'); "
+        "print([os.environ[name] for name in names], file=sys.stderr)"
+    )
+
+    def test_one_by_default_and_what_the_user_has_set_stays(self) -> None:
+        clean = {"OPENBLAS_NUM_THREADS": "3"}
+        code = "import os; os.environ.pop('OMP_NUM_THREADS', None); os.environ.pop('MKL_NUM_THREADS', None); "
+        done = python("-c", code + self.CODE.format(arguments=["--version"]), **clean)
+        assert done.stderr.strip() == "['1', '3', '1']"
+
+    def test_option(self) -> None:
+        done = python("-c", self.CODE.format(arguments=["run", "missing.yaml", "--threads", "2"]))
+        assert done.stderr.splitlines()[-1] == "['2', '2', '2']"
+
+
+class TestList:
+    @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "backends"])
+    def test_every_registered_part_has_a_line(self, kind: str, capsys: Any) -> None:
+        assert main(["list", kind]) == 0
+        text = capsys.readouterr().out
+        registry = registry_of(KINDS[kind])
+        assert registry is not None
+        for name, line in registry.describe():
+            assert line, f"{name} says nothing about itself"
+            assert name in text
+            assert line.split()[0] in text
+
+    def test_without_a_kind_all_kinds_are_shown(self, capsys: Any) -> None:
+        assert main(["list"]) == 0
+        text = capsys.readouterr().out
+        assert all(kind in text for kind in KINDS)
+        assert "eprop" in text
+
+    def test_backends_say_whether_they_are_installed_without_being_imported(
+        self, monkeypatch: Any, capsys: Any
+    ) -> None:
+        real = neko_rules.backend.is_installed
+        monkeypatch.setattr(neko_rules.backend, "is_installed", lambda name: name != "torch" and real(name))
+        assert main(["list", "backends"]) == 0
+        lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+        assert "not installed" in lines["torch"]
+        assert "PyTorch" in lines["torch"]
+        assert "not installed" not in lines["numpy"]
+        assert [name for name, _ in listing("backends")][:4] == ["numpy", "torch", "tensorflow", "jax"]
+
+    def test_listing_backends_imports_no_array_library(self) -> None:
+        code = (
+            "import sys; from neko_rules.cli import main; main(['list', 'backends']); "
+            "print(sorted({'torch', 'jax', 'tensorflow'} & set(sys.modules)), file=sys.stderr)"
+        )
+        assert python("-c", code).stderr.strip() == "[]"
+
+
+class TestRunAndShow:
+    def test_a_run_shows_progress_summary_and_folder(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+        out = tmp_path / "run"
+        assert main(["run", str(tiny), "--out", str(out), "--seed", "4"]) == 0
+        shown = capsys.readouterr()
+        assert "1/2" in shown.err
+        assert "accuracy" in shown.err
+        for expected in ("training", "validation", "accuracy", "finished after 2 of 2 epochs", str(out)):
+            assert expected in shown.out
+        assert "seed: 4" in (out / "config.yaml").read_text()
+
+    def test_quiet_says_nothing(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+        assert main(["run", str(tiny), "--out", str(tmp_path / "run"), "-q"]) == 0
+        assert capsys.readouterr() == ("", "")
+
+    def test_show(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+        out = tmp_path / "run"
+        main(["run", str(tiny), "--out", str(out), "-q"])
+        assert main(["show", str(out)]) == 0
+        text = capsys.readouterr().out
+        for expected in ("tiny", "mnist1d", "LIF(hidden=4, outputs=10)", "bptt", "Cross-entropy", "Accuracy (%)"):
+            assert expected in text
+        assert "finished after 2 of 2 epochs" in text
+        assert "learning_curve.png" in text
+
+    def test_show_of_a_run_that_was_killed(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+        out = tmp_path / "run"
+        main(["run", str(tiny), "--out", str(out), "-q"])
+        for name in ("summary.json", "weights.safetensors", "learning_curve.png", "metrics.jsonl"):
+            (out / name).unlink()
+        assert main(["show", str(out)]) == 0
+        assert "unfinished after 0 of 2 epochs" in capsys.readouterr().out
+
+    def test_resume(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+        out = tmp_path / "run"
+        main(["run", str(tiny), "--out", str(out), "-q"])
+        assert main(["run", "--resume", str(out), "--set", "train.epochs=3"]) == 0
+        assert "finished after 3 of 3 epochs" in capsys.readouterr().out
+        assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
+
+    def test_a_pipe_that_closes_early_is_no_error(self) -> None:
+        command = f"{sys.executable} -m neko_rules list | head -n 1"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+        assert done.stderr == ""
+        assert done.stdout.startswith("rules")
+
+    def test_a_terminal_without_unicode_gets_other_characters(self, tiny: Path, tmp_path: Path) -> None:
+        out = tmp_path / "run"
+        main(["run", str(tiny), "--out", str(out), "-q"])
+        done = python("-m", "neko_rules", "show", str(out), PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "finished" in done.stdout

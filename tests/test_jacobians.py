@@ -1,0 +1,295 @@
+"""Jacobians: D, r, q and h of every cell against central differences, and against the equations written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from cell_cases import DT, SIZE, VARIANTS, operations, step
+from trees import converted
+
+from neko_rules.backend import get_backend
+from neko_rules.layers.cell import CELLS, Cell, PerNeuron, backend_constants, namespace
+from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
+from neko_rules.layers.jacobians import Entry, Jacobians
+from neko_rules.layers.rate import LeakyReadoutCell, TanhCell
+
+NX = get_backend("numpy")
+SHAPE = (4, 2, SIZE)
+"""[time, batch, neuron] of the points at which derivatives are compared."""
+
+
+def point(cell: Cell, seed: int = 0) -> dict[str, np.ndarray]:
+    """States, z and current before and after a step, everywhere away from the places where a derivative jumps."""
+    rng = np.random.default_rng(seed)
+    names = (*cell.state_names(), *(f"previous_{name}" for name in (*cell.state_names(), "z")), "current")
+    values = {name: rng.uniform(0.05, 1.9, SHAPE) * rng.choice([-1, 1], SHAPE) for name in names}
+    values["previous_z"] = rng.integers(0, 2, SHAPE).astype(np.float64)
+    for name in ("refractory", "previous_refractory"):
+        if name in values:
+            values[name] = rng.integers(0, 3, SHAPE).astype(np.float64)
+    return values
+
+
+def evaluated(cell: Cell, values: dict[str, np.ndarray]) -> dict[Entry, np.ndarray]:
+    """Every entry, also those left out because they are zero, in the full shape."""
+    constants = backend_constants(NX, cell, SIZE, DT, "float64", "test")
+    found = Jacobians.of(cell, DT).evaluate(NX, cell, constants, values.__getitem__)
+    return {entry: np.broadcast_to(value, SHAPE) for entry, value in found.items()}
+
+
+def by_differences(cell: Cell, values: dict[str, np.ndarray], detached: frozenset[str]) -> dict[Entry, np.ndarray]:
+    """D, r and q by central differences of ``update``, where z as it enters through ``detached`` states is constant."""
+    states, epsilon = cell.state_names(), 1e-6
+    given = {**{name: values[f"previous_{name}"] for name in states}, "z": values["previous_z"], "I": values["current"]}
+
+    def after(moved: str, by: float) -> dict[str, np.ndarray]:
+        at = {**given, moved: given[moved] + by}
+        result, _ = step(cell, {name: at[name] for name in states}, at["z"], at["I"])
+        return result
+
+    found: dict[Entry, np.ndarray] = {}
+    for moved in given:
+        up, down = after(moved, epsilon), after(moved, -epsilon)
+        for name in states:
+            slope = (up[name] - down[name]) / (2 * epsilon)
+            entry = ("r", name) if moved == "z" else ("q", name) if moved == "I" else ("D", name, moved)
+            if name == "refractory" or (moved == "z" and name in detached):
+                slope = 0 * slope
+            if np.abs(slope).max() > 1e-9:
+                found[entry] = slope
+    return found
+
+
+def without_gradient(cell: Cell) -> frozenset[str]:
+    """The states that z enters through the reset only, if that is detached."""
+    return frozenset({"v"}) if getattr(cell, "detach_reset", False) else frozenset()
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_update_derivatives_equal_central_differences(name: str) -> None:
+    cell = VARIANTS[name]
+    values = point(cell)
+    found = {entry: value for entry, value in evaluated(cell, values).items() if entry[0] != "h"}
+    expected = by_differences(cell, values, without_gradient(cell))
+    assert set(found) == {*expected, *(entry for entry, value in found.items() if not value.any())}
+    for entry, value in expected.items():
+        np.testing.assert_allclose(found[entry], value, rtol=1e-7, atol=1e-8, err_msg=str(entry))
+
+
+@pytest.mark.parametrize("name", [name for name, cell in VARIANTS.items() if not cell.spiking])
+def test_emission_of_rate_units_equals_central_differences(name: str) -> None:
+    cell = VARIANTS[name]
+    values = point(cell)
+    nx = operations(cell)
+    p = namespace(backend_constants(NX, cell, SIZE, DT, "float64", "test"))
+    ends = [cell.emit(nx, p, namespace({"v": values["v"] + sign * 1e-6})) for sign in (1, -1)]
+    np.testing.assert_allclose(evaluated(cell, values)["h", "v"], (ends[0] - ends[1]) / 2e-6, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name, cell in VARIANTS.items() if cell.spiking])
+def test_emission_of_spiking_cells_is_the_surrogate_of_the_distance_to_threshold(name: str) -> None:
+    """h_v = ψ(u)/θ and h_a = -β ψ(u)/θ with u = (v - θ - β a)/θ, and 0 while refractory."""
+    cell = VARIANTS[name]
+    values = point(cell)
+    theta, beta = np.asarray(cell.threshold), np.asarray(getattr(cell, "beta", 0.0))  # type: ignore[attr-defined]
+    u = (values["v"] - theta - beta * values.get("a", 0.0)) / theta
+    ready = np.where(values["refractory"] > 0, 0.0, 1.0) if "refractory" in values else 1.0
+    slope = cell.surrogate.derivative(NX, u) * ready / theta  # type: ignore[union-attr]
+    found = evaluated(cell, values)
+    expected = {("h", "v"): slope} | ({("h", "a"): -beta * slope} if "a" in values else {})
+    assert {entry for entry in found if entry[0] == "h"} == set(expected)
+    for entry, value in expected.items():
+        np.testing.assert_allclose(found[entry], value, rtol=1e-13, atol=1e-15)
+    assert slope.any()
+
+
+def test_triangular_surrogate_by_hand() -> None:
+    found = evaluated(LIFCell(threshold=2.0), {"v": np.broadcast_to([2.0, 3.0, 5.0], SHAPE)})
+    np.testing.assert_allclose(found["h", "v"][0, 0], [0.15, 0.075, 0.0], rtol=1e-14)
+
+
+# Entries that must be there, or must not.
+
+
+def entries(cell: Cell) -> set[Entry]:
+    return set(Jacobians.of(cell, DT).expressions)
+
+
+def test_a_detached_reset_leaves_no_path_through_z() -> None:
+    assert entries(LIFCell()) == {("D", "v", "v"), ("q", "v"), ("h", "v")}
+    assert entries(LIFCell(reset="zero")) == entries(LIFCell())
+    assert entries(LIFCell(refractory_period=2e-3)) == entries(LIFCell())
+    assert entries(ALIFCell()) == entries(LIFCell()) | {("D", "a", "a"), ("r", "a"), ("h", "a")}
+
+
+def test_an_attached_reset_by_subtraction_takes_the_threshold() -> None:
+    cell = LIFCell(detach_reset=False, threshold=[1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(evaluated(cell, point(cell))["r", "v"], np.broadcast_to([-1.0, -2.0, -3.0], SHAPE))
+    assert not Jacobians.of(cell, DT).varying(("r", "v"))
+
+
+def test_a_reset_to_zero_cuts_the_leak_where_there_was_a_spike() -> None:
+    cell = LIFCell(reset="zero", membrane_decay=0.5, detach_reset=False)
+    values = point(cell)
+    found = evaluated(cell, values)
+    np.testing.assert_array_equal(found["D", "v", "v"], 0.5 * (1 - values["previous_z"]))
+    np.testing.assert_array_equal(found["r", "v"], -0.5 * values["previous_v"])
+    detached = evaluated(LIFCell(reset="zero", membrane_decay=0.5), values)
+    np.testing.assert_array_equal(detached["D", "v", "v"], found["D", "v", "v"])
+    assert ("r", "v") not in detached
+
+
+def test_no_reset_needs_no_path_also_when_attached() -> None:
+    assert entries(LIFCell(reset="none", detach_reset=False)) == {("D", "v", "v"), ("q", "v"), ("h", "v")}
+
+
+@pytest.mark.parametrize("name", [name for name, cell in VARIANTS.items() if "refractory" in cell.state_names()])
+def test_nothing_flows_through_the_count_of_refractory_steps(name: str) -> None:
+    assert not [entry for entry in entries(VARIANTS[name]) if "refractory" in entry]
+
+
+def test_constant_entries_are_known_to_be_constant() -> None:
+    alif = Jacobians.of(ALIFCell(), DT)
+    assert [entry for entry in alif.expressions if alif.varying(entry)] == [("h", "v"), ("h", "a")]
+    assert alif.needs(("h", "a")) == {"v", "a", "theta", "beta"}
+    readout = Jacobians.of(LeakyReadoutCell(), DT)
+    assert not any(readout.varying(entry) for entry in readout.expressions)
+    assert readout.arguments == ("alpha",)
+    assert Jacobians.of(LIFCell(reset="zero"), DT).varying(("D", "v", "v"))
+
+
+# The same numbers on every backend.
+
+
+def test_same_derivatives_on_every_backend(backend: str) -> None:
+    nx = get_backend(backend)
+    points = {name: point(cell) for name, cell in VARIANTS.items()}
+
+    def derivatives(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name, cell in VARIANTS.items():
+            constants = backend_constants(nx, cell, SIZE, DT, "float64", "test")
+            values = Jacobians.of(cell, DT).evaluate(nx, cell, constants, given[name].__getitem__)
+            found[name] = {"".join(entry): v * nx.full((), 1.0, "float64") for entry, v in values.items()}
+        return found
+
+    found = converted(nx.to_numpy, nx.jit(derivatives)(converted(nx.asarray, points)))
+    for name, cell in VARIANTS.items():
+        for entry, value in evaluated(cell, points[name]).items():
+            np.testing.assert_allclose(found[name]["".join(entry)] + np.zeros(SHAPE), value, atol=1e-12, rtol=1e-12)
+
+
+# Cells of one's own.
+
+
+@dataclass(frozen=True)
+class EveryOperation(Cell):
+    """A cell without a meaning that uses every operation a cell may use."""
+
+    scale: float = 0.5
+    states = ("v", "w")
+    spiking = False
+
+    def constants(self, dt: float) -> dict[str, PerNeuron]:
+        return {"tau": 3.0}
+
+    def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+        v = nx.exp(-s.v * s.v) + self.scale * nx.log(1 + s.w * s.w) * current - nx.tanh(z * s.v) / p.tau
+        w = nx.sqrt(1 + nx.abs(s.v)) + nx.maximum(s.w, current) - nx.minimum(s.v * s.w, 0.3) + nx.maximum(s.w, 0)
+        return {"v": v, "w": w + nx.where(s.v > s.w, s.v * s.v, current / (2 + s.w)) + nx.stop_gradient(s.v * s.w)}
+
+    def emit(self, nx: Any, p: Any, s: Any) -> Any:
+        return nx.where(s.v < 0.2, s.v**3, nx.abs(s.w) * s.v) - 1 / (3 + s.v)
+
+
+def test_every_operation_a_cell_may_use(backend: str) -> None:
+    nx, cell = get_backend(backend), EveryOperation()
+    values = point(cell, seed=3)
+
+    def derivatives(given: dict[str, Any]) -> dict[str, Any]:
+        constants = backend_constants(nx, cell, SIZE, DT, "float64", "test")
+        return {
+            "".join(e): v for e, v in Jacobians.of(cell, DT).evaluate(nx, cell, constants, given.__getitem__).items()
+        }
+
+    found = converted(nx.to_numpy, nx.jit(derivatives)(converted(nx.asarray, values)))
+    expected = {"".join(e): v for e, v in by_differences(cell, values, frozenset()).items()}
+    # What is detached enters the differences of w, though not its derivatives.
+    expected["Dwv"] = expected["Dwv"] - values["previous_w"]
+    expected["Dww"] = expected["Dww"] - values["previous_v"]
+    for entry, value in expected.items():
+        np.testing.assert_allclose(found[entry], value, rtol=1e-6, atol=1e-7, err_msg=entry)
+    v, w = values["v"], values["w"]
+    h = {"hv": np.where(v < 0.2, 3 * v * v, np.abs(w)) + 1 / (3 + v) ** 2, "hw": np.where(v < 0.2, 0.0, np.sign(w) * v)}
+    for entry, value in h.items():
+        np.testing.assert_allclose(found[entry], value, rtol=1e-12, atol=1e-12, err_msg=entry)
+    assert set(found) == {*expected, *h}
+
+
+def test_a_number_written_into_the_equations_is_not_mistaken_for_another() -> None:
+    """Two cells of one class differ in a field that their equations use directly, so their derivatives differ."""
+    values = point(EveryOperation())
+    half, double = evaluated(EveryOperation(), values), evaluated(EveryOperation(scale=2.0), values)
+    np.testing.assert_allclose(double["q", "v"], 4 * half["q", "v"], rtol=1e-14)
+
+
+@dataclass(frozen=True)
+class Amplified(LIFCell):
+    """A LIF cell whose input is amplified."""
+
+    gain: float = 1.0
+
+    def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+        return super().update(nx, p, s, z, self.gain * current)
+
+
+def test_a_subclass_of_a_cell_has_derivatives_of_its_own() -> None:
+    values = point(LIFCell())
+    for gain in (1.0, 3.0):
+        assert evaluated(Amplified(gain=gain), values)["q", "v"][0, 0, 0] == gain
+
+
+def test_equal_equations_are_differentiated_once() -> None:
+    assert Jacobians.of(LIFCell(threshold=0.5, tau_membrane=[1e-3] * 3), DT) is Jacobians.of(LIFCell(), 2 * DT)
+    assert Jacobians.of(LIFCell(reset="zero"), DT) is not Jacobians.of(LIFCell(), DT)
+
+
+@pytest.mark.parametrize(
+    ("emit", "error", "says"),
+    [
+        (lambda nx, s: nx.floor(s.v), AttributeError, "a cell cannot use nx.floor: its derivative is not known"),
+        (lambda nx, s: nx.where(s.v >= 0, s.v, 0), TypeError, "takes a strict comparison such as s.v > 0"),
+    ],
+)
+def test_an_operation_without_a_known_derivative_is_refused(
+    emit: Callable[[Any, Any], Any], error: type[Exception], says: str
+) -> None:
+    class Wrong(TanhCell):
+        def emit(self, nx: Any, p: Any, s: Any) -> Any:
+            return emit(nx, s)
+
+    with pytest.raises(error, match=says):
+        Jacobians.of(Wrong(), DT)
+
+
+def test_printed_derivatives_read_like_the_equations() -> None:
+    assert str(Jacobians.of(TanhCell(), DT)) == "∂v/∂v' = alpha\n∂v/∂I = 1\n∂z/∂v = 1 - tanh(v)**2"
+    assert "∂v/∂z' = -theta" in str(Jacobians.of(IFCell(detach_reset=False), DT))
+
+
+def test_every_registered_cell_has_an_input_and_an_output() -> None:
+    for name in CELLS:
+        letters = {entry[0] for entry in entries(CELLS[name]())}
+        assert {"q", "h"} <= letters, name
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_the_case_of_every_cell_is_alive(name: str) -> None:
+    cell = VARIANTS[name]
+    without_memory = cell.constants(DT).get("alpha") == 0.0
+    for entry, value in evaluated(cell, point(cell)).items():
+        assert value.any() or (without_memory and entry == ("D", "v", "v")), entry
