@@ -40,10 +40,11 @@ class Backend(Protocol):
 
     Arrays also support ``+ - * / **``, unary ``-``, comparisons, ``& | ~`` on booleans, ``.shape``, and indexing by
     integers and slices (no assignment into an array: everything here is functional). ``axis`` may be an integer, a
-    tuple of integers, or ``None`` for all axes. Operators between an array and a Python number are promised inside
-    ``jit``, ``scan`` and ``value_and_grad``, where all arithmetic of this package runs; outside, JAX rounds to 32 bits. Data types are the strings ``"float32"``, ``"float64"``, ``"int64"``,
-    ``"int32"`` and ``"bool"``; a Python number beside an array takes the array's type. No operation changes its
-    arguments.
+    tuple of integers, or ``None`` for all axes. Data types are the strings ``"float32"``, ``"float64"``, ``"int64"``,
+    ``"int32"`` and ``"bool"``. No operation changes its arguments.
+
+    A Python number beside an array takes the array's type. This is promised inside ``jit``, ``scan`` and
+    ``value_and_grad``, where all arithmetic of this package runs; outside, JAX rounds operators to 32 bits.
     """
 
     name: str

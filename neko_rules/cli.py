@@ -145,6 +145,7 @@ def list_(
 def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/mnist-20260131-120005.")]) -> None:
     """Show what a run was, its learning curve and its last figures."""
     from neko_rules.experiments.folder import RunFolder
+    from neko_rules.experiments.parts import shortened
     from neko_rules.experiments.yaml_file import read_mapping
     from neko_rules.report import tables
 
@@ -154,10 +155,12 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as r
         written.read_metrics(),
         written.read_json("summary.json"),
     )
+    # Of every part only what differs from its defaults.
+    described = {key: shortened(value, key) for key, value in configuration.items()}
     parameters = sum(each.size for each in written.read_weights().values()) if written.weights.exists() else None
     console = _console()
     console.print(f"[bold]{configuration.get('name', folder.name)}[/bold]", highlight=False)
-    console.print(tables.description_table(configuration, parameters))
+    console.print(tables.description_table(described, parameters))
     console.print()
     if records:
         loss = configuration.get("loss")

@@ -12,13 +12,13 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
-from neko_rules.errors import DataError, IncompatibleError
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
 from neko_rules.metrics import METRICS, Measurement, Metric
-from neko_rules.targets import Targets, encode
+from neko_rules.targets import Targets, as_array, encode
 
 _TASK_OF_TARGETS = {"classes": "classification", "labels": "classification", "values": None}
 _USUAL_LOSS = {"classification": "categorical_crossentropy", "regression": "mean_squared_error"}
@@ -70,6 +70,8 @@ class Evaluator:
             raise IncompatibleError("an Evaluator takes a Network such as ALIF(128, 10)", received=network)
         self.network = network
         self.loss = LOSSES.resolve(loss if loss is not None else _USUAL_LOSS[network.task_type])
+        if isinstance(metrics, (str, Mapping)) or not isinstance(metrics, Sequence):
+            raise ArgumentError("metrics must be a list", received=metrics, works="for example ['accuracy']")
         self.metrics = tuple(METRICS.resolve(metric) for metric in metrics)
         self._check_fit()
 
@@ -124,12 +126,17 @@ class Evaluator:
         """
         array = self._array(x)
         if y is not None:
-            self._targets(array.shape, y)
+            _require_supervised(bool(self._targets(array.shape, y).mask.any()))
 
     def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Time-major inputs, dense targets and mask of a batch, checked, in the model's type."""
         array = self._array(x)
-        targets, dtype = self._targets(array.shape, y), self.network.dtype
+        targets = self._targets(array.shape, y)
+        _require_supervised(bool(targets.mask.any()))
+        return self._converted(array, targets)
+
+    def _converted(self, array: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        dtype = self.network.dtype
         return self._time_major(array), targets.dense.astype(dtype), targets.mask.astype(dtype)
 
     def _array(self, x: Any) -> np.ndarray:
@@ -174,10 +181,7 @@ class Evaluator:
             outputs=self.network.outputs,
             labels_only=self.loss.target_kind == "labels",
         )
-        supervised = targets.mask.astype(bool)
-        if not supervised.any():
-            raise DataError("at least one time step must be supervised", received="only labels of -1")
-        self.loss.check_target(targets.dense[supervised])
+        self.loss.check_target(targets.dense[targets.mask.astype(bool)])
         return targets
 
     # Pure functions of parameters and data, in backend arrays.
@@ -230,15 +234,18 @@ class Evaluator:
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
         """Loss and metrics over a whole data set; the batch size does not change them, apart from rounding."""
-        array, targets = self._array(x), np.asarray(y)
-        if targets.ndim == 0 or len(targets) != len(array):
-            raise DataError(f"y must have one entry per example ({len(array)})", received=f"shape {targets.shape}")
+        array = self._array(x)
+        labels = as_array(y, len(array))
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.figures}
         for part in _parts(array.shape[0], batch_size):
-            values = (self.nx.asarray(value) for value in self.batch(array[part], targets[part]))
+            piece = array[part]
+            # A part may lack supervised steps; the whole may not.
+            converted = self._converted(piece, self._targets(piece.shape, labels[part]))
+            values = (self.nx.asarray(value) for value in converted)
             for name, (total, count) in self._judged_forward(self.network.values, *values).items():
                 sums[name][0] += float(self.nx.to_numpy(total))
                 sums[name][1] += float(self.nx.to_numpy(count))
+        _require_supervised(sums["loss"][1] > 0)
         return ratios(sums)
 
     @cached_property
@@ -263,6 +270,11 @@ class Evaluator:
             return pool(self.nx, self.network.readout, outputs)
 
         return self.nx.jit(predicted)
+
+
+def _require_supervised(some: bool) -> None:
+    if not some:
+        raise DataError("at least one time step must be supervised", received="only labels of -1")
 
 
 def ratios(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -54,7 +54,7 @@ def encode(y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labe
         array([[0.],
                [1.]])
     """
-    array = _array(y, batch)
+    array = as_array(y, batch)
     if task_type == "regression":
         return _values(array, steps, outputs)
     if array.dtype.kind in "iu" and (labels_only or not _is_one_hot(array, steps, outputs)):
@@ -64,7 +64,8 @@ def encode(y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labe
     return _distributions(array, steps, outputs)
 
 
-def _array(y: Any, batch: int) -> np.ndarray:
+def as_array(y: Any, batch: int) -> np.ndarray:
+    """Targets as an array of numbers with one entry per example."""
     try:
         array = np.asarray(y)
     except ValueError as error:

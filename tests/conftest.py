@@ -9,6 +9,12 @@ Two environment variables turn what would be skipped into failures:
 from __future__ import annotations
 
 import os
+import signal
+
+# A job started in the background by a script has Ctrl-C ignored, and Python then installs no handler for it; the tests
+# of an interrupted run send that signal, to themselves and to subprocesses.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any import that starts threads: a second thread makes stepping small matrices slower by one or two orders of
 # magnitude on a small machine, and sums in another order. Subprocesses inherit this.

@@ -7,10 +7,10 @@ import warnings
 
 import numpy as np
 import pytest
-from neko_rules.backends.numpy import NumpyBackend
 
 from neko_rules import backend as backend_module
 from neko_rules.backend import BUILT_IN, available, get_backend, global_norm, is_installed, log_softmax, shift_later
+from neko_rules.backends.numpy import NumpyBackend
 from neko_rules.errors import BackendError
 from neko_rules.testing import check_backend
 

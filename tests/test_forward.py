@@ -1,4 +1,4 @@
-"""Forward pass: against loops over single neurons written from the equations, on every backend, and facts about time."""
+"""Forward pass: against loops over single neurons written from the equations on every backend, and facts about time."""
 
 from __future__ import annotations
 

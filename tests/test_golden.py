@@ -13,7 +13,7 @@ from golden import NAMES, RULES, Golden
 from neko_rules import BPTT, OSTL, EProp, Evaluator, LearningRule
 from neko_rules.credit import adjoint
 from neko_rules.layers import forward
-from neko_rules.layers.jacobians import EntryOperations, Jacobians
+from neko_rules.layers.jacobians import Jacobians
 
 TOLERANCE = 1e-10
 
@@ -81,13 +81,15 @@ def without_adaptation_path(patch: pytest.MonkeyPatch) -> None:
 
 def surrogate_one_step_early(patch: pytest.MonkeyPatch) -> None:
     """ψ taken from the step before."""
-    original = EntryOperations.spike_derivative
-    patch.setattr(EntryOperations, "spike_derivative", lambda self, u: forward.shift_later(self.nx, original(self, u)))
+    history = forward.Record.history
+    patch.setattr(forward.Record, "history", lambda self, nx, name: forward.shift_later(nx, history(self, nx, name)))
 
 
 def recurrent_input_without_delay(patch: pytest.MonkeyPatch) -> None:
     """The recurrent weight gradient with z_t in the place of z_{t-1}."""
-    patch.setattr(forward.Trajectory, "sent", lambda self, nx, connection: self.z(connection.source))
+    patch.setattr(
+        adjoint, "meeting", lambda problem, connection, delta: (problem.trajectory.z(connection.source), delta)
+    )
 
 
 def diagonal_not_masked(patch: pytest.MonkeyPatch) -> None:

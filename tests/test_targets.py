@@ -175,7 +175,7 @@ def _refused(call: Any, says: str) -> None:
         call()
     sentence = str(refusal.value)
     assert says in sentence
-    assert sentence.endswith(".")
+    assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
 
 

@@ -8,14 +8,13 @@ For a population with state s, given G_t = ∂E/∂z_t from outside it, the recu
     dE/dW = Σ_t x_tᵀ δ_t    dE/dV = Σ_t z_{t-1}ᵀ δ_t    dE/db = Σ_t δ_t
 
 and the signal to a population below is δ_t Wᵀ where the signal keeps its paths through time, or (q_t·h_t G_t) Wᵀ
-where it is instantaneous. Local derivatives are evaluated for all time steps at once before the recursion, weight
-gradients and signals in one matrix product after it; only the recursion itself steps through time.
+where it is instantaneous. The recursion steps through time, evaluating the local derivatives as it goes, while they
+are in the processor's cache; weight gradients and signals are one matrix product over all time steps after it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
@@ -26,7 +25,7 @@ from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 from neko_rules.layers.jacobians import Entry, Jacobians
 
 Local = dict[Entry, Array]
-"""The local derivatives of a population: entries [time, batch, neuron], or constant in time."""
+"""The local derivatives of a population at one step: entries [batch, neuron], or constant in time."""
 
 Carried = tuple[str, str, str]
 """What a step back sends to the step before: (population, "state", state name), (…, "z", "") or (…, "delta", "")."""
@@ -55,13 +54,6 @@ class Problem:
     feedback: Parameters
     trajectory: Trajectory
     credit: Credit
-
-    def local(self, name: str) -> Local:
-        """D, r, q and h of a population over the trajectory."""
-        record = self.trajectory.records[name]
-        return self.jacobians[name].evaluate(
-            self.nx, self.graph.cell(name), self.constants[name], lambda key: record.history(self.nx, key)
-        )
 
     def back(self, connection: Connection) -> Array:
         """The transposed weight that carries a connection's error back: [target, source]."""
@@ -94,18 +86,18 @@ def learning_signals(problem: Problem, signals: dict[str, Array]) -> dict[str, A
 
 def _solved(problem: Problem, signals: dict[str, Array]) -> tuple[Parameters, dict[str, Array]]:
     """Gradients, and the signals that reached the populations, from the top down."""
+    nx, graph = problem.nx, problem.graph
     whole = problem.credit.temporal == "full"
-    groups = problem.graph.components if whole else tuple((name,) for name in problem.graph.order)
+    groups = graph.components if whole else tuple((name,) for name in graph.order)
     signals = dict(signals)
+    zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     found: Parameters = {}
     for group in reversed(groups):
-        delta, local = _solve(problem, group, signals)
+        arriving = {name: nx.broadcast_to(signals.get(name, zero), problem.trajectory.z(name).shape) for name in group}
+        delta, within_step = _Recursion(problem, group).run(arriving)
         for name in group:
             found.update(weight_gradients(problem, name, delta[name]))
-            below = (
-                delta[name] if keeps_paths(problem, name) else instantaneous(problem, local[name], signals.get(name))
-            )
-            _pass_down(problem, name, below, group if whole else (), signals)
+            _pass_down(problem, name, within_step.get(name, delta[name]), group if whole else (), signals)
     return {name: found[name] for name in problem.parameters}, signals
 
 
@@ -113,18 +105,6 @@ def keeps_paths(problem: Problem, name: str) -> bool:
     """Whether the error that a population sends down includes its paths through time."""
     signal = problem.credit.learning_signal
     return signal == "exact" or (signal == "filtered" and name == problem.graph.output)
-
-
-def instantaneous(problem: Problem, local: Local, signal: Array | None) -> Array | None:
-    """q_t·h_t G_t: the error at the input current within the time step."""
-    if signal is None:
-        return None
-    total: Any = None
-    for entry, h in local.items():
-        if entry[0] == "h" and ("q", entry[1]) in local:
-            part = times(local[("q", entry[1])], h)
-            total = part if total is None else total + part
-    return None if total is None else times(total, signal)
 
 
 def times(factor: Array, array: Array) -> Array:
@@ -139,28 +119,33 @@ def times(factor: Array, array: Array) -> Array:
 def weight_gradients(problem: Problem, name: str, delta: Array) -> Parameters:
     """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t."""
     nx, found = problem.nx, {}
-    flat = nx.reshape(delta, (-1, delta.shape[-1]))
     for connection in problem.graph.into(name):
-        sent = problem.trajectory.sent(nx, connection)
-        sent = nx.reshape(sent, (-1, sent.shape[-1]))
-        gradient = nx.matmul(nx.transpose(sent, (1, 0)), flat)
+        sent, received = meeting(problem, connection, delta)
+        gradient = nx.matmul(nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
         found[connection.weight] = without_diagonal(nx, gradient) if connection.masked else gradient
     if problem.graph.populations[name].bias:
-        found[bias_name(name)] = nx.sum(flat, axis=0)
+        found[bias_name(name)] = nx.sum(_flat(nx, delta), axis=0)
     return found
 
 
-def _pass_down(
-    problem: Problem, name: str, below: Array | None, together: tuple[str, ...], signals: dict[str, Array]
-) -> None:
+def meeting(problem: Problem, connection: Connection, delta: Array) -> tuple[Array, Array]:
+    """What a connection sent and the δ at its arrival, step by step: a delayed one sends z_t to δ_{t+1}."""
+    z = problem.trajectory.z(connection.source)
+    return (z[:-1], delta[1:]) if connection.delay else (z, delta)
+
+
+def _flat(nx: Backend, array: Array) -> Array:
+    """[time, batch, neuron] as [time · batch, neuron]."""
+    return nx.reshape(array, (array.shape[0] * array.shape[1], array.shape[2]))
+
+
+def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: dict[str, Array]) -> None:
     """Add a population's error to the signals of the populations that it receives from.
 
     Delayed connections carry error only for full credit, and connections inside a group that was solved together have
     already carried theirs.
     """
     nx = problem.nx
-    if below is None:
-        return
     for connection in problem.graph.into(name):
         inside = connection.source in together
         if connection.source == INPUT or inside or (connection.delay and not together):
@@ -171,20 +156,6 @@ def _pass_down(
         signals[connection.source] = signals[connection.source] + part if connection.source in signals else part
 
 
-def _solve(
-    problem: Problem, group: tuple[str, ...], signals: dict[str, Array]
-) -> tuple[dict[str, Array], dict[str, Local]]:
-    """δ of every population of a group, by the recursion backward in time; and their local derivatives."""
-    steps, batch, _ = problem.trajectory.inputs.shape
-    local = {name: problem.local(name) for name in group}
-    zero = problem.nx.full((), 0.0, problem.nx.dtype(problem.trajectory.inputs))
-    full_size = {
-        name: problem.nx.broadcast_to(signals.get(name, zero), (steps, batch, problem.graph.populations[name].size))
-        for name in group
-    }
-    return _Recursion(problem, group, local).run(full_size), local
-
-
 class _Recursion:
     """λs and λz of a group of populations stepped backward in time: a scan whose carry is what t+1 sends to t.
 
@@ -192,12 +163,15 @@ class _Recursion:
     something depends on z_{t-1}, and δ where a delayed connection carries error back.
     """
 
-    def __init__(self, problem: Problem, group: tuple[str, ...], local: dict[str, Local]) -> None:
+    def __init__(self, problem: Problem, group: tuple[str, ...]) -> None:
+        self.problem = problem
         self.nx = problem.nx
         self.group = group
-        self.local = local
-        self.varying = [
-            (name, entry) for name in group for entry in local[name] if problem.jacobians[name].varying(entry)
+        self.recorded = [
+            (name, key)
+            for name in group
+            for key in problem.jacobians[name].arguments
+            if key not in problem.constants[name]
         ]
         temporal = problem.credit.temporal
         self.outgoing: dict[str, list[tuple[Connection, Array]]] = {name: [] for name in group}
@@ -206,43 +180,60 @@ class _Recursion:
             if temporal == "full" or (temporal == "layer" and own):
                 self.outgoing[connection.source].append((connection, problem.back(connection)))
         self.carried = [key for name in group for key in self._carried(name)]
+        below = [name for name in group if any(c.source != INPUT and not c.delay for c in problem.graph.into(name))]
+        self.instantaneous = [name for name in below if not keeps_paths(problem, name)]
 
     def _carried(self, name: str) -> list[Carried]:
-        states = {entry[2] for entry in self.local[name] if entry[0] == "D"}
+        entries = self.problem.jacobians[name].expressions
+        states = {entry[2] for entry in entries if entry[0] == "D"}
         keys: list[Carried] = [(name, "state", state) for state in sorted(states)]
-        if any(entry[0] == "r" for entry in self.local[name]):
+        if any(entry[0] == "r" for entry in entries):
             keys.append((name, "z", ""))
         edges = (connection for edges in self.outgoing.values() for connection, _ in edges)
         if any(connection.delay and connection.target == name for connection in edges):
             keys.append((name, "delta", ""))
         return keys
 
-    def run(self, signals: dict[str, Array]) -> dict[str, Array]:
-        """δ [time, batch, neuron] by population, from G of the same shape."""
+    def run(self, signals: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """δ, and q_t·h_t G_t where that is what goes down, by population, from G: all [time, batch, neuron]."""
         nx, first = self.nx, signals[self.group[0]]
+        records = self.problem.trajectory.records
         zeros = {name: nx.full(signals[name].shape[1:], 0.0, nx.dtype(first)) for name in self.group}
-        inputs = (*(signals[name] for name in self.group), *(self.local[n][entry] for n, entry in self.varying))
+        histories = (records[name].history(nx, key) for name, key in self.recorded)
+        inputs = (*(signals[name] for name in self.group), *histories)
         carry = tuple(zeros[name] for name, _, _ in self.carried)
-        _, deltas = nx.scan(self._step, carry, inputs, first.shape[0], reverse=True)
-        return dict(zip(self.group, deltas, strict=True))
+        _, outputs = nx.scan(self._step, carry, inputs, first.shape[0], reverse=True)
+        delta = dict(zip(self.group, outputs, strict=False))
+        return delta, dict(zip(self.instantaneous, outputs[len(self.group) :], strict=True))
 
     def _step(self, carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         later = dict(zip(self.carried, carry, strict=True))
         signals = dict(zip(self.group, inputs, strict=False))
-        now = {name: dict(self.local[name]) for name in self.group}
-        for (name, entry), value in zip(self.varying, inputs[len(self.group) :], strict=True):
-            now[name][entry] = value
+        recorded = dict(zip(self.recorded, inputs[len(self.group) :], strict=True))
         delta: dict[str, Array] = {}
         sent: dict[Carried, Array] = {}
+        within_step: dict[str, Array] = {}
         for name in reversed(self.group):
+            local = self._local(name, recorded)
             z = signals[name]
             if (name, "z", "") in later:
                 z = z + later[name, "z", ""]
             for connection, back in self.outgoing[name]:
                 error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
                 z = z + self.nx.matmul(error, back)
-            delta[name] = self._neuron(name, now[name], later, z, sent)
-        return tuple(sent[key] for key in self.carried), tuple(delta[name] for name in self.group)
+            delta[name] = self._neuron(name, local, later, z, sent)
+            if name in self.instantaneous:
+                direct = {entry[1]: times(h, signals[name]) for entry, h in local.items() if entry[0] == "h"}
+                within_step[name] = self._total(local, [("q", k) for k in direct], direct, z)
+        outputs = (*(delta[name] for name in self.group), *(within_step[name] for name in self.instantaneous))
+        return tuple(sent[key] for key in self.carried), outputs
+
+    def _local(self, name: str, recorded: dict[tuple[str, str], Array]) -> Local:
+        """The local derivatives of a population at one step."""
+        problem = self.problem
+        return problem.jacobians[name].evaluate(
+            self.nx, problem.graph.cell(name), problem.constants[name], lambda key: recorded[name, key]
+        )
 
     def _neuron(
         self, name: str, local: Local, later: dict[Carried, Array], z: Array, sent: dict[Carried, Array]
@@ -254,12 +245,11 @@ class _Recursion:
             parts += [times(local["h", state], z)] if ("h", state) in local else []
             if parts:
                 lam[state] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        for key in self.carried:
-            if key[0] == name and key[1] == "state":
-                sent[key] = self._total(local, [("D", k, key[2]) for k in lam], lam, z)
-        sent[name, "z", ""] = self._total(local, [("r", k) for k in lam], lam, z)
         delta = self._total(local, [("q", k) for k in lam], lam, z)
-        sent[name, "delta", ""] = delta
+        for key in self.carried:
+            if key[0] == name:
+                entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
+                sent[key] = delta if key[1] == "delta" else self._total(local, entries, lam, z)
         return delta
 
     def _total(self, local: Local, entries: list[Entry], lam: dict[str, Array], like: Array) -> Array:

@@ -46,9 +46,11 @@ def _eligibility_gradient(problem: Problem, name: str, sent: Array, signal: Arra
     """Σ_t G_t e_t for one connection, stepping its eligibility vectors forward: [pre, post]."""
     nx = problem.nx
     steps, batch, neurons = signal.shape
+    record, cell, constants = problem.trajectory.records[name], problem.graph.cell(name), problem.constants[name]
+    derivatives = problem.jacobians[name].evaluate(nx, cell, constants, lambda key: record.history(nx, key))
     local = {
         entry: nx.broadcast_to(nx.asarray(value, nx.dtype(signal)) if isinstance(value, int) else value, signal.shape)
-        for entry, value in problem.local(name).items()
+        for entry, value in derivatives.items()
     }
     states = tuple(dict.fromkeys(entry[1] for entry in local))
     entries = list(local)

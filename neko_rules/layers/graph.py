@@ -73,6 +73,9 @@ class Connection:
         object.__setattr__(self, "initializer", INITIALIZERS.resolve(self.initializer))
         arguments.integer("delay", self.delay, at_least=0, at_most=1)
         arguments.flag("autapses", self.autapses)
+        if self.autapses and (self.source != self.target or not self.delay):
+            ends = f"{self.source} → {self.target}"
+            raise ArgumentError("autapses are delayed connections of a population with itself", received=ends)
         if self.target == INPUT:
             raise ArgumentError("a connection cannot lead into the input", received=f"{self.source} → {self.target}")
         if not self.label:

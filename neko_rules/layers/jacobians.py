@@ -127,20 +127,12 @@ class Jacobians:
             _derived[equations] = _derive(equations)
         return _derived[equations]
 
-    def needs(self, entry: Entry) -> frozenset[str]:
-        """The names of what an entry depends on."""
-        return frozenset(str(symbol) for symbol in self.expressions[entry].free_symbols)
-
-    def varying(self, entry: Entry) -> bool:
-        """Whether an entry may differ from one time step to the next."""
-        return not self.needs(entry) <= set(self.constants)
-
     def evaluate(
         self, nx: Backend, cell: Cell, constants: Constants, recorded: Callable[[str], Array]
     ) -> dict[Entry, Array]:
-        """Every entry as an array: [time, batch, neuron] where it varies, a scalar or [neuron] where it does not.
+        """Every entry as an array: of the shape of what is recorded where it varies, a scalar or [neuron] where not.
 
-        ``recorded`` gives the history of a name over all time steps: a state (``"v"``), a state one step earlier
+        ``recorded`` gives a name at one time step or its history over all: a state (``"v"``), a state one step earlier
         (``"previous_v"``), ``"previous_z"`` or ``"current"``.
         """
         values = [constants[name] if name in constants else recorded(name) for name in self.arguments]
@@ -220,7 +212,7 @@ def _printer() -> Any:
             name = type(expr).__name__
             return f"ops.{names.get(name, name.lower())}({', '.join(self._print(a) for a in expr.args)})"
 
-        _print_exp = _print_log = _print_tanh = _print_Function
+        _print_exp = _print_log = _print_tanh = _print_Abs = _print_sign = _print_Function  # noqa: N815
 
         def _print_Pow(self, expr: Any, rational: bool = False) -> str:  # noqa: N802
             if expr.exp == sympy.Rational(1, 2):

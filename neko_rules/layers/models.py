@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,8 @@ class Layer:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", CELLS.resolve(self.cell))
         arguments.integer("size", self.size, at_least=1)
-        arguments.flag("recurrent", self.recurrent)
+        if arguments.flag("autapses", self.autapses) and not arguments.flag("recurrent", self.recurrent):
+            raise ArgumentError("a layer with autapses is recurrent", received="autapses=True, recurrent=False")
 
 
 @MODELS.register("stack")
@@ -173,7 +174,7 @@ class _OneCellStack(Stack):
         cell_class = self.cells[chosen]
         of_cell = {f.name for f in dataclasses.fields(cell_class) if f.init}
         cell = cell_class(**{key: value for key, value in options.items() if key in of_cell})
-        sizes = [hidden] if isinstance(hidden, (int, str)) else list(hidden)
+        sizes = list(hidden) if isinstance(hidden, Iterable) and not isinstance(hidden, str) else [hidden]
         layers = [Layer(cell, size, recurrent, bias, initializer, recurrent_initializer, autapses) for size in sizes]
         super().__init__(layers, outputs, **{key: value for key, value in options.items() if key not in of_cell})
 

@@ -79,18 +79,16 @@ def words(name: str) -> str:
 
 
 def description_table(configuration: Mapping[str, Any], parameters: int | None = None) -> Table:
-    """What was run, one line for each key of its configuration; of the parts only what differs from the defaults."""
+    """What was run, one line for each key of its configuration."""
     from rich.table import Table
     from rich.text import Text
-
-    from neko_rules.experiments.parts import shortened
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key in ("data", "model", "loss", "metrics", "rule", "train", "backend", "dtype", "seed"):
         if key in configuration:
-            text = part_line(shortened(configuration[key], key))
+            text = part_line(configuration[key])
             if key == "model" and parameters is not None:
                 text += f"  [{parameters:,} parameters]"
             table.add_row(key, Text(text))

@@ -154,7 +154,7 @@ class LearningRule:
         batch = self._batch(x, y)
         feedback, _ = self._prepared()
         _, found = self._compiled_gradients(self.model.network.values, feedback, *batch)
-        return {name: self.nx.to_numpy(value) for name, value in found.items()}
+        return {name: self.nx.to_numpy(found[name]) for name in self.model.network.values}
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
         """Make one update from a batch, and return its loss and metrics as they were before the update.

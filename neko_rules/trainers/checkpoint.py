@@ -73,7 +73,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         _write_atomically(path, content)
     except OSError as error:
         raise CheckpointError(
-            "a checkpoint must be writable", received=f"{path}: {error.strerror}", works="choose another folder"
+            "a checkpoint must be writable", received=f"{error.strerror}: {path}", works="choose another folder"
         ) from error
 
 
@@ -173,7 +173,7 @@ class Checkpoint(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(
-                "the folder of checkpoints must be writable", received=f"{self.folder}: {error.strerror}"
+                "the folder of checkpoints must be writable", received=f"{error.strerror}: {self.folder}"
             ) from error
         later = [path for path in _checkpoints(self.folder) if _steps(path) > trainer.total_steps]
         if later:
