@@ -128,6 +128,7 @@ class JaxBackend:
     sign = staticmethod(_wide(jnp.sign))
     floor = staticmethod(_wide(jnp.floor))
     isfinite = staticmethod(_wide(jnp.isfinite))
+    heaviside = staticmethod(_wide(lambda array: (array > 0).astype(array.dtype)))
     maximum = staticmethod(_wide(jnp.maximum))
     minimum = staticmethod(_wide(jnp.minimum))
     sum = staticmethod(_wide(jnp.sum))

@@ -95,6 +95,9 @@ class NumpyBackend:
         decayed = np.exp(-np.abs(array))
         return np.where(array >= 0, 1, decayed) / (1 + decayed)
 
+    def heaviside(self, array: Array) -> Array:
+        return np.asarray(array > 0).astype(array.dtype)
+
     def softplus(self, array: Array) -> Array:
         return np.logaddexp(array, np.zeros((), dtype=array.dtype))
 

@@ -94,6 +94,7 @@ class TensorflowBackend:
     sign = staticmethod(tf.sign)
     floor = staticmethod(tf.floor)
     isfinite = staticmethod(tf.math.is_finite)
+    heaviside = staticmethod(lambda array: tf.cast(array > 0, array.dtype))
     maximum = staticmethod(tf.maximum)
     minimum = staticmethod(tf.minimum)
     sum = staticmethod(tf.reduce_sum)

@@ -38,7 +38,7 @@ def refusal(error, action):
     with pytest.raises(error) as caught:
         action()
     sentence = str(caught.value)
-    assert sentence.endswith(".")
+    assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
     return sentence
 

@@ -131,7 +131,7 @@ def refused(capsys: Any, named: str, hint: str, *arguments: str) -> str:
     lines = shown.err.splitlines()
     assert len(lines) == 1, shown.err
     assert lines[0].startswith("Error: ")
-    assert lines[0].endswith(".")
+    assert lines[0].endswith((".", "?"))
     assert "Traceback" not in lines[0]
     assert "pydantic" not in lines[0]
     assert named in lines[0], lines[0]

@@ -120,7 +120,7 @@ class CellOperations:
 
     def spike(self, u: Array) -> Array:
         """1 where u > 0 (strictly), else 0."""
-        hard = self.nx.astype(u > 0, self.nx.dtype(u))
+        hard = self.nx.heaviside(u)
         if not self.differentiable:
             return hard
         slope = self.nx.stop_gradient(self.surrogate.derivative(self.nx, u))

@@ -51,7 +51,8 @@ class Layer:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", CELLS.resolve(self.cell))
         arguments.integer("size", self.size, at_least=1)
-        if arguments.flag("autapses", self.autapses) and not arguments.flag("recurrent", self.recurrent):
+        arguments.flag("recurrent", self.recurrent)
+        if arguments.flag("autapses", self.autapses) and not self.recurrent:
             raise ArgumentError("a layer with autapses is recurrent", received="autapses=True, recurrent=False")
 
 

@@ -177,6 +177,7 @@ def _elementwise() -> Iterator[Case]:
     yield case("abs", np.abs, "extreme")
     yield case("sign", np.sign, "ties")
     yield case("floor", np.floor, "moderate")
+    yield case("heaviside", lambda x: (x > 0).astype(x.dtype), "ties")
     yield case("isfinite", np.isfinite, "non-finite", "bool")
     yield case("stop_gradient", lambda x: x, "normal")
     for name, reference in (("maximum", np.maximum), ("minimum", np.minimum)):
