@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules.backend import Array, Parameters
+from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 from neko_rules.errors import BackendError
 
 
@@ -116,13 +116,8 @@ class NumpyBackend:
         )
 
     def scan(
-        self,
-        body: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[tuple[Array, ...], tuple[Array, ...]]],
-        carry: tuple[Array, ...],
-        inputs: tuple[Array, ...],
-        length: int,
-        reverse: bool = False,
-    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        self, body: ScanBody, carry: Arrays, inputs: Arrays, length: int, reverse: bool = False
+    ) -> tuple[Arrays, Arrays]:
         history: tuple[Array, ...] | None = None
         for t in reversed(range(length)) if reverse else range(length):
             carry, outputs = body(carry, tuple(array[t] for array in inputs))

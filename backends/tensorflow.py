@@ -15,7 +15,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import tensorflow as tf
 
-from neko_rules.backend import Array, Parameters
+from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 
 
 class TensorflowBackend:
@@ -126,13 +126,8 @@ class TensorflowBackend:
         return differentiated
 
     def scan(
-        self,
-        body: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[tuple[Array, ...], tuple[Array, ...]]],
-        carry: tuple[Array, ...],
-        inputs: tuple[Array, ...],
-        length: int,
-        reverse: bool = False,
-    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        self, body: ScanBody, carry: Arrays, inputs: Arrays, length: int, reverse: bool = False
+    ) -> tuple[Arrays, Arrays]:
         queues = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in inputs]
         order = range(length - 1, -1, -1) if reverse else range(length)
         # The first step is taken outside of the loop and tells the shapes and types of the outputs.

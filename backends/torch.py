@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neko_rules.backend import Array, Parameters
+from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 
 
 class TorchBackend:
@@ -150,13 +150,8 @@ class TorchBackend:
         return differentiated
 
     def scan(
-        self,
-        body: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[tuple[Array, ...], tuple[Array, ...]]],
-        carry: tuple[Array, ...],
-        inputs: tuple[Array, ...],
-        length: int,
-        reverse: bool = False,
-    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        self, body: ScanBody, carry: Arrays, inputs: Arrays, length: int, reverse: bool = False
+    ) -> tuple[Arrays, Arrays]:
         # Unbound once: differentiating array[t] would make a zero tensor of the whole array's size at every step.
         steps = list(zip(*(torch.unbind(array) for array in inputs), strict=True)) if inputs else [()] * length
         history = []

@@ -20,6 +20,11 @@ from neko_rules.errors import BackendError, nearest
 Array = Any
 """An array of whichever library the backend speaks for."""
 
+Arrays = tuple[Array, ...]
+
+ScanBody = Callable[[Arrays, Arrays], tuple[Arrays, Arrays]]
+"""One step of a scan: carry and inputs to the next carry and outputs."""
+
 Parameters = dict[str, Array]
 """Parameters, gradients or updates by name, such as ``hidden.recurrent.weight``."""
 
@@ -151,13 +156,8 @@ class Backend(Protocol):
 
     # Control.
     def scan(
-        self,
-        body: Callable[[tuple[Array, ...], tuple[Array, ...]], tuple[tuple[Array, ...], tuple[Array, ...]]],
-        carry: tuple[Array, ...],
-        inputs: tuple[Array, ...],
-        length: int,
-        reverse: bool = False,
-    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        self, body: ScanBody, carry: Arrays, inputs: Arrays, length: int, reverse: bool = False
+    ) -> tuple[Arrays, Arrays]:
         """Step ``carry, outputs_t = body(carry, inputs_t)`` over the first axis of every input.
 
         Returns the last carry and the outputs stacked along a new first axis, in the order of the inputs also when

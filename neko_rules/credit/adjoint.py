@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.backend import Array, Arrays, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight
 from neko_rules.layers.cell import Constants
@@ -206,7 +206,7 @@ class _Recursion:
         delta = dict(zip(self.group, outputs, strict=False))
         return delta, dict(zip(self.instantaneous, outputs[len(self.group) :], strict=True))
 
-    def _step(self, carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def _step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         later = dict(zip(self.carried, carry, strict=True))
         signals = dict(zip(self.group, inputs, strict=False))
         recorded = dict(zip(self.recorded, inputs[len(self.group) :], strict=True))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from neko_rules.backend import Array, Parameters, shift_later
+from neko_rules.backend import Array, Arrays, Parameters, shift_later
 from neko_rules.credit.adjoint import Problem, times
 from neko_rules.layers.forward import without_diagonal
 from neko_rules.layers.graph import bias_name
@@ -56,7 +56,7 @@ def _eligibility_gradient(problem: Problem, name: str, sent: Array, signal: Arra
     entries = list(local)
     before = {("h", state): shift_later(nx, local["h", state]) for state in states if ("h", state) in local}
 
-    def step(carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def step(carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         *vectors, filtered, total = carry
         x, g, *rest = inputs
         now = {entry: value[:, None, :] for entry, value in zip(entries, rest, strict=False)}

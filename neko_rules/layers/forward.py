@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from neko_rules.backend import Array, Backend, Parameters, shift_later
+from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
 from neko_rules.layers.cell import CellOperations, Constants, namespace
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 
@@ -168,9 +168,7 @@ class _ComponentRun:
         _, histories = self.nx.scan(self._step, tuple(carry), currents, steps)
         return self._records(histories)
 
-    def _step(
-        self, carry: tuple[Array, ...], currents: tuple[Array, ...]
-    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def _step(self, carry: Arrays, currents: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         states, z_before = self._unpacked(carry)
         z_now: dict[str, Array] = {}
         after: list[Array] = []
@@ -188,7 +186,7 @@ class _ComponentRun:
             received[name] = current
         return tuple(after), (*after, *(received[name] for name in self.keep_current))
 
-    def _unpacked(self, flat: tuple[Array, ...]) -> tuple[dict[str, dict[str, Array]], dict[str, Array]]:
+    def _unpacked(self, flat: Arrays) -> tuple[dict[str, dict[str, Array]], dict[str, Array]]:
         """States and outputs by population from the flat carry, or its history."""
         states, z, place = {}, {}, 0
         for name in self.component:
@@ -198,7 +196,7 @@ class _ComponentRun:
             place += len(keys) + 1
         return states, z
 
-    def _records(self, histories: tuple[Array, ...]) -> dict[str, Record]:
+    def _records(self, histories: Arrays) -> dict[str, Record]:
         states, z = self._unpacked(histories)
         kept = dict(zip(self.keep_current, histories[len(histories) - len(self.keep_current) :], strict=True))
         return {name: Record(states[name], z[name], kept.get(name)) for name in self.component}
