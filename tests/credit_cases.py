@@ -60,6 +60,21 @@ def feedback_network(backend: str) -> Network:
     )
 
 
+def recurrent_readout(backend: str) -> Network:
+    """Spiking neurons below a readout whose units are connected among themselves."""
+    strong = {"name": "scaled_normal", "gain": 1.5}
+    ends = [("input", "hidden", 0), ("hidden", "hidden", 1), ("hidden", "readout", 0), ("readout", "readout", 1)]
+    return Network(
+        {"hidden": {"cell": "alif", "size": 6}, "readout": {"cell": "leaky_readout", "size": OUTPUTS}},
+        [{"source": s, "target": t, "delay": d, "initializer": strong} for s, t, d in ends],
+        "readout",
+        inputs=INPUTS,
+        backend=backend,
+        dtype="float64",
+        seed=6,
+    )
+
+
 PER_NEURON = ALIFCell(
     tau_membrane=[5e-3, 20e-3, 10e-3, 8e-3, 30e-3, 12e-3],
     beta=[0.0, 0.3, 0.0, 0.2, 0.1, 0.5],
@@ -85,6 +100,7 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
     "deep": stack(ALIFCell(beta=0.3, threshold=0.5), LIFCell(threshold=0.3), ALIFCell(threshold=0.3)),
     "deep, no readout memory": stack(ALIFCell(), TanhCell(), tau_readout=0.0),
     "readout per neuron": stack(LIFCell(), tau_readout=[5e-3, 20e-3, 0.0]),
+    "recurrent readout": recurrent_readout,
     "last output": stack(ALIFCell(), readout="last"),
     "mean output": stack(ALIFCell(), readout="mean"),
     "maximum output": stack(ALIFCell(), readout="max"),

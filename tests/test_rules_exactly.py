@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from credit_cases import INPUTS, NETWORKS, alive, data, distance, feedback_network, stack
 
-from neko_rules import BPTT, EProp, Evaluator, FiringRate, LearningRule, Network
+from neko_rules import BPTT, OSTL, RNN, EProp, Evaluator, FiringRate, LearningRule, Network
 from neko_rules.clipping import ClipGlobalNorm
+from neko_rules.errors import NonFiniteError
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.optimizers import SGD, Adam
 
@@ -173,6 +174,27 @@ def test_a_schedule_is_read_at_the_number_of_updates_made() -> None:
         rule.step(x, y)
         for name, value in rule.model.network.parameters.items():
             np.testing.assert_allclose(value, before[name] - rate * gradient[name], rtol=1e-12, atol=1e-15)
+
+
+def test_a_loss_that_overflows_is_refused_although_its_gradient_does_not() -> None:
+    x, y = np.ones((2, 3, 4)), np.full((2, 3, 1), 1e30)
+    network = RNN(3, 1, task_type="regression", inputs=4)
+    rule = BPTT(Evaluator(network), optimizer=SGD(1e-35))
+    before = network.parameters
+    with pytest.raises(NonFiniteError, match="in loss at step 1"):
+        rule.step(x, y)
+    assert all(np.array_equal(before[name], value) for name, value in network.parameters.items())
+
+
+@pytest.mark.parametrize("rule_class", [BPTT, EProp, OSTL])
+def test_a_diagonal_that_a_user_sets_acts_in_neither_direction(rule_class: type[LearningRule]) -> None:
+    x, y = data()
+    model = Evaluator(NETWORKS["alif"]("numpy"))
+    reference, outputs = rule_class(model).gradients(x, y), model.predict(x)  # type: ignore[call-arg]
+    weight = model.network.parameters["hidden.recurrent.weight"]
+    model.network.set_parameters({"hidden.recurrent.weight": weight + 3 * np.eye(len(weight))})
+    np.testing.assert_array_equal(model.predict(x), outputs)
+    assert distance(rule_class(model).gradients(x, y), reference) < 1e-15  # type: ignore[call-arg]
 
 
 def test_weight_decay_is_scaled_by_the_learning_rate() -> None:
