@@ -263,8 +263,21 @@ def shift_later(nx: Backend, array: Array) -> Array:
 
 
 def global_norm(nx: Backend, tree: Mapping[str, Array]) -> Array:
-    """Euclidean norm of all entries of a dict of arrays taken as one vector."""
+    """Euclidean norm of all entries of a dict of arrays taken as one vector.
+
+    Scaled by the largest entry, so that squares neither overflow nor vanish.
+
+    Example:
+        >>> norm = global_norm(get_backend("numpy"), {"w": np.array([3e30, 4e30], np.float32)})
+        >>> round(float(norm) / 1e30, 4)
+        5.0
+    """
+    filled = [array for array in tree.values() if 0 not in array.shape]
+    if not filled:
+        return nx.sum(next(iter(tree.values())))
+    largest: Array = nx.max(nx.stack([nx.max(nx.abs(array)) for array in filled], 0))
+    scale = nx.where(largest > 0, largest, nx.full((), 1.0, nx.dtype(largest)))
     total: Array = 0.0
-    for array in tree.values():
-        total = total + nx.sum(array * array)
-    return nx.sqrt(total)
+    for array in filled:
+        total = total + nx.sum((array / scale) ** 2)
+    return scale * nx.sqrt(total)

@@ -17,7 +17,7 @@ from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
-from neko_rules.metrics import METRICS, Measurement, Metric
+from neko_rules.metrics import METRICS, Measurement, Metric, TopK
 from neko_rules.targets import Targets, as_array, encode
 
 _TASK_OF_TARGETS = {"classes": "classification", "labels": "classification", "values": None}
@@ -85,7 +85,15 @@ class Evaluator:
                 received=f"a model with task_type={task!r}",
                 works="use mean_squared_error, mean_absolute_error or poisson, or task_type='classification'",
             )
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise ArgumentError("each metric can be given once", received=names)
         for metric in self.metrics:
+            if isinstance(metric, TopK) and metric.k > self.network.outputs:
+                raise IncompatibleError(
+                    "top-k accuracy needs a k of at most the number of outputs",
+                    received=f"k = {metric.k} for {self.network.outputs} outputs",
+                )
             if metric.requires == "classes" and task != "classification":
                 raise IncompatibleError(
                     f"the metric {metric.name} is for classification", received=f"a model with task_type={task!r}"

@@ -83,7 +83,6 @@ class ScaledNormal(Initializer):
     Reference:
         Y. LeCun, L. Bottou, G. B. Orr, K.-R. Müller, "Efficient backprop", Neural Networks: Tricks of the Trade, 1998;
         as used in recurrent spiking networks by G. Bellec et al., NeurIPS 2018.
-        as used in recurrent spiking networks by G. Bellec et al., NeurIPS 2018.
 
     Example:
         >>> weight = ScaledNormal(gain=2.0).sample(np.random.default_rng(0), 400, 100)

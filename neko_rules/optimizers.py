@@ -91,7 +91,7 @@ class Optimizer(ABC):
             state: of :meth:`init` or of the update before.
             parameters: by name.
             learning_rate: η, a backend scalar of the parameters' type.
-            step: t, 1 for the first update, a backend scalar of the parameters' type.
+            step: t, 1 for the first update, a backend scalar; of float64, since 1 - β^t loses digits in float32.
 
         Example:
             >>> import numpy as np
@@ -246,8 +246,8 @@ class Adam(Optimizer):
         first, second = memory
         first = self.beta_1 * first + (1 - self.beta_1) * g
         second = self.beta_2 * second + (1 - self.beta_2) * (g * g)
-        first_corrected = first / (1 - self.beta_1**t)
-        second_corrected = second / (1 - self.beta_2**t)
+        first_corrected = first / _bias(nx, self.beta_1, t, p)
+        second_corrected = second / _bias(nx, self.beta_2, t, p)
         return -rate * first_corrected / (nx.sqrt(second_corrected) + self.epsilon), (first, second)
 
 
@@ -361,7 +361,7 @@ class Adamax(Optimizer):
         first, largest = memory
         first = self.beta_1 * first + (1 - self.beta_1) * g
         largest = nx.maximum(self.beta_2 * largest, nx.abs(g) + self.epsilon)
-        return -(rate / (1 - self.beta_1**t)) * (first / largest), (first, largest)
+        return -(rate / _bias(nx, self.beta_1, t, p)) * (first / largest), (first, largest)
 
 
 @OPTIMIZERS.register("adagrad")
@@ -457,3 +457,8 @@ class Naive(Optimizer):
         self, nx: Backend, g: Array, memory: tuple[Array, ...], p: Array, rate: Array, t: Array
     ) -> tuple[Array, tuple[Array, ...]]:
         return -g, ()
+
+
+def _bias(nx: Backend, beta: float, t: Array, p: Array) -> Array:
+    """1 - β^t in the type of t, then in that of the parameter."""
+    return nx.astype(1 - beta**t, nx.dtype(p))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,13 @@ class TestList:
         assert "PyTorch" in lines["torch"]
         assert "not installed" not in lines["numpy"]
         assert [name for name, _ in listing("backends")][:4] == ["numpy", "torch", "tensorflow", "jax"]
+
+    def test_a_fresh_process_lists_every_neuron(self) -> None:
+        """In this process other modules have been imported already, which may have registered more."""
+        code = "from neko_rules.cli import main; main(['list', 'neurons'])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for name in ("if", "lif", "alif", "tanh", "relu", "leaky_readout"):
+            assert re.search(rf"^ *{name} ", done.stdout, flags=re.MULTILINE), done.stdout
 
     def test_listing_backends_imports_no_array_library(self) -> None:
         code = (

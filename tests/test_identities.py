@@ -232,6 +232,14 @@ def test_engine_equals_autodiff_at_real_sizes(library: str, real_references: dic
     assert distance(real_references["eprop"], by_autodiff(model, x, y, detach_delayed=True)) < SAME
 
 
+def test_ostl_equals_bptt_at_real_sizes_without_readout_memory() -> None:
+    _, x, y = real_model("numpy")
+    network = ALIF(256, 10, inputs=80, beta=0.2, threshold=0.5, tau_readout=0.0, dtype="float64", seed=1)
+    model = Evaluator(network)
+    alive(model, x)
+    assert distance(OSTL(model).gradients(x, y), BPTT(model).gradients(x, y)) < SAME
+
+
 def test_adjoint_equals_traces_at_real_sizes(real_references: dict[str, dict[str, np.ndarray]]) -> None:
     model, x, y = real_model("numpy")
     assert distance(real_references["eprop"], by_traces(EProp(model), x, y)) < SAME

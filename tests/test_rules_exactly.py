@@ -7,8 +7,9 @@ import pytest
 from credit_cases import INPUTS, NETWORKS, alive, data, distance, feedback_network, stack
 
 from neko_rules import BPTT, OSTL, RNN, EProp, Evaluator, FiringRate, LearningRule, Network
+from neko_rules.backend import get_backend
 from neko_rules.clipping import ClipGlobalNorm
-from neko_rules.errors import NonFiniteError
+from neko_rules.errors import CheckpointError, IncompatibleError, NonFiniteError
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.optimizers import SGD, Adam
 
@@ -49,6 +50,28 @@ def test_feedback_decay_acts_on_the_weights_with_feedback_alone() -> None:
     for name, value in decayed.model.network.parameters.items():
         shrink = 0.25 * before[name] if name in free.feedback else 0.0
         np.testing.assert_allclose(value, free.model.network.parameters[name] - shrink, atol=1e-14)
+
+
+def test_adaptive_feedback_refuses_a_decay_that_it_cannot_follow() -> None:
+    with pytest.raises(IncompatibleError, match="AdamW decays the weights alone"):
+        deep(optimizer="adamw")
+    assert deep(optimizer={"name": "adamw", "weight_decay": 0.0}).feedback_decay > 0
+    with pytest.raises(IncompatibleError, match="must be below 1"):
+        deep(optimizer="naive", feedback_decay=1.0)
+
+
+def test_the_usual_feedback_decay_takes_at_most_a_thousandth_per_step() -> None:
+    for name in ("naive", "adadelta", "sgd", "adam"):
+        rule = deep(optimizer=name)
+        assert 0 < rule.optimizer.learning_rate_at(0) * rule.feedback_decay <= 1e-3 * (1 + 1e-12)
+
+
+def test_a_readout_that_starts_at_zero_still_sends_errors_down_random_feedback() -> None:
+    x, y = data()
+    network = stack(LIFCell(threshold=0.5), readout_initializer="zeros")("numpy")
+    found = EProp(Evaluator(network), mode="random").gradients(x, y)
+    assert np.abs(found["hidden.input.weight"]).max() > 1e-3
+    assert np.abs(EProp(Evaluator(network)).gradients(x, y)["hidden.input.weight"]).max() == 0
 
 
 def test_first_feedback_is_independent_of_the_weights_and_of_other_layers() -> None:
@@ -184,6 +207,48 @@ def test_a_loss_that_overflows_is_refused_although_its_gradient_does_not() -> No
     with pytest.raises(NonFiniteError, match="in loss at step 1"):
         rule.step(x, y)
     assert all(np.array_equal(before[name], value) for name, value in network.parameters.items())
+
+
+def test_an_optimiser_whose_memory_overflows_is_refused() -> None:
+    """Adam's second moment: a gradient of 1e20 is finite in float32, its square is not."""
+    x, y = np.ones((2, 3, 4)), np.zeros((2, 3, 1))
+    network = RNN(3, 1, task_type="regression", inputs=4, activation="relu")
+    rule = BPTT(Evaluator(network, loss="mean_absolute_error"), optimizer=Adam(1e-3))
+    rule.step(x, y)
+    before = rule.state()
+    with pytest.raises(NonFiniteError, match="at step 2"):
+        rule.step(1e30 * x, y)
+    assert all(np.array_equal(before[name], value) for name, value in rule.state().items())
+
+
+def test_norm_clipping_keeps_the_direction_of_huge_gradients() -> None:
+    nx = get_backend("numpy")
+    clipped = ClipGlobalNorm(1.0).apply(nx, {"w": np.array([3e19, 4e19], np.float32)})
+    np.testing.assert_allclose(clipped["w"], [0.6, 0.8], rtol=1e-6)
+
+
+def test_adam_is_corrected_for_its_bias_in_float32_too() -> None:
+    x, y = data()
+    network = RNN(3, 3, inputs=4, dtype="float32")
+    rule = BPTT(Evaluator(network), optimizer=Adam(1.0, beta_2=1 - 1e-7, epsilon=1e-30))
+    before, gradient = network.parameters, rule.gradients(x, y)
+    rule.step(x, y)
+    for name, value in network.parameters.items():
+        moved = np.abs(value - before[name])[np.abs(gradient[name]) > 1e-6]
+        np.testing.assert_allclose(moved, 1.0, rtol=1e-5)
+
+
+def test_a_state_with_unusable_numbers_is_refused_and_its_order_does_not_matter() -> None:
+    x, y = data()
+    rule = deep()
+    rule.step(x, y)
+    state = rule.state()
+    for name, value in (("parameters/readout.bias", np.nan), ("feedback/readout.input.weight", np.inf), ("steps", -1)):
+        with pytest.raises(CheckpointError):
+            deep().load_state({**state, name: np.full_like(state[name], value)})
+    twin = deep()
+    twin.load_state(dict(sorted(state.items(), reverse=True)))
+    assert list(twin.state()) == list(state)
 
 
 @pytest.mark.parametrize("rule_class", [BPTT, EProp, OSTL])

@@ -6,7 +6,8 @@ in the backward direction only: G_source += (…) Bᵀ. Delayed connections keep
     random      B is drawn once and never changes                         (Lillicrap et al. 2016, Bellec et al. 2020)
     adaptive    B receives the updates of W, and both decay equally       (Kolen & Pollack 1994, Akrout et al. 2019)
 
-Under the adaptive rule W - B shrinks by the factor (1 - decay) in each step, whatever the data.
+Under the adaptive rule W - B shrinks by the factor 1 - decay in each step, whatever the data, where decay is the
+learning rate times the sum of weight_decay and feedback_decay.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
-from neko_rules.initializers import Initializer
+from neko_rules.initializers import ScaledNormal
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.seeding import stream
 
@@ -28,15 +29,15 @@ def carriers(graph: Graph) -> list[Connection]:
 def draw(graph: Graph, credit: Credit, seed: int) -> dict[str, np.ndarray]:
     """First feedback weights by the name of the weight they stand for; none for symmetric feedback.
 
-    They are drawn from the distribution of the connection's own first weights, in a stream of their own.
+    They are drawn from N(0, 1 / fan_in), each in a stream of its own, whatever the weights start from: a readout that
+    starts at zero still sends errors down.
     """
     if not credit.has_feedback:
         return {}
     drawn = {}
     for connection in carriers(graph):
         shape = graph.parameter_shapes(inputs=0)[connection.weight]
-        initializer: Initializer = connection.initializer  # type: ignore[assignment]
-        drawn[connection.weight] = initializer.sample(stream(seed, f"feedback/{connection.weight}"), *shape)
+        drawn[connection.weight] = ScaledNormal().sample(stream(seed, f"feedback/{connection.weight}"), *shape)
     return drawn
 
 
@@ -49,4 +50,4 @@ def follow(nx: Backend, feedback: Parameters, updates: Parameters, credit: Credi
     """Feedback after one step: (1 - decay) B + ΔW for the adaptive rule, unchanged otherwise."""
     if credit.spatial != "adaptive":
         return feedback
-    return {name: matrix * (1 - decay) + updates[name] for name, matrix in feedback.items()}
+    return {name: matrix + (updates[name] - decay * matrix) for name, matrix in feedback.items()}

@@ -6,9 +6,10 @@
 
 A bias is a synapse with constant input 1. This is the same number as the adjoint with neuron credit, at O(N²) memory
 per example instead of O(T·N), and it can be had at every time step. Where G_t is only known within the time step
-because the readout has a memory κ, the trace is filtered instead of the signal: Σ_t κ^{t'-t} e_t for t ≤ t'.
+because the readout has a memory κ, the same for all its units, the traces of the population below it are filtered
+instead of the signal: Σ_t κ^{t'-t} e_t for t ≤ t'.
 
-Reference: G. Bellec et al., Nature Communications 11:3625, 2020, equations 1, 13, 14 and 4 of its methods.
+Reference: G. Bellec et al., Nature Communications 11:3625, 2020, results and methods on eligibility traces.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _eligibility_gradient(problem: Problem, name: str, sent: Array, signal: Arra
     record, cell, constants = problem.trajectory.records[name], problem.graph.cell(name), problem.constants[name]
     derivatives = problem.jacobians[name].evaluate(nx, cell, constants, lambda key: record.history(nx, key))
     local = {
-        entry: nx.broadcast_to(nx.asarray(value, nx.dtype(signal)) if isinstance(value, int) else value, signal.shape)
+        entry: nx.broadcast_to(value if nx.is_tensor(value) else nx.full((), value, nx.dtype(signal)), signal.shape)
         for entry, value in derivatives.items()
     }
     states = tuple(dict.fromkeys(entry[1] for entry in local))

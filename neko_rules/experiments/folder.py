@@ -5,7 +5,7 @@
 ``environment.json``     versions, backend, machine, command line and git commit
 ``metrics.jsonl``        one line per finished epoch, written as it ends
 ``checkpoints/``         everything that the next update depends on, for ``neko run --resume``
-``weights.safetensors``  the last good parameters by name
+``weights.safetensors``  the last finite parameters by name
 ``learning_curve.png``   the figure, and the same as ``.svg``
 ``summary.json``         how the run ended, why, and its last figures
 =======================  ==========================================================================================
@@ -88,7 +88,7 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The last good parameters."""
+        """The last finite parameters."""
         return self.path / "weights.safetensors"
 
     @property

@@ -25,7 +25,7 @@ REGISTRIES = {
     "learning_rate": ("neko_rules.schedules", "SCHEDULES"),
     "clipping": ("neko_rules.clipping", "CLIPPINGS"),
     "regularizers": ("neko_rules.regularizers", "REGULARIZERS"),
-    "cell": ("neko_rules.layers.integrate_and_fire", "CELLS"),
+    "cell": ("neko_rules.layers.models", "CELLS"),
     "surrogate": ("neko_rules.surrogates", "SURROGATES"),
     "initializer": ("neko_rules.initializers", "INITIALIZERS"),
     "recurrent_initializer": ("neko_rules.initializers", "INITIALIZERS"),

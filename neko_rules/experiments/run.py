@@ -263,7 +263,9 @@ def _train(
         outcome.status, outcome.reason = "interrupted", "Ctrl-C, twice"
     except NonFiniteError as error:
         outcome.reason = f"NaN or infinity in {error.quantity} at step {error.step}"
-        works = f"use a smaller learning rate or gradient clipping; the last good weights are in {folder.weights}"
+        written = sorted(folder.checkpoints.glob("*.safetensors")) if folder.checkpoints.is_dir() else []
+        last = f"the last good checkpoint is {written[-1]}" if written else "no checkpoint had been written yet"
+        works = f"use a smaller learning rate or gradient clipping; {last}"
         raise NonFiniteError(error.quantity, error.step, works, error.epoch) from error
     except BaseException as error:
         outcome.reason = f"{type(error).__name__}: {error}"

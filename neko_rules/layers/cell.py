@@ -118,6 +118,14 @@ class CellOperations:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.nx, name)
 
+    def maximum(self, left: Array | float, right: Array | float) -> Array:
+        """The larger of two, either of which may be a number."""
+        return self.nx.maximum(left, right) if self.nx.is_tensor(left) else self.nx.maximum(right, left)
+
+    def minimum(self, left: Array | float, right: Array | float) -> Array:
+        """The smaller of two, either of which may be a number."""
+        return self.nx.minimum(left, right) if self.nx.is_tensor(left) else self.nx.minimum(right, left)
+
     def spike(self, u: Array) -> Array:
         """1 where u > 0 (strictly), else 0."""
         hard = self.nx.heaviside(u)

@@ -11,6 +11,7 @@ steps after a spike. Voltages, θ and β are in the units of the weights; τ and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,7 +52,9 @@ class _Spiking(Cell):
         values: dict[str, PerNeuron] = {"theta": self.threshold}
         if self.refractory:
             periods = self.refractory_period
-            steps = tuple(float(round(p / dt)) for p in (periods if isinstance(periods, tuple) else (periods,)))
+            several = periods if isinstance(periods, tuple) else (periods,)
+            # To the nearest step, but a period that is asked for is never rounded away.
+            steps = tuple(float(max(1, math.floor(p / dt + 0.5))) if p else 0.0 for p in several)
             values["refractory_steps"] = steps if isinstance(periods, tuple) else steps[0]
         return values
 
@@ -148,7 +151,7 @@ class ALIFCell(LIFCell):
         tau_membrane, membrane_decay, threshold, reset, detach_reset, refractory_period, surrogate: as for LIFCell.
 
     Reference: G. Bellec et al., A solution to the learning dilemma for recurrent networks of spiking neurons, Nature
-    Communications 11:3625, 2020, equations 6 to 8 (there the membrane input is not scaled either).
+    Communications 11:3625, 2020, methods on neuron models (there too the input is not scaled by 1 - α).
 
     Example:
         >>> mixed = ALIFCell(beta=[0.0, 0.1])

@@ -148,7 +148,6 @@ class _OneCellStack(Stack):
             inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type)
             for f in dataclasses.fields(next(iter(cls.cells.values())))
             if f.init
-            if f.init
         ]
         of_stack = [p for p in inspect.signature(Stack).parameters.values() if p.kind is keyword]
         chooser = [inspect.Parameter(cls.choice, keyword, default=next(iter(cls.cells)))] if cls.choice else []

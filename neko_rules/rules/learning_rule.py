@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from neko_rules.clipping import CLIPPINGS, Clipping
 from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import carriers, draw, follow
-from neko_rules.errors import CheckpointError, IncompatibleError, NonFiniteError, nearest
+from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
 from neko_rules.layers.forward import Trajectory
-from neko_rules.optimizers import OPTIMIZERS, Optimizer
+from neko_rules.optimizers import OPTIMIZERS, AdamW, Optimizer
 from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
 
@@ -68,6 +68,8 @@ class LearningRule:
         (['loss'], 1)
     """
 
+    __signature__: ClassVar[inspect.Signature]
+
     requires: ClassVar[str] = "cells"
     """What the model must offer: neurons with known local derivatives."""
 
@@ -105,13 +107,21 @@ class LearningRule:
         self._memory: dict[str, Parameters] | None = None
         self._check_fit()
 
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Refuse an argument that the rule does not have, with the nearest one that it has."""
+        known = cls.__signature__.parameters
+        for key in options:
+            if key not in known:
+                raise ArgumentError(f"{cls.__name__} has no argument {key!r}", works=nearest(key, known))
+        return super().__new__(cls)
+
     def __init_subclass__(cls) -> None:
         """A named rule's arguments are its own and those of every rule; spell them out for help, YAML and errors."""
         own = list(inspect.signature(cls.__init__).parameters.values())[1:]
         own = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
         shared = inspect.signature(LearningRule.__init__).parameters
         common = [shared[name] for name in UpdateOptions.__annotations__ if name not in {p.name for p in own}]
-        cls.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+        cls.__signature__ = inspect.Signature([*own, *common])
 
     def _check_fit(self) -> None:
         """Refuse choices that have no meaning for this model."""
@@ -126,9 +136,23 @@ class LearningRule:
             raise IncompatibleError(
                 "feedback_decay belongs to adaptive feedback", received=f"spatial={self.credit.spatial!r}"
             )
+        if self.credit.spatial == "adaptive" and isinstance(self.optimizer, AdamW) and self.optimizer.weight_decay:
+            raise IncompatibleError(
+                "adaptive feedback has to decay like the weights it follows, and AdamW decays the weights alone",
+                works="use adam with the rule's own weight_decay, which is the same decoupled decay",
+            )
+        self._check_decay(self.optimizer.learning_rate_at(0))
         if self.regularizers and not network.spiking:
             raise IncompatibleError(
                 "a firing-rate regulariser needs spiking neurons", received=f"{network!r}", works="use ALIF or LIF"
+            )
+
+    def _check_decay(self, rate: float) -> None:
+        """Refuse a decay that would turn weights over within one step."""
+        if rate * (self.weight_decay + self.feedback_decay) >= 1:
+            raise IncompatibleError(
+                "learning rate times (weight_decay + feedback_decay) must be below 1",
+                received=f"{rate:g} · ({self.weight_decay:g} + {self.feedback_decay:g})",
             )
 
     @property
@@ -169,9 +193,11 @@ class LearningRule:
         batch = self._batch(x, y)
         feedback, memory = self._prepared()
         network = self.model.network
-        rate = self._scalar(self.optimizer.learning_rate_at(self.steps))
+        rate = self.optimizer.learning_rate_at(self.steps)
+        self._check_decay(rate)
+        scalars = self.nx.asarray(np.array(rate, network.dtype)), self.nx.asarray(np.array(self.steps + 1, np.float64))
         values, feedback, memory, totals, finite = self._compiled_step(
-            network.values, feedback, memory, *batch, rate, self._scalar(self.steps + 1)
+            network.values, feedback, memory, *batch, *scalars
         )
         sound = self.nx.to_numpy(finite)
         if not sound.all():
@@ -183,12 +209,12 @@ class LearningRule:
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
         return ratios(figures)
 
-    def clone(self, model: Evaluator | None = None) -> LearningRule:
-        """The same rule in the same state, on a clone of its model or on a given one."""
+    def clone(self) -> LearningRule:
+        """The same rule in the same state, on a clone of its model."""
         twin = copy.copy(self)
         for compiled in ("_compiled_step", "_compiled_gradients"):
             twin.__dict__.pop(compiled, None)
-        twin.model = self.model.clone() if model is None else model
+        twin.model = self.model.clone()
         return twin
 
     def state(self) -> dict[str, np.ndarray]:
@@ -203,18 +229,20 @@ class LearningRule:
         """Go on from a state that ``state`` gave.
 
         Raises:
-            CheckpointError: a name or a shape is not that of this rule and model.
+            CheckpointError: a name or a shape is not that of this rule and model, or a value is NaN, infinite or
+                beyond the range of the model's type.
         """
         network = self.model.network
         if not network.built:
             network.build(_input_features(network.graph.connections, state))
         current = self.state()
-        _check_names(current, state)
-        dtype = network.dtype
+        _check_entries(current, state)
 
         def taken(prefix: str) -> Parameters:
-            whole = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-            return {name: self.nx.asarray(np.array(value, dtype)) for name, value in whole.items()}
+            # In the order of this rule, whatever the order of the mapping: sums over parameters depend on it.
+            names = [name for name in current if name.startswith(prefix)]
+            copies = {name: np.array(state[name], network.dtype) for name in names}
+            return {name.removeprefix(prefix): self.nx.asarray(value) for name, value in copies.items()}
 
         network.values = taken("parameters/")
         self._feedback = taken("feedback/")
@@ -263,11 +291,17 @@ class LearningRule:
         values = {}
         for name, value in parameters.items():
             decay = (self.weight_decay if name.endswith(WEIGHT) else 0.0) + self._feedback_decay(name)
-            values[name] = (value * (1 - rate * decay) if decay else value) + updates[name]
+            # The decay is added to the update first: 1 - rate·decay would round to 1 in float32.
+            values[name] = value + (updates[name] - rate * decay * value if decay else updates[name])
         feedback = follow(nx, feedback, updates, self.credit, rate * (self.weight_decay + self.feedback_decay))
-        names = self.model.network.values
-        checks = [*(nx.all(nx.isfinite(values[name])) for name in names), nx.isfinite(judgement.loss)]
+        kept = [values, feedback, *memory.values()]
+        checks = [self._finite(name, kept) for name in self.model.network.values] + [nx.isfinite(judgement.loss)]
         return values, feedback, memory, judgement.totals, nx.stack(checks, 0)
+
+    def _finite(self, name: str, kept: Sequence[Parameters]) -> Array:
+        """Whether a parameter, its feedback and what the optimiser remembers of it are all finite."""
+        sound = [self.nx.all(self.nx.isfinite(values[name])) for values in kept if name in values]
+        return self.nx.all(self.nx.stack(sound, 0))
 
     def _feedback_decay(self, name: str) -> float:
         followed = {connection.weight for connection in carriers(self.model.network.graph)}
@@ -290,9 +324,6 @@ class LearningRule:
     def _batch(self, x: Any, y: Any) -> tuple[Array, ...]:
         return tuple(self.nx.asarray(array) for array in self.model.batch(x, y))
 
-    def _scalar(self, value: float) -> Array:
-        return self.nx.asarray(np.array(value, self.model.network.dtype))
-
     def _prepared(self) -> tuple[Parameters, dict[str, Parameters]]:
         """Feedback weights and the optimiser's memory, made when the weights exist."""
         network = self.model.network
@@ -309,6 +340,8 @@ class LearningRule:
         return f"{type(self).__name__}(temporal {c.temporal}, spatial {c.spatial}, learning signal {c.learning_signal})"
 
 
+LearningRule.__signature__ = inspect.Signature(list(inspect.signature(LearningRule.__init__).parameters.values())[1:])
+
 RULES: Registry[LearningRule] = Registry("rule", LearningRule)
 
 
@@ -321,7 +354,7 @@ def _input_features(connections: Sequence[Any], state: Mapping[str, np.ndarray])
     raise CheckpointError("the saved state has no weights from the input", works="it was made with another model")
 
 
-def _check_names(current: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:
+def _check_entries(current: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:
     """Refuse a state that is not one of this rule and model."""
     for name in given:
         if name not in current:
@@ -331,3 +364,9 @@ def _check_names(current: Mapping[str, np.ndarray], given: Mapping[str, np.ndarr
             raise CheckpointError("the saved state lacks an entry", name, "it was made by another rule or model")
         if np.shape(given[name]) != value.shape:
             raise CheckpointError(f"{name} must have shape {value.shape}", np.shape(given[name]))
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(np.asarray(given[name]).astype(value.dtype)).all()
+        if not finite:
+            raise CheckpointError(f"{name} must be finite in {value.dtype}", "NaN, infinite or too large values")
+    if int(given["steps"]) < 0:
+        raise CheckpointError("steps must be at least 0", int(given["steps"]))

@@ -8,7 +8,7 @@ The learning signal comes down through the layers above within the time step; by
 the readout is left out for hidden layers. For one hidden layer and a readout without memory it equals BPTT.
 
 Reference: T. Bohnstingl, S. Woźniak, A. Pantazi, E. Eleftheriou, Online spatio-temporal learning in deep neural
-networks, IEEE Transactions on Neural Networks and Learning Systems 34:8894, 2022.
+networks, IEEE Transactions on Neural Networks and Learning Systems 34, 2023.
 """
 
 from __future__ import annotations

@@ -79,6 +79,8 @@ class Trainer:
     """
 
     def __init__(self, rule: TrainableRule, callbacks: Sequence[Callback] = ()) -> None:
+        if not all(hasattr(rule, name) for name in ("model", "step", "state", "load_state")):
+            raise ArgumentError("a Trainer takes a learning rule", received=rule, works="for example EProp(model)")
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise ArgumentError(
