@@ -210,6 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe, such as head, has seen enough; Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # What the operating system refuses (a full disk, a name too long) is no fault of the program: say it in a line.
+        where = f": {error.filename}" if error.filename else ""
+        sentence = NekoError("the operating system must let neko read and write its files", f"{error.strerror}{where}")
+        _say(str(sentence), "bold red", "Error: ")
+        return WRONG
     return code if isinstance(code, int) else 0
 
 

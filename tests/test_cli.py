@@ -187,3 +187,10 @@ class TestRunAndShow:
         done = python("-m", "neko_rules", "show", str(out), PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, "")
         assert "finished" in done.stdout
+
+
+def test_what_the_operating_system_refuses_is_said_in_one_line(tiny: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["run", str(tiny), "--out", str(tmp_path / ("x" * 300))]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "File name too long" in said
