@@ -2,7 +2,8 @@
 
 from neko_rules.rules.bptt import BPTT, Backprop
 from neko_rules.rules.eprop import EProp, Eprop
-from neko_rules.rules.learning_rule import RULES, LearningRule, UpdateOptions
+from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.ostl import OSTL
+from neko_rules.rules.rule import RULES, Rule, UpdateOptions
 
-__all__ = ["BPTT", "OSTL", "RULES", "Backprop", "EProp", "Eprop", "LearningRule", "UpdateOptions"]
+__all__ = ["BPTT", "OSTL", "RULES", "Backprop", "EProp", "Eprop", "LearningRule", "Rule", "UpdateOptions"]

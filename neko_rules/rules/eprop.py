@@ -21,7 +21,8 @@ from typing import Any, Unpack
 from neko_rules import arguments
 from neko_rules.evaluator import Evaluator
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
-from neko_rules.rules.learning_rule import RULES, LearningRule, UpdateOptions
+from neko_rules.rules.learning_rule import LearningRule
+from neko_rules.rules.rule import RULES, UpdateOptions
 
 MODES = ("symmetric", "random", "adaptive")
 

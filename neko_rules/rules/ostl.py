@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import Unpack
 
 from neko_rules.evaluator import Evaluator
-from neko_rules.rules.learning_rule import RULES, LearningRule, UpdateOptions
+from neko_rules.rules.learning_rule import LearningRule
+from neko_rules.rules.rule import RULES, UpdateOptions
 
 
 @RULES.register("ostl")
