@@ -13,7 +13,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
-from neko_rules.layers.forward import Record, Trajectory
+from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
@@ -30,12 +30,12 @@ class Judgement:
 
     Args:
         loss: the loss, a scalar.
-        output_gradient: dE/dy [time, batch, n_out].
+        signals: dE/dy [time, batch, n_out] of the output population, and of its states if the loss looks at them.
         totals: name → (total, count) of the loss and of every metric; their ratio is the figure, and batches add up.
     """
 
     loss: Array
-    output_gradient: Array
+    signals: Signals
     totals: dict[str, tuple[Array, Array]]
 
 
@@ -209,7 +209,8 @@ class Evaluator:
         measurement = Measurement(pooled, target, mask, spikes, network.dt)
         totals = {"loss": (total, count)}
         totals.update({metric.name: metric.measure(nx, measurement) for metric in self.metrics})
-        return Judgement(total / divisor, unpool(nx, network.readout, outputs, gradient), totals)
+        signals = {(network.graph.output, Z): unpool(nx, network.readout, outputs, gradient)}
+        return Judgement(total / divisor, signals, totals)
 
     # What a user calls.
 

@@ -150,11 +150,12 @@ def by_traces(rule: LearningRule, x: np.ndarray, y: Any, leak: float | None = No
         problem = adjoint.Problem(
             nx, network.graph, network.jacobians, network.constants, parameters, feedback, trajectory, rule.credit
         )
-        error = model.judge(trajectory, target, mask).output_gradient
+        signals = model.judge(trajectory, target, mask).signals
         if leak is None:
-            return traces.gradients(problem, adjoint.learning_signals(problem, {network.graph.output: error}))
+            arriving = adjoint.learning_signals(problem, signals)
+            return traces.gradients(problem, {name: signal for (name, _), signal in arriving.items()})
         weight = nx.transpose(parameters["readout.input.weight"], (1, 0))
-        return traces.gradients(problem, {"hidden": nx.matmul(error, weight)}, leak)
+        return traces.gradients(problem, {"hidden": nx.matmul(signals[network.graph.output, "z"], weight)}, leak)
 
     feedback = {name: nx.asarray(value) for name, value in rule.feedback.items()}
     batch = [nx.asarray(array) for array in model.batch(x, y)]

@@ -9,6 +9,20 @@ from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
 from neko_rules.layers.cell import CellOperations, Constants, namespace
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 
+Z = "z"
+"""The output of a population, as opposed to one of its states."""
+
+Signals = dict[tuple[str, str], Array]
+"""∂E/∂ of what a population did, from outside of the recursion through time: by population and ``"z"`` or a state."""
+
+
+def add_signals(signals: Signals, parts: Signals) -> Signals:
+    """The sum of two sets of signals."""
+    total = dict(signals)
+    for key, part in parts.items():
+        total[key] = total[key] + part if key in total else part
+    return total
+
 
 @dataclass(frozen=True)
 class Record:

@@ -15,7 +15,7 @@ from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import carriers, draw, follow
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.forward import Signals, Trajectory, Z, add_signals
 from neko_rules.optimizers import AdamW, Optimizer
 from neko_rules.regularizers import Regularizer
 from neko_rules.rules.rule import Batch, Own, Rule
@@ -122,7 +122,7 @@ class LearningRule(Rule):
             self.nx,
             network.graph,
             network.jacobians,
-            network.constants,
+            network.constants_with(values),
             values,
             own["feedback"],
             trajectory,
@@ -130,22 +130,24 @@ class LearningRule(Rule):
         )
         return judgement, adjoint.gradients(problem, self._signals(trajectory, judgement))
 
-    def _signals(self, trajectory: Trajectory, judgement: Judgement) -> dict[str, Array]:
+    def _signals(self, trajectory: Trajectory, judgement: Judgement) -> Signals:
         """∂E/∂z from the loss at the output, and from regularisers at the spiking populations."""
         network = self.model.network
-        signals = {network.graph.output: judgement.output_gradient}
+        signals = judgement.signals
         spikes = {name: trajectory.z(name) for name in network.spiking}
         for regularizer in self.regularizers:
-            for name, part in regularizer.gradient(self.nx, spikes, network.dt).items():
-                signals[name] = signals[name] + part if name in signals else part
+            parts = regularizer.gradient(self.nx, spikes, network.dt)
+            signals = add_signals(signals, {(name, Z): part for name, part in parts.items()})
         return signals
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         return {"feedback": draw(self.model.network.graph, self.credit, self.seed)}
 
     def _follow(self, own: Own, drawn: Parameters, values: Parameters, updates: Parameters, rate: Array) -> Own:
-        decay = rate * (self.weight_decay + self.feedback_decay)
-        return {**own, "feedback": follow(self.nx, own["feedback"], updates, self.credit, decay)}
+        if self.credit.spatial == "adaptive":
+            decay = rate * (self.weight_decay + self.feedback_decay)
+            return {**own, "feedback": follow(self.nx, own["feedback"], updates, decay)}
+        return own
 
     def _decay_of(self, name: str) -> float:
         followed = {connection.weight for connection in carriers(self.model.network.graph)}

@@ -73,7 +73,7 @@ class Rule:
     """The arguments that a subclass with ``**options`` passes on."""
 
     requires: ClassVar[str] = "cells"
-    """What the model must offer: ``"cells"`` (neurons whose derivatives are known) or ``"forward"`` (a forward pass)."""
+    """What the model must offer: ``"cells"`` (neurons with known derivatives) or ``"forward"`` (a forward pass)."""
 
     def __init__(
         self,
@@ -290,6 +290,7 @@ class Rule:
             decay = self._decay_of(name)
             # The decay is added to the update first: 1 - rate·decay would round to 1 in float32.
             after[name] = value + (updates[name] - rate * decay * value if decay else updates[name])
+        after = self.model.network.within_bounds(after)
         return after, self._follow(own, drawn, values, updates, rate), memory
 
     def _trained(
