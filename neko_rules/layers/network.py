@@ -13,7 +13,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend
 from neko_rules.errors import ArgumentError, DataError, nearest
 from neko_rules.layers.cell import Constants, backend_constants
-from neko_rules.layers.forward import Trajectory, run
+from neko_rules.layers.forward import NetworkState, Trajectory, run
 from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.pooling import POOLINGS
@@ -220,10 +220,10 @@ class Network:
         if not self.built:
             raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
 
-    def forward(self, parameters: Parameters, inputs: Array) -> Trajectory:
-        """Run from rest over inputs [time, batch, feature] with the given parameters (backend arrays)."""
+    def forward(self, parameters: Parameters, inputs: Array, start: NetworkState | None = None) -> Trajectory:
+        """Run over inputs [time, batch, feature] with the given parameters (backend arrays), from rest by default."""
         constants = self.constants_with(parameters)
-        return run(self.nx, self.graph, constants, parameters, inputs, keep_current=self.keeps_current)
+        return run(self.nx, self.graph, constants, parameters, inputs, keep_current=self.keeps_current, start=start)
 
     def clone(self) -> Network:
         """The same network with the same weights, to be trained on its own."""
