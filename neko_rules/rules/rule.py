@@ -72,6 +72,9 @@ class Rule:
     options: ClassVar[type] = UpdateOptions
     """The arguments that a subclass with ``**options`` passes on."""
 
+    about: ClassVar[dict[str, str]] = {}
+    """What ``neko list rules`` says beside the axes: ``paper``, ``time`` and ``memory`` (cost), ``identity``."""
+
     requires: ClassVar[str] = "cells"
     """What the model must offer: ``"cells"`` (neurons with known derivatives) or ``"forward"`` (a forward pass)."""
 
@@ -381,6 +384,23 @@ class Rule:
 Rule.__signature__ = inspect.Signature(list(inspect.signature(Rule.__init__).parameters.values())[1:])
 
 RULES: Registry[Rule] = Registry("rule", Rule)
+
+
+def rule_of(model: Evaluator, spec: str | Mapping[str, Any] | Rule) -> Rule:
+    """A rule by name or mapping, made for a model; or the given rule itself.
+
+    Example:
+        >>> from neko_rules import LIF, Evaluator
+        >>> rule_of(Evaluator(LIF(8, 2)), {"name": "eprop", "mode": "random"})
+        EProp(temporal neuron, spatial random, learning signal filtered)
+    """
+    if isinstance(spec, Rule):
+        return spec
+    if isinstance(spec, str):
+        return RULES.create(spec, {}, model)
+    if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
+        return RULES.create(spec["name"], {key: value for key, value in spec.items() if key != "name"}, model)
+    raise ArgumentError("a rule must be a name, a mapping with a 'name', or a Rule", received=spec)
 
 
 def _input_features(connections: Sequence[Any], state: Mapping[str, np.ndarray]) -> int:
