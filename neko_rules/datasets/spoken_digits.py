@@ -188,7 +188,9 @@ class SpokenDigits(Dataset):
             shift, scale = together.min(axis=0), np.ptp(together, axis=0)
         else:
             shift, scale = together.mean(axis=0), together.std(axis=0)
-        return shift, np.where(scale > 0, scale, 1.0)
+        # A channel that never changes becomes zero, in spite of the rounding of its mean.
+        constant = scale <= 1e-9 * np.abs(shift)
+        return np.where(constant, together[0], shift), np.where(constant, 1.0, scale)
 
 
 def _chosen(recordings: dict[str, bytes], tested: bool, argument: str, wanted: int | None) -> list[str]:
