@@ -15,9 +15,9 @@ from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import carriers, draw, follow
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.layers.forward import Signals, Trajectory, Z, add_signals
+from neko_rules.layers.forward import Signals, Trajectory, add_signals
 from neko_rules.optimizers import AdamW, Optimizer
-from neko_rules.regularizers import Regularizer
+from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.rule import Batch, Own, Rule
 
 
@@ -131,13 +131,11 @@ class LearningRule(Rule):
         return judgement, adjoint.gradients(problem, self._signals(trajectory, judgement))
 
     def _signals(self, trajectory: Trajectory, judgement: Judgement) -> Signals:
-        """∂E/∂z from the loss at the output, and from regularisers at the spiking populations."""
-        network = self.model.network
-        signals = judgement.signals
-        spikes = {name: trajectory.z(name) for name in network.spiking}
+        """∂E/∂z and ∂E/∂state from the loss at the output, and from regularisers at the populations they penalise."""
+        network, signals = self.model.network, judgement.signals
+        activity = Activity.of(network, trajectory)
         for regularizer in self.regularizers:
-            parts = regularizer.gradient(self.nx, spikes, network.dt)
-            signals = add_signals(signals, {(name, Z): part for name, part in parts.items()})
+            signals = add_signals(signals, regularizer.gradient(self.nx, activity, network.dt))
         return signals
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
