@@ -270,8 +270,9 @@ class FiringRateLowerBound(_SquaredExcess):
         populations: names of those that are penalised; left out, all that spike.
 
     Reference:
-        F. Zenke, T. P. Vogels, "The remarkable robustness of surrogate gradient learning for instilling complex
-        function in spiking neural networks", Neural Computation 33, 2021 (there of spike counts, with another scale).
+        B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke, "The Heidelberg spiking data sets for the systematic evaluation
+        of spiking neural networks", IEEE Transactions on Neural Networks and Learning Systems 33, 2022 (on another
+        scale).
 
     Example:
         >>> import numpy as np
@@ -309,8 +310,9 @@ class FiringRateUpperBound(_SquaredExcess):
         populations: names of those that are penalised; left out, all that spike.
 
     Reference:
-        F. Zenke, T. P. Vogels, "The remarkable robustness of surrogate gradient learning for instilling complex
-        function in spiking neural networks", Neural Computation 33, 2021 (there of spike counts, with another scale).
+        B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke, "The Heidelberg spiking data sets for the systematic evaluation
+        of spiking neural networks", IEEE Transactions on Neural Networks and Learning Systems 33, 2022 (on another
+        scale).
 
     Example:
         >>> import numpy as np
@@ -335,7 +337,7 @@ class FiringRateUpperBound(_SquaredExcess):
         return nx.broadcast_to(nx.maximum(of_population - self.bound * dt, 0.0), rates.shape)
 
 
-@REGULARIZERS.register("spike_l1", "l1_spikes", "l1_rate")
+@REGULARIZERS.register("spike_l1", "l1_rate_sparsity")
 @dataclass(frozen=True)
 class SpikeL1(_OnSpikes):
     """E = c Σ_j f_j dt: an L1 penalty on spikes, the same for each, so that only those that pay are kept.

@@ -15,6 +15,7 @@ from neko_rules.credit.axes import SPATIAL, TEMPORAL, Credit
 from neko_rules.credit.feedback import carriers
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError
 from neko_rules.optimizers import OPTIMIZERS, Adam
+from neko_rules.regularizers import Activity
 from neko_rules.rules import RULES
 
 
