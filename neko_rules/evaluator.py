@@ -130,12 +130,6 @@ class Evaluator:
                 received=f"a model with readout={network.readout!r}",
                 works="leave readout at 'sequence'",
             )
-        if cell.spiking and loss.observes == Z and network.readout == "max":
-            raise IncompatibleError(
-                "the maximum of spikes over time says only whether a neuron fired",
-                received="readout='max' for an output population that spikes",
-                works="use readout='sequence' with a loss such as ce_count, ce_max_membrane or ce_temporal",
-            )
 
     @property
     def scores(self) -> int:

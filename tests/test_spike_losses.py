@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from credit_cases import by_autodiff, distance
 from loss_cases import OF_SPIKES
+from trees import converted
 
 from neko_rules import BPTT, LIF, RNN, Evaluator, FiringRate, Layer, Stack
 from neko_rules.backend import get_backend
@@ -162,8 +163,14 @@ def test_options_of_the_spike_times() -> None:
 
 @pytest.mark.parametrize(
     ("times", "wanted"),
-    [([2, 3, 8], [4, 2, 8]), ([2, 2, 3], [4, 2, 4]), ([8, 8, 8], [8, 6, 8]), ([7, 8, 8], [8, 7, 8]), ([1, 5, 3], [3, 1, 3])],
-)  # fmt: skip
+    [
+        ([2, 3, 8], [4, 2, 8]),
+        ([2, 2, 3], [4, 2, 4]),
+        ([8, 8, 8], [8, 6, 8]),
+        ([7, 8, 8], [8, 7, 8]),
+        ([1, 5, 3], [3, 1, 3]),
+    ],
+)
 def test_relative_targets_by_hand(times: list[float], wanted: list[float]) -> None:
     """Eight steps, the class in the middle, a margin of two."""
     scores, label = -np.array([[times]], float) / 8, np.array([[[0.0, 1.0, 0.0]]])
@@ -212,6 +219,19 @@ def test_derivative_is_that_of_central_differences(name: str) -> None:
     check_central_differences(loss, observed(loss), target_of())
 
 
+def test_a_derivative_that_forgets_the_mask_or_the_group_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain: Any = LOSSES.resolve("ce_count")
+    monkeypatch.setattr(type(plain), "pull_back", lambda self, nx, history, mask, gradient: gradient + 0 * history)
+    with pytest.raises(AssertionError):
+        check_central_differences(plain, observed(plain), target_of())
+    monkeypatch.undo()
+    grouped: Any = LOSSES.resolve({"name": "ce_rate", "classes": 3})
+    tiled = lambda self, nx, history, gradient: np.tile(gradient, 2)  # noqa: E731
+    monkeypatch.setattr(type(grouped), "_spread", tiled)
+    with pytest.raises(AssertionError):
+        check_central_differences(grouped, observed(grouped, neurons=6), target_of(), group=2)
+
+
 @pytest.mark.parametrize("name", GROUPED)
 def test_derivative_of_a_population_code_is_that_of_central_differences(name: str) -> None:
     loss = LOSSES.resolve({"name": name, "classes": 3})
@@ -219,13 +239,19 @@ def test_derivative_of_a_population_code_is_that_of_central_differences(name: st
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"inverse": "reciprocal"}, {"time_scale": 3.0}, {"margin": 2}, {"tolerance": 2}]
+    ("name", "options"),
+    [
+        *[(name, {}) for name in TIMES],
+        ("ce_temporal", {"inverse": "reciprocal"}),
+        ("ce_temporal", {"inverse": "reciprocal", "time_scale": 3.0}),
+        ("ce_temporal", {"time_scale": 3.0}),
+        ("mse_temporal", {"correct": 2, "incorrect": 5}),
+        ("mse_temporal", {"tolerance": 2}),
+        ("mse_temporal_relative", {"margin": 2}),
+    ],
 )
-@pytest.mark.parametrize("name", TIMES)
 def test_derivative_of_spike_times_is_the_one_defined(name: str, options: dict[str, Any]) -> None:
     """dE/dz is -dE/dt at the first spike, dE/dt by central differences of the loss as a function of times."""
-    if next(iter(options), "correct") not in {"correct", *vars(LOSSES.resolve(name))}:
-        pytest.skip("another loss has this option")
     loss: Any = LOSSES.resolve({"name": name, **options})
     history, target = observed(loss), target_of()
     times, chosen = first_spikes(NX, history, MASK)
@@ -293,25 +319,32 @@ def test_judgement_is_that_of_the_loss(name: str) -> None:
 # On every backend.
 
 
-@pytest.mark.parametrize("name", OF_SPIKES)
-def test_same_on_every_backend(name: str, evaluate: Callable[..., Any]) -> None:
-    loss = LOSSES.resolve({"name": name, **({"classes": 3} if name in GROUPED else {})})
-    group = 2 if name in GROUPED else 1
-    arrays = [observed(loss, neurons=3 * group), target_of(), MASK]
-    copies = [array.copy() for array in arrays]
+def test_same_on_every_backend(evaluate: Callable[..., Any]) -> None:
+    """Value and derivative of every loss, with padding, and with a population code where there may be one."""
+    groups = {name: 2 if name in GROUPED else 1 for name in OF_SPIKES}
+    losses = {n: LOSSES.resolve({"name": n, **({"classes": 3} if n in GROUPED else {})}) for n in OF_SPIKES}
+    arrays: Any = ({n: observed(loss, neurons=3 * groups[n]) for n, loss in losses.items()}, target_of(), MASK)
+    copies = converted(np.copy, arrays)
 
-    def both(nx: Any, *given: Any) -> Any:
-        return total(loss, group=group)(nx, *given), derivative(loss, group=group)(nx, *given)
+    def everything(nx: Any, histories: Any, *given: Any) -> dict[str, Any]:
+        return {
+            name: (
+                total(loss, group=groups[name])(nx, histories[name], *given),
+                derivative(loss, group=groups[name])(nx, histories[name], *given),
+            )
+            for name, loss in losses.items()
+        }
 
-    value, slope = evaluate(both, *arrays)
-    expected = both(NX, *arrays)
-    assert value == pytest.approx(expected[0], rel=1e-10)
-    np.testing.assert_allclose(slope, expected[1], rtol=1e-10, atol=1e-14)
-    for array, copy in zip(arrays, copies, strict=True):
+    expected, found = everything(NX, *arrays), evaluate(everything, *arrays)
+    narrow = evaluate(everything, *converted(lambda array: array.astype("float32"), arrays))
+    for name in OF_SPIKES:
+        assert found[name][0] == pytest.approx(expected[name][0], rel=1e-10), name
+        np.testing.assert_allclose(found[name][1], expected[name][1], rtol=1e-10, atol=1e-14)
+        assert narrow[name][0].dtype == narrow[name][1].dtype == np.float32, name
+        np.testing.assert_allclose(narrow[name][1], expected[name][1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(arrays[0][name], copies[0][name])
+    for array, copy in zip(arrays[1:], copies[1:], strict=True):
         np.testing.assert_array_equal(array, copy)
-    narrow = evaluate(both, *(array.astype("float32") for array in arrays))
-    assert narrow[0].dtype == narrow[1].dtype == np.float32
-    np.testing.assert_allclose(narrow[1], expected[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", OF_SPIKES)
@@ -467,7 +500,6 @@ def test_losses_are_found_under_the_names_of_snntorch() -> None:
         (lambda: Evaluator(LIF(4, 3), "ce_count"), "output population that spikes"),
         (lambda: Evaluator(RNN(4, 3), "mse_temporal"), "output population that spikes"),
         (lambda: spiking({"name": "ce_count", "classes": 2}), "multiple of 2 output neurons"),
-        (lambda: spiking("cce", readout="max"), "says only whether a neuron fired"),
         (lambda: spiking("ce_count", task_type="regression"), "is for classification"),
         (lambda: spiking("relative_first_spike_squared_error", task_type="regression"), "is for classification"),
         *[
@@ -509,7 +541,8 @@ def test_labels_that_change_within_a_sequence_are_refused(name: str) -> None:
     [
         ("ce_count", {"classes": 0}), ("mse_count", {"correct": 1.5}), ("mse_count", {"incorrect": -0.1}),
         ("mse_membrane", {"correct": math.inf}), ("mse_temporal", {"correct": -1}), ("mse_temporal", {"incorrect": -1}),
-        ("mse_temporal", {"tolerance": -1}), ("mse_temporal", {"correct": None}), ("mse_temporal_relative", {"margin": 0}),
+        ("mse_temporal", {"tolerance": -1}), ("mse_temporal", {"correct": None}),
+        ("mse_temporal_relative", {"margin": 0}),
         ("ce_temporal", {"inverse": "invert"}), ("ce_temporal", {"time_scale": 0}), ("mse_membrane", {"classes": 2}),
     ],
 )  # fmt: skip
