@@ -234,13 +234,29 @@ class Evaluator:
         The loss is differentiable by the backend too, if the trajectory is; the derivative of a spike time is then the
         one that is defined for it.
         """
+        network = self.network
+        judgement = self.judge_loss(trajectory, target, mask)
+        _, _, scores, counted = self._scored(trajectory, mask, network.readout)
+        spikes = {name: trajectory.z(name) for name in network.spiking}
+        measurement = Measurement(scores, target, mask if self.loss.online else counted, spikes, network.dt)
+        return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **self.measured(measurement)})
+
+    def measured(self, measurement: Measurement) -> dict[str, tuple[Array, Array]]:
+        """Total and count of every metric."""
+        return {metric.name: metric.measure(self.nx, measurement) for metric in self.metrics}
+
+    def judge_loss(self, trajectory: Trajectory, target: Array, mask: Array, readout: str | None = None) -> Judgement:
+        """The loss and its derivative with respect to what it looks at, without the metrics.
+
+        Args:
+            trajectory: a forward pass.
+            target: dense, [1 or steps, batch, n_out].
+            mask: [1 or steps, batch].
+            readout: how the outputs are taken, if not as the network says.
+        """
         nx, network, loss = self.nx, self.network, self.loss
-        history = self._observed(trajectory)
-        pooled = pool(nx, network.readout, history)
-        steps = nx.broadcast_to(mask, pooled.shape[:2])
-        scores = loss.scores(nx, pooled, steps)
-        # A sequence that is judged as a whole counts if any of its steps does.
-        counted = steps if loss.online else nx.max(steps, axis=0, keepdims=True)
+        readout = readout or network.readout
+        pooled, steps, scores, counted = self._scored(trajectory, mask, readout)
         count = nx.sum(counted)
         # A part of a data set may have no supervised step; it then counts nothing.
         divisor = nx.maximum(count, 1.0)
@@ -249,12 +265,18 @@ class Evaluator:
         wanted = loss.desired(nx, scores, target, supervised, network.task_type, group)
         total = weighted_total(nx, loss, scores, wanted, counted)
         gradient = output_gradient(nx, loss, scores, wanted, counted / divisor)
-        signal = unpool(nx, network.readout, history, loss.pull_back(nx, pooled, steps, gradient))
-        spikes = {name: trajectory.z(name) for name in network.spiking}
-        measurement = Measurement(scores, target, mask if loss.online else counted, spikes, network.dt)
-        totals = {"loss": (total, count)}
-        totals.update({metric.name: metric.measure(nx, measurement) for metric in self.metrics})
-        return Judgement(total / divisor, {(network.graph.output, loss.observes): signal}, totals)
+        pulled = loss.pull_back(nx, pooled, steps, gradient)
+        signal = unpool(nx, readout, self._observed(trajectory), pulled)
+        return Judgement(total / divisor, {(network.graph.output, loss.observes): signal}, {"loss": (total, count)})
+
+    def _scored(self, trajectory: Trajectory, mask: Array, readout: str) -> tuple[Array, Array, Array, Array]:
+        """What the loss looks at after pooling, the mask of its steps, its scores, and which of them count."""
+        nx = self.nx
+        pooled = pool(nx, readout, self._observed(trajectory))
+        steps = nx.broadcast_to(mask, pooled.shape[:2])
+        # A sequence that is judged as a whole counts if any of its steps does.
+        counted = steps if self.loss.online else nx.max(steps, axis=0, keepdims=True)
+        return pooled, steps, self.loss.scores(nx, pooled, steps), counted
 
     def _observed(self, trajectory: Trajectory) -> Array:
         """What the loss looks at in the output population: [time, batch, neuron]."""
