@@ -216,6 +216,7 @@ def main() -> None:
             # Another command may have written its results meanwhile.
             results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
             results[f"{given.task}/{label}/{seed}"] = {**found, "rate": rate}
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
             RESULTS.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
     print(table(results, given.task))
 

@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", default=[label for label in CASES if label not in SAME_AT_FIRST])
     given = parser.parse_args()
     path = DOCS / "results" / "cosine_to_bptt.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(path.read_text()) if path.exists() else {}
     wanted = [
         (label, code, depth, seed)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 
 from neko_rules import Evaluator, Layer, Network, Stack
 from neko_rules.credit import autodiff
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import ReLUCell, TanhCell
-from neko_rules.rules import LearningRule
+from neko_rules.errors import IncompatibleError
+from neko_rules.rules import RULES, LearningRule, Rule
 
 AUTODIFF_BACKENDS = ("torch", "tensorflow", "jax")
 INPUTS, OUTPUTS = 4, 3
@@ -145,3 +148,21 @@ def by_traces(rule: LearningRule, x: np.ndarray, y: Any, **changed: Any) -> dict
         rule.model, **{**axes, **changed}, evaluation="traces", regularizers=rule.regularizers, seed=rule.seed
     )
     return twin.gradients(x, y)
+
+
+def deferred(name: str, model: Evaluator, **options: Any) -> Rule:
+    """A registered rule that changes its weights at the end of a sequence alone, and as its gradient says.
+
+    Skips a rule that cannot: the property is asked of the rule, which refuses it.
+    """
+    known = inspect.signature(RULES[name]).parameters
+    fixed = {"online": False, "window": 1000, "feedback_decay": 0.0}
+    wanted = {key: value for key, value in fixed.items() if key in known and known[key].default not in (None, False)}
+    if "feedback_decay" in known and RULES[name](model, **wanted).credit.spatial == "adaptive":  # type: ignore[attr-defined]
+        wanted["feedback_decay"] = 0.0
+    try:
+        return RULES[name](model, **{**wanted, **options})
+    except IncompatibleError as refusal:
+        if "within a sequence" in str(refusal):
+            pytest.skip(f"{name}: {refusal}")
+        raise

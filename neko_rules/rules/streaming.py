@@ -87,7 +87,7 @@ class StreamLearner:
                 batch if x has one; None where there is none.
 
         Returns:
-            [n_out], or [batch, n_out].
+            What the loss observes, the output or its membrane: [n_out], or [batch, n_out].
 
         Raises:
             DataError: a shape, type or label does not fit.
@@ -374,7 +374,7 @@ class StreamLearner:
             task_type=network.task_type,
             batch=self.batch_size,
             steps=1,
-            outputs=network.outputs,
+            outputs=self.rule.model.scores,
             labels_only=loss.target_kind == "labels",
         )
         loss.check_target(targets.dense[targets.mask.astype(bool)])
@@ -383,7 +383,7 @@ class StreamLearner:
     def _given(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> Tree:
         network, nx = self.rule.model.network, self.rule.nx
         if target is None:
-            dense = np.zeros((self.batch_size, network.outputs), network.dtype)
+            dense = np.zeros((self.batch_size, self.rule.model.scores), network.dtype)
             if network.task_type == "classification":
                 dense[:, 0] = 1
             target = dense, np.zeros(self.batch_size, network.dtype)
