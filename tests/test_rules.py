@@ -217,7 +217,7 @@ def test_bptt_with_a_firing_rate_target_is_the_gradient_of_the_sum(library: str)
 
 @pytest.mark.parametrize("rule", DEFERRED)
 def test_a_firing_rate_target_is_reached(rule: str) -> None:
-    """With the loss silent, or next to nothing beside the penalty, the mean rate settles at the target, from above and from below."""
+    """With the loss next to nothing, the mean rate settles at the target, from above and from below."""
     x = np.random.default_rng(0).standard_normal((16, 50, 4))
     y = np.zeros((16, 50, 1))
     for target in (30.0, 200.0):

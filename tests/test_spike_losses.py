@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import by_autodiff, distance
+from credit_cases import DEFERRED, by_autodiff, deferred, distance
 from loss_cases import OF_SPIKES
 from trees import converted
 
@@ -19,7 +19,6 @@ from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.pooling import POOLINGS
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
 from neko_rules.losses.spikes import FirstSpikeSquaredError, RelativeFirstSpikeSquaredError, first_spikes
-from neko_rules.rules import RULES
 
 NX = get_backend("numpy")
 TIMES = ["first_spike_crossentropy", "first_spike_squared_error", "relative_first_spike_squared_error"]
