@@ -103,9 +103,8 @@ def measure(rule: str, arguments: dict[str, Any], steps: int, online: bool) -> d
 def table(results: dict[str, Any]) -> str:
     """Time and memory as Markdown."""
     heads = [f"T = {steps:,}" for steps in LENGTHS]
-    lines = [
-        f"| {neuron} | " + " | ".join(f"ms, {h}" for h in heads) + " | " + " | ".join(f"MB, {h}" for h in heads) + " |"
-    ]
+    columns = [*(f"ms, {h}" for h in heads), *(f"MB, {h}" for h in heads)]
+    lines = [f"| {NEURON} | " + " | ".join(columns) + " |"]
     lines.append("|---" * (2 * len(LENGTHS) + 1) + "|")
     for label in (*DEFERRED, *ONLINE):
         found = [results.get(f"{label}/{NEURON}/{steps}") for steps in LENGTHS]
