@@ -8,6 +8,7 @@ Two environment variables turn what would be skipped into failures:
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 
@@ -38,6 +39,13 @@ import pytest
 from trees import converted
 
 from neko_rules.backend import BUILT_IN, get_backend, is_installed
+
+# The rule of the tutorial is registered before any test asks which rules there are: they run on it like on any other.
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+_spec = importlib.util.spec_from_file_location("user_rule", EXAMPLES / "user_rule.py")
+assert _spec is not None
+assert _spec.loader is not None
+_spec.loader.exec_module(importlib.util.module_from_spec(_spec))
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -101,3 +101,21 @@ def test_user_neuron_has_the_same_numbers_on_two_backends(other: str) -> None:
     assert (first, last) == (other_first, other_last)
     assert float(last) < 0.5 * float(first)
     assert float(said.split()[-1]) < 1e-10
+
+
+def test_user_rule_has_the_same_numbers_on_two_backends() -> None:
+    pytest.importorskip("torch")
+    said = script(str(ROOT / "examples" / "user_rule.py"), "numpy", "torch")
+    assert float(said.split()[-1]) < 1e-10
+    losses = re.findall(r"([\d.]+) → ([\d.]+)", said)
+    assert len(losses) == 2
+    assert all(float(last) < 0.5 * float(first) for first, last in losses)
+
+
+def test_the_tutorial_s_rule_is_that_of_the_example() -> None:
+    """Line by line, but for type hints and what the tutorial leaves out."""
+    example = (ROOT / "examples" / "user_rule.py").read_text(encoding="utf-8")
+    tutorial = (ROOT / "docs" / "your_own_rule.md").read_text(encoding="utf-8")
+    lines = [line for line in blocks(tutorial)[0][1].splitlines() if line.startswith("        ")]
+    assert len(lines) >= 5
+    assert all(line in example for line in lines)

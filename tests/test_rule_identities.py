@@ -260,28 +260,6 @@ def test_ottt_leaves_out_what_a_spike_does_to_its_own_neuron(cell: Any) -> None:
     assert distance(OTTT(model).gradients(x, y), OSTL(model).gradients(x, y)) > 1e-3
 
 
-def test_ottt_refuses_a_leak_that_is_not_constant() -> None:
-    from dataclasses import dataclass
-
-    from neko_rules.layers.cell import Cell
-
-    @dataclass(frozen=True)
-    class QuadraticCell(Cell):
-        states = ("v",)
-
-        def constants(self, dt: float) -> dict[str, float]:
-            return {"k": 0.1}
-
-        def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
-            return {"v": s.v + p.k * s.v * s.v + current}
-
-        def emit(self, nx: Any, p: Any, s: Any) -> Any:
-            return nx.spike(s.v - 1)
-
-    with pytest.raises(IncompatibleError, match="leak between spikes is constant"):
-        OTTT(feedforward(QuadraticCell()))
-
-
 def otpe_by_hand(run: Feedforward, approximate: bool) -> dict[str, np.ndarray]:
     """R_t = λ R_{t-1} + e_t, or ζ_t = λ ζ_{t-1} + a_t; ḡ_t = (λ n_{t-1} ḡ_{t-1} + σ_t)/n_t; λ of the layer above."""
     found: dict[str, np.ndarray] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,26 @@ import pytest
 from credit_cases import DEFERRED, NETWORKS, alive, by_autodiff, data, deferred, distance, stack
 from eager import eager
 
-from neko_rules import ALIF, BPTT, LIF, OSTL, RNN, Backprop, EProp, Eprop, Evaluator, FiringRate, LearningRule, Network
+from neko_rules import (
+    ALIF,
+    BPTT,
+    LIF,
+    OSTL,
+    OTTT,
+    RNN,
+    Backprop,
+    EProp,
+    Eprop,
+    Evaluator,
+    FiringRate,
+    LearningRule,
+    Network,
+)
 from neko_rules.clipping import CLIPPINGS
 from neko_rules.credit.axes import SPATIAL, TEMPORAL, Credit
 from neko_rules.credit.feedback import carriers
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError
+from neko_rules.layers.cell import Cell
 from neko_rules.optimizers import OPTIMIZERS, Adam
 from neko_rules.regularizers import Activity
 from neko_rules.rules import RULES
@@ -347,3 +363,21 @@ def test_a_dead_network_gives_no_gradient_below_its_readout_and_none_is_invented
     network = stack({"name": "lif"})("numpy")
     found = BPTT(Evaluator(network)).gradients(0 * x, y)
     assert all(np.array_equal(value, 0 * value) for name, value in found.items() if name != "readout.bias")
+
+
+def test_ottt_refuses_a_leak_that_is_not_constant() -> None:
+    @dataclass(frozen=True)
+    class QuadraticCell(Cell):
+        states = ("v",)
+
+        def constants(self, dt: float) -> dict[str, float]:
+            return {"k": 0.1}
+
+        def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+            return {"v": s.v + p.k * s.v * s.v + current}
+
+        def emit(self, nx: Any, p: Any, s: Any) -> Any:
+            return nx.spike(s.v - 1)
+
+    with pytest.raises(IncompatibleError, match="leak between spikes is constant"):
+        OTTT(Evaluator(stack(QuadraticCell())("numpy")))
