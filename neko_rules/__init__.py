@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     from neko_rules.regularizers import FiringRate as FiringRate
     from neko_rules.rules import BPTT as BPTT
     from neko_rules.rules import OSTL as OSTL
+    from neko_rules.rules import SPSA as SPSA
+    from neko_rules.rules import STDP as STDP
     from neko_rules.rules import Backprop as Backprop
     from neko_rules.rules import EProp as EProp
     from neko_rules.rules import Eprop as Eprop
     from neko_rules.rules import LearningRule as LearningRule
+    from neko_rules.rules import NodePerturbation as NodePerturbation
+    from neko_rules.rules import RewardEProp as RewardEProp
+    from neko_rules.rules import RewardSTDP as RewardSTDP
+    from neko_rules.rules import TripletSTDP as TripletSTDP
+    from neko_rules.rules import WeightPerturbation as WeightPerturbation
     from neko_rules.trainers import Callback as Callback
     from neko_rules.trainers import Checkpoint as Checkpoint
     from neko_rules.trainers import EarlyStopping as EarlyStopping
@@ -39,7 +46,10 @@ _HOMES = {
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],
     "neko_rules.regularizers": ["FiringRate"],
-    "neko_rules.rules": ["BPTT", "OSTL", "Backprop", "EProp", "Eprop", "LearningRule"],
+    "neko_rules.rules": [
+        *("BPTT", "OSTL", "SPSA", "STDP", "Backprop", "EProp", "Eprop", "LearningRule", "NodePerturbation"),
+        *("RewardEProp", "RewardSTDP", "TripletSTDP", "WeightPerturbation"),
+    ],
     "neko_rules.trainers": ["Callback", "Checkpoint", "EarlyStopping", "History", "ProgressBar", "Trainer"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

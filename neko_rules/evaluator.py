@@ -212,6 +212,14 @@ class Evaluator:
         signals = {(network.graph.output, Z): unpool(nx, network.readout, outputs, gradient)}
         return Judgement(total / divisor, signals, totals)
 
+    def example_losses(self, trajectory: Trajectory, target: Array, mask: Array) -> Array:
+        """Every example's part of the loss, [batch]: they add up to it."""
+        nx = self.nx
+        pooled = pool(nx, self.network.readout, trajectory.z(self.network.graph.output))
+        counted = nx.broadcast_to(mask, pooled.shape[:2])
+        divisor = nx.maximum(nx.sum(counted), 1.0)
+        return nx.sum(counted / divisor * self.loss.value(nx, pooled, target), axis=0)
+
     # What a user calls.
 
     def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:

@@ -97,6 +97,7 @@ def run(
     keep_current: frozenset[str] = frozenset(),
     differentiable: bool = False,
     detach_delayed: bool = False,
+    extra_current: dict[str, Array] | None = None,
 ) -> Trajectory:
     """Run a network from rest.
 
@@ -110,10 +111,13 @@ def run(
         differentiable: spikes carry their surrogate derivative for automatic differentiation.
         detach_delayed: delayed connections deliver spikes without a gradient (with one hidden layer, automatic
             differentiation then gives e-prop's gradient).
+        extra_current: population name → a current that is added to its input, [time, batch, neuron].
     """
     trajectory = Trajectory(inputs, {})
+    extra = extra_current or {}
     for component in graph.components:
         outside = {name: _outside_current(nx, graph, parameters, trajectory, name, component) for name in component}
+        outside = {name: current + extra[name] if name in extra else current for name, current in outside.items()}
         operations = {
             name: CellOperations(nx, graph.cell(name).surrogate, differentiable)  # type: ignore[arg-type]
             for name in component

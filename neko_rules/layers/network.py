@@ -220,10 +220,15 @@ class Network:
         if not self.built:
             raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
 
-    def forward(self, parameters: Parameters, inputs: Array) -> Trajectory:
-        """Run from rest over inputs [time, batch, feature] with the given parameters (backend arrays)."""
-        constants = self.constants_with(parameters)
-        return run(self.nx, self.graph, constants, parameters, inputs, keep_current=self.keeps_current)
+    def forward(
+        self, parameters: Parameters, inputs: Array, extra_current: dict[str, Array] | None = None
+    ) -> Trajectory:
+        """Run from rest over inputs [time, batch, feature] with the given parameters (backend arrays).
+
+        A population that ``extra_current`` names receives that current [time, batch, neuron] besides its own.
+        """
+        constants, keep = self.constants_with(parameters), self.keeps_current
+        return run(self.nx, self.graph, constants, parameters, inputs, keep_current=keep, extra_current=extra_current)
 
     def clone(self) -> Network:
         """The same network with the same weights, to be trained on its own."""
