@@ -56,11 +56,13 @@ def decide(model: Evaluator, trajectory: Trajectory, target: Array, mask: Array,
     nx, network = model.nx, model.network
     outputs = pool(nx, network.readout, trajectory.z(network.graph.output))
     supervised = nx.broadcast_to(mask, outputs.shape[:2])
-    share = supervised / nx.maximum(nx.sum(supervised, axis=0, keepdims=True), 1.0)
+    steps = nx.sum(supervised, axis=0)
+    share = supervised / nx.maximum(steps, 1.0)[None]
     policy = softmax(nx, nx.sum(share[:, :, None] * outputs, axis=0))
-    wanted = nx.sum(share[:, :, None] * target, axis=0)
+    # Divided last: a label that holds at every step is then exactly 1.
+    wanted = nx.sum(supervised[:, :, None] * target, axis=0) / nx.maximum(steps, 1.0)[:, None]
     action = sampled(nx, policy, uniform)
-    return Decision(policy, action, nx.sum(action * wanted, axis=-1), nx.sum(share, axis=0), share)
+    return Decision(policy, action, nx.sum(action * wanted, axis=-1), nx.minimum(steps, 1.0), share)
 
 
 def sampled(nx: Backend, policy: Array, uniform: Array) -> Array:

@@ -31,8 +31,9 @@ class RewardSTDP(RewardDriven, STDP):
 
     The decision is drawn from the softmax of the mean supervised outputs and rewarded with 1 if it is the label. The
     readout's parameters follow the policy gradient (R - b)(π - a); hidden biases stay as they are. Homeostasis and
-    bounds are those of STDP and do not wait for the reward. The rule follows the covariance of reward and spike timing;
-    where spikes do not cause the decision through these synapses, its hidden changes are a random walk.
+    bounds are those of STDP and do not wait for the reward. Spikes are a function of the input here, and the
+    decision's noise is added after them: hidden synapses learn which spikes go along with a reward above the average,
+    not which spikes caused the decision; that needs noise in the spikes, which the input may have.
 
     Args:
         model: an Evaluator of a classification network with spiking neurons.
