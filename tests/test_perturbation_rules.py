@@ -168,6 +168,18 @@ def test_node_perturbation_is_the_gradient_of_the_smoothed_loss_of_a_spiking_neu
     assert not Evaluator(network).trajectory(x).z("hidden").any()
 
 
+def test_the_losses_of_the_examples_add_up() -> None:
+    x, _ = data()
+    model = Evaluator(NETWORKS["alif"]("numpy"))
+    y = np.full((3, 14), -1)
+    y[0, 3:], y[1] = 2, 1
+    inputs, target, mask = model.batch(x, y)
+    parts = model.example_losses(model.network.forward(model.network.values, inputs), target, mask)
+    alone = [model.evaluate(x[[k]], y[[k]])["loss"] * (y[k] >= 0).sum() / (y >= 0).sum() for k in (0, 1)]
+    np.testing.assert_allclose(parts, [*alone, 0.0], rtol=1e-12)
+    assert parts.sum() == pytest.approx(model.evaluate(x, y)["loss"], rel=1e-12)
+
+
 def test_an_example_is_credited_with_its_own_loss() -> None:
     """An example without a supervised step contributes nothing, whatever its noise; the other one is unchanged."""
     x, _ = data(batch=2)
