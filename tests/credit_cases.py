@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 
 from neko_rules import Evaluator, Layer, Network, Stack
-from neko_rules.credit import adjoint, autodiff, traces
+from neko_rules.credit import autodiff
+from neko_rules.errors import IncompatibleError
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import ReLUCell, TanhCell
-from neko_rules.rules import LearningRule
+from neko_rules.rules import RULES, LearningRule, Rule
 
 AUTODIFF_BACKENDS = ("torch", "tensorflow", "jax")
 INPUTS, OUTPUTS = 4, 3
@@ -137,27 +140,29 @@ def by_autodiff(model: Evaluator, x: np.ndarray, y: Any, detach_delayed: bool = 
     return {name: nx.to_numpy(value) for name, value in nx.jit(differentiate)(model.network.values, *batch).items()}
 
 
-def by_traces(rule: LearningRule, x: np.ndarray, y: Any, leak: float | None = None) -> dict[str, np.ndarray]:
-    """The gradient of neuron credit by eligibility traces.
+def by_traces(rule: LearningRule, x: np.ndarray, y: Any, **changed: Any) -> dict[str, np.ndarray]:
+    """The gradient of a rule's credit by traces, through the same feedback weights."""
+    credit = rule.credit
+    axes = {"temporal": credit.temporal, "spatial": credit.spatial, "learning_signal": credit.learning_signal}
+    twin = LearningRule(
+        rule.model, **{**axes, **changed}, evaluation="traces", regularizers=rule.regularizers, seed=rule.seed
+    )
+    return twin.gradients(x, y)
 
-    Without a leak each population is given the learning signal of the adjoint. With one, the population below the
-    readout is given the error within the time step, and its traces are filtered: the online form.
+
+def deferred(name: str, model: Evaluator, **options: Any) -> Rule:
+    """A registered rule that changes its weights at the end of a sequence alone, and as its gradient says.
+
+    Skips a rule that cannot: the property is asked of the rule, which refuses it.
     """
-    model, network, nx = rule.model, rule.model.network, rule.model.nx
-
-    def differentiate(parameters: Any, feedback: Any, inputs: Any, target: Any, mask: Any) -> dict[str, Any]:
-        trajectory = network.forward(parameters, inputs)
-        problem = adjoint.Problem(
-            nx, network.graph, network.jacobians, network.constants, parameters, feedback, trajectory, rule.credit
-        )
-        signals = model.judge(trajectory, target, mask).signals
-        if leak is None:
-            arriving = adjoint.learning_signals(problem, signals)
-            return traces.gradients(problem, {name: signal for (name, _), signal in arriving.items()})
-        weight = nx.transpose(parameters["readout.input.weight"], (1, 0))
-        return traces.gradients(problem, {"hidden": nx.matmul(signals[network.graph.output, "z"], weight)}, leak)
-
-    feedback = {name: nx.asarray(value) for name, value in rule.feedback.items()}
-    batch = [nx.asarray(array) for array in model.batch(x, y)]
-    found = nx.jit(differentiate)(network.values, feedback, *batch)
-    return {name: nx.to_numpy(value) for name, value in found.items()}
+    known = inspect.signature(RULES[name]).parameters
+    fixed = {"online": False, "window": 1000, "feedback_decay": 0.0}
+    wanted = {key: value for key, value in fixed.items() if key in known and known[key].default not in (None, False)}
+    if "feedback_decay" in known and RULES[name](model, **wanted).credit.spatial == "adaptive":  # type: ignore[attr-defined]
+        wanted["feedback_decay"] = 0.0
+    try:
+        return RULES[name](model, **{**wanted, **options})
+    except IncompatibleError as refusal:
+        if "within a sequence" in str(refusal):
+            pytest.skip(f"{name}: {refusal}")
+        raise

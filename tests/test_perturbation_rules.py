@@ -14,6 +14,7 @@ from neko_rules import ALIF, BPTT, LIF, SPSA, Evaluator, FiringRate, Layer, Node
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.layers.rate import TanhCell
 from neko_rules.optimizers import Adam
+from neko_rules.regularizers import Activity
 from neko_rules.rules import RULES, Rule
 
 Gradients = dict[str, np.ndarray]
@@ -69,8 +70,8 @@ def test_the_estimate_is_a_difference_of_true_losses(antithetic: bool, distribut
         twin = model.clone()
         moved = {name: value + distance * drawn[name][k] for name, value in model.network.parameters.items()}
         twin.network.set_parameters(moved)
-        spikes = {"hidden": twin.trajectory(x).z("hidden")}
-        return twin.evaluate(x, y)["loss"] + float(penalty.value(twin.nx, spikes, twin.network.dt))
+        activity = Activity.of(twin.network, twin.trajectory(x))
+        return twin.evaluate(x, y)["loss"] + float(penalty.value(twin.nx, activity, twin.network.dt))
 
     slopes = [(loss(k, c) - loss(k, -c)) / (2 * c) if antithetic else (loss(k, c) - loss(k, 0)) / c for k in range(3)]
     for name, value in found.items():
@@ -116,7 +117,7 @@ def test_an_extra_current_is_what_a_bias_does() -> None:
     extra = {name: np.random.default_rng(1).standard_normal(p.size) for name, p in network.graph.populations.items()}
     inputs = x.transpose(1, 0, 2)
     currents = {name: np.broadcast_to(value, (14, 3, len(value))) for name, value in extra.items()}
-    found = network.forward(network.values, inputs, currents)
+    found = network.forward(network.values, inputs, extra_current=currents)
     biased = {**network.values, **{f"{name}.bias": value for name, value in extra.items()}}
     expected = network.forward(biased, inputs)
     for name in network.graph.order:

@@ -15,6 +15,7 @@ from neko_rules.credit.axes import SPATIAL, TEMPORAL, Credit
 from neko_rules.credit.feedback import carriers
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError
 from neko_rules.optimizers import OPTIMIZERS, Adam
+from neko_rules.regularizers import Activity
 from neko_rules.rules import RULES
 
 
@@ -208,7 +209,7 @@ def test_bptt_with_a_firing_rate_target_is_the_gradient_of_the_sum(library: str)
         from neko_rules.layers.forward import run
 
         recorded = run(nx, network.graph, network.constants, values, inputs, differentiable=True)
-        return regularizer.value(nx, {"hidden": recorded.z("hidden")}, network.dt)
+        return regularizer.value(nx, Activity.of(network, recorded), network.dt)
 
     found = nx.jit(lambda values: nx.value_and_grad(penalty)(values)[1])(network.values)
     loss = by_autodiff(model, x, y)

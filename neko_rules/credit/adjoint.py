@@ -140,6 +140,8 @@ def weight_gradients(problem: Problem, name: str, delta: Array) -> Parameters:
 def meeting(problem: Problem, connection: Connection, delta: Array) -> tuple[Array, Array]:
     """What a connection sent and the δ at its arrival, step by step: a delayed one sends z_t to δ_{t+1}."""
     z = problem.trajectory.z(connection.source)
+    if connection.delay and problem.trajectory.start is not None:
+        return problem.trajectory.sent(problem.nx, connection), delta
     return (z[:-1], delta[1:]) if connection.delay else (z, delta)
 
 

@@ -29,7 +29,9 @@ import numpy as np
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.initializers import ScaledNormal
+from neko_rules.layers.forward import Signals, Z, project
 from neko_rules.layers.graph import INPUT, Connection, Graph
+from neko_rules.losses import Loss, output_gradient
 from neko_rules.seeding import stream
 
 
@@ -43,11 +45,17 @@ def direct_name(population: str) -> str:
     return f"{population}.feedback"
 
 
-def draw(graph: Graph, credit: Credit, seed: int) -> dict[str, np.ndarray]:
+def draw(graph: Graph, credit: Credit, seed: int, targets: int) -> dict[str, np.ndarray]:
     """First feedback weights by the name of the weight or population they belong to; none where there are none.
 
     They are drawn from N(0, 1 / fan_in), each in a stream of its own, whatever the weights start from: a readout that
     starts at zero still sends errors down. The fan-in of a matrix [neuron, n_out] is the number of neurons.
+
+    Args:
+        graph: the network.
+        credit: which spatial credit.
+        seed: of the numbers.
+        targets: the number of outputs that a target has, which is that of the output neurons but in population codes.
     """
     if not credit.has_feedback:
         return {}
@@ -55,7 +63,7 @@ def draw(graph: Graph, credit: Credit, seed: int) -> dict[str, np.ndarray]:
         shapes = graph.parameter_shapes(inputs=0)
         wanted = {connection.weight: shapes[connection.weight] for connection in carriers(graph)}
     else:
-        outputs = graph.populations[graph.output].size
+        outputs = graph.populations[graph.output].size if credit.spatial == "direct" else targets
         wanted = {
             direct_name(name): (graph.populations[name].size, outputs) for name in graph.order if name != graph.output
         }
@@ -85,3 +93,46 @@ def mirror(nx: Backend, feedback: Parameters, values: Parameters, noise: Paramet
         seen = nx.matmul(nx.transpose(xi, (1, 0)), response) / xi.shape[0]
         after[name] = matrix + rate * (seen - matrix)
     return after
+
+
+def outside_chain(
+    nx: Backend,
+    credit: Credit,
+    feedback: Parameters,
+    output: str,
+    sent: dict[str, Array],
+    loss: Loss,
+    target: Array,
+    weights: Array,
+) -> Signals:
+    """G of every population where signals do not come down from the output: target, local and modulator feedback.
+
+    Args:
+        nx: backend.
+        credit: which spatial credit.
+        feedback: the matrices, as ``draw`` names them.
+        output: the population that is read out.
+        sent: population → z [time, batch, neuron].
+        loss: of the layers' own readouts, and what a target means.
+        target: [1 or time, batch, n_out].
+        weights: how much each step and example counts, [time, batch].
+    """
+    found: Signals = {}
+    weighted = -nx.expand_dims(weights, -1)
+    if credit.spatial == "modulator":
+        for name, z in sent.items():
+            signal = target if name == output else nx.mean(target, axis=-1, keepdims=True)
+            found[name, Z] = nx.broadcast_to(weighted * signal, z.shape)
+        return found
+    for name, z in sent.items():
+        if name == output:
+            continue
+        matrix = feedback[direct_name(name)]
+        down = nx.transpose(matrix, (1, 0))
+        if credit.spatial == "target":
+            shape = (*weights.shape, target.shape[-1])
+            found[name, Z] = project(nx, nx.broadcast_to(weighted * target, shape), down)
+        else:
+            error = output_gradient(nx, loss, project(nx, z, matrix), target, weights)
+            found[name, Z] = project(nx, error, down)
+    return found

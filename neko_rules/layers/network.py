@@ -13,7 +13,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend
 from neko_rules.errors import ArgumentError, DataError, nearest
 from neko_rules.layers.cell import Constants, backend_constants
-from neko_rules.layers.forward import Trajectory, run
+from neko_rules.layers.forward import NetworkState, Trajectory, run
 from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.pooling import POOLINGS
@@ -221,14 +221,26 @@ class Network:
             raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
 
     def forward(
-        self, parameters: Parameters, inputs: Array, extra_current: dict[str, Array] | None = None
+        self,
+        parameters: Parameters,
+        inputs: Array,
+        start: NetworkState | None = None,
+        extra_current: dict[str, Array] | None = None,
     ) -> Trajectory:
-        """Run from rest over inputs [time, batch, feature] with the given parameters (backend arrays).
+        """Run over inputs [time, batch, feature] with the given parameters (backend arrays), from rest by default.
 
         A population that ``extra_current`` names receives that current [time, batch, neuron] besides its own.
         """
-        constants, keep = self.constants_with(parameters), self.keeps_current
-        return run(self.nx, self.graph, constants, parameters, inputs, keep_current=keep, extra_current=extra_current)
+        return run(
+            self.nx,
+            self.graph,
+            self.constants_with(parameters),
+            parameters,
+            inputs,
+            keep_current=self.keeps_current,
+            start=start,
+            extra_current=extra_current,
+        )
 
     def clone(self) -> Network:
         """The same network with the same weights, to be trained on its own."""

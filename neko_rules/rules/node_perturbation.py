@@ -104,7 +104,7 @@ class NodePerturbation(Rule):
         passes = 2 * self.directions
         signed = {name: nx.concat([xi, -xi], 1) for name, xi in drawn.items()}
         noise = {name: self.size * xi for name, xi in signed.items()}
-        noisy = network.forward(values, nx.concat([inputs] * passes, 1), noise)
+        noisy = network.forward(values, nx.concat([inputs] * passes, 1), extra_current=noise)
         # The loss is a mean over its batch, here of all passes together.
         losses = passes * model.example_losses(noisy, nx.concat([target] * passes, 1), nx.concat([mask] * passes, 1))
         rise = losses - nx.concat([model.example_losses(trajectory, target, mask)] * passes, 0)
@@ -126,7 +126,10 @@ class NodePerturbation(Rule):
         rises = []
         for first in range(0, noisy.inputs.shape[1], examples):
             part = slice(first, first + examples)
-            records = {name: Record({}, record.z[:, part], None) for name, record in noisy.records.items()}
+            records = {
+                name: Record({key: state[:, part] for key, state in record.states.items()}, record.z[:, part], None)
+                for name, record in noisy.records.items()
+            }
             one = Trajectory(noisy.inputs[:, part], records)
             rise = penalty(self.model, self.regularizers, one) - before
             rises.append(nx.broadcast_to(rise, (examples,)))

@@ -23,6 +23,7 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, softmax
+from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.forward import Signals, Trajectory, Z
 from neko_rules.layers.pooling import pool, unpool
@@ -92,12 +93,19 @@ class RewardDriven(Rule):
         self.tau_eligibility = arguments.number("tau_eligibility", tau_eligibility, above=0)
         self.delay = arguments.number("delay", delay, at_least=0)
         self.baseline_rate = arguments.number("baseline_rate", baseline_rate, at_least=0, at_most=1)
+        loss = self.model.loss
+        if not loss.online or loss.observes != Z or self.model.scores != self.model.network.outputs:
+            raise IncompatibleError(
+                f"{type(self).__name__} draws a decision from the mean output, one number for each class",
+                received=f"the loss {type(loss).__name__}, which decides otherwise",
+                works="use categorical_crossentropy, and readout='mean' or 'sequence'",
+            )
 
     @property
     def baseline(self) -> float:
         """b, the running average of the reward."""
         self.model.network.require_built()
-        return float(self.nx.to_numpy(self._prepared()[0]["baseline"][REWARD]))
+        return float(self.nx.to_numpy(self.prepared()[0]["baseline"][REWARD]))
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         return {**super()._first(), "baseline": {REWARD: np.zeros(())}}

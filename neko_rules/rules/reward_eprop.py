@@ -20,8 +20,8 @@ from typing import ClassVar, Unpack
 
 from neko_rules import arguments
 from neko_rules.backend import Parameters
-from neko_rules.credit import adjoint
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.layers.forward import add_signals
 from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.reward import RewardDriven
 from neko_rules.rules.rule import RULES, Batch, Own, UpdateOptions
@@ -81,18 +81,8 @@ class RewardEProp(RewardDriven, LearningRule):
     def _judged_gradients(
         self, values: Parameters, own: Own, drawn: Parameters, batch: Batch
     ) -> tuple[Judgement, Parameters]:
-        network = self.model.network
-        trajectory = network.forward(values, batch[0])
+        trajectory = self.model.network.forward(values, batch[0])
         judgement = self.model.judge(trajectory, *batch[1:])
         judgement, _ = self._rewarded(trajectory, judgement, batch, own, drawn)
-        problem = adjoint.Problem(
-            self.nx,
-            network.graph,
-            network.jacobians,
-            network.constants_with(values),
-            values,
-            own["feedback"],
-            trajectory,
-            self.credit,
-        )
-        return judgement, adjoint.gradients(problem, self._signals(trajectory, judgement))
+        signals = add_signals(judgement.signals, self.regularized(trajectory))
+        return judgement, self.adjoint(values, own, trajectory, signals)

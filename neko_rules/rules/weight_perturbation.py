@@ -25,7 +25,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Arrays, Parameters
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.forward import Trajectory
-from neko_rules.regularizers import Regularizer
+from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.rule import RULES, Batch, Own, Rule, UpdateOptions
 from neko_rules.seeding import stream
 
@@ -128,11 +128,10 @@ class WeightPerturbation(Rule):
 
 def penalty(model: Evaluator, regularizers: Sequence[Regularizer], trajectory: Trajectory) -> Array | float:
     """The sum of the penalties of a forward pass."""
-    network = model.network
-    spikes = {name: trajectory.z(name) for name in network.spiking}
-    total: Array | float = 0.0
+    network, total = model.network, 0.0
+    activity = Activity.of(network, trajectory)
     for regularizer in regularizers:
-        total = total + regularizer.value(model.nx, spikes, network.dt)
+        total = total + regularizer.value(model.nx, activity, network.dt)
     return total
 
 
