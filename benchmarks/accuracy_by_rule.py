@@ -87,7 +87,7 @@ def randman(code: str) -> Task:
             backend=backend,
         )
 
-    return Task(load, network, epochs=10, batch_size=64)
+    return Task(load, network, epochs=5, batch_size=64)
 
 
 def mnist() -> Task:
@@ -95,7 +95,7 @@ def mnist() -> Task:
     return Task(
         lambda seed: MNIST().load(),
         lambda seed, backend: ALIF(128, 10, tau_membrane=10e-3, beta=0.3, seed=seed, backend=backend),
-        epochs=2,
+        epochs=1,
         batch_size=64,
         rates=(3e-3, 1e-3),
         recurrent=True,
@@ -111,7 +111,7 @@ def spoken_digits() -> Task:
         lambda seed, backend: ALIF(
             128, 10, dt=20e-3, tau_membrane=0.1, tau_adaptation=0.5, tau_readout=0.1, seed=seed, backend=backend
         ),
-        epochs=15,
+        epochs=10,
         batch_size=64,
         rates=(3e-3, 1e-3),
         recurrent=True,

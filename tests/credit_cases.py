@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pytest
 
 from neko_rules import Evaluator, Layer, Network, Stack
 from neko_rules.credit import autodiff
@@ -151,18 +150,25 @@ def by_traces(rule: LearningRule, x: np.ndarray, y: Any, **changed: Any) -> dict
 
 
 def deferred(name: str, model: Evaluator, **options: Any) -> Rule:
-    """A registered rule that changes its weights at the end of a sequence alone, and as its gradient says.
-
-    Skips a rule that cannot: the property is asked of the rule, which refuses it.
-    """
+    """A registered rule that changes its weights at the end of a sequence alone, and as its gradient says."""
     known = inspect.signature(RULES[name]).parameters
-    fixed = {"online": False, "window": 1000, "feedback_decay": 0.0}
-    wanted = {key: value for key, value in fixed.items() if key in known and known[key].default not in (None, False)}
-    if "feedback_decay" in known and RULES[name](model, **wanted).credit.spatial == "adaptive":  # type: ignore[attr-defined]
+    wanted: dict[str, Any] = {}
+    if "online" in known and known["online"].default:
+        wanted["online"] = False
+    if "window" in known and known["window"].default:
+        wanted["window"] = 1000
+    if "feedback_decay" in known and known["temporal" if "temporal" in known else "feedback_decay"].default == "full":
         wanted["feedback_decay"] = 0.0
+    return RULES[name](model, **{**wanted, **options})
+
+
+def _can_be_deferred(name: str) -> bool:
     try:
-        return RULES[name](model, **{**wanted, **options})
-    except IncompatibleError as refusal:
-        if "within a sequence" in str(refusal):
-            pytest.skip(f"{name}: {refusal}")
-        raise
+        deferred(name, Evaluator(stack(LIFCell())("numpy")))
+    except IncompatibleError:
+        return False
+    return True
+
+
+DEFERRED = [name for name in RULES if _can_be_deferred(name)]
+"""Every registered rule that does not refuse to wait for the end of a sequence."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from credit_cases import NETWORKS, alive, by_autodiff, data, distance, stack
 
-from neko_rules import BPTT, Evaluator
+from neko_rules import BPTT, STDP, Evaluator
 from neko_rules.backend import Parameters, get_backend
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.layers.forward import run
@@ -274,11 +274,9 @@ def test_no_rule_ignores_a_regularizer(rule: str, name: str) -> None:
     x, y = data()
     model = Evaluator(stack(ALIFCell(beta=0.3))("numpy"))
     alive(model, x)
-    try:
-        RULES[rule](model, regularizers=[BITING[name]()])
-    except IncompatibleError as refusal:
-        assert RULES[rule].descends == "never"
-        assert "no loss that a regulariser could join" in str(refusal)
+    if issubclass(RULES[rule], STDP):  # type: ignore[arg-type]
+        with pytest.raises(IncompatibleError, match="no loss that a regulariser could join"):
+            RULES[rule](model, regularizers=[BITING[name]()])
         return
     plain = RULES[rule](model).gradients(x, y)
     none, once, twice = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import by_autodiff, distance
+from credit_cases import DEFERRED, by_autodiff, deferred, distance
 from loss_cases import OF_SPIKES
 from trees import converted
 
@@ -452,7 +452,7 @@ def test_losses_of_membranes_take_a_leaky_readout() -> None:
 
 
 @pytest.mark.parametrize("name", OF_SPIKES)
-@pytest.mark.parametrize("rule", [name for name in RULES if RULES[name].descends == "always"])
+@pytest.mark.parametrize("rule", [name for name in DEFERRED if RULES[name].descends == "always"])
 def test_training_lowers_every_loss_with_every_rule(rule: str, name: str) -> None:
     rng = np.random.default_rng(1)
     y = rng.integers(0, CLASSES, 24)
@@ -460,7 +460,7 @@ def test_training_lowers_every_loss_with_every_rule(rule: str, name: str) -> Non
     x[np.arange(24), :, y] = 1.5
     x = x + 0.1 * rng.standard_normal(x.shape)
     network = LIF(24, CLASSES, recurrent=False, output_cell={"name": "lif", "tau_membrane": 5e-3}, dtype="float64")
-    trained = RULES[rule](Evaluator(network, name, ["accuracy"]), optimizer={"name": "adam", "learning_rate": 0.01})
+    trained = deferred(rule, Evaluator(network, name, ["accuracy"]), optimizer={"name": "adam", "learning_rate": 0.01})
     network.build(6)
     before = trained.model.evaluate(x, y)
     for _ in range(60):

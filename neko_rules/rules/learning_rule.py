@@ -378,17 +378,17 @@ class LearningRule(Rule):
         return {"feedback": draw(self.model.network.graph, self.credit, self.seed, self.model.scores)}
 
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
-        return self.draw_at(steps, examples, clock=0)
+        return self.draw_at(steps, examples, (0, self.steps))
 
-    def draw_at(self, steps: int, examples: int, clock: int) -> dict[str, np.ndarray]:
+    def draw_at(self, steps: int, examples: int, moment: tuple[int, int]) -> dict[str, np.ndarray]:
         """Random signs of every time step (``signs/…``) and noise of every update (``noise/…``).
 
         Args:
             steps: time steps.
             examples: sequences side by side.
-            clock: time steps gone by since the last update that counted, for a stream.
+            moment: which numbers: 0 and the updates made before a batch, or 1 and the time steps seen by a stream.
         """
-        random = np.random.default_rng([self.seed, self.steps, clock])
+        random = np.random.default_rng([self.seed, *moment])
         found: dict[str, np.ndarray] = {}
         if self.credit.trace == "random_projection":
             found |= draw_signs(self.model.network.graph, random, steps, examples)

@@ -75,7 +75,7 @@ class WeightPerturbation(Rule):
         self,
         model: Evaluator,
         *,
-        size: float = 1e-2,
+        size: float = 0.1,
         directions: int = 1,
         antithetic: bool = True,
         distribution: str = "signs",
