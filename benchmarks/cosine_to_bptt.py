@@ -36,11 +36,14 @@ DEPTHS = (1, 3, 5)
 CODES = ("rate", "time")
 BATCH = 64
 
+GAINS = {"rate": 1.3, "time": 3.0}
+"""Standard deviation of the first weights times √fan-in: enough for every layer to spike; the time code is sparse."""
+
 # At initialisation these have the gradient of another row: BPTT, symmetric e-prop, OTTT, random feedback.
 SAME_AT_FIRST = {"e-prop, adaptive", "OTTT, online", "Kolen-Pollack", "weight mirror", "FPTT"}
 
 
-def network(depth: int, seed: int, backend: str) -> Network:
+def network(code: str, depth: int, seed: int, backend: str) -> Network:
     """Hidden layers h0, h1, … and the output, with one membrane decay."""
     cell = {
         "name": "lif",
@@ -53,7 +56,15 @@ def network(depth: int, seed: int, backend: str) -> Network:
     below = ["input", *names]
     return Network(
         {name: {"cell": cell, "size": size} for name, size in sizes.items()},
-        [{"source": one, "target": two, "label": "input"} for one, two in zip(below, sizes, strict=True)],
+        [
+            {
+                "source": one,
+                "target": two,
+                "label": "input",
+                "initializer": {"name": "scaled_normal", "gain": GAINS[code]},
+            }
+            for one, two in zip(below, sizes, strict=True)
+        ],
         "output",
         inputs=50,
         backend=backend,
@@ -64,7 +75,7 @@ def network(depth: int, seed: int, backend: str) -> Network:
 def cosines(case: Case, code: str, depth: int, seed: int, backend: str) -> list[float]:
     """The cosine of every layer's weight gradient with BPTT's, the first layer first."""
     x, y, _, _ = Randman(code=code, train_examples=7, test_examples=1, manifold_seed=seed, seed=seed).load()
-    model = Evaluator(network(depth, seed, backend))
+    model = Evaluator(network(code, depth, seed, backend))
     arguments = {} if "online" not in case.arguments else {"online": False}
     found = case.make(model, **arguments).gradients(x[:BATCH], y[:BATCH])
     truth = BPTT(model).gradients(x[:BATCH], y[:BATCH])

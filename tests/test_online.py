@@ -250,8 +250,8 @@ def test_a_step_without_a_target_changes_no_weights_and_is_not_forgotten() -> No
 
 def test_a_stream_learns_and_its_state_does_not_grow() -> None:
     rng = np.random.default_rng(0)
-    network = LIF(20, 2, recurrent=False, threshold=0.5, tau_readout=2e-3, seed=1)
-    learner = OTTT(Evaluator(network), optimizer=Adam(5e-3), online=True)
+    network = LIF(20, 2, recurrent=False, threshold=0.3, tau_membrane=2e-3, tau_readout=1e-3, seed=1)
+    learner = OTTT(Evaluator(network), optimizer=Adam(1e-2), online=True)
     stream, losses, sizes = learner.stream(), [], []
     for step in range(600):
         if step % 10 == 0:

@@ -76,7 +76,8 @@ def _facts(name: str) -> RuleFacts:
     maker: Any = RULES[name]
     about = getattr(maker, "about", {})
     said = [about.get(key, "") for key in ("time", "memory")]
-    return RuleFacts(name, _axes(name), *said, maker.requires, about.get("identity", ""), about.get("paper", ""))
+    identity, paper = about.get("identity", ""), about.get("paper", "")
+    return RuleFacts(name, _axes(name), said[0], said[1], maker.requires, identity, paper)
 
 
 def _axes(name: str) -> str:

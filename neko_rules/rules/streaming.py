@@ -110,21 +110,14 @@ class StreamLearner:
         Returns:
             [time, n_out] or [time, batch, n_out].
         """
-        steps = np.asarray(x)
-        if steps.ndim not in (2, 3) or not len(steps):
-            raise DataError(
-                "x must have shape [time, feature] or [time, batch, feature]", received=f"shape {steps.shape}"
-            )
-        if targets is not None and len(targets) != len(steps):
-            raise DataError("targets must have one entry per time step", received=f"{len(targets)} for {len(steps)}")
-        plain = targets is not None and self.rule.online == 1 and not any(target is None for target in targets)
-        if not plain:
-            each = [None] * len(steps) if targets is None else targets
-            return np.stack([self.observe(one, target) for one, target in zip(steps, each, strict=True)])
-        found = [self._inputs(one) for one in steps]
-        single = found[0][1]
-        dense = [self._target(target, single) for target in targets]
-        outputs = self._learn_many(np.stack([one for one, _ in found]), dense)
+        inputs, single = self._inputs(x, many=True)
+        if targets is not None and len(targets) != len(inputs):
+            raise DataError("targets must have one entry per time step", received=f"{len(targets)} for {len(inputs)}")
+        whole = targets is not None and self.rule.online == 1 and not any(target is None for target in targets)
+        if not whole:
+            each = [None] * len(inputs) if targets is None else targets
+            return np.stack([self.observe(one, target) for one, target in zip(np.asarray(x), each, strict=True)])
+        outputs = self._learn_many(inputs, *self._target(targets, single, len(inputs)))
         return outputs[:, 0] if single else outputs
 
     def reset(self) -> None:
@@ -227,11 +220,10 @@ class StreamLearner:
         self._pending = 0
         return nx.to_numpy(result[-2])
 
-    def _learn_many(self, inputs: np.ndarray, targets: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    def _learn_many(self, inputs: np.ndarray, dense: np.ndarray, mask: np.ndarray) -> np.ndarray:
         rule, nx = self.rule, self.rule.nx
         values, own, moving, total = self._before()
-        every = [self._given(x, target) for x, target in zip(inputs, targets, strict=True)]
-        given = {key: nx.stack([one[key] for one in every], 0) for key in every[0]}
+        given = self._given(inputs, (dense, mask))
         drawn = [rule.draw_at(1, self.batch_size, (1, self._seen + k)) for k in range(len(inputs))]
         dtype = rule.model.network.dtype
         signs, noise = (
@@ -351,38 +343,48 @@ class StreamLearner:
         dtype = self.rule.model.network.dtype
         return {name: self.rule.nx.asarray(a[0], dtype) for name, a in drawn.items() if name.startswith(kind)}
 
-    def _inputs(self, x: Any) -> tuple[np.ndarray, bool]:
-        """x [batch, feature], and whether it was given without the batch."""
+    def _inputs(self, x: Any, many: bool = False) -> tuple[np.ndarray, bool]:
+        """x [batch, feature], or [time, batch, feature] for many steps; and whether it was given without the batch."""
         network = self.rule.model.network
         try:
             array = np.asarray(x, dtype=network.dtype)
         except (TypeError, ValueError) as error:
             raise DataError("x must be an array of numbers", received=str(error)) from error
-        single = array.ndim == 1 and self.batch_size == 1
-        array = array[None] if single else array
-        if array.ndim != 2 or array.shape[0] != self.batch_size:
+        single = self.batch_size == 1 and array.ndim == 1 + many
+        array = np.expand_dims(array, -2) if single else array
+        if array.ndim != 2 + many or array.shape[-2] != self.batch_size or 0 in array.shape:
             wanted = "[feature] or [1, feature]" if self.batch_size == 1 else f"[{self.batch_size}, feature]"
+            wanted += ", with an axis of time before" if many else ""
             raise DataError(f"x must have shape {wanted}", received=f"shape {np.shape(x)}")
         if not np.isfinite(array).all():
             raise DataError("x must be finite", received="NaN or infinite values")
-        network.build(array.shape[1])
+        network.build(array.shape[-1])
         return array, single
 
-    def _target(self, target: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Dense target [batch, n_out] and mask [batch]."""
+    def _target(self, target: Any, single: bool, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Dense target [batch, n_out] and mask [batch]; with an axis of time before, for a number of steps."""
         network, loss = self.rule.model.network, self.rule.model.loss
-        value = np.asarray(target)[None] if single else np.asarray(target)
+        value = np.asarray(target)
+        rows = self.batch_size * (steps or 1)
+        lead = () if steps is None else (steps,)
+        if not single and value.shape[: len(lead) + 1] != (*lead, self.batch_size):
+            raise DataError(f"targets must have one entry per sequence ({self.batch_size})", f"shape {value.shape}")
+        inner = value.shape[len(lead) :] if single else value.shape[len(lead) + 1 :]
+        value = value.reshape(rows, *inner)
+        # Every time step is an example of its own, of one step.
         whole = value[:, None, ...] if network.task_type == "regression" or value.ndim > 1 else value
         targets = encode(
             whole,
             task_type=network.task_type,
-            batch=self.batch_size,
+            batch=rows,
             steps=1,
             outputs=self.rule.model.scores,
             labels_only=loss.target_kind == "labels",
         )
         loss.check_target(targets.dense[targets.mask.astype(bool)])
-        return targets.dense[0].astype(network.dtype), targets.mask[0].astype(network.dtype)
+        dense, mask = targets.dense[0].astype(network.dtype), targets.mask[0].astype(network.dtype)
+        shape = (*lead, self.batch_size)
+        return dense.reshape(*shape, dense.shape[-1]), mask.reshape(shape)
 
     def _given(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> Tree:
         network, nx = self.rule.model.network, self.rule.nx
@@ -392,7 +394,7 @@ class StreamLearner:
                 dense[:, 0] = 1
             target = dense, np.zeros(self.batch_size, network.dtype)
         dense, mask = target
-        weight = mask / max(1.0, float(mask.sum()))
+        weight = mask / np.maximum(1.0, mask.sum(axis=-1, keepdims=True))
         return {
             "x": nx.asarray(inputs),
             "target": nx.asarray(dense),
