@@ -64,6 +64,7 @@ class NodePerturbation(Rule):
     requires: ClassVar[str] = "forward"
     descends: ClassVar[str] = "on average"
     about: ClassVar[dict[str, str]] = {
+        "axes": "loss differences, currents moved at random",
         "paper": "Fiete & Seung 2006, Physical Review Letters 97:048104",
         "time": "(1 + 2n) forward passes and n weight gradients, O(n B N²) per time step",
         "memory": "the noise and the noisy passes, O(n T B N)",

@@ -3,7 +3,7 @@
     π = softmax(ȳ)        ȳ the mean of the supervised outputs of an example
     a ~ π                 drawn with one uniform number per example
     R = 1 if a is the label, else 0 (for a distribution as the target: the probability that it gives to a)
-    b ← b + ρ (⟨R⟩ - b)   after each update
+    b ← b + ρ (⟨R⟩ - b)   after each update, from b = 1/n_out, the reward of a policy that knows nothing
 
 R - b reaches the rule ``delay`` seconds after the end of the sequence. Until then what happened in step t decays with
 τ_e, to k_t = exp(-((T-1-t) dt + delay)/τ_e). Labels are used for R and for nothing else.
@@ -108,7 +108,7 @@ class RewardDriven(Rule):
         return float(self.nx.to_numpy(self.prepared()[0]["baseline"][REWARD]))
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
-        return {**super()._first(), "baseline": {REWARD: np.zeros(())}}
+        return {**super()._first(), "baseline": {REWARD: np.array(1 / self.model.network.outputs)}}
 
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
         return {

@@ -39,7 +39,7 @@ class RewardSTDP(RewardDriven, STDP):
         model: an Evaluator of a classification network with spiking neurons.
         tau_eligibility: τ_e in seconds; Izhikevich 2007 has 1 s.
         delay: seconds from the end of the sequence to the reward.
-        baseline_rate: ρ, from 0 (b stays 0) to 1 (b is the last batch's mean reward).
+        baseline_rate: ρ, from 0 (b stays at 1/n_out) to 1 (b is the last batch's mean reward).
         potentiation, depression, tau_plus, tau_minus: as for STDP.
         connections, pairing, bounds, w_min, w_max, target_rate, scaling: as for STDP.
         optimizer, weight_decay, clipping: as for STDP.
@@ -50,12 +50,13 @@ class RewardSTDP(RewardDriven, STDP):
         >>> from neko_rules import LIF, Evaluator, RewardSTDP
         >>> rule = RewardSTDP(Evaluator(LIF(8, 2)), delay=0.2, baseline_rate=0.5)
         >>> x, y = np.ones((4, 5, 3)), np.array([0, 1, 0, 1])
-        >>> sorted(rule.step(x, y)), 0 <= rule.baseline <= 0.5
+        >>> sorted(rule.step(x, y)), 0.25 <= rule.baseline <= 0.75
         (['loss'], True)
     """
 
     options: ClassVar[type] = PlasticityOptions
     about: ClassVar[dict[str, str]] = {
+        "axes": "spike timing · reward",
         "paper": "Florian 2007, Neural Computation 19:1468; Izhikevich 2007, Cerebral Cortex 17:2443",
         "time": "two products O(B N²) per connection, and O(B N) for its traces",
         "memory": "one forward pass and four traces per connection, O(T B N)",

@@ -114,6 +114,7 @@ class STDP(Rule):
     options: ClassVar[type] = PlasticityOptions
     descends: ClassVar[str] = "never"
     about: ClassVar[dict[str, str]] = {
+        "axes": "spike timing, no error",
         "paper": "Song, Miller & Abbott 2000, Nature Neuroscience 3:919",
         "time": "two products O(B N²) per connection, and O(B N) for its traces",
         "memory": "one forward pass and four traces per connection, O(T B N)",
@@ -173,8 +174,11 @@ class STDP(Rule):
                     works=nearest(name, possible),
                 )
         if not self.plastic:
+            cells = (f"{name} of {type(network.graph.cell(name)).__name__}" for name in network.graph.order)
             raise IncompatibleError(
-                f"{type(self).__name__} needs a connection to spiking neurons", received=f"{network!r}", works="use LIF"
+                f"{type(self).__name__} needs a connection to spiking neurons",
+                received=", ".join(cells),
+                works="use spiking neurons such as LIF",
             )
         frozen = [name for name, (owner, *_) in network.learned.items() if owner != network.graph.output]
         if frozen:

@@ -51,6 +51,7 @@ class TripletSTDP(STDP):
     """
 
     about: ClassVar[dict[str, str]] = {
+        "axes": "spike timing, no error",
         "paper": "Pfister & Gerstner 2006, Journal of Neuroscience 26:9673",
         "time": "two products O(B N²) per connection, and O(B N) for its traces",
         "memory": "one forward pass and four traces per connection, O(T B N)",

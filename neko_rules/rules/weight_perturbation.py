@@ -65,6 +65,7 @@ class WeightPerturbation(Rule):
     requires: ClassVar[str] = "forward"
     descends: ClassVar[str] = "on average"
     about: ClassVar[dict[str, str]] = {
+        "axes": "loss differences, weights moved at random",
         "paper": "Spall 1992, IEEE Transactions on Automatic Control 37:332",
         "time": "(1 + 2n) forward passes, O(n B N²) per time step",
         "memory": "one forward pass and n directions, O(T B N + n N²)",
