@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from neko_rules.rules import OTTT as OTTT
     from neko_rules.rules import RFLO as RFLO
     from neko_rules.rules import RTRL as RTRL
+    from neko_rules.rules import SPSA as SPSA
+    from neko_rules.rules import STDP as STDP
     from neko_rules.rules import UORO as UORO
     from neko_rules.rules import ApproximateOTPE as ApproximateOTPE
     from neko_rules.rules import Backprop as Backprop
@@ -41,13 +43,18 @@ if TYPE_CHECKING:
     from neko_rules.rules import FeedbackAlignment as FeedbackAlignment
     from neko_rules.rules import KolenPollack as KolenPollack
     from neko_rules.rules import LearningRule as LearningRule
+    from neko_rules.rules import NodePerturbation as NodePerturbation
     from neko_rules.rules import PPProp as PPProp
+    from neko_rules.rules import RewardEProp as RewardEProp
+    from neko_rules.rules import RewardSTDP as RewardSTDP
     from neko_rules.rules import Rule as Rule
     from neko_rules.rules import SignSymmetric as SignSymmetric
     from neko_rules.rules import SnAp as SnAp
     from neko_rules.rules import StreamLearner as StreamLearner
+    from neko_rules.rules import TripletSTDP as TripletSTDP
     from neko_rules.rules import TruncatedBPTT as TruncatedBPTT
     from neko_rules.rules import WeightMirror as WeightMirror
+    from neko_rules.rules import WeightPerturbation as WeightPerturbation
     from neko_rules.trainers import Callback as Callback
     from neko_rules.trainers import Checkpoint as Checkpoint
     from neko_rules.trainers import EarlyStopping as EarlyStopping
@@ -98,6 +105,13 @@ _HOMES = {
         "StreamLearner",
         "TruncatedBPTT",
         "WeightMirror",
+        "SPSA",
+        "STDP",
+        "NodePerturbation",
+        "RewardEProp",
+        "RewardSTDP",
+        "TripletSTDP",
+        "WeightPerturbation",
     ],
     "neko_rules.trainers": ["Callback", "Checkpoint", "EarlyStopping", "History", "ProgressBar", "Trainer"],
 }

@@ -298,6 +298,14 @@ class Evaluator:
         mode = "mean" if self.network.readout == "max" else self.network.readout
         return unpool(nx, mode, like, share)[:, :, 0]
 
+    def example_losses(self, trajectory: Trajectory, target: Array, mask: Array) -> Array:
+        """Every example's part of the loss, [batch]: they add up to it."""
+        nx, network, loss = self.nx, self.network, self.loss
+        _, steps, scores, counted = self._scored(trajectory, mask, network.readout)
+        supervised = nx.sum(steps, axis=0, keepdims=True)
+        wanted = loss.desired(nx, scores, target, supervised, network.task_type, network.outputs // self.scores)
+        return nx.sum(counted / nx.maximum(nx.sum(counted), 1.0) * loss.value(nx, scores, wanted), axis=0)
+
     # What a user calls.
 
     def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from credit_cases import NETWORKS, alive, by_autodiff, data, distance, stack
 
-from neko_rules import BPTT, Evaluator
+from neko_rules import BPTT, STDP, Evaluator
 from neko_rules.backend import Parameters, get_backend
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.layers.forward import run
@@ -267,10 +267,17 @@ def test_bptt_with_a_regularizer_is_autodiff_of_the_sum(name: str, network: str)
 @pytest.mark.parametrize("name", BITING)
 @pytest.mark.parametrize("rule", list(RULES))
 def test_no_rule_ignores_a_regularizer(rule: str, name: str) -> None:
-    """Every rule's gradient moves with every penalty, in proportion to its strength, and not at all without one."""
+    """Every rule's gradient moves with every penalty, in proportion to its strength, and not at all without one.
+
+    A rule that has no loss for a penalty to join says so.
+    """
     x, y = data()
     model = Evaluator(stack(ALIFCell(beta=0.3))("numpy"))
     alive(model, x)
+    if issubclass(RULES[rule], STDP):  # type: ignore[arg-type]
+        with pytest.raises(IncompatibleError, match="no loss that a regulariser could join"):
+            RULES[rule](model, regularizers=[BITING[name]()])
+        return
     plain = RULES[rule](model).gradients(x, y)
     none, once, twice = (
         RULES[rule](model, regularizers=[BITING[name](strength=c)]).gradients(x, y)["hidden.input.weight"]

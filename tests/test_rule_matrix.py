@@ -26,6 +26,9 @@ TOLERANCE = 1e-10
 REFUSED: dict[str, str] = {
     "otpe": "at one rate",
     "approximate_otpe": "at one rate",
+    "stdp": "needs a connection to spiking neurons",
+    "triplet_stdp": "needs a connection to spiking neurons",
+    "reward_stdp": "needs a connection to spiking neurons",
 }
 """The rules that refuse some network of the matrix, and a part of the reason that they give."""
 

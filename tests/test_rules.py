@@ -57,10 +57,13 @@ class TestEveryRuleThatWaits:
         x, y = data()
         rule = deferred(name, model_of())
         figures = rule.model.evaluate(x, y)
-        before = rule.model.network.parameters
+        before, gradient = rule.model.network.parameters, rule.gradients(x, y)
         assert rule.step(x, y) == pytest.approx(figures, rel=1e-12)
         after = rule.model.network.parameters
-        assert all(not np.array_equal(before[key], after[key]) for key in before)
+        moved = {key for key in before if not np.array_equal(before[key], after[key])}
+        assert moved >= {key for key in before if gradient[key].any()}
+        # A rule that descends the loss leaves no parameter out.
+        assert moved == set(before) or (moved and rule.descends == "never")
         assert rule.steps == 1
 
     def test_naive_update_is_the_gradient_itself(self, name: str) -> None:
@@ -68,8 +71,9 @@ class TestEveryRuleThatWaits:
         rule = deferred(name, model_of(), optimizer="naive")
         before, gradient = rule.model.network.parameters, rule.gradients(x, y)
         rule.step(x, y)
+        expected = rule._bounded({key: before[key] - gradient[key] for key in before})
         for key, value in rule.model.network.parameters.items():
-            np.testing.assert_allclose(value, before[key] - gradient[key], rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(value, expected[key], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("name", list(RULES))
@@ -110,15 +114,17 @@ class TestEveryRule:
 
     @pytest.mark.parametrize("backend", ["numpy", "torch"])
     def test_training_lowers_the_loss_in_float32(self, name: str, backend: str) -> None:
+        """By four tenths for what always descends; what descends on average or never has tests of its own."""
         x, y = data(batch=8, steps=8)
         network = ALIF(24, 3, threshold=0.5, backend=backend, seed=1)
         rule = RULES[name](Evaluator(network), optimizer=Adam(2e-2))
-        losses = [rule.step(x, y)["loss"] for _ in range(40)]
-        assert losses[-1] < 0.6 * losses[0]
+        losses = [rule.step(x, y)["loss"] for _ in range(40 if rule.descends == "always" else 2)]
+        assert np.isfinite(losses).all()
+        assert losses[-1] < 0.6 * losses[0] or rule.descends != "always"
         assert all(value.dtype == np.float32 for value in network.parameters.values())
 
     def test_sizes_of_one(self, name: str) -> None:
-        rule = RULES[name](Evaluator(ALIF(1, 1, tau_membrane=0.0, task_type="regression")))
+        rule = RULES[name](Evaluator(ALIF(1, 1, tau_membrane=0.0, task_type=RULES[name].tasks[-1])))
         assert np.isfinite(rule.step(np.ones((1, 1, 1)), np.ones((1, 1, 1)))["loss"])
 
     def test_a_clone_trains_on_its_own(self, name: str) -> None:
@@ -135,6 +141,8 @@ class TestEveryRule:
 
     def test_describes_itself_and_its_arguments(self, name: str) -> None:
         assert (RULES[name].__doc__ or "").split("\n")[0].endswith(".")
+        assert RULES[name].descends in ("always", "on average", "never")
+        assert set(RULES[name].about) >= {"paper", "time", "memory", "identity"}
         assert {"model", "optimizer", "clipping", "seed"} <= set(inspect.signature(RULES[name]).parameters)
 
     def test_refuses_what_is_not_an_evaluator(self, name: str) -> None:
@@ -231,7 +239,7 @@ def test_bptt_with_a_firing_rate_target_is_the_gradient_of_the_sum(library: str)
     assert distance(BPTT(model).gradients(x, y), total) > 1e-2
 
 
-@pytest.mark.parametrize("rule", DEFERRED)
+@pytest.mark.parametrize("rule", [name for name in DEFERRED if RULES[name].descends == "always"])
 def test_a_firing_rate_target_is_reached(rule: str) -> None:
     """With the loss next to nothing, the mean rate settles at the target, from above and from below."""
     x = np.random.default_rng(0).standard_normal((16, 50, 4))

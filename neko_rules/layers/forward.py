@@ -124,6 +124,7 @@ def run(
     differentiable: bool = False,
     detach_delayed: bool = False,
     start: NetworkState | None = None,
+    extra_current: dict[str, Array] | None = None,
 ) -> Trajectory:
     """Run a network over a batch of sequences.
 
@@ -138,10 +139,13 @@ def run(
         detach_delayed: delayed connections deliver spikes without a gradient (with one hidden layer, automatic
             differentiation then gives e-prop's gradient).
         start: the network before the first step; at rest if left out.
+        extra_current: population name → a current that is added to its input, [time, batch, neuron].
     """
     trajectory = Trajectory(inputs, {}, start)
+    extra = extra_current or {}
     for component in graph.components:
         outside = {name: _outside_current(nx, graph, parameters, trajectory, name, component) for name in component}
+        outside = {name: current + extra[name] if name in extra else current for name, current in outside.items()}
         operations = {
             name: CellOperations(nx, graph.cell(name).surrogate, differentiable)  # type: ignore[arg-type]
             for name in component

@@ -220,10 +220,27 @@ class Network:
         if not self.built:
             raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
 
-    def forward(self, parameters: Parameters, inputs: Array, start: NetworkState | None = None) -> Trajectory:
-        """Run over inputs [time, batch, feature] with the given parameters (backend arrays), from rest by default."""
-        constants = self.constants_with(parameters)
-        return run(self.nx, self.graph, constants, parameters, inputs, keep_current=self.keeps_current, start=start)
+    def forward(
+        self,
+        parameters: Parameters,
+        inputs: Array,
+        start: NetworkState | None = None,
+        extra_current: dict[str, Array] | None = None,
+    ) -> Trajectory:
+        """Run over inputs [time, batch, feature] with the given parameters (backend arrays), from rest by default.
+
+        A population that ``extra_current`` names receives that current [time, batch, neuron] besides its own.
+        """
+        return run(
+            self.nx,
+            self.graph,
+            self.constants_with(parameters),
+            parameters,
+            inputs,
+            keep_current=self.keeps_current,
+            start=start,
+            extra_current=extra_current,
+        )
 
     def clone(self) -> Network:
         """The same network with the same weights, to be trained on its own."""

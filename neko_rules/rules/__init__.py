@@ -7,14 +7,20 @@ from neko_rules.rules.etlp import ETLP
 from neko_rules.rules.feedback_alignment import DFA, DRTP, FeedbackAlignment, KolenPollack, SignSymmetric, WeightMirror
 from neko_rules.rules.fptt import FPTT
 from neko_rules.rules.learning_rule import CreditOptions, LearningRule
+from neko_rules.rules.node_perturbation import NodePerturbation
 from neko_rules.rules.ostl import OSTL, OSTTP
 from neko_rules.rules.otpe import OTPE, ApproximateOTPE
 from neko_rules.rules.ottt import OTTT
 from neko_rules.rules.pp_prop import PPProp
+from neko_rules.rules.reward_eprop import RewardEProp
+from neko_rules.rules.reward_stdp import RewardSTDP
 from neko_rules.rules.rflo import RFLO
 from neko_rules.rules.rtrl import RTRL, UORO, SnAp
 from neko_rules.rules.rule import RULES, Rule, UpdateOptions, rule_of
+from neko_rules.rules.stdp import STDP
 from neko_rules.rules.streaming import StreamLearner
+from neko_rules.rules.triplet_stdp import TripletSTDP
+from neko_rules.rules.weight_perturbation import SPSA, WeightPerturbation
 
 __all__ = [
     "BPTT",
@@ -30,6 +36,8 @@ __all__ = [
     "RFLO",
     "RTRL",
     "RULES",
+    "SPSA",
+    "STDP",
     "UORO",
     "ApproximateOTPE",
     "Backprop",
@@ -39,13 +47,18 @@ __all__ = [
     "FeedbackAlignment",
     "KolenPollack",
     "LearningRule",
+    "NodePerturbation",
     "PPProp",
+    "RewardEProp",
+    "RewardSTDP",
     "Rule",
     "SignSymmetric",
     "SnAp",
     "StreamLearner",
+    "TripletSTDP",
     "TruncatedBPTT",
     "UpdateOptions",
     "WeightMirror",
+    "WeightPerturbation",
     "rule_of",
 ]

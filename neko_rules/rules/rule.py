@@ -15,6 +15,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.clipping import CLIPPINGS, Clipping
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
+from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
@@ -78,6 +79,12 @@ class Rule:
     requires: ClassVar[str] = "cells"
     """What the model must offer: ``"cells"`` (neurons with known derivatives) or ``"forward"`` (a forward pass)."""
 
+    descends: ClassVar[str] = "always"
+    """Whether ``gradients`` descends the loss: ``"always"``, ``"on average"`` over what it draws, or ``"never"``."""
+
+    tasks: ClassVar[tuple[str, ...]] = TASK_TYPES
+    """The task types of models that it can train."""
+
     def __init__(
         self,
         model: Evaluator,
@@ -104,6 +111,11 @@ class Rule:
         """Updates made so far."""
         self._own: Own | None = None
         self._memory: dict[str, Parameters] | None = None
+        if model.network.task_type not in self.tasks:
+            raise IncompatibleError(
+                f"{type(self).__name__} is for {' and '.join(self.tasks)}",
+                received=f"a model with task_type={model.network.task_type!r}",
+            )
         for each in self.regularizers:
             each.check(model.network)
 
@@ -173,6 +185,14 @@ class Rule:
             rate: the learning rate.
         """
         return own
+
+    def _observe(self, own: Own, judgement: Judgement) -> Own:
+        """The rule's own arrays after a forward pass was judged, before the update that it led to."""
+        return own
+
+    def _bounded(self, values: Parameters) -> Parameters:
+        """The parameters brought back into the ranges that they may take: what ends every update."""
+        return self.model.network.within_bounds(values)
 
     def _decay_of(self, name: str) -> float:
         """The decay of a parameter, in units of the learning rate."""
@@ -293,7 +313,7 @@ class Rule:
             decay = self._decay_of(name)
             # The decay is added to the update first: 1 - rate·decay would round to 1 in float32.
             after[name] = value + (updates[name] - rate * decay * value if decay else updates[name])
-        after = self.model.network.within_bounds(after)
+        after = self._bounded(after)
         return after, self._follow(own, drawn, values, updates, rate), memory
 
     def _trained(
@@ -308,6 +328,7 @@ class Rule:
     ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
         """One step: the state after it, the figures, and by name whether everything is finite."""
         judgement, found = self._judged_gradients(values, own, drawn, batch)
+        own = self._observe(own, judgement)
         values, own, memory = self.applied(values, own, memory, drawn, found, rates[0], counts[0])
         return values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)
 
