@@ -26,7 +26,7 @@ def groups(samples: Samples, weights: bool, pointwise: bool) -> dict[str, dict[s
     statistics = {name: samples.statistics[name] for name in SAMPLE_STATS}
     statistics |= {name: statistics[name].astype(np.int64) for name in ("n_steps", "tree_depth")}
     statistics["diverging"] = statistics["diverging"].astype(bool)
-    posterior = {"log_likelihood": samples.statistics["log_likelihood"]}
+    posterior = {"total_log_likelihood": samples.statistics["log_likelihood"]}
     if weights:
         each = [[samples.parameters(chain, draw) for draw in range(samples.draws)] for chain in range(samples.chains)]
         sampled = [name for name, _, _ in samples.posterior.layout]

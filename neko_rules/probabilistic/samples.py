@@ -161,7 +161,8 @@ class Samples:
         """The draws in ArviZ' data structure, by its schema: InferenceData (0.23), or a DataTree (1.x).
 
         Args:
-            weights: whether the group ``posterior`` holds all weights; else it holds the log-likelihood alone.
+            weights: whether the group ``posterior`` holds all weights; else it holds the log-likelihood alone, summed
+                over the data.
             pointwise: whether to add the log-likelihood of every training example, for leave-one-out: a forward pass
                 over all data for every draw.
         """

@@ -35,7 +35,10 @@ METHODS = ("dual_averaging", "robbins_monro")
 MASSES = ("diagonal", "identity")
 
 FIRST, BASE, LAST = 75, 25, 50
-"""Stan's stretches: step size alone, first window, step size alone; in a shorter warm-up 15, 75 and 10 %."""
+"""Stan's stretches: step size alone, first window, step size alone."""
+
+SHORTEST = 50
+"""Below so many transitions there is no window, as nothing would be left to fit the step size to the new mass."""
 
 
 class StepSize(NamedTuple):
@@ -127,17 +130,20 @@ class Variance(NamedTuple):
 def windows(warmup: int) -> tuple[int, list[int]]:
     """The first transition of the first window, and the transitions (counted from 1) at which windows end.
 
+    Between 50 and 150 transitions there is one window, after 15 % and before 30 % of them (10 % in Stan, where the step
+    size often is far too long at the end of a short warm-up).
+
     Example:
         >>> windows(1000)
         (75, [100, 150, 250, 450, 950])
         >>> windows(100), windows(10)
-        ((15, [90]), (10, []))
+        ((15, [70]), (10, []))
     """
-    if warmup < 20:
+    if warmup < SHORTEST:
         return warmup, []
     first, base, last = FIRST, BASE, LAST
     if warmup < FIRST + BASE + LAST:
-        first, last = int(0.15 * warmup), int(0.1 * warmup)
+        first, last = int(0.15 * warmup), int(0.3 * warmup)
         base = warmup - first - last
     ends, at, size = [], first, base
     while at < warmup - last:
