@@ -117,9 +117,7 @@ def test_dropout_without_dropping_is_the_rule_itself():
 def test_a_step_with_dropout_is_the_gradient_with_the_mask():
     # With plain gradient descent, Δw = -learning rate · mask · gradient at the masked weights.
     x, y = data()
-    rule = BPTT(
-        Evaluator(RNN(6, 2, readout="mean", dtype="float64")), optimizer={"name": "naive", "learning_rate": 0.1}
-    )
+    rule = BPTT(Evaluator(RNN(6, 2, readout="mean", dtype="float64")), optimizer={"name": "sgd", "learning_rate": 0.1})
     rule.model.check(x, y)
     before = rule.model.network.parameters
     masks = MonteCarloDropout(rule, rate=0.4, seed=3).masks()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,16 +43,8 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
         for place, (name, told) in enumerate(predictions.items()):
             colour, form = COLOURS[place % len(COLOURS)], LINES[place % len(LINES)]
             curve = calibration_curve(told.probabilities, labels, bins)
-            calibration.plot(
-                curve.confidence,
-                curve.accuracy,
-                form,
-                color=colour,
-                label=name,
-                linewidth=1.2,
-                markersize=3,
-                mfc="white",
-            )
+            looks: dict[str, Any] = {"color": colour, "label": name, "linewidth": 1.2}
+            calibration.plot(curve.confidence, curve.accuracy, form, markersize=3, mfc="white", **looks)
             coverage, error = risk_coverage(told.entropy, told.classes == labels)
             risk.plot(100 * coverage, 100 * error, form[1:], **looks)
         calibration.set_xlabel("Confidence")
