@@ -47,7 +47,7 @@ def create(cls: type[Part], value: Any) -> Part:
     """An instance of a class that is not registered: the value itself, or made from a mapping of its arguments.
 
     Example:
-        >>> from neko_rules.layers.graph import Population
+        >>> from neko_rules.layers.models import Population
         >>> create(Population, {"cell": "lif", "size": 3}).size
         3
     """

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loss_cases import OF_OUTPUTS
 
 from neko_rules import ALIF, LIF, RNN, Evaluator
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError, NekoError
@@ -15,8 +16,8 @@ from neko_rules.layers.pooling import POOLINGS
 from neko_rules.losses import LOSSES, MeanSquaredError
 
 BATCH, STEPS, FEATURES, CLASSES = 5, 7, 3, 4
-OF_CLASSES = [name for name in LOSSES if LOSSES[name]().target_kind != "values"]
-OF_VALUES = [name for name in LOSSES if LOSSES[name]().target_kind == "values"]
+OF_CLASSES = [name for name in OF_OUTPUTS if LOSSES[name]().target_kind != "values"]
+OF_VALUES = [name for name in OF_OUTPUTS if LOSSES[name]().target_kind == "values"]
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -59,7 +60,7 @@ ONE_STEP: dict[str, Any] = {
 
 
 def test_every_loss_has_a_formula_to_be_tested_against() -> None:
-    assert set(ONE_STEP) == set(LOSSES)
+    assert set(ONE_STEP) == set(OF_OUTPUTS)
 
 
 def read_out(readout: str, outputs: np.ndarray) -> np.ndarray:
@@ -153,7 +154,7 @@ def compare_output_gradient(judged: Evaluator, y: np.ndarray) -> None:
     trajectory = judged.network.forward(judged.network.values, inputs)
     outputs = 0.2 * trajectory.records["readout"].z
     trajectory.records["readout"] = Record({}, outputs, None)
-    found = judged.judge(trajectory, target, mask).output_gradient
+    found = judged.judge(trajectory, target, mask).signals["readout", "z"]
     numeric, epsilon = np.zeros_like(outputs), 1e-5
     for place in np.ndindex(outputs.shape):
         for sign in (1, -1):
@@ -168,7 +169,7 @@ def compare_output_gradient(judged: Evaluator, y: np.ndarray) -> None:
 def test_unsupervised_steps_have_no_gradient() -> None:
     judged = model()
     inputs, target, mask = judged.batch(X, BY_STEP)
-    found = judged.judge(judged.network.forward(judged.network.values, inputs), target, mask).output_gradient
+    found = judged.judge(judged.network.forward(judged.network.values, inputs), target, mask).signals["readout", "z"]
     assert not found[BY_STEP.T < 0].any()
     assert np.abs(found[BY_STEP.T >= 0]).sum(axis=-1).all()
 

@@ -15,6 +15,7 @@ from credit_cases import (
     feedback_network,
     stack,
 )
+from loss_cases import OF_OUTPUTS
 
 from neko_rules import ALIF, BPTT, LIF, OSTL, RNN, EProp, Evaluator, LearningRule
 from neko_rules.layers.cell import CELLS
@@ -49,17 +50,6 @@ def test_adjoint_equals_traces_on_every_backend(name: str, backend: str) -> None
     assert distance(rule.gradients(x, y), by_traces(rule, x, y)) < SAME
 
 
-@pytest.mark.parametrize("name", ["alif", "per neuron", "reset not detached"])
-def test_filtering_the_signal_equals_filtering_the_traces(name: str) -> None:
-    """Σ_t (Σ_{t'≥t} κ^{t'-t} L_t') e_t = Σ_t' L_t' (Σ_{t≤t'} κ^{t'-t} e_t): the online form of e-prop."""
-    x, y = data()
-    rule = EProp(model_of(name))
-    found = by_traces(rule, x, y, leak=np.exp(-1e-3 / 20e-3))
-    reference = {key: value for key, value in rule.gradients(x, y).items() if key in found}
-    assert distance(found, reference) < SAME
-    assert distance(by_traces(rule, x, y, leak=0.0), reference) > 0.5
-
-
 # The engine and automatic differentiation.
 
 
@@ -91,7 +81,7 @@ def test_eprop_equals_autodiff_with_the_recurrent_spikes_detached(name: str, lib
     assert distance(EProp(model).gradients(x, y), by_autodiff(model, x, y)) > 1e-3
 
 
-@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("loss", OF_OUTPUTS)
 def test_bptt_equals_autodiff_for_every_loss(loss: str) -> None:
     regression = LOSSES[loss]().target_kind == "values"
     network = stack(ALIFCell(beta=0.2), task_type="regression" if regression else "classification")("torch")

@@ -421,6 +421,12 @@ def test_a_label_for_many_outputs_is_refused():
     assert np.isfinite(per_step.energy(np.zeros((1, Posterior(model).dimension)))).all()
 
 
+def test_a_loss_that_is_no_likelihood_is_refused():
+    network = LIF(4, 2, output_cell="lif")
+    with pytest.raises(IncompatibleError, match="negative logarithm of a density"):
+        Posterior(Evaluator(network, loss="spike_count_crossentropy"))
+
+
 def test_everything_fixed_leaves_nothing_to_sample():
     with pytest.raises(ArgumentError, match="something must be left"):
         assert Posterior(linear(), fixed=["readout"]).dimension
@@ -440,14 +446,13 @@ def test_a_rule_that_is_random_or_changes_is_refused():
     posterior = Posterior(model)
     with pytest.raises(IncompatibleError, match="adaptive feedback is learned"):
         MALA(posterior, gradient=EProp(model, mode="adaptive"))
-    told = BPTT(model)
-    told.deterministic = False
     with pytest.raises(IncompatibleError, match="no step could be undone"):
-        MALA(posterior, gradient=told)
-    online = BPTT(model)
-    online.online = True
+        MALA(posterior, gradient="uoro")
+    with pytest.raises(IncompatibleError, match="mirror feedback is learned"):
+        MALA(posterior, gradient="weight_mirror")
+    last = spiking(readout="last")
     with pytest.raises(IncompatibleError, match="online rule changes"):
-        MALA(posterior, gradient=online)
+        MALA(Posterior(last), gradient=EProp(last, online=True))
     x, y = spiking_data()
     with pytest.raises(IncompatibleError, match="two different gradients"):
         Trainer(MALA(posterior, gradient=Dithered(model))).sample(x, y, draws=1, warmup=0, chains=1)

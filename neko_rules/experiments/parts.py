@@ -28,6 +28,7 @@ REGISTRIES = {
     "clipping": ("neko_rules.clipping", "CLIPPINGS"),
     "regularizers": ("neko_rules.regularizers", "REGULARIZERS"),
     "cell": ("neko_rules.layers.models", "CELLS"),
+    "output_cell": ("neko_rules.layers.models", "CELLS"),
     "surrogate": ("neko_rules.surrogates", "SURROGATES"),
     "initializer": ("neko_rules.initializers", "INITIALIZERS"),
     "recurrent_initializer": ("neko_rules.initializers", "INITIALIZERS"),

@@ -21,7 +21,7 @@ from neko_rules.errors import DataError
 from neko_rules.evaluator import Evaluator
 from neko_rules.layers.graph import INPUT
 from neko_rules.probabilistic.predictive import Predictive, PredictiveValues, of_logits, of_values
-from neko_rules.rules import LearningRule
+from neko_rules.rules import Rule
 
 
 class Ensemble:
@@ -47,7 +47,7 @@ class Ensemble:
         return together(self.models[0], (model.predict(x) for model in self.models))
 
 
-def deep_ensemble(make: Callable[[int], LearningRule], train: Callable[[LearningRule], Any], members: int) -> Ensemble:
+def deep_ensemble(make: Callable[[int], Rule], train: Callable[[Rule], Any], members: int) -> Ensemble:
     """Train a rule several times from other weights.
 
     Args:
@@ -78,7 +78,7 @@ class MonteCarloDropout:
         (4, 2)
     """
 
-    def __init__(self, rule: LearningRule, rate: float = 0.1, seed: int = 0) -> None:
+    def __init__(self, rule: Rule, rate: float = 0.1, seed: int = 0) -> None:
         self.rule, self.rate = rule, arguments.number("rate", rate, at_least=0, below=1)
         self.rng = np.random.default_rng(arguments.integer("seed", seed, at_least=0))
 

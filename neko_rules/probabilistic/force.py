@@ -16,7 +16,7 @@ import numpy as np
 from neko_rules.backend import Array, Parameters
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
-from neko_rules.rules import BPTT, RULES, LearningRule
+from neko_rules.rules import BPTT, RULES, Rule
 
 Chunk = tuple[Array, Array, Array]
 """Time-major inputs, dense targets and mask, as backend arrays."""
@@ -28,7 +28,7 @@ Force = Callable[[Parameters, Chunk], tuple[Sums, dict[str, np.ndarray]]]
 """Weights and examples to the loss' sums and the gradient of the summed loss by parameter."""
 
 
-def resolve(gradient: Any, model: Evaluator) -> LearningRule:
+def resolve(gradient: Any, model: Evaluator) -> Rule:
     """The rule that drives a sampler: a rule of this model, its name, a mapping of its arguments; BPTT by default.
 
     Raises:
@@ -43,7 +43,7 @@ def resolve(gradient: Any, model: Evaluator) -> LearningRule:
         rule = RULES.create(str(gradient.get("name", "")), given, model)
     else:
         rule = gradient
-    if not isinstance(rule, LearningRule):
+    if not isinstance(rule, Rule):
         raise IncompatibleError(
             "gradient must be a learning rule", received=gradient, works="for example gradient=EProp(model)"
         )
@@ -57,15 +57,16 @@ def resolve(gradient: Any, model: Evaluator) -> LearningRule:
     return rule
 
 
-def _check_fixed(rule: LearningRule) -> None:
+def _check_fixed(rule: Rule) -> None:
     """Refuse a rule whose gradient is not a fixed function of the weights."""
     credit = getattr(rule, "credit", None)
     reason = ""
-    if getattr(credit, "spatial", "") == "adaptive":
-        reason = "adaptive feedback is learned from every update, so the force would change while sampling"
-    elif getattr(rule, "online", False):
+    spatial = getattr(credit, "spatial", "")
+    if spatial in ("adaptive", "mirror"):
+        reason = f"{spatial} feedback is learned from every update, so the force would change while sampling"
+    elif getattr(rule, "online", 0):
         reason = "an online rule changes the weights within the sequence that it is to differentiate"
-    elif not getattr(rule, "deterministic", True):
+    elif rule._draw(1, 1):
         reason = "a random gradient is another one on the way back, so no step could be undone"
     if reason:
         raise IncompatibleError(
@@ -75,13 +76,13 @@ def _check_fixed(rule: LearningRule) -> None:
         )
 
 
-def force_of(rule: LearningRule) -> Force:
+def force_of(rule: Rule) -> Force:
     """The force of a rule; all that samplers know of a rule's inside is here."""
     nx, model = rule.nx, rule.model
-    feedback, _ = rule._prepared()
+    own, _ = rule.prepared()
 
     def force(values: Parameters, chunk: Chunk) -> tuple[Sums, dict[str, np.ndarray]]:
-        totals, found = rule._compiled_gradients(values, feedback, *chunk)
+        totals, found = rule._compiled_gradients(values, own, {}, chunk)
         total, count = (float(nx.to_numpy(part)) for part in totals["loss"])
         # The rule's gradient is of the mean over the supervised outputs; of the sum it is count times that.
         return (total, count), {name: count * nx.to_numpy(found[name]) for name in model.network.values}

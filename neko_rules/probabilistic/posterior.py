@@ -26,12 +26,30 @@ from neko_rules import arguments
 from neko_rules.backend import Parameters
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError, nearest
 from neko_rules.evaluator import Evaluator
-from neko_rules.losses import Loss, MeanAbsoluteError, MeanSquaredError
+from neko_rules.losses import (
+    CategoricalCrossentropy,
+    KLDivergence,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Poisson,
+    SparseCategoricalCrossentropy,
+)
 from neko_rules.probabilistic.examples import Examples
 from neko_rules.probabilistic.force import check_repeatable, force_of, loss_sums, resolve
 from neko_rules.probabilistic.priors import PRIORS, Prior
-from neko_rules.rules import LearningRule
+from neko_rules.rules import Rule
 from neko_rules.samplers import Density, tempered
+
+LIKELIHOODS: tuple[type[Loss], ...] = (
+    CategoricalCrossentropy,
+    SparseCategoricalCrossentropy,
+    KLDivergence,
+    MeanSquaredError,
+    MeanAbsoluteError,
+    Poisson,
+)
+"""The losses that are negative logarithms of a density of the target, given the output of its step alone."""
 
 
 class Posterior:
@@ -43,7 +61,8 @@ class Posterior:
         prior_scale: of all priors that have no scale of their own; by default 1/√fan_in for weights, which keeps the
             input to a neuron of order 1 however many inputs it has, and 1 for biases (Neal 1996).
         layers: priors of single layers or parameters, such as ``{"readout": {"name": "laplace", "scale": 0.1}}``.
-        fixed: layers or parameters that keep the values they have and are not sampled.
+        fixed: layers or parameters that keep the values they have and are not sampled. Constants of neurons that a
+            rule could learn, such as a time constant, keep theirs too.
         noise_scale: σ of the outputs' noise, for regression.
         temperature: T of the likelihood. 1 is the posterior; less is a cold posterior, which is another density.
         chunk_size: examples that the network runs at once, which bounds the memory and changes nothing else.
@@ -87,8 +106,14 @@ class Posterior:
         self.fixed = tuple(fixed)
         self.temperature = arguments.number("temperature", temperature, above=0)
         self.chunk_size = arguments.integer("chunk_size", chunk_size, at_least=1)
-        values = model.loss.target_kind == "values" and type(model.loss).__name__ != "Poisson"
-        if noise_scale is not None and not values:
+        if type(model.loss) not in LIKELIHOODS:
+            raise IncompatibleError(
+                "a posterior needs a loss that is the negative logarithm of a density of the targets",
+                received=f"the loss {type(model.loss).__name__}",
+                works=f"use one of {', '.join(each.__name__ for each in LIKELIHOODS)}",
+            )
+        noisy = isinstance(model.loss, (MeanSquaredError, MeanAbsoluteError))
+        if noise_scale is not None and not noisy:
             raise IncompatibleError(
                 "noise_scale belongs to mean_squared_error and mean_absolute_error",
                 received=f"a model with the loss {type(model.loss).__name__}",
@@ -125,7 +150,7 @@ class Posterior:
             masked = {connection.weight for connection in network.graph.connections if connection.masked}
             layout, at = [], 0
             for name, value in network.values.items():
-                if any(name == each or name.startswith(f"{each}.") for each in self.fixed):
+                if name in network.learned or any(name == each or name.startswith(f"{each}.") for each in self.fixed):
                     continue
                 mask = np.ones(tuple(value.shape), bool)
                 if name in masked:
@@ -149,7 +174,7 @@ class Posterior:
     def parameters(self, vector: np.ndarray) -> dict[str, np.ndarray]:
         """All parameters by name in the network's type, with the sampled entries put in."""
         network = self.model.network
-        filled = network.parameters if self.fixed else {}
+        filled = network.parameters if self.fixed or network.learned else {}
         for name, mask, place in self.layout:
             value = np.zeros(mask.shape, network.dtype)
             value[mask] = vector[place]
@@ -198,7 +223,7 @@ class Posterior:
         return np.concatenate([prior.draw(rng, at.stop - at.start, scale) for prior, scale, at in self._priors()])
 
     def likelihood_density(
-        self, examples: Examples, gradient: LearningRule | None = None, batch_size: int | None = None
+        self, examples: Examples, gradient: Rule | None = None, batch_size: int | None = None
     ) -> Density:
         """p(y | x, θ) as a density of θ.
 
@@ -261,7 +286,7 @@ class Posterior:
         held = [value.tobytes() for name, value in self.model.network.parameters.items() if name not in sampled]
         return f"{self.dimension} sampled, {zlib.crc32(b''.join(held)):08x}"
 
-    def density(self, x: Any, y: Any, gradient: LearningRule | None = None, batch_size: int | None = None) -> Density:
+    def density(self, x: Any, y: Any, gradient: Rule | None = None, batch_size: int | None = None) -> Density:
         """p(θ | x, y) as a density that a sampler can take, driven by a rule (BPTT by default).
 
         Args:

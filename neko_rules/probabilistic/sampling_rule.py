@@ -14,7 +14,7 @@ from neko_rules.evaluator import Evaluator
 from neko_rules.probabilistic.force import resolve
 from neko_rules.probabilistic.posterior import Posterior
 from neko_rules.registry import Registry
-from neko_rules.rules import LearningRule
+from neko_rules.rules import Rule
 from neko_rules.samplers import Adaptation, Kernel
 
 STARTS = ("prior", "model")
@@ -23,7 +23,7 @@ STARTS = ("prior", "model")
 class SamplingOptions(TypedDict, total=False):
     """The arguments that every sampling rule has."""
 
-    gradient: str | Mapping[str, Any] | LearningRule | None
+    gradient: str | Mapping[str, Any] | Rule | None
     step_size: float | None
     target_acceptance: float | None
     adaptation: str
@@ -58,7 +58,7 @@ class SamplingRule:
         self,
         posterior: Posterior,
         *,
-        gradient: str | Mapping[str, Any] | LearningRule | None = None,
+        gradient: str | Mapping[str, Any] | Rule | None = None,
         step_size: float | None = None,
         target_acceptance: float | None = None,
         adaptation: str = "dual_averaging",

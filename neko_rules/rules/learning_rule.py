@@ -1,59 +1,70 @@
-"""LearningRule: a point on the axes of credit assignment, together with how a gradient becomes a weight change."""
+"""LearningRule: a point on the axes of credit assignment; the named rules pick values."""
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from neko_rules import arguments
-from neko_rules.backend import Array, Backend, Parameters
-from neko_rules.clipping import CLIPPINGS, Clipping
+from neko_rules import arguments, trees
+from neko_rules.backend import Array, Parameters
+from neko_rules.clipping import Clipping
 from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
-from neko_rules.credit.feedback import carriers, draw, follow
-from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
-from neko_rules.evaluator import Evaluator, Judgement, ratios
-from neko_rules.layers.forward import Trajectory
-from neko_rules.optimizers import OPTIMIZERS, AdamW, Optimizer
-from neko_rules.registry import Registry
-from neko_rules.regularizers import REGULARIZERS, Regularizer
+from neko_rules.credit.feedback import carriers, draw, follow, mirror, outside_chain
+from neko_rules.credit.influence import Influence
+from neko_rules.credit.projection import RandomProjection, draw_signs
+from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
+from neko_rules.errors import IncompatibleError
+from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
+from neko_rules.layers.jacobians import Jacobians
+from neko_rules.optimizers import AdamW, Optimizer
+from neko_rules.regularizers import Activity, Regularizer
+from neko_rules.rules.online import Online, Windowed
+from neko_rules.rules.rule import Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.streaming import StreamLearner
 
-WEIGHT = ".weight"
+EVALUATIONS = ("adjoint", "traces")
+
+MIRROR_ROWS = 32
+"""Rows of noise that a weight mirror sees in one update."""
 
 
-class UpdateOptions(TypedDict, total=False):
-    """The arguments that every rule has: how a gradient becomes a weight change."""
+class CreditOptions(UpdateOptions, total=False):
+    """The arguments that every rule on the axes of credit has."""
 
-    optimizer: str | Mapping[str, Any] | Optimizer
-    regularizers: Sequence[str | Mapping[str, Any] | Regularizer]
-    weight_decay: float
-    clipping: str | Mapping[str, Any] | Clipping | None
-    seed: int
+    online: bool | int
+    window: int | None
 
 
-class LearningRule:
-    """A learning rule as a choice on the axes of credit assignment; the named rules pick values.
+class LearningRule(Rule):
+    """A learning rule as a choice on the axes of credit assignment.
 
     Args:
         model: an Evaluator.
-        temporal: along which paths in time a gradient flows: ``"full"``, ``"layer"`` or ``"neuron"``.
-        spatial: through which weights an error reaches the populations below: ``"symmetric"``, ``"random"`` or
-            ``"adaptive"``.
-        learning_signal: along which paths in time an error travels on its way down: ``"exact"``, ``"filtered"`` or
-            ``"instantaneous"``; by default the usual one for the temporal credit.
+        temporal: along which paths in time a gradient flows: ``"full"``, ``"layer"``, ``"neuron"``,
+            ``"presynaptic"`` or ``"none"``.
+        spatial: through which weights an error reaches the populations below: ``"symmetric"``, ``"random"``,
+            ``"adaptive"``, ``"mirror"``, ``"sign"``, ``"direct"``, ``"target"``, ``"local"`` or ``"modulator"``.
+        learning_signal: along which paths in time an error travels on its way down: ``"exact"``, ``"filtered"``,
+            ``"instantaneous"`` or ``"estimated"``; by default the usual one for the other choices.
+        trace: in what form influence is carried forward: ``"exact"``, ``"rank_one"``, ``"sparse_N"`` or
+            ``"random_projection"``.
+        evaluation: ``"adjoint"`` (backward in time, where the sequence is there as a whole) or ``"traces"`` (forward);
+            they give the same number where both can. By default the adjoint wherever it can.
+        trace_decay: a of the rank-one trace, from 0 to below 1.
         feedback_decay: adaptive feedback only: decay of the feedback weights and of the forward weights they stand
             for, in units of the learning rate.
-        optimizer: name, mapping or Optimizer.
-        regularizers: names, mappings or Regularizers.
-        weight_decay: all weights (not biases) shrink by learning rate times this in each step (decoupled, as in
-            Loshchilov & Hutter 2019).
-        clipping: name, mapping or Clipping of the gradients.
-        seed: of the feedback weights.
+        mirror_rate: mirror feedback only: η_m, the part of the way to what the noise shows that is gone at each update.
+        online: whether the weights change at every time step (True), or every so many (a number), instead of once at
+            the end of the sequence.
+        window: cut the sequence into windows of so many time steps. States go on from one window to the next, credit
+            does not, and the weights change after each.
+        optimizer, regularizers, weight_decay, clipping: as for Rule.
+        seed: of the feedback weights and of all that is drawn at random.
 
     Raises:
         IncompatibleError: the rule and the model, or two of its choices, do not fit together.
@@ -68,10 +79,7 @@ class LearningRule:
         (['loss'], 1)
     """
 
-    __signature__: ClassVar[inspect.Signature]
-
-    requires: ClassVar[str] = "cells"
-    """What the model must offer: neurons with known local derivatives."""
+    options: ClassVar[type] = CreditOptions
 
     def __init__(
         self,
@@ -80,71 +88,112 @@ class LearningRule:
         temporal: str,
         spatial: str = "symmetric",
         learning_signal: str = "",
+        trace: str = "exact",
+        evaluation: str = "",
+        trace_decay: float = 0.9,
         feedback_decay: float = 0.0,
+        mirror_rate: float = 0.02,
+        online: bool | int = False,
+        window: int | None = None,
         optimizer: str | Mapping[str, Any] | Optimizer = "adam",
         regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         weight_decay: float = 0.0,
         clipping: str | Mapping[str, Any] | Clipping | None = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(model, Evaluator):
-            raise IncompatibleError(
-                f"{type(self).__name__} takes an Evaluator",
-                received=model,
-                works="wrap the network: Evaluator(network)",
-            )
-        self.model = model
-        self.credit = Credit(temporal, spatial, learning_signal)
-        self.optimizer = OPTIMIZERS.resolve(optimizer)
-        self.regularizers = tuple(REGULARIZERS.resolve(regularizer) for regularizer in regularizers)
-        self.weight_decay = arguments.number("weight_decay", weight_decay, at_least=0)
+        super().__init__(
+            model,
+            optimizer=optimizer,
+            regularizers=regularizers,
+            weight_decay=weight_decay,
+            clipping=clipping,
+            seed=seed,
+        )
+        self.credit = Credit(temporal, spatial, learning_signal, trace)
+        self.trace_decay = arguments.number("trace_decay", trace_decay, at_least=0, below=1)
         self.feedback_decay = arguments.number("feedback_decay", feedback_decay, at_least=0)
-        self.clipping = None if clipping is None else CLIPPINGS.resolve(clipping)
-        self.seed = arguments.integer("seed", seed, at_least=0)
-        self.steps = 0
-        """Updates made so far."""
-        self._feedback: Parameters | None = None
-        self._memory: dict[str, Parameters] | None = None
+        self.mirror_rate = arguments.number("mirror_rate", mirror_rate, above=0, at_most=1)
+        self.online = int(online) if isinstance(online, bool) else arguments.integer("online", online, at_least=1)
+        self.window = None if window is None else arguments.integer("window", window, at_least=1)
+        usual = "traces" if self.credit.forward_only else "adjoint"
+        self.evaluation = arguments.choice("evaluation", evaluation or usual, EVALUATIONS)
         self._check_fit()
-
-    def __new__(cls, *_: Any, **options: Any) -> Self:
-        """Refuse an argument that the rule does not have, with the nearest one that it has."""
-        known = cls.__signature__.parameters
-        for key in options:
-            if key not in known:
-                raise ArgumentError(f"{cls.__name__} has no argument {key!r}", works=nearest(key, known))
-        return super().__new__(cls)
-
-    def __init_subclass__(cls) -> None:
-        """A named rule's arguments are its own and those of every rule; spell them out for help, YAML and errors."""
-        own = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        own = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        shared = inspect.signature(LearningRule.__init__).parameters
-        common = [shared[name] for name in UpdateOptions.__annotations__ if name not in {p.name for p in own}]
-        cls.__signature__ = inspect.Signature([*own, *common])
+        self._check_schedule()
 
     def _check_fit(self) -> None:
         """Refuse choices that have no meaning for this model."""
-        network = self.model.network
-        if self.credit.has_feedback and not carriers(network.graph):
+        network, credit = self.model.network, self.credit
+        if (credit.has_feedback or credit.spatial == "sign") and not carriers(network.graph):
             raise IncompatibleError(
-                f"{self.credit.spatial} feedback needs a hidden population below the output",
+                f"{credit.spatial} feedback needs a hidden population below the output",
                 received=f"{network!r}",
                 works="use symmetric feedback",
             )
-        if self.feedback_decay and self.credit.spatial != "adaptive":
+        if self.feedback_decay and credit.spatial != "adaptive":
             raise IncompatibleError(
-                "feedback_decay belongs to adaptive feedback", received=f"spatial={self.credit.spatial!r}"
+                "feedback_decay belongs to adaptive feedback", received=f"spatial={credit.spatial!r}"
             )
-        if self.credit.spatial == "adaptive" and isinstance(self.optimizer, AdamW) and self.optimizer.weight_decay:
+        if credit.spatial == "adaptive" and isinstance(self.optimizer, AdamW) and self.optimizer.weight_decay:
             raise IncompatibleError(
                 "adaptive feedback has to decay like the weights it follows, and AdamW decays the weights alone",
                 works="use adam with the rule's own weight_decay, which is the same decoupled decay",
             )
         self._check_decay(self.optimizer.learning_rate_at(0))
-        if self.regularizers and not network.spiking:
+        if credit.spatial == "local" and not self.model.loss.online:
             raise IncompatibleError(
-                "a firing-rate regulariser needs spiking neurons", received=f"{network!r}", works="use ALIF or LIF"
+                "a layer's own readout is judged at every time step",
+                received=f"the loss {type(self.model.loss).__name__}, which has no value before the end",
+                works="use a loss of single steps, such as categorical_crossentropy",
+            )
+        if self.evaluation == "adjoint" and credit.forward_only:
+            raise IncompatibleError(
+                "this gradient can only be had forward in time",
+                received=f"evaluation='adjoint', trace={credit.trace!r}, learning_signal={credit.learning_signal!r}",
+                works="use evaluation='traces'",
+            )
+        if credit.trace == "random_projection" and network.learned:
+            raise IncompatibleError(
+                "a random projection follows the states of the neurons alone, not constants that act on their output",
+                received=f"learnable {', '.join(network.learned)}",
+                works="use trace='exact', or leave learnable out",
+            )
+        assert self.jacobians or not network.graph.order, "a cut that a cell does not allow is refused here"
+        if credit.learning_signal == "estimated":
+            self._local_traces(inputs=1)
+
+    def _check_schedule(self) -> None:
+        """Refuse to change weights within a sequence where nothing is known before its end."""
+        if not self.online and self.window is None:
+            return
+        asked = f"online={self.online}" if self.online else f"window={self.window}"
+        if self.online and self.window is not None:
+            raise IncompatibleError(
+                "weights change within a sequence either online or after each window",
+                received=f"online={self.online}, window={self.window}",
+            )
+        if not self.model.loss.online:
+            raise IncompatibleError(
+                "learning within a sequence needs a loss of every time step",
+                received=f"{asked} with the loss {type(self.model.loss).__name__}, which has no value before the end",
+                works="use a loss of single steps, such as categorical_crossentropy, or learn at the end",
+            )
+        if self.model.network.readout not in ("sequence", "last"):
+            raise IncompatibleError(
+                "learning within a sequence needs an error at the time step itself",
+                received=f"{asked} with readout={self.model.network.readout!r}, which is known at the end",
+                works="use readout='sequence' or 'last'",
+            )
+        if self.online and self.credit.temporal == "full" and self.evaluation == "adjoint":
+            raise IncompatibleError(
+                "full temporal credit by the adjoint is known only at the end of a sequence",
+                received=asked,
+                works="use RTRL, SnAp or UORO, which carry it forward, or a window of time steps",
+            )
+        if self.window is not None and self.evaluation == "traces":
+            raise IncompatibleError(
+                "a window is gone through backward, and traces go on from step to step",
+                received=f"window={self.window}, evaluation='traces'",
+                works=f"use online={self.window}: traces, and a change of the weights every {self.window} steps",
             )
 
     def _check_decay(self, rate: float) -> None:
@@ -156,217 +205,223 @@ class LearningRule:
             )
 
     @property
-    def nx(self) -> Backend:
-        """The backend of the model."""
-        return self.model.nx
-
-    @property
     def feedback(self) -> dict[str, np.ndarray]:
-        """Feedback weights by the name of the weight that they stand for, as NumPy copies."""
+        """Feedback weights by the name of the weight or population they belong to, as NumPy copies."""
         self.model.network.require_built()
-        return {name: self.nx.to_numpy(value) for name, value in self._prepared()[0].items()}
+        return {name: self.nx.to_numpy(value) for name, value in self.prepared()[0]["feedback"].items()}
 
-    # What a user calls.
-
-    def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
-        """The gradient of the loss (and regularisers) by parameter; changes nothing.
+    def stream(self, batch_size: int = 1) -> StreamLearner:
+        """A learner on endless data, one time step at a time, whose memory does not grow.
 
         Args:
-            x: [batch, time, feature].
-            y: targets.
-        """
-        batch = self._batch(x, y)
-        feedback, _ = self._prepared()
-        _, found = self._compiled_gradients(self.model.network.values, feedback, *batch)
-        return {name: self.nx.to_numpy(found[name]) for name in self.model.network.values}
-
-    def step(self, x: Any, y: Any) -> dict[str, float]:
-        """Make one update from a batch, and return its loss and metrics as they were before the update.
-
-        Args:
-            x: [batch, time, feature].
-            y: targets.
+            batch_size: number of sequences that run side by side.
 
         Raises:
-            NonFiniteError: the loss or a parameter became NaN or infinite; the parameters keep their last good values.
+            IncompatibleError: the rule changes weights at the end of a sequence, which does not come.
+
+        Example:
+            >>> from neko_rules import EProp, Evaluator, LIF
+            >>> learner = EProp(Evaluator(LIF(8, 2, inputs=3)), online=True).stream()
+            >>> learner.observe([1.0, 0.0, 1.0], 1).shape
+            (2,)
         """
-        batch = self._batch(x, y)
-        feedback, memory = self._prepared()
+        return StreamLearner(self, batch_size)
+
+    # How credit is assigned.
+
+    @cached_property
+    def jacobians(self) -> dict[str, Jacobians]:
+        """The local derivatives of every population, cut to the temporal credit."""
+        found, temporal = self.model.network.jacobians, self.credit.temporal
+        if temporal not in ("presynaptic", "none"):
+            return found
+        return {name: each.cut(temporal) for name, each in found.items()}
+
+    def _credit_model(self, inputs: int) -> Model:
         network = self.model.network
-        rate = self.optimizer.learning_rate_at(self.steps)
-        self._check_decay(rate)
-        scalars = self.nx.asarray(np.array(rate, network.dtype)), self.nx.asarray(np.array(self.steps + 1, np.float64))
-        values, feedback, memory, totals, finite = self._compiled_step(
-            network.values, feedback, memory, *batch, *scalars
-        )
-        sound = self.nx.to_numpy(finite)
-        if not sound.all():
-            raise NonFiniteError([*network.values, "loss"][int(np.argmin(sound))], self.steps + 1)
-        # A compiled function may return a dict in another order.
-        network.values = {name: values[name] for name in network.values}
-        self._feedback, self._memory = feedback, memory
-        self.steps += 1
-        figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
-        return ratios(figures)
+        constants = {
+            name: {
+                # A learned constant has one value per neuron, whatever it started from.
+                key: self.nx.broadcast_to(value, (network.graph.populations[name].size,))
+                if (name, key) in {each[:2] for each in network.learned.values()}
+                else value
+                for key, value in values.items()
+            }
+            for name, values in network.constants.items()
+        }
+        return Model(self.nx, network.graph, self.jacobians, constants, self.credit, inputs, network.dtype)
 
-    def clone(self) -> LearningRule:
-        """The same rule in the same state, on a clone of its model."""
-        twin = copy.copy(self)
-        for compiled in ("_compiled_step", "_compiled_gradients"):
-            twin.__dict__.pop(compiled, None)
-        twin.model = self.model.clone()
-        return twin
+    def _local_traces(self, inputs: int) -> LocalTraces:
+        return LocalTraces(self._credit_model(inputs), self.trace_decay)
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on, by name, as NumPy copies."""
-        feedback, memory = self._prepared()
-        arrays = {f"parameters/{name}": value for name, value in self.model.network.values.items()}
-        arrays |= {f"feedback/{name}": value for name, value in feedback.items()}
-        arrays |= {f"optimizer/{slot}/{name}": v for slot, values in memory.items() for name, v in values.items()}
-        return {**{name: self.nx.to_numpy(v) for name, v in arrays.items()}, "steps": np.array(self.steps, np.int64)}
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from a state that ``state`` gave.
-
-        Raises:
-            CheckpointError: a name or a shape is not that of this rule and model, or a value is NaN, infinite or
-                beyond the range of the model's type.
-        """
+    @cached_property
+    def stepwise(self) -> Stepwise:
+        """The gradient forward in time."""
         network = self.model.network
-        if not network.built:
-            network.build(_input_features(network.graph.connections, state))
-        current = self.state()
-        _check_entries(current, state)
+        network.require_built()
+        assert network.inputs is not None, "a network that is built knows its inputs"
+        if self.credit.temporal != "full":
+            return self._local_traces(network.inputs)
+        model = self._credit_model(network.inputs)
+        return RandomProjection(model) if self.credit.trace == "random_projection" else Influence(model)
 
-        def taken(prefix: str) -> Parameters:
-            # In the order of this rule, whatever the order of the mapping: sums over parameters depend on it.
-            names = [name for name in current if name.startswith(prefix)]
-            copies = {name: np.array(state[name], network.dtype) for name in names}
-            return {name.removeprefix(prefix): self.nx.asarray(value) for name, value in copies.items()}
-
-        network.values = taken("parameters/")
-        self._feedback = taken("feedback/")
-        self._memory = {slot: taken(f"optimizer/{slot}/") for slot in self._prepared()[1]}
-        self.steps = int(state["steps"])
+    def now(self, values: Parameters, own: Own, moment: Any, drawn: Parameters) -> Now:
+        """One time step as the stepwise engines see it."""
+        network = self.model.network
+        model = self._credit_model(network.inputs or 0)
+        return Now(model, values, own["feedback"], network.constants_with(values), moment, drawn)
 
     # Pure functions of parameters and data, in backend arrays.
 
     def _judged_gradients(
-        self, parameters: Parameters, feedback: Parameters, inputs: Array, target: Array, mask: Array
+        self, values: Parameters, own: Own, drawn: Parameters, batch: Batch
     ) -> tuple[Judgement, Parameters]:
+        if self.window is not None:
+            return Windowed(self, self.window).gradients(values, own, batch)
         network = self.model.network
-        trajectory = network.forward(parameters, inputs)
+        inputs, target, mask = batch
+        trajectory = network.forward(values, inputs)
         judgement = self.model.judge(trajectory, target, mask)
-        problem = adjoint.Problem(
-            self.nx, network.graph, network.jacobians, network.constants, parameters, feedback, trajectory, self.credit
-        )
-        return judgement, adjoint.gradients(problem, self._signals(trajectory, judgement))
+        weights = self.model.step_weights(mask, inputs.shape[0])
+        signals = self.signals(trajectory, judgement.signals, own, target, weights)
+        if self.evaluation == "adjoint":
+            return judgement, self.adjoint(values, own, trajectory, signals)
+        return judgement, self._traced(values, own, drawn, trajectory, signals)
 
-    def _signals(self, trajectory: Trajectory, judgement: Judgement) -> dict[str, Array]:
-        """∂E/∂z from the loss at the output, and from regularisers at the spiking populations."""
+    def adjoint(self, values: Parameters, own: Own, trajectory: Trajectory, signals: Signals) -> Parameters:
+        """The gradient backward in time."""
         network = self.model.network
-        signals = {network.graph.output: judgement.output_gradient}
-        spikes = {name: trajectory.z(name) for name in network.spiking}
+        constants = network.constants_with(values)
+        problem = adjoint.Problem(
+            self.nx, network.graph, self.jacobians, constants, values, own["feedback"], trajectory, self.credit
+        )
+        return adjoint.gradients(problem, signals)
+
+    def _traced(
+        self, values: Parameters, own: Own, drawn: Parameters, trajectory: Trajectory, signals: Signals
+    ) -> Parameters:
+        """The gradient forward in time, over a sequence that is there as a whole."""
+        nx = self.nx
+        steps, batch, _ = trajectory.inputs.shape
+        whole = moments(nx, trajectory)
+        spread = {key: nx.broadcast_to(each, trajectory.z(key[0]).shape) for key, each in signals.items()}
+        by_step = {name: value for name, value in drawn.items() if name.startswith("signs/")}
+        inputs = (whole.before, whole.after, whole.currents, spread, by_step)
+
+        def body(carry: Any, given: Any) -> tuple[Any, Any]:
+            state, total = carry
+            before, after, currents, arriving, signs = given
+            moment = type(whole)(before, after, currents)
+            state, found = self.stepwise.step(state, self.now(values, own, moment, signs), arriving)
+            return (state, {name: total[name] + found[name] for name in total}), ()
+
+        zero = {name: 0 * value for name, value in values.items()}
+        (_, total), _ = trees.scan(nx, body, (self.stepwise.start(batch), zero), inputs, steps)
+        return total
+
+    def signals(
+        self, trajectory: Trajectory, judged: Signals, own: Own, target: Array, weights: Array, rates: bool = True
+    ) -> Signals:
+        """∂E/∂z and ∂E/∂s: from the loss at the output, from outside of the chain, and from regularisers.
+
+        Args:
+            trajectory: the forward pass.
+            judged: what the loss says.
+            own: the rule's own arrays.
+            target: [1 or time, batch, n_out].
+            weights: how much each step and example counts, [time, batch].
+            rates: whether the regularisers see this trajectory.
+        """
+        network = self.model.network
+        signals = judged
+        if self.credit.spatial in ("target", "local", "modulator"):
+            sent = {name: trajectory.z(name) for name in network.graph.order}
+            parts = outside_chain(
+                self.nx, self.credit, own["feedback"], network.graph.output, sent, self.model.loss, target, weights
+            )
+            # A modulator stands in the place of the loss.
+            signals = parts if self.credit.spatial == "modulator" else add_signals(signals, parts)
+        return add_signals(signals, self.regularized(trajectory)) if rates else signals
+
+    def regularized(self, trajectory: Trajectory) -> Signals:
+        """∂E/∂z and ∂E/∂s of all regularisers together."""
+        network = self.model.network
+        activity = Activity.of(network, trajectory)
+        signals: Signals = {}
         for regularizer in self.regularizers:
-            for name, part in regularizer.gradient(self.nx, spikes, network.dt).items():
-                signals[name] = signals[name] + part if name in signals else part
+            signals = add_signals(signals, regularizer.gradient(self.nx, activity, network.dt))
         return signals
 
-    def _update(
+    def _trained(
         self,
-        parameters: Parameters,
-        feedback: Parameters,
+        values: Parameters,
+        own: Own,
         memory: dict[str, Parameters],
-        inputs: Array,
-        target: Array,
-        mask: Array,
-        rate: Array,
-        count: Array,
-    ) -> tuple[Parameters, Parameters, dict[str, Parameters], dict[str, tuple[Array, Array]], Array]:
-        nx = self.nx
-        judgement, found = self._judged_gradients(parameters, feedback, inputs, target, mask)
-        if self.clipping is not None:
-            found = self.clipping.apply(nx, found)
-        updates, memory = self.optimizer.update(nx, found, memory, parameters, rate, count)
-        values = {}
-        for name, value in parameters.items():
-            decay = (self.weight_decay if name.endswith(WEIGHT) else 0.0) + self._feedback_decay(name)
-            # The decay is added to the update first: 1 - rate·decay would round to 1 in float32.
-            values[name] = value + (updates[name] - rate * decay * value if decay else updates[name])
-        feedback = follow(nx, feedback, updates, self.credit, rate * (self.weight_decay + self.feedback_decay))
-        kept = [values, feedback, *memory.values()]
-        checks = [self._finite(name, kept) for name in self.model.network.values] + [nx.isfinite(judgement.loss)]
-        return values, feedback, memory, judgement.totals, nx.stack(checks, 0)
+        drawn: Parameters,
+        batch: Batch,
+        rates: Array,
+        counts: Array,
+    ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
+        if not self.online and self.window is None:
+            by_update = {name: value[0] for name, value in drawn.items() if name.startswith("noise/")}
+            return super()._trained(values, own, memory, {**drawn, **by_update}, batch, rates, counts)
+        schedule = Online(self, self.online) if self.online else Windowed(self, self.window or 1)
+        return schedule.trained(values, own, memory, drawn, batch, rates, counts)
 
-    def _finite(self, name: str, kept: Sequence[Parameters]) -> Array:
-        """Whether a parameter, its feedback and what the optimiser remembers of it are all finite."""
-        sound = [self.nx.all(self.nx.isfinite(values[name])) for values in kept if name in values]
-        return self.nx.all(self.nx.stack(sound, 0))
+    # What a rule keeps and draws.
 
-    def _feedback_decay(self, name: str) -> float:
+    def _updates_in(self, steps: int) -> int:
+        size = self.online or self.window
+        return -(-steps // size) if size else 1
+
+    def _first(self) -> dict[str, dict[str, np.ndarray]]:
+        return {"feedback": draw(self.model.network.graph, self.credit, self.seed, self.model.scores)}
+
+    def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
+        return self.draw_at(steps, examples, clock=0)
+
+    def draw_at(self, steps: int, examples: int, clock: int) -> dict[str, np.ndarray]:
+        """Random signs of every time step (``signs/…``) and noise of every update (``noise/…``).
+
+        Args:
+            steps: time steps.
+            examples: sequences side by side.
+            clock: time steps gone by since the last update that counted, for a stream.
+        """
+        random = np.random.default_rng([self.seed, self.steps, clock])
+        found: dict[str, np.ndarray] = {}
+        if self.credit.trace == "random_projection":
+            found |= draw_signs(self.model.network.graph, random, steps, examples)
+        if self.credit.spatial == "mirror":
+            updates = self._updates_in(steps)
+            for connection in carriers(self.model.network.graph):
+                size = self.model.network.graph.populations[connection.source].size
+                found[f"noise/{connection.weight}"] = random.standard_normal((updates, MIRROR_ROWS, size))
+        return found
+
+    def _follow(self, own: Own, drawn: Parameters, values: Parameters, updates: Parameters, rate: Array) -> Own:
+        if self.credit.spatial == "adaptive":
+            decay = rate * (self.weight_decay + self.feedback_decay)
+            return {**own, "feedback": follow(self.nx, own["feedback"], updates, decay)}
+        if self.credit.spatial == "mirror":
+            noise = {n.removeprefix("noise/"): value for n, value in drawn.items() if n.startswith("noise/")}
+            return {**own, "feedback": mirror(self.nx, own["feedback"], values, noise, self.mirror_rate)}
+        return own
+
+    def _decay_of(self, name: str) -> float:
         followed = {connection.weight for connection in carriers(self.model.network.graph)}
-        return self.feedback_decay if name in followed else 0.0
+        return super()._decay_of(name) + (self.feedback_decay if name in followed else 0.0)
 
-    @cached_property
-    def _compiled_gradients(self) -> Callable[..., Any]:
-        def judged(*batch: Any) -> Any:
-            judgement, found = self._judged_gradients(*batch)
-            return judgement.totals, found
-
-        return self.nx.jit(judged)
-
-    @cached_property
-    def _compiled_step(self) -> Callable[..., Any]:
-        return self.nx.jit(self._update)
-
-    # State.
-
-    def _batch(self, x: Any, y: Any) -> tuple[Array, ...]:
-        return tuple(self.nx.asarray(array) for array in self.model.batch(x, y))
-
-    def _prepared(self) -> tuple[Parameters, dict[str, Parameters]]:
-        """Feedback weights and the optimiser's memory, made when the weights exist."""
-        network = self.model.network
-        network.require_built()
-        if self._feedback is None:
-            drawn = draw(network.graph, self.credit, self.seed)
-            self._feedback = {name: self.nx.asarray(value, network.dtype) for name, value in drawn.items()}
-        if self._memory is None:
-            self._memory = self.optimizer.init(self.nx, network.values)
-        return self._feedback, self._memory
+    def clone(self) -> Self:
+        """The same rule in the same state, on a clone of its model."""
+        twin = super().clone()
+        twin.__dict__.pop("stepwise", None)
+        return twin
 
     def __repr__(self) -> str:
         c = self.credit
-        return f"{type(self).__name__}(temporal {c.temporal}, spatial {c.spatial}, learning signal {c.learning_signal})"
-
-
-LearningRule.__signature__ = inspect.Signature(list(inspect.signature(LearningRule.__init__).parameters.values())[1:])
-
-RULES: Registry[LearningRule] = Registry("rule", LearningRule)
-
-
-def _input_features(connections: Sequence[Any], state: Mapping[str, np.ndarray]) -> int:
-    """The number of input features that a saved state was made for."""
-    for connection in connections:
-        weight = state.get(f"parameters/{connection.weight}")
-        if connection.source == "input" and weight is not None:
-            return int(np.shape(weight)[0])
-    raise CheckpointError("the saved state has no weights from the input", works="it was made with another model")
-
-
-def _check_entries(current: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:
-    """Refuse a state that is not one of this rule and model."""
-    for name in given:
-        if name not in current:
-            raise CheckpointError("the saved state has an entry that this rule lacks", name, nearest(name, current))
-    for name, value in current.items():
-        if name not in given:
-            raise CheckpointError("the saved state lacks an entry", name, "it was made by another rule or model")
-        if np.shape(given[name]) != value.shape:
-            raise CheckpointError(f"{name} must have shape {value.shape}", np.shape(given[name]))
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(np.asarray(given[name]).astype(value.dtype)).all()
-        if not finite:
-            raise CheckpointError(f"{name} must be finite in {value.dtype}", "NaN, infinite or too large values")
-    if int(given["steps"]) < 0:
-        raise CheckpointError("steps must be at least 0", int(given["steps"]))
+        said = f"temporal {c.temporal}, spatial {c.spatial}, learning signal {c.learning_signal}"
+        said += f", trace {c.trace}" if c.trace != "exact" else ""
+        if self.online:
+            said += ", online" if self.online == 1 else f", every {self.online} steps"
+        return f"{type(self).__name__}({said}{f', window {self.window}' if self.window else ''})"

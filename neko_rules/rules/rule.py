@@ -1,0 +1,426 @@
+"""Rule: what every learning rule shares: a model, how a gradient becomes a weight change, and all of its state."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Self, TypedDict
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.clipping import CLIPPINGS, Clipping
+from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
+from neko_rules.evaluator import Evaluator, Judgement, ratios
+from neko_rules.optimizers import OPTIMIZERS, Optimizer
+from neko_rules.registry import Registry
+from neko_rules.regularizers import REGULARIZERS, Regularizer
+
+WEIGHT = ".weight"
+
+Own = dict[str, Parameters]
+"""A rule's own arrays: what they are (``"feedback"``) → the name they belong to → array."""
+
+Batch = tuple[Array, Array, Array]
+"""Inputs [time, batch, feature], dense targets and mask [1 or steps, batch], in backend arrays."""
+
+
+class UpdateOptions(TypedDict, total=False):
+    """The arguments that every rule has: how a gradient becomes a weight change."""
+
+    optimizer: str | Mapping[str, Any] | Optimizer
+    regularizers: Sequence[str | Mapping[str, Any] | Regularizer]
+    weight_decay: float
+    clipping: str | Mapping[str, Any] | Clipping | None
+    seed: int
+
+
+class Rule:
+    """A learning rule; subclass it and write ``_judged_gradients`` to add one that is no point on the axes of credit.
+
+    Args:
+        model: an Evaluator.
+        optimizer: name, mapping or Optimizer.
+        regularizers: names, mappings or Regularizers.
+        weight_decay: all weights (not biases) shrink by learning rate times this in each step (decoupled, as in
+            Loshchilov & Hutter 2019).
+        clipping: name, mapping or Clipping of the gradients.
+        seed: of whatever the rule draws at random.
+
+    Example: a rule that pulls every weight towards zero and looks at no data.
+
+        >>> from neko_rules import LIF, Evaluator
+        >>> class Forgetting(Rule):
+        ...     def _judged_gradients(self, values, own, drawn, batch):
+        ...         trajectory = self.model.network.forward(values, batch[0])
+        ...         return self.model.judge(trajectory, *batch[1:]), dict(values)
+        >>> rule = Forgetting(Evaluator(LIF(8, 2)), optimizer={"name": "sgd", "learning_rate": 0.5})
+        >>> x, y = np.ones((4, 5, 3)), np.array([0, 1, 0, 1])
+        >>> rule.model.check(x, y)
+        >>> before = np.abs(rule.model.network.parameters["hidden.input.weight"]).sum()
+        >>> sorted(rule.step(x, y)), rule.steps
+        (['loss'], 1)
+        >>> round(float(np.abs(rule.model.network.parameters["hidden.input.weight"]).sum() / before), 6)
+        0.5
+    """
+
+    __signature__: ClassVar[inspect.Signature]
+
+    options: ClassVar[type] = UpdateOptions
+    """The arguments that a subclass with ``**options`` passes on."""
+
+    about: ClassVar[dict[str, str]] = {}
+    """What ``neko list rules`` says beside the axes: ``paper``, ``time`` and ``memory`` (cost), ``identity``."""
+
+    requires: ClassVar[str] = "cells"
+    """What the model must offer: ``"cells"`` (neurons with known derivatives) or ``"forward"`` (a forward pass)."""
+
+    def __init__(
+        self,
+        model: Evaluator,
+        *,
+        optimizer: str | Mapping[str, Any] | Optimizer = "adam",
+        regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
+        weight_decay: float = 0.0,
+        clipping: str | Mapping[str, Any] | Clipping | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, Evaluator):
+            raise IncompatibleError(
+                f"{type(self).__name__} takes an Evaluator",
+                received=model,
+                works="wrap the network: Evaluator(network)",
+            )
+        self.model = model
+        self.optimizer = OPTIMIZERS.resolve(optimizer)
+        self.regularizers = tuple(REGULARIZERS.resolve(regularizer) for regularizer in regularizers)
+        self.weight_decay = arguments.number("weight_decay", weight_decay, at_least=0)
+        self.clipping = None if clipping is None else CLIPPINGS.resolve(clipping)
+        self.seed = arguments.integer("seed", seed, at_least=0)
+        self.steps = 0
+        """Updates made so far."""
+        self._own: Own | None = None
+        self._memory: dict[str, Parameters] | None = None
+        for each in self.regularizers:
+            each.check(model.network)
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Refuse an argument that the rule does not have, with the nearest one that it has."""
+        known = cls.__signature__.parameters
+        for key in options:
+            if key not in known:
+                raise ArgumentError(f"{cls.__name__} has no argument {key!r}", works=nearest(key, known))
+        return super().__new__(cls)
+
+    def __init_subclass__(cls) -> None:
+        """A named rule's arguments are its own and those it passes on; spell them out for help, YAML and errors."""
+        own = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own)
+        own = [p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        common = []
+        if open_ended:
+            shared: dict[str, inspect.Parameter] = {}
+            for base in reversed(cls.__mro__[1:-1]):
+                shared.update(inspect.signature(vars(base)["__init__"]).parameters if "__init__" in vars(base) else {})
+            taken = {p.name for p in own}
+            common = [shared[name] for name in cls.options.__annotations__ if name not in taken]
+        cls.__signature__ = inspect.Signature([*own, *common])
+
+    @property
+    def nx(self) -> Backend:
+        """The backend of the model."""
+        return self.model.nx
+
+    # What a subclass writes.
+
+    def _judged_gradients(
+        self, values: Parameters, own: Own, drawn: Parameters, batch: Batch
+    ) -> tuple[Judgement, Parameters]:
+        """The forward pass judged, and dE/dparameter for every parameter: a pure function in backend arrays.
+
+        Args:
+            values: parameters by name.
+            own: the rule's own arrays, as ``_first`` made them or ``_follow`` left them.
+            drawn: what ``_draw`` drew for this step.
+            batch: inputs, targets, mask.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define _judged_gradients()")
+
+    def _first(self) -> dict[str, dict[str, np.ndarray]]:
+        """The rule's own arrays before its first step, once the weights exist."""
+        return {}
+
+    def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
+        """Random numbers for the next step, from the seed and the number of updates made: the same on every backend.
+
+        Args:
+            steps: time steps of the batch.
+            examples: its examples.
+        """
+        return {}
+
+    def _follow(self, own: Own, drawn: Parameters, values: Parameters, updates: Parameters, rate: Array) -> Own:
+        """The rule's own arrays after an update.
+
+        Args:
+            own: as they were.
+            drawn: what was drawn for this step.
+            values: the parameters before the update.
+            updates: what the optimiser added to them, decay left out.
+            rate: the learning rate.
+        """
+        return own
+
+    def _decay_of(self, name: str) -> float:
+        """The decay of a parameter, in units of the learning rate."""
+        return self.weight_decay if name.endswith(WEIGHT) else 0.0
+
+    def _updates_in(self, steps: int) -> int:
+        """How many updates one call of ``step`` makes on a batch of so many time steps."""
+        return 1
+
+    # What a user calls.
+
+    def gradients(self, x: Any, y: Any) -> dict[str, np.ndarray]:
+        """The gradient of the loss (and regularisers) by parameter; changes nothing.
+
+        Args:
+            x: [batch, time, feature].
+            y: targets.
+        """
+        batch = self._batch(x, y)
+        own, _ = self.prepared()
+        _, found = self._compiled_gradients(self.model.network.values, own, self._drawn(batch), batch)
+        return {name: self.nx.to_numpy(found[name]) for name in self.model.network.values}
+
+    def step(self, x: Any, y: Any) -> dict[str, float]:
+        """Make one update from a batch, and return its loss and metrics as they were before the update.
+
+        An online rule makes an update at every time step or every few, and returns the figures met on the way.
+
+        Args:
+            x: [batch, time, feature].
+            y: targets.
+
+        Raises:
+            NonFiniteError: the loss or a parameter became NaN or infinite; the parameters keep their last good values.
+        """
+        batch = self._batch(x, y)
+        own, memory = self.prepared()
+        network = self.model.network
+        updates = self._updates_in(batch[0].shape[0])
+        scalars = self.rates(updates)
+        drawn = self._drawn(batch)
+        values, own, memory, totals, finite = self._compiled_step(network.values, own, memory, drawn, batch, *scalars)
+        sound = {name: bool(self.nx.to_numpy(flag)) for name, flag in finite.items()}
+        for name in [*network.values, *(name for name in sound if name not in network.values)]:
+            if not sound.get(name, True):
+                raise NonFiniteError(name, self.steps + updates)
+        self.take(values, own, memory, updates)
+        figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
+        return ratios(figures)
+
+    def take(self, values: Parameters, own: Own, memory: dict[str, Parameters], updates: int) -> None:
+        """Keep what a compiled step has made of parameters, own arrays and the optimiser's memory."""
+        # A compiled function may return a dict in another order.
+        self.model.network.values = {name: values[name] for name in self.model.network.values}
+        self._own, self._memory = own, memory
+        self.steps += updates
+
+    def clone(self) -> Self:
+        """The same rule in the same state, on a clone of its model."""
+        twin = copy.copy(self)
+        for compiled in ("_compiled_step", "_compiled_gradients"):
+            twin.__dict__.pop(compiled, None)
+        twin.model = self.model.clone()
+        return twin
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on, by name, as NumPy copies."""
+        own, memory = self.prepared()
+        arrays = {f"parameters/{name}": value for name, value in self.model.network.values.items()}
+        arrays |= {f"{group}/{name}": value for group, values in own.items() for name, value in values.items()}
+        arrays |= {f"optimizer/{slot}/{name}": v for slot, values in memory.items() for name, v in values.items()}
+        return {**{name: self.nx.to_numpy(v) for name, v in arrays.items()}, "steps": np.array(self.steps, np.int64)}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from a state that ``state`` gave.
+
+        Raises:
+            CheckpointError: a name or a shape is not that of this rule and model, or a value is NaN, infinite or
+                beyond the range of the model's type.
+        """
+        network = self.model.network
+        if not network.built:
+            network.build(_input_features(network.graph.connections, state))
+        current = self.state()
+        _check_entries(current, state)
+
+        def taken(prefix: str) -> Parameters:
+            # In the order of this rule, whatever the order of the mapping: sums over parameters depend on it.
+            names = [name for name in current if name.startswith(prefix)]
+            copies = {name: np.array(state[name], network.dtype) for name in names}
+            return {name.removeprefix(prefix): self.nx.asarray(value) for name, value in copies.items()}
+
+        own, memory = self.prepared()
+        network.values = taken("parameters/")
+        self._own = {group: taken(f"{group}/") for group in own}
+        self._memory = {slot: taken(f"optimizer/{slot}/") for slot in memory}
+        self.steps = int(state["steps"])
+
+    # From gradient to weight change, in backend arrays.
+
+    def applied(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        found: Parameters,
+        rate: Array,
+        count: Array,
+    ) -> tuple[Parameters, Own, dict[str, Parameters]]:
+        """Parameters, own arrays and the optimiser's memory after one update by a gradient."""
+        nx = self.nx
+        if self.clipping is not None:
+            found = self.clipping.apply(nx, found)
+        updates, memory = self.optimizer.update(nx, found, memory, values, rate, count)
+        after = {}
+        for name, value in values.items():
+            decay = self._decay_of(name)
+            # The decay is added to the update first: 1 - rate·decay would round to 1 in float32.
+            after[name] = value + (updates[name] - rate * decay * value if decay else updates[name])
+        after = self.model.network.within_bounds(after)
+        return after, self._follow(own, drawn, values, updates, rate), memory
+
+    def _trained(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        batch: Batch,
+        rates: Array,
+        counts: Array,
+    ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
+        """One step: the state after it, the figures, and by name whether everything is finite."""
+        judgement, found = self._judged_gradients(values, own, drawn, batch)
+        values, own, memory = self.applied(values, own, memory, drawn, found, rates[0], counts[0])
+        return values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)
+
+    def finite(self, values: Parameters, own: Own, memory: dict[str, Parameters], loss: Array) -> Parameters:
+        """By name, whether all that is kept under it is finite: a parameter, its feedback, the optimiser's memory."""
+        nx = self.nx
+        kept = [values, *own.values(), *memory.values()]
+        names = dict.fromkeys(name for group in kept for name in group)
+        found = {}
+        for name in names:
+            sound = [nx.all(nx.isfinite(group[name])) for group in kept if name in group]
+            found[name] = nx.all(nx.stack(sound, 0))
+        return {**found, "loss": nx.isfinite(loss)}
+
+    @cached_property
+    def _compiled_gradients(self) -> Callable[..., Any]:
+        def judged(*arguments: Any) -> Any:
+            judgement, found = self._judged_gradients(*arguments)
+            return judgement.totals, found
+
+        return self.nx.jit(judged)
+
+    @cached_property
+    def _compiled_step(self) -> Callable[..., Any]:
+        return self.nx.jit(self._trained)
+
+    # State.
+
+    def _batch(self, x: Any, y: Any) -> Batch:
+        inputs, target, mask = (self.nx.asarray(array) for array in self.model.batch(x, y))
+        return inputs, target, mask
+
+    def _drawn(self, batch: Batch) -> Parameters:
+        steps, examples = batch[0].shape[:2]
+        dtype = self.model.network.dtype
+        return {name: self.nx.asarray(value, dtype) for name, value in self._draw(steps, examples).items()}
+
+    def rates(self, updates: int) -> tuple[Array, Array]:
+        """Learning rate and number of each of the next updates."""
+        numbers = np.arange(self.steps, self.steps + updates)
+        rates = [self.optimizer.learning_rate_at(int(number)) for number in numbers]
+        for rate in rates:
+            self._check_decay(rate)
+        return self.nx.asarray(np.array(rates, self.model.network.dtype)), self.nx.asarray(numbers + 1.0)
+
+    def _check_decay(self, rate: float) -> None:
+        """Refuse a decay that would turn weights over within one step."""
+        if rate * self.weight_decay >= 1:
+            raise IncompatibleError(
+                "learning rate times weight_decay must be below 1", received=f"{rate:g} · {self.weight_decay:g}"
+            )
+
+    def prepared(self) -> tuple[Own, dict[str, Parameters]]:
+        """The rule's own arrays and the optimiser's memory, made when the weights exist."""
+        network = self.model.network
+        network.require_built()
+        if self._own is None:
+            self._own = {
+                group: {name: self.nx.asarray(value, network.dtype) for name, value in values.items()}
+                for group, values in self._first().items()
+            }
+        if self._memory is None:
+            self._memory = self.optimizer.init(self.nx, network.values)
+        return self._own, self._memory
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model.network!r})"
+
+
+Rule.__signature__ = inspect.Signature(list(inspect.signature(Rule.__init__).parameters.values())[1:])
+
+RULES: Registry[Rule] = Registry("rule", Rule)
+
+
+def rule_of(model: Evaluator, spec: str | Mapping[str, Any] | Rule) -> Rule:
+    """A rule by name or mapping, made for a model; or the given rule itself.
+
+    Example:
+        >>> from neko_rules import LIF, Evaluator
+        >>> rule_of(Evaluator(LIF(8, 2)), {"name": "eprop", "mode": "random"})
+        EProp(temporal neuron, spatial random, learning signal filtered)
+    """
+    if isinstance(spec, Rule):
+        return spec
+    if isinstance(spec, str):
+        return RULES.create(spec, {}, model)
+    if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
+        return RULES.create(spec["name"], {key: value for key, value in spec.items() if key != "name"}, model)
+    raise ArgumentError("a rule must be a name, a mapping with a 'name', or a Rule", received=spec)
+
+
+def _input_features(connections: Sequence[Any], state: Mapping[str, np.ndarray]) -> int:
+    """The number of input features that a saved state was made for."""
+    for connection in connections:
+        weight = state.get(f"parameters/{connection.weight}")
+        if connection.source == "input" and weight is not None:
+            return int(np.shape(weight)[0])
+    raise CheckpointError("the saved state has no weights from the input", works="it was made with another model")
+
+
+def _check_entries(current: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:
+    """Refuse a state that is not one of this rule and model."""
+    for name in given:
+        if name not in current:
+            raise CheckpointError("the saved state has an entry that this rule lacks", name, nearest(name, current))
+    for name, value in current.items():
+        if name not in given:
+            raise CheckpointError("the saved state lacks an entry", name, "it was made by another rule or model")
+        if np.shape(given[name]) != value.shape:
+            raise CheckpointError(f"{name} must have shape {value.shape}", np.shape(given[name]))
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(np.asarray(given[name]).astype(value.dtype)).all()
+        if not finite:
+            raise CheckpointError(f"{name} must be finite in {value.dtype}", "NaN, infinite or too large values")
+    if int(given["steps"]) < 0:
+        raise CheckpointError("steps must be at least 0", int(given["steps"]))
