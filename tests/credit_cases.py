@@ -10,9 +10,9 @@ import numpy as np
 
 from neko_rules import Evaluator, Layer, Network, Stack
 from neko_rules.credit import autodiff
-from neko_rules.errors import IncompatibleError
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import ReLUCell, TanhCell
+from neko_rules.errors import IncompatibleError
 from neko_rules.rules import RULES, LearningRule, Rule
 
 AUTODIFF_BACKENDS = ("torch", "tensorflow", "jax")

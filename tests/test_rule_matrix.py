@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import INPUTS, OUTPUTS, data
+from credit_cases import INPUTS, OUTPUTS, data, distance
 from eager import eager
 
 from neko_rules import Evaluator, Layer, Network, Stack
