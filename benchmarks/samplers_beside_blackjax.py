@@ -143,11 +143,14 @@ def row(target: Target, drawn: tuple[np.ndarray, int, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--only", default="", help="the densities whose name begins so")
     given = parser.parse_args()
     kernels = {"MALA": MALAKernel(), "HMC": HMCKernel(STEPS), "NUTS": NUTSKernel()}
     print("| density, dimension | sampler | library | mean: error | variance: error | acceptance | ESS per 1,000 |")
     print("|---|---|---|---|---|---|---|")
     for name, target in targets().items():
+        if not name.startswith(given.only):
+            continue
         for sampler, kernel in kernels.items():
             print(f"| {name} | {sampler} | neko_rules | {row(target, neko(target, kernel, given.draws))} |", flush=True)
             print(

@@ -76,7 +76,7 @@ def driven(posterior: Posterior, model: Any, x: np.ndarray, y: np.ndarray, force
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=4000)
+    parser.add_argument("--draws", type=int, default=3000)
     given = parser.parse_args()
     print("| model | sampler | force | largest error | acceptance | ESS per 1,000 gradients |")
     print("|---|---|---|---|---|---|")
@@ -86,7 +86,7 @@ def main() -> None:
                 density, dimension, followed, truth = model(force)
                 adaptation = Adaptation(300, target_acceptance=0.7, mass="identity")
                 draws = given.draws // (3 if kernel.__class__ is HMCKernel else 1)
-                start = np.random.default_rng(1).normal(size=(2, dimension))
+                start = 0.5 * np.random.default_rng(1).normal(size=(2, dimension))
                 drawn = draw(kernel, density, start, draws, adaptation, seed=3)
                 values = followed(drawn.positions)
                 errors = np.abs(values.mean(axis=(0, 1)) - truth) / mcse_mean(values)

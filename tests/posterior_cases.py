@@ -31,13 +31,13 @@ def conjugate(x, y, noise=NOISE, scale=SCALE, bias=True):
     return covariance @ design.T @ y[:, 0] / noise**2, covariance
 
 
-def two_layers(inputs=2, hidden=2, outputs=2):
+def two_layers(inputs=2):
     """y = (x W) C with C held fixed: linear in W, but only the transposed C tells W what to do."""
     cell = {"name": "leaky_readout", "membrane_decay": 0.0}
     network = Network(
         {
-            "hidden": {"cell": cell, "size": hidden, "bias": False},
-            "readout": {"cell": cell, "size": outputs, "bias": False},
+            "hidden": {"cell": cell, "size": 2, "bias": False},
+            "readout": {"cell": cell, "size": 2, "bias": False},
         },
         [{"source": "input", "target": "hidden"}, {"source": "hidden", "target": "readout"}],
         "readout",
@@ -46,6 +46,7 @@ def two_layers(inputs=2, hidden=2, outputs=2):
         readout="last",
         inputs=inputs,
     )
+    network.set_parameters({"readout.from_hidden.weight": np.array([[1.0, 0.6], [-0.6, 1.0]])})
     return Evaluator(network)
 
 
