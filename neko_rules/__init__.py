@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from neko_rules.layers.models import Layer as Layer
     from neko_rules.layers.models import Stack as Stack
     from neko_rules.layers.network import Network as Network
+    from neko_rules.probabilistic import HMC as HMC
+    from neko_rules.probabilistic import MALA as MALA
+    from neko_rules.probabilistic import NUTS as NUTS
+    from neko_rules.probabilistic import SGHMC as SGHMC
+    from neko_rules.probabilistic import SGLD as SGLD
+    from neko_rules.probabilistic import Posterior as Posterior
+    from neko_rules.probabilistic import RandomWalk as RandomWalk
+    from neko_rules.probabilistic import Samples as Samples
     from neko_rules.regularizers import FiringRate as FiringRate
     from neko_rules.regularizers import FiringRateLowerBound as FiringRateLowerBound
     from neko_rules.regularizers import FiringRateUpperBound as FiringRateUpperBound
@@ -70,6 +78,7 @@ _HOMES = {
     "neko_rules.layers.graph": ["Connection", "Population"],
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],
+    "neko_rules.probabilistic": ["HMC", "MALA", "NUTS", "SGHMC", "SGLD", "Posterior", "RandomWalk", "Samples"],
     "neko_rules.regularizers": [
         "FiringRate",
         "FiringRateLowerBound",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from neko_rules.experiments.run import Outcome
+    from neko_rules.experiments.sampling import Drawn
 
 WRONG, INTERRUPTED = 2, 130
 """Exit codes: something in the command, a file or the numbers was wrong; ended by Ctrl-C (128 + SIGINT)."""
@@ -115,7 +116,7 @@ def list_(
         str | None,
         typer.Argument(
             help="rules, models, neurons, losses, metrics, optimizers, schedules, clippings, regularizers, surrogates, "
-            "initializers, datasets or backends.",
+            "initializers, priors, datasets or backends.",
             show_default=False,
         ),
     ] = None,
@@ -180,6 +181,7 @@ def explain(name: Annotated[str, typer.Argument(help="A rule, neuron, loss, opti
 @app.command()
 def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/mnist-20260131-120005.")]) -> None:
     """Show what a run was, its learning curve and its last figures."""
+    from neko_rules.experiments import sampling
     from neko_rules.experiments.folder import RunFolder
     from neko_rules.experiments.parts import shortened
     from neko_rules.experiments.yaml_file import read_mapping
@@ -198,6 +200,8 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as r
     console.print(f"[bold]{configuration.get('name', folder.name)}[/bold]", highlight=False)
     console.print(tables.description_table(described, parameters))
     console.print()
+    for found in sampling.lines(summary):
+        console.print(found, highlight=False, soft_wrap=True)
     if records:
         loss = configuration.get("loss")
         name = str(loss.get("name", "")) if isinstance(loss, dict) else ""
@@ -206,6 +210,9 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as r
         console.print()
         console.print(tables.figures_table(records))
         console.print()
+    if sampling.is_sampling(configuration.get("rule")):
+        _print_end(console, str(summary.get("status", "unfinished")), summary.get("seconds"), folder)
+        return
     train = configuration.get("train")
     epochs = train.get("epochs", len(records)) if isinstance(train, dict) else len(records)
     status, reason = str(summary.get("status", "unfinished")), str(summary.get("reason", ""))
@@ -278,7 +285,7 @@ def _print_rules() -> None:
 
 def _run(
     config: Path | None, settings: list[str], seed: int | None, out: Path | None, resume: Path | None, progress: bool
-) -> Outcome:
+) -> Outcome | Drawn:
     if (config is None) == (resume is None):
         received = "neither" if config is None else "both"
         raise ArgumentError(
@@ -301,11 +308,25 @@ def _limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_end(console: Console, status: str, seconds: Any, folder: Path) -> None:
+    """How a sampling run ended, and where it lies."""
+    from neko_rules.report import tables
+
+    console.print(f"{status} after {float(seconds or 0.0):.1f} s", highlight=False)
+    console.print(f"folder  {tables.shown_path(folder)}", highlight=False, soft_wrap=True)
+
+
+def _print_outcome(outcome: Outcome | Drawn) -> None:
+    from neko_rules.experiments import sampling
     from neko_rules.experiments.yaml_file import read_mapping
     from neko_rules.report import tables
 
     console = _console()
+    if isinstance(outcome, sampling.Drawn):
+        for line in sampling.lines(outcome.summary):
+            console.print(line, highlight=False, soft_wrap=True)
+        _print_end(console, outcome.status, outcome.seconds, outcome.folder.path)
+        return
     records = outcome.history.epochs
     if records:
         console.print()

@@ -79,6 +79,7 @@ ROWS = (
     ("experiments",),
     ("report",),
     ("trainers", "testing"),
+    ("probabilistic",),
     ("rules",),
     ("credit",),
     ("evaluator",),

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from neko_rules.errors import ConfigurationError, nearest
+from neko_rules.experiments import sampling
 from neko_rules.experiments.parts import with_defaults, within, written_out
 from neko_rules.experiments.yaml_file import read_mapping
 
@@ -93,7 +94,9 @@ class Configuration(BaseModel):
             values.
         metrics: what is measured beside it; by default the accuracy for classes.
         rule: the learning rule.
-        train: epochs, batches and when to stop.
+        train: epochs, batches and when to stop, for rules that train.
+        posterior: arguments of Posterior, for rules that sample.
+        sample: how many draws, for rules that sample.
 
     Example:
         >>> configuration = Configuration(data="mnist", model={"name": "ALIF", "hidden": 8, "outputs": 10}, rule="bptt")
@@ -113,6 +116,8 @@ class Configuration(BaseModel):
     metrics: Parts | None = None
     rule: Part
     train: Training = Field(default_factory=Training)
+    posterior: Arguments = None
+    sample: Arguments = None
 
 
 def load(path: Path, settings: Sequence[str] = (), seed: int | None = None) -> Configuration:
@@ -164,6 +169,7 @@ def resolved(configuration: Configuration) -> Configuration:
         given = configuration.metrics if configuration.metrics is not None else ["accuracy"] if classes else []
         parts["metrics"] = written_out(given, "metrics")
     parts["train"] = _training(configuration.train)
+    parts.update(sampling.sections(configuration))
     return configuration.model_copy(update=parts)
 
 

@@ -20,6 +20,7 @@ KINDS = {
     "regularizers": "regularizers",
     "surrogates": "surrogate",
     "initializers": "initializer",
+    "priors": "prior",
     "datasets": "data",
     "backends": "backend",
 }

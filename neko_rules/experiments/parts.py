@@ -20,7 +20,9 @@ REGISTRIES = {
     "model": ("neko_rules.layers.models", "MODELS"),
     "loss": ("neko_rules.losses", "LOSSES"),
     "metrics": ("neko_rules.metrics", "METRICS"),
-    "rule": ("neko_rules.rules", "RULES"),
+    "rule": ("neko_rules.experiments.rules", "ALL_RULES"),
+    "gradient": ("neko_rules.rules", "RULES"),
+    "prior": ("neko_rules.probabilistic", "PRIORS"),
     "optimizer": ("neko_rules.optimizers", "OPTIMIZERS"),
     "learning_rate": ("neko_rules.schedules", "SCHEDULES"),
     "clipping": ("neko_rules.clipping", "CLIPPINGS"),
@@ -34,7 +36,11 @@ REGISTRIES = {
 }
 """The keys whose value names a part (or a list of parts), with the module and the registry that knows it."""
 
-SUPPLIED = {"model": ("backend", "dtype", "task_type", "seed"), "rule": ("model", "seed")}
+SUPPLIED = {
+    "model": ("backend", "dtype", "task_type", "seed"),
+    "rule": ("model", "seed"),
+    "gradient": ("model", "seed"),
+}
 """The arguments that a run supplies itself unless the configuration gives them for that part alone."""
 
 

@@ -15,18 +15,19 @@ import numpy as np
 from neko_rules.backend import get_backend
 from neko_rules.errors import CheckpointError, ConfigurationError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator
+from neko_rules.experiments import sampling
 from neko_rules.experiments.config import Configuration, checked, load, resolved
 from neko_rules.experiments.environment import environment
 from neko_rules.experiments.folder import RunFolder, free_path, require_free
 from neko_rules.experiments.parts import registry_of, supplied, within
 from neko_rules.experiments.settings import apply_setting
 from neko_rules.experiments.yaml_file import dump, read_mapping
+from neko_rules.probabilistic import SamplingRule
 from neko_rules.registry import construct
 from neko_rules.trainers import Callback, Checkpoint, EarlyStopping, History, ProgressBar, Trainer
 
 if TYPE_CHECKING:
     from neko_rules.datasets import Dataset
-    from neko_rules.rules import LearningRule
 
 CHANGEABLE = "train.epochs"
 """What may be set when a run is resumed: all else must be as it was for the run to be one run."""
@@ -39,12 +40,12 @@ class Experiment:
     Attributes:
         configuration: the run.
         dataset: where its data come from.
-        rule: the learning rule, which knows the model.
+        rule: the learning rule or sampling rule, which knows the model.
     """
 
     configuration: Configuration
     dataset: Dataset
-    rule: LearningRule
+    rule: Any
 
     @classmethod
     def build(cls, configuration: Configuration) -> Experiment:
@@ -70,8 +71,11 @@ class Experiment:
         with within("model, loss and metrics"):
             model = Evaluator(network, loss=loss, metrics=metrics)
         with within("rule"):
-            arguments = supplied("rule", configuration.rule, {"seed": configuration.seed})
-            rule = _registry("rule").create(configuration.rule["name"], arguments, model)
+            if sampling.is_sampling(configuration.rule):
+                rule = sampling.build(configuration, model)
+            else:
+                arguments = supplied("rule", configuration.rule, {"seed": configuration.seed})
+                rule = _registry("rule").create(configuration.rule["name"], arguments, model)
         experiment = cls(_with_absolute_paths(configuration, dataset), dataset, rule)
         experiment.callbacks(Path("."))
         return experiment
@@ -147,7 +151,7 @@ class MetricsFile(Callback):
 
 def run(
     config: Path, settings: Sequence[str] = (), seed: int | None = None, out: Path | None = None, progress: bool = True
-) -> Outcome:
+) -> Outcome | sampling.Drawn:
     """Run a configuration file in a new folder.
 
     Args:
@@ -168,12 +172,14 @@ def run(
     data = load_data(experiment)
     path = out if out is not None else free_path(experiment.configuration.name, datetime.now())
     folder = RunFolder.create(path)
-    folder.write_text("config.yaml", dump(experiment.configuration.model_dump()))
+    folder.write_text("config.yaml", dump(_written(experiment.configuration)))
     folder.write_json("environment.json", _environment(experiment.configuration))
+    if isinstance(experiment.rule, SamplingRule):
+        return sampling.run(experiment.rule, experiment.configuration, data, folder, begin, resume=False)
     return _train(experiment, data, folder, begin, resume=None, progress=progress)
 
 
-def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> Outcome:
+def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> Outcome | sampling.Drawn:
     """Go on with a run that was stopped, in its own folder.
 
     Args:
@@ -195,6 +201,8 @@ def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> O
             )
         apply_setting(raw, setting)
     configuration = resolved(checked(raw, str(folder.config)))
+    if sampling.is_sampling(configuration.rule):
+        return _resume_sampling(configuration, folder)
     finished = len(folder.read_metrics())
     if finished >= configuration.train.epochs:
         raise ConfigurationError(
@@ -212,8 +220,24 @@ def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> O
     made_with = folder.read_json("environment.json")
     made_with["resumed"] = [*made_with.get("resumed", []), _environment(experiment.configuration)]
     folder.write_json("environment.json", made_with)
-    folder.write_text("config.yaml", dump(experiment.configuration.model_dump()))
+    folder.write_text("config.yaml", dump(_written(experiment.configuration)))
     return _train(experiment, data, folder, begin, resume=folder.checkpoints, progress=progress)
+
+
+def _resume_sampling(configuration: Configuration, folder: RunFolder) -> sampling.Drawn:
+    """Go on with chains that were stopped."""
+    summary = folder.read_json("summary.json")
+    sampling.check_resumable(summary, folder.path)
+    experiment = Experiment.build(configuration)
+    assert isinstance(experiment.rule, SamplingRule), "its configuration names one"
+    begin = time.perf_counter() - float(summary.get("seconds") or 0.0)
+    return sampling.run(experiment.rule, configuration, load_data(experiment), folder, begin, resume=True)
+
+
+def _written(configuration: Configuration) -> dict[str, Any]:
+    """The configuration as it is written down: the sections of the kind of rule that it has."""
+    unused = ("train",) if sampling.is_sampling(configuration.rule) else sampling.SECTIONS
+    return {key: value for key, value in configuration.model_dump().items() if key not in unused}
 
 
 def _environment(configuration: Configuration) -> dict[str, Any]:
@@ -234,6 +258,8 @@ def load_data(experiment: Experiment) -> Data:
         x_train, y_train, x_test, y_test = experiment.dataset.load()
         experiment.rule.model.check(x_train, y_train)
         experiment.rule.model.check(x_test, y_test)
+        if isinstance(experiment.rule, SamplingRule):
+            experiment.rule.posterior.examples(x_train, y_train)
     return (x_train, y_train), (x_test, y_test)
 
 

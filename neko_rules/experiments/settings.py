@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from neko_rules.errors import ConfigurationError, nearest
+from neko_rules.experiments import sampling
 from neko_rules.experiments.parts import SUPPLIED, parameters, registry_of
 from neko_rules.experiments.yaml_file import parse
 
@@ -66,6 +67,8 @@ def _known_keys(node: dict[str, Any], key: str, place: str) -> list[str] | None:
         return list(Configuration.model_fields)
     if place == "train":
         return list(Training.model_fields)
+    if place in sampling.SECTIONS:
+        return sampling.arguments_of(place)
     if place == "train.early_stopping":
         return list(inspect.signature(EarlyStopping).parameters)
     if place == "train.checkpoint":
@@ -73,11 +76,9 @@ def _known_keys(node: dict[str, Any], key: str, place: str) -> list[str] | None:
     registry = registry_of(key)
     if registry is None or not isinstance(node.get("name"), str) or node["name"] not in registry:
         return None
-    return ["name", *(name for name in parameters(registry, node["name"]) if name != _model_of(key))]
-
-
-def _model_of(key: str) -> str | None:
-    return SUPPLIED[key][0] if key == "rule" else None
+    # What a rule is made on comes from other sections.
+    made_on = (SUPPLIED[key][0], "posterior") if key in ("rule", "gradient") else ()
+    return ["name", *(name for name in parameters(registry, node["name"]) if name not in made_on)]
 
 
 def _descend(node: Any, key: str, child: str, place: str) -> Any:
@@ -87,7 +88,7 @@ def _descend(node: Any, key: str, child: str, place: str) -> Any:
     value = node[index] if isinstance(node, list) or child in node else _default(node, key, child)
     if isinstance(value, str) and registry_of(part) is not None:
         value = {"name": value}
-    elif value is None and place in ("train", "train.early_stopping", "train.checkpoint"):
+    elif value is None and place in ("train", "train.early_stopping", "train.checkpoint", *sampling.SECTIONS):
         value = {}
     elif isinstance(value, tuple):
         value = list(value)

@@ -86,7 +86,7 @@ def description_table(configuration: Mapping[str, Any], parameters: int | None =
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for key in ("data", "model", "loss", "metrics", "rule", "train", "backend", "dtype", "seed"):
+    for key in ("data", "model", "loss", "metrics", "posterior", "rule", "sample", "train", "backend", "dtype", "seed"):
         if key in configuration:
             text = part_line(configuration[key])
             if key == "model" and parameters is not None:

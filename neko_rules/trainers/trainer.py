@@ -10,18 +10,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from neko_rules.arguments import flag, integer
-from neko_rules.errors import ArgumentError, CheckpointError, DataError, NonFiniteError
+from neko_rules.errors import ArgumentError, CheckpointError, DataError, IncompatibleError, NonFiniteError
 from neko_rules.trainers.batches import BatchOrder
 from neko_rules.trainers.callbacks import Callback
 from neko_rules.trainers.checkpoint import Checkpoint, Snapshot, find_checkpoint, read_snapshot
 from neko_rules.trainers.history import History, Record, RunningMean
 from neko_rules.trainers.interruption import Interruption
 from neko_rules.trainers.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from neko_rules.probabilistic import Samples
 
 
 class TrainableModel(Protocol):
@@ -170,6 +173,60 @@ class Trainer:
             self._interruption = stack.enter_context(Interruption())
             self._run(x, y, validation)
         return self.history
+
+    def sample(
+        self,
+        x: Any,
+        y: Any,
+        draws: int = 1000,
+        warmup: int = 1000,
+        chains: int = 4,
+        *,
+        thin: int = 1,
+        seed: int = 0,
+        folder: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        processes: int = 1,
+    ) -> Samples:
+        """Draw weights from the posterior of a sampling rule such as ``MALA``; the model keeps its own weights.
+
+        Args:
+            x: inputs, [examples, time, feature].
+            y: targets.
+            draws: kept draws per chain.
+            warmup: transitions per chain before them, in which step size and mass are adapted.
+            chains: how many, each from a start of its own.
+            thin: transitions per kept draw.
+            seed: of all randomness; with it a chain is the same on every backend and in any process.
+            folder: where draws are written as they come; by default they are kept in memory.
+            resume: go on with the run in the folder, bit for bit as it would have gone on.
+            processes: how many chains run at once, each in a Python of its own.
+
+        Raises:
+            IncompatibleError: the rule trains and does not sample.
+            DataError: the data do not fit the model.
+            CheckpointError: the folder holds another run, or one and ``resume`` is not set.
+        """
+        from neko_rules.probabilistic import SamplingRule, sample
+
+        if not isinstance(self.rule, SamplingRule):
+            raise IncompatibleError(
+                "sample needs a rule that samples", received=self.rule, works="for example MALA(Posterior(model))"
+            )
+        place = None if folder is None else Path(folder)
+        return sample(
+            self.rule,
+            x,
+            y,
+            draws,
+            warmup,
+            chains,
+            thin=thin,
+            seed=seed,
+            folder=place,
+            resume=resume,
+            processes=processes,
+        )
 
     def snapshot(self) -> Snapshot:
         """The run as it is between two steps, for a checkpoint."""

@@ -1,0 +1,141 @@
+"""Comparisons: deep ensembles and Monte-Carlo dropout, the usual ways to doubt that need no sampler.
+
+A deep ensemble is a network trained several times from other weights (Lakshminarayanan, Pritzel & Blundell 2017).
+Monte-Carlo dropout silences neurons at random in training and in prediction alike (Gal & Ghahramani 2016):
+
+    W̃ = diag(m) W / (1 - rate),    m_j ~ Bernoulli(1 - rate) for every neuron j that sends,
+
+one mask per mini-batch and for all its time steps, on all weights from hidden populations; what comes back is
+multiplied by the same mask. It is done to the weights, so that every rule can train every model with it as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.errors import DataError
+from neko_rules.evaluator import Evaluator
+from neko_rules.layers.graph import INPUT
+from neko_rules.probabilistic.predictive import Predictive, PredictiveValues, of_logits, of_values
+from neko_rules.rules import Rule
+
+
+class Ensemble:
+    """Several trained models that predict together.
+
+    Args:
+        models: Evaluators of one task.
+
+    Example:
+        >>> from neko_rules import LIF
+        >>> ensemble = Ensemble([Evaluator(LIF(4, 2, readout="mean", seed=seed)) for seed in range(3)])
+        >>> ensemble.predict(np.ones((5, 6, 2))).networks
+        3
+    """
+
+    def __init__(self, models: Sequence[Evaluator]) -> None:
+        if not models:
+            raise DataError("an ensemble needs at least one model", received=list(models))
+        self.models = list(models)
+
+    def predict(self, x: Any) -> Predictive | PredictiveValues:
+        """What the members say together of every example."""
+        return together(self.models[0], (model.predict(x) for model in self.models))
+
+
+def deep_ensemble(make: Callable[[int], Rule], train: Callable[[Rule], Any], members: int) -> Ensemble:
+    """Train a rule several times from other weights.
+
+    Args:
+        make: a seed to an untrained rule on a model of that seed.
+        train: what is done to each, such as ``lambda rule: Trainer(rule).train(x, y, epochs=5)``.
+        members: how many.
+    """
+    rules = [make(seed) for seed in range(arguments.integer("members", members, at_least=1))]
+    for rule in rules:
+        train(rule)
+    return Ensemble([rule.model for rule in rules])
+
+
+class MonteCarloDropout:
+    """Training and prediction with neurons silenced at random.
+
+    Args:
+        rule: the rule that trains; its model's weights are those without a mask.
+        rate: how probably a neuron is silenced.
+        seed: of the masks.
+
+    Example:
+        >>> from neko_rules import EProp, LIF
+        >>> x, y = np.ones((4, 6, 2)), np.array([0, 1, 0, 1])
+        >>> dropout = MonteCarloDropout(EProp(Evaluator(LIF(8, 2, readout="mean"))), rate=0.2)
+        >>> loss = dropout.step(x, y)["loss"]
+        >>> dropout.predict(x, networks=5).probabilities.shape
+        (4, 2)
+    """
+
+    def __init__(self, rule: Rule, rate: float = 0.1, seed: int = 0) -> None:
+        self.rule, self.rate = rule, arguments.number("rate", rate, at_least=0, below=1)
+        self.rng = np.random.default_rng(arguments.integer("seed", seed, at_least=0))
+
+    @property
+    def model(self) -> Evaluator:
+        """The model that is trained."""
+        return self.rule.model
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """For every weight from a hidden population a column [neuron, 1] of 0 and 1/(1 - rate), one per population."""
+        network = self.model.network
+        sizes = {name: each.size for name, each in network.graph.populations.items()}
+        kept: dict[str, np.ndarray] = {}
+        found = {}
+        for connection in network.graph.connections:
+            if connection.source != INPUT:
+                size = sizes[connection.source]
+                if connection.source not in kept:
+                    kept[connection.source] = (self.rng.random((size, 1)) >= self.rate) / (1 - self.rate)
+                found[connection.weight] = kept[connection.source]
+        return found
+
+    def step(self, x: Any, y: Any) -> dict[str, float]:
+        """One update by the rule with some neurons silenced: what they send is neither used nor changed."""
+        network, masks = self.model.network, self.masks()
+        network.require_built() if network.built else self.model.check(x, y)
+        before = network.parameters
+        network.set_parameters({name: before[name] * mask for name, mask in masks.items()})
+        masked = network.parameters
+        metrics = self.rule.step(x, y)
+        after = network.parameters
+        # The update of a masked weight is that of the weight times the mask (chain rule); a silenced one stays.
+        changes = {name: before[name] + mask * (after[name] - masked[name]) for name, mask in masks.items()}
+        network.set_parameters(changes)
+        return metrics
+
+    def train(self, x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int = 128, seed: int = 0) -> None:
+        """Epochs of updates in an order drawn from the seed."""
+        rng = np.random.default_rng(seed)
+        for _ in range(epochs):
+            order = rng.permutation(len(x))
+            for start in range(0, len(x), batch_size):
+                batch = order[start : start + batch_size]
+                self.step(x[batch], y[batch])
+
+    def predict(self, x: Any, networks: int = 30) -> Predictive | PredictiveValues:
+        """What so many networks with other neurons silenced say together."""
+
+        def outputs() -> Iterator[np.ndarray]:
+            twin, whole = self.model.clone(), self.model.network.parameters
+            for _ in range(arguments.integer("networks", networks, at_least=1)):
+                twin.network.set_parameters({name: whole[name] * mask for name, mask in self.masks().items()})
+                yield twin.predict(x)
+
+        return together(self.model, outputs())
+
+
+def together(model: Evaluator, outputs: Iterator[np.ndarray]) -> Predictive | PredictiveValues:
+    """The joint prediction of networks of one task."""
+    return of_logits(outputs) if model.network.task_type == "classification" else of_values(outputs)

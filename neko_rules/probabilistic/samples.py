@@ -1,0 +1,223 @@
+"""Samples: draws of weights, and what can be read from them: predictions, diagnostics, ArviZ' data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.losses import MeanAbsoluteError
+from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord
+from neko_rules.probabilistic.examples import Examples
+from neko_rules.probabilistic.predictive import Predictive, PredictiveValues, of_logits, of_values
+from neko_rules.samplers import ess_bulk, ess_tail, r_hat
+
+if TYPE_CHECKING:
+    from neko_rules.probabilistic.posterior import Posterior
+
+PROBED = 16
+"""Training examples whose predictions are followed over the draws, to see whether the chains agree on them."""
+
+
+class Samples:
+    """Draws from a posterior.
+
+    Args:
+        posterior: what was sampled.
+        records: the draws of every chain, in memory or mapped from disk.
+        evaluations: gradients of every chain, warm-up included.
+        inverse_mass: M⁻¹ of every chain.
+        exact: whether the sampler is exact.
+        about: the description of the run.
+        examples: the data.
+
+    Attributes:
+        statistics: name → [chains, draws], under the names of ArviZ' schema.
+
+    Example:
+        >>> from neko_rules import Evaluator, LIF, MALA, Posterior, Trainer
+        >>> model = Evaluator(LIF(4, 2, readout="mean", dtype="float64"))
+        >>> x, y = np.random.default_rng(0).normal(size=(8, 5, 3)), np.arange(8) % 2
+        >>> samples = Trainer(MALA(Posterior(model))).sample(x, y, draws=8, warmup=10, chains=2)
+        >>> samples.chains, samples.draws, samples.predict(x).probabilities.shape
+        (2, 8, (8, 2))
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        records: Sequence[ChainRecord],
+        *,
+        evaluations: Sequence[int],
+        inverse_mass: Sequence[np.ndarray],
+        exact: bool,
+        about: Mapping[str, Any],
+        examples: Examples,
+    ) -> None:
+        self.posterior, self.records = posterior, list(records)
+        self.evaluations, self.inverse_mass = list(evaluations), list(inverse_mass)
+        self.exact, self.about, self.examples = exact, dict(about), examples
+        joined = np.stack([np.asarray(record.statistics) for record in self.records])
+        self.statistics = {name: joined[:, :, place] for place, name in enumerate(STATISTICS)}
+
+    @property
+    def chains(self) -> int:
+        """How many chains."""
+        return len(self.records)
+
+    @property
+    def draws(self) -> int:
+        """How many draws of every chain."""
+        return len(self.records[0].draws)
+
+    def __repr__(self) -> str:
+        kind = "exact" if self.exact else "approximate"
+        return f"Samples({self.chains} chains, {self.draws} draws, {self.posterior.dimension} weights; {kind})"
+
+    # Weights.
+
+    def vectors(self, most: int | None = None) -> Iterator[np.ndarray]:
+        """The draws of all chains as vectors, read one by one; at most so many, evenly spaced over each chain."""
+        for record in self.records:
+            for place in self._places(most):
+                yield np.asarray(record.draws[place], np.float64)
+
+    def _places(self, most: int | None) -> np.ndarray:
+        each = self.draws
+        if most is not None:
+            each = max(1, min(each, arguments.integer("most", most, at_least=1) // self.chains))
+        return np.unique(np.linspace(0, self.draws - 1, each).round().astype(int))
+
+    def parameters(self, chain: int, draw: int) -> dict[str, np.ndarray]:
+        """All parameters of one draw by name."""
+        return self.posterior.parameters(np.asarray(self.records[chain].draws[draw], np.float64))
+
+    # Predictions.
+
+    def outputs(self, x: Any, most: int | None = None, batch_size: int = 256) -> Iterator[np.ndarray]:
+        """The outputs of every drawn network on some inputs, one network after the other; the model keeps its own."""
+        twin = self.posterior.model.clone()
+        for vector in self.vectors(most):
+            twin.network.set_parameters(self.posterior.parameters(vector))
+            yield twin.predict(x, batch_size)
+
+    def predict(self, x: Any, most: int | None = None, batch_size: int = 256) -> Predictive | PredictiveValues:
+        """The posterior predictive distribution of every example.
+
+        Args:
+            x: inputs, [examples, time, feature].
+            most: how many draws to use at most, evenly spaced; all by default.
+            batch_size: examples that a network runs at once.
+
+        Returns:
+            Predictive for classification, PredictiveValues for regression.
+        """
+        outputs = self.outputs(x, most, batch_size)
+        model = self.posterior.model
+        if model.network.task_type == "classification":
+            return of_logits(outputs)
+        scale = self.posterior.noise_scale
+        return of_values(outputs, 2 * scale**2 if isinstance(model.loss, MeanAbsoluteError) else scale**2)
+
+    # Diagnostics.
+
+    def summary(self, x: Any = None) -> Summary:
+        """R-hat and effective sample sizes of the log-likelihood and of predictions, acceptance and divergences.
+
+        Of single weights they would say little: a network that has two neurons exchanged is the same network.
+
+        Args:
+            x: the inputs whose predictions are followed; by default the first 16 of the training data.
+        """
+        x = self.examples.x[:PROBED] if x is None else x
+        told = np.stack([self._told(outputs) for outputs in self.outputs(x)])
+        told = told.reshape(self.chains, self.draws, -1)
+        log_likelihood = self.statistics["log_likelihood"]
+        rows = {
+            "log_likelihood": _row(log_likelihood[:, :, None]),
+            "predictions": _row(told),
+        }
+        return Summary(
+            rows=rows,
+            acceptance_rate=float(self.statistics["acceptance_rate"].mean()),
+            divergences=int(self.statistics["diverging"].sum()),
+            step_sizes=tuple(self.statistics["step_size"][:, -1].tolist()),
+            evaluations=sum(self.evaluations),
+            chains=self.chains,
+            draws=self.draws,
+            exact=self.exact,
+        )
+
+    def _told(self, outputs: np.ndarray) -> np.ndarray:
+        """What is followed: the probability of every class, or the values."""
+        if self.posterior.model.network.task_type == "classification":
+            return of_logits([outputs]).probabilities
+        return np.asarray(outputs, np.float64)
+
+    def to_arviz(self, weights: bool = True, pointwise: bool = False) -> Any:
+        """The draws in ArviZ' data structure, by its schema: InferenceData (0.23), or a DataTree (1.x).
+
+        Args:
+            weights: whether the group ``posterior`` holds all weights; else it holds the log-likelihood alone, summed
+                over the data.
+            pointwise: whether to add the log-likelihood of every training example, for leave-one-out: a forward pass
+                over all data for every draw.
+        """
+        from neko_rules.probabilistic.arviz import exported
+
+        return exported(self, weights, pointwise)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Whether chains have mixed.
+
+    Attributes:
+        rows: ``"log_likelihood"`` and ``"predictions"`` → R-hat (the largest), bulk and tail ESS (the smallest).
+        acceptance_rate: mean acceptance probability.
+        divergences: how many transitions diverged, warm-up left out.
+        step_sizes: of every chain.
+        evaluations: gradients over all data, warm-up included, all chains together.
+        chains, draws: how many.
+        exact: whether the sampler is exact.
+    """
+
+    rows: dict[str, dict[str, float]]
+    acceptance_rate: float
+    divergences: int
+    step_sizes: tuple[float, ...]
+    evaluations: int
+    chains: int
+    draws: int
+    exact: bool
+
+    @property
+    def converged(self) -> bool:
+        """R-hat below 1.01 and ESS above 100 per chain in every row (Vehtari et al. 2021)."""
+        return all(row["r_hat"] < 1.01 and row["ess_bulk"] > 100 * self.chains for row in self.rows.values())
+
+    def __str__(self) -> str:
+        lines = [f"{'':16}{'R-hat':>8}{'bulk ESS':>10}{'tail ESS':>10}{'per 1000 gradients':>20}"]
+        for name, row in self.rows.items():
+            rate = 1000 * row["ess_bulk"] / self.evaluations
+            lines.append(f"{name:16}{row['r_hat']:8.3f}{row['ess_bulk']:10.0f}{row['ess_tail']:10.0f}{rate:20.2f}")
+        steps = ", ".join(f"{step:.3g}" for step in self.step_sizes)
+        lines.append(f"acceptance {self.acceptance_rate:.3f}, divergences {self.divergences}, step sizes {steps}")
+        if not self.exact:
+            lines.append("approximate sampler: no accept step")
+        return "\n".join(lines)
+
+
+def _row(draws: np.ndarray) -> dict[str, float]:
+    """The worst figures over the last axis; what does not vary has none."""
+    varying = draws[:, :, np.ptp(draws, axis=(0, 1)) > 0]
+    if not varying.size or draws.shape[1] < 4:
+        return dict.fromkeys(("r_hat", "ess_bulk", "ess_tail"), float("nan"))
+    return {
+        "r_hat": float(np.max(r_hat(varying))),
+        "ess_bulk": float(np.min(ess_bulk(varying))),
+        "ess_tail": float(np.min(ess_tail(varying))),
+    }

@@ -1,0 +1,94 @@
+"""Density: what a sampler knows of its target: an energy, a gradient to move by, and nothing else.
+
+    U(θ) = -log p(θ) + const          g(θ) ≈ dU/dθ
+
+Arrays are NumPy, float64, and their first axis counts chains: positions [chains, dimension], energies [chains]. The
+gradient g proposes and U decides, so g may be any deterministic function of θ; only where there is no accept step
+(SGLD, SGHMC) must it be the derivative of U.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.errors import IncompatibleError
+
+Vector = np.ndarray
+"""float64, [chains, dimension] or [chains]."""
+
+
+@dataclass(frozen=True)
+class Density:
+    """An unnormalised density by its energy, with the gradient that proposals follow.
+
+    Args:
+        energy: positions [chains, dimension] → U [chains].
+        energy_and_gradient: positions → (U [chains], g [chains, dimension]).
+        estimate: generator, positions → an unbiased estimate of dU/dθ [chains, dimension], for the samplers that work
+            on mini-batches; the gradient itself if left out.
+
+    Example: a standard normal density.
+
+        >>> normal = Density(lambda q: 0.5 * (q**2).sum(1), lambda q: (0.5 * (q**2).sum(1), q))
+        >>> normal.energy(np.array([[1.0, 1.0], [0.0, 2.0]]))
+        array([1., 2.])
+    """
+
+    energy: Callable[[Vector], Vector]
+    energy_and_gradient: Callable[[Vector], tuple[Vector, Vector]]
+    estimate: Callable[[np.random.Generator, Vector], Vector] | None = None
+
+    def estimated_gradient(self, rng: np.random.Generator, position: Vector) -> Vector:
+        """The mini-batch estimate of the gradient, or the gradient if there is none."""
+        if self.estimate is not None:
+            return self.estimate(rng, position)
+        return self.energy_and_gradient(position)[1]
+
+    def driven_by(self, gradient: Callable[[Vector], Vector]) -> Density:
+        """The same density, proposed to by another gradient: positions → g [chains, dimension].
+
+        Example: a force of the wrong sign, which costs efficiency and nothing else.
+
+            >>> normal = Density(lambda q: 0.5 * (q**2).sum(1), lambda q: (0.5 * (q**2).sum(1), q))
+            >>> normal.driven_by(lambda q: -q).energy_and_gradient(np.array([[2.0]]))
+            (array([2.]), array([[-2.]]))
+        """
+        return Density(self.energy, lambda position: (self.energy(position), gradient(position)))
+
+
+def tempered(likelihood: Density, prior: Density, temperature: float = 1.0) -> Density:
+    """The density p(θ) L(θ)^(1/T): the likelihood at a temperature, the prior as it is.
+
+    T = 1 is the posterior. T < 1 is a "cold posterior" (Wenzel et al. 2020), which claims to have seen each example 1/T
+    times and is not the posterior; T → ∞ is the prior.
+
+    Args:
+        likelihood: with U = -log L.
+        prior: with U = -log p.
+        temperature: T, above 0.
+
+    Example:
+        >>> half = Density(lambda q: q[:, 0], lambda q: (q[:, 0], np.ones_like(q)))
+        >>> tempered(half, half, temperature=0.5).energy_and_gradient(np.array([[2.0]]))
+        (array([6.]), array([[3.]]))
+    """
+    temperature = arguments.number("temperature", temperature, above=0)
+    if (likelihood.estimate is None) != (prior.estimate is None):
+        raise IncompatibleError("likelihood and prior must both have an estimate of the gradient, or neither")
+
+    def energy(position: Vector) -> Vector:
+        return prior.energy(position) + likelihood.energy(position) / temperature
+
+    def energy_and_gradient(position: Vector) -> tuple[Vector, Vector]:
+        of_prior, back = prior.energy_and_gradient(position)
+        of_data, forth = likelihood.energy_and_gradient(position)
+        return of_prior + of_data / temperature, back + forth / temperature
+
+    def estimate(rng: np.random.Generator, position: Vector) -> Vector:
+        return prior.estimated_gradient(rng, position) + likelihood.estimated_gradient(rng, position) / temperature
+
+    return Density(energy, energy_and_gradient, None if likelihood.estimate is None else estimate)

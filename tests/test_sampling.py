@@ -1,0 +1,375 @@
+"""Sampling runs: the same chain on every backend, on disk, after a kill, in processes; predictions and exports.
+
+Run as a program (``python test_sampling.py FOLDER``), this file samples slowly, to be killed from outside.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from posterior_cases import linear, linear_data, posterior_of, spiking, spiking_data
+from scipy import stats
+
+from neko_rules import BPTT, HMC, LIF, MALA, NUTS, SGHMC, SGLD, EProp, Evaluator, Posterior, RandomWalk, Trainer
+from neko_rules.errors import ArgumentError, CheckpointError, DataError, IncompatibleError, NekoError
+from neko_rules.probabilistic import SAMPLING_RULES, sample
+from neko_rules.probabilistic import arviz as adapter
+from neko_rules.probabilistic.chain_files import STATISTICS
+from neko_rules.probabilistic.predictive import entropies, of_logits, of_values
+from neko_rules.samplers import Chain, ess_bulk, r_hat
+
+X, Y = spiking_data(12)
+RUN = {"draws": 12, "warmup": 25, "chains": 2, "seed": 3}
+
+
+def rule_of(make=MALA, model=None, **options):
+    model = model or spiking()
+    if make in (SGLD, SGHMC):
+        options = {"step_size": 0.01, "batch_size": 5} | options
+    return make(Posterior(model, prior_scale=1.0), gradient=EProp(model, mode="random"), **options)
+
+
+def drawn(samples):
+    return np.stack([np.asarray(record.draws) for record in samples.records])
+
+
+def same(one, other):
+    np.testing.assert_array_equal(drawn(one), drawn(other))
+    for name in STATISTICS:
+        np.testing.assert_array_equal(one.statistics[name], other.statistics[name])
+    assert one.evaluations == other.evaluations
+
+
+# The battery over all samplers.
+
+
+@pytest.mark.parametrize("name", list(SAMPLING_RULES))
+def test_every_sampler_gives_samples(name):
+    rule = rule_of(SAMPLING_RULES[name])
+    before = rule.model.network.parameters
+    samples = Trainer(rule).sample(X, Y, **RUN)
+    assert drawn(samples).shape == (2, 12, 3)
+    assert np.isfinite(drawn(samples)).all()
+    assert np.ptp(drawn(samples), axis=1).max() > 0
+    assert not np.array_equal(*drawn(samples))
+    for parameter, value in rule.model.network.parameters.items():
+        np.testing.assert_array_equal(value, before[parameter])
+    density = rule.posterior.density(X, Y)
+    for chain in range(2):
+        np.testing.assert_allclose(samples.statistics["lp"][chain], -density.energy(drawn(samples)[chain]), rtol=1e-12)
+        likelihood = [rule.posterior.log_likelihood(vector, X, Y).sum() for vector in drawn(samples)[chain]]
+        np.testing.assert_allclose(samples.statistics["log_likelihood"][chain], likelihood, rtol=1e-9)
+    assert len(np.unique(samples.statistics["step_size"][0])) == 1  # P5: frozen over the kept draws
+    assert samples.exact == rule.kernel.exact
+    assert ("approximate" in str(samples.summary())) == (not rule.kernel.exact)
+    same(samples, Trainer(rule_of(SAMPLING_RULES[name])).sample(X, Y, **RUN))
+    other = Trainer(rule).sample(X, Y, **RUN | {"seed": 4})
+    assert not np.array_equal(drawn(samples), drawn(other))
+
+
+@pytest.mark.parametrize("make", [MALA, NUTS])
+def test_a_seed_is_the_same_chain_on_every_backend(backend, make):
+    reference = Trainer(rule_of(make)).sample(X[:4], Y[:4], draws=4, warmup=6, chains=1)
+    found = Trainer(rule_of(make, spiking(backend=backend))).sample(X[:4], Y[:4], draws=4, warmup=6, chains=1)
+    np.testing.assert_allclose(drawn(found), drawn(reference), rtol=1e-8)
+    np.testing.assert_allclose(found.statistics["lp"], reference.statistics["lp"], rtol=1e-8)
+
+
+def test_the_gradient_is_a_choice_and_changes_the_chain():
+    model = spiking()
+    runs = {}
+    for name, gradient in {"default": None, "bptt": "bptt", "object": BPTT(model), "eprop": {"name": "eprop"}}.items():
+        rule = MALA(Posterior(model, prior_scale=1.0), gradient=gradient)
+        runs[name] = drawn(Trainer(rule).sample(X, Y, **RUN))
+    random = drawn(Trainer(rule_of(MALA, model)).sample(X, Y, **RUN))
+    np.testing.assert_array_equal(runs["default"], runs["bptt"])
+    np.testing.assert_array_equal(runs["default"], runs["object"])
+    assert not np.array_equal(runs["default"], random)
+    assert not np.array_equal(runs["eprop"], random)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step_size": 3.0},
+        {"target_acceptance": 0.9},
+        {"adaptation": "robbins_monro"},
+        {"mass": "identity"},
+        {"start": "model"},
+    ],
+)
+def test_every_option_changes_the_chain(change):
+    run = RUN | {"warmup": 60, "chains": 1}  # the shortest with a window for the mass is 50
+    usual = drawn(Trainer(rule_of(HMC, steps=2)).sample(X, Y, **run))
+    assert not np.array_equal(usual, drawn(Trainer(rule_of(HMC, steps=2, **change)).sample(X, Y, **run)))
+
+
+def test_chains_begin_at_the_model_if_asked():
+    rule = rule_of(MALA, start="model")
+    np.testing.assert_array_equal(
+        rule.begin(np.random.default_rng(0))[0], rule.posterior.vector(rule.model.network.parameters)
+    )
+
+
+def test_thinning_keeps_every_so_manieth():
+    whole = Trainer(rule_of()).sample(X, Y, **RUN | {"draws": 12})
+    thin = Trainer(rule_of()).sample(X, Y, **RUN | {"draws": 4}, thin=3)
+    np.testing.assert_array_equal(drawn(thin), drawn(whole)[:, 2::3])
+    np.testing.assert_array_equal(thin.statistics["n_steps"], 3)
+    mean = whole.statistics["acceptance_rate"].reshape(2, 4, 3).mean(axis=2)
+    np.testing.assert_allclose(thin.statistics["acceptance_rate"], mean)
+
+
+# Disk.
+
+
+def test_draws_on_disk_are_those_in_memory(tmp_path):
+    in_memory = Trainer(rule_of()).sample(X, Y, **RUN)
+    on_disk = Trainer(rule_of()).sample(X, Y, **RUN, folder=tmp_path / "run")
+    same(in_memory, on_disk)
+    assert isinstance(on_disk.records[0].draws, np.memmap)
+    np.testing.assert_array_equal(np.load(tmp_path / "run" / "chain-1" / "draws.npy"), drawn(in_memory)[1])
+    again = Trainer(rule_of()).sample(X, Y, **RUN, folder=tmp_path / "run", resume=True)
+    same(in_memory, again)
+
+
+@pytest.mark.parametrize("make", [MALA, NUTS, SGHMC])
+@pytest.mark.parametrize("stop", [1, 20, 31, 45])
+def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, make, stop):
+    whole = Trainer(rule_of(make)).sample(X, Y, **RUN)
+    advance, left = Chain.advance, [stop]
+
+    def failing(chain):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return advance(chain)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Chain, "advance", failing)
+        with pytest.raises(KeyboardInterrupt):
+            sample(rule_of(make), X, Y, **RUN, folder=tmp_path / "run", seconds=0)
+    resumed = sample(rule_of(make), X, Y, **RUN, folder=tmp_path / "run", resume=True, seconds=0)
+    same(whole, resumed)
+
+
+SLOW = {"draws": 60, "warmup": 30, "chains": 1, "seed": 8}
+
+
+def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, __file__, str(folder)], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    end, draws = time.monotonic() + 60, folder / "chain-0" / "draws.npy"
+    while time.monotonic() < end and not (draws.exists() and np.load(draws, mmap_mode="r")[10].any()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not np.load(draws)[-1].any(), "killed before its end"
+    resumed = sample(rule_of(), X, Y, **SLOW, folder=folder, resume=True)
+    same(resumed, sample(rule_of(), X, Y, **SLOW))
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    Trainer(rule_of()).sample(X, Y, **RUN, folder=folder)
+    with pytest.raises(CheckpointError, match="must be new"):
+        Trainer(rule_of()).sample(X, Y, **RUN, folder=folder)
+    changes = {
+        "seed": lambda: Trainer(rule_of()).sample(X, Y, **RUN | {"seed": 4}, folder=folder, resume=True),
+        "data": lambda: Trainer(rule_of()).sample(X + 0.1, Y, **RUN, folder=folder, resume=True),
+        "rule": lambda: Trainer(rule_of(RandomWalk)).sample(X, Y, **RUN, folder=folder, resume=True),
+        "adaptation": lambda: Trainer(rule_of(mass="identity")).sample(X, Y, **RUN, folder=folder, resume=True),
+    }
+    for name, run in changes.items():
+        with pytest.raises(CheckpointError, match=f"resumed with the {name}"):
+            run()
+    (folder / "chain-0" / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="state of a chain must be whole"):
+        Trainer(rule_of()).sample(X, Y, **RUN, folder=folder, resume=True)
+
+
+def test_processes_give_the_same_chains(tmp_path):
+    alone = Trainer(rule_of()).sample(X, Y, **RUN)
+    same(alone, Trainer(rule_of()).sample(X, Y, **RUN, processes=2))
+
+
+@pytest.mark.parametrize("backend_name", ["torch", "jax"])
+def test_a_rule_that_was_compiled_can_be_sent_to_a_process(backend_name):
+    import pickle
+
+    pytest.importorskip(backend_name)
+    from neko_rules.probabilistic.processes import packed
+
+    rule = rule_of(MALA, spiking(backend=backend_name))
+    rule.gradient.gradients(X, Y)
+    twin = pickle.loads(packed(rule))
+    assert twin.gradient.model is twin.posterior.model
+    for name, gradient in twin.gradient.gradients(X, Y).items():
+        np.testing.assert_array_equal(gradient, rule.gradient.gradients(X, Y)[name])
+
+
+# Refusals.
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence():
+    with pytest.raises(IncompatibleError, match="takes a Posterior"):
+        MALA(spiking())
+    with pytest.raises(ArgumentError, match="did you mean 'gradient'"):
+        MALA(Posterior(spiking()), gradiant="bptt")
+    with pytest.raises(ArgumentError, match="needs a step_size"):
+        SGLD(Posterior(spiking()))
+    with pytest.raises(IncompatibleError, match="does not train"):
+        Trainer(rule_of()).train(X, Y, epochs=1)
+    with pytest.raises(IncompatibleError, match="sample needs a rule that samples"):
+        Trainer(BPTT(spiking())).sample(X, Y)
+    with pytest.raises(DataError, match="batch_size must be at most"):
+        Trainer(rule_of(SGLD, batch_size=50)).sample(X, Y, **RUN)
+    with pytest.raises(ArgumentError, match="draws must be"):
+        Trainer(rule_of()).sample(X, Y, draws=0)
+
+
+# Predictions.
+
+
+def test_predictions_are_means_over_the_networks():
+    samples = Trainer(rule_of()).sample(X, Y, **RUN)
+    told = samples.predict(X)
+    each = []
+    for chain in range(2):
+        for draw in range(12):
+            model = spiking()
+            model.network.set_parameters(samples.parameters(chain, draw))
+            logits = model.predict(X)
+            each.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    mean = np.mean(each, axis=0)
+    np.testing.assert_allclose(told.probabilities, mean, rtol=1e-12)
+    np.testing.assert_allclose(told.entropy, [stats.entropy(p) for p in mean], rtol=1e-12)
+    expected = told.entropy - np.mean([[stats.entropy(p) for p in one] for one in each], axis=0)
+    np.testing.assert_allclose(told.mutual_information, expected, atol=1e-12)
+    assert told.networks == 24
+    assert (told.classes == np.argmax(mean, axis=1)).all()
+    assert samples.predict(X, most=6).networks == 6
+    assert np.abs(samples.predict(X, most=6).probabilities - mean).max() > 1e-6
+
+
+def test_entropy_and_mutual_information_of_known_cases():
+    assert entropies(np.array([[1.0, 0.0]])) == 0
+    agreed = of_logits([np.array([[0.0, 0.0]])] * 3)
+    np.testing.assert_allclose([agreed.entropy[0], agreed.mutual_information[0]], [np.log(2), 0], atol=1e-15)
+    apart = of_logits([np.array([[1e3, 0.0]]), np.array([[0.0, 1e3]])])
+    np.testing.assert_allclose([apart.entropy[0], apart.mutual_information[0]], [np.log(2), np.log(2)])
+
+
+def test_regression_predicts_the_known_distribution():
+    x, y = linear_data()
+    samples = Trainer(MALA(posterior_of(linear()))).sample(x, y, draws=1500, warmup=300, chains=2)
+    told = samples.predict(x)
+    from posterior_cases import NOISE, conjugate
+
+    mean, covariance = conjugate(x, y)
+    design = np.column_stack([x[:, 0], np.ones(len(x))])
+    np.testing.assert_allclose(told.mean[:, 0], design @ mean, atol=0.06)
+    np.testing.assert_allclose(told.epistemic[:, 0], np.einsum("ij,jk,ik->i", design, covariance, design), rtol=0.25)
+    np.testing.assert_allclose(told.variance, told.epistemic + NOISE**2, rtol=1e-12)
+    assert of_values([y, y]).epistemic.max() == 0
+
+
+# Diagnostics and export.
+
+
+def test_the_summary_is_of_what_is_identified():
+    samples = Trainer(rule_of()).sample(X, Y, **RUN | {"draws": 40})
+    summary = samples.summary(X[:3])
+    likelihood = samples.statistics["log_likelihood"]
+    assert summary.rows["log_likelihood"]["r_hat"] == float(r_hat(likelihood))
+    assert summary.rows["log_likelihood"]["ess_bulk"] == float(ess_bulk(likelihood))
+    told = np.array([of_logits([o]).probabilities for o in samples.outputs(X[:3])]).reshape(2, 40, -1)
+    assert summary.rows["predictions"]["r_hat"] == max(r_hat(told))
+    assert summary.evaluations == 2 * (25 + 40)
+    assert 0 < summary.acceptance_rate < 1
+    text = str(summary)
+    assert "R-hat" in text
+    assert f"{summary.acceptance_rate:.3f}" in text
+    assert not summary.converged
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_arviz_gets_its_schema():
+    arviz = pytest.importorskip("arviz")
+    samples = Trainer(rule_of(NUTS)).sample(X, Y, **RUN)
+    data = samples.to_arviz(pointwise=True)
+    wanted = {"lp", "acceptance_rate", "step_size", "n_steps", "tree_depth", "diverging", "energy", "energy_error"}
+    assert set(data.sample_stats.data_vars) == wanted
+    assert data.sample_stats["diverging"].dtype == bool
+    assert data.sample_stats["lp"].dims == ("chain", "draw")
+    weight = data.posterior["readout.input.weight"]
+    assert weight.dims[:2] == ("chain", "draw")
+    assert weight.shape == (2, 12, 1, 2)
+    np.testing.assert_array_equal(weight[1, 7], samples.parameters(1, 7)["readout.input.weight"])
+    np.testing.assert_allclose(data.log_likelihood["y"].sum("y_dim_0"), samples.statistics["log_likelihood"], rtol=1e-9)
+    assert set(samples.to_arviz(weights=False).posterior.data_vars) == {"total_log_likelihood"}
+    assert np.isfinite(float(arviz.rhat(data)["hidden.input.weight"].max()))
+
+
+class Version1:
+    """ArviZ 1.x as far as the adapter uses it: from_dict takes one mapping of groups, and attributes by group."""
+
+    __version__ = "1.2.0"
+
+    @staticmethod
+    def from_dict(data, *, attrs=None, dims=None, coords=None):
+        return {"groups": data, "attrs": attrs}
+
+
+def test_the_adapter_speaks_to_the_next_version_too():
+    samples = Trainer(rule_of()).sample(X, Y, **RUN)
+    found = adapter.converted(Version1, adapter.groups(samples, weights=True, pointwise=False), samples.about)
+    assert set(found["groups"]) == {"posterior", "sample_stats"}
+    assert found["attrs"]["/"]["inference_library"] == "neko_rules"
+
+
+def test_without_arviz_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    samples = Trainer(rule_of()).sample(X, Y, **RUN)
+    with pytest.raises(NekoError, match=r"neko_rules\[bayes\]"):
+        samples.to_arviz()
+
+
+def test_importing_the_samplers_loads_nothing_heavy():
+    libraries = ["scipy", "arviz", "matplotlib", "torch"]
+    code = f"import sys; from neko_rules import MALA; print([m for m in {libraries} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def test_recurrent_networks_in_float32_are_sampled_too():
+    model = Evaluator(LIF(6, 3, readout="mean"))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 6, 2)), rng.integers(3, size=10)
+    rule = MALA(Posterior(model, chunk_size=4), gradient=EProp(model, mode="random"))
+    samples = Trainer(rule).sample(x, y, draws=10, warmup=60, chains=1)
+    assert samples.records[0].draws.dtype == np.float32
+    assert samples.statistics["acceptance_rate"].mean() > 0.1
+    np.testing.assert_array_equal(np.diag(samples.parameters(0, 3)["hidden.recurrent.weight"]), 0)
+
+
+def main(folder):
+    """A run that is slow and writes its state after every transition."""
+    advance = Chain.advance
+
+    def slowly(chain):
+        time.sleep(0.02)
+        return advance(chain)
+
+    Chain.advance = slowly
+    sample(rule_of(), X, Y, **SLOW, folder=Path(folder), seconds=0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
