@@ -151,18 +151,23 @@ neko explain eprop
 
 neko explain alif
 
-neko explain adam"""
+neko explain alif --kind models"""
 
 
 @app.command(epilog=EXPLAIN_EXAMPLES)
-def explain(name: Annotated[str, typer.Argument(help="A rule, neuron, loss, optimizer … such as eprop.")]) -> None:
+def explain(
+    name: Annotated[str, typer.Argument(help="A rule, neuron, loss, optimizer … such as eprop.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Of which kind, if several have the name: models, …", show_default=False)
+    ] = None,
+) -> None:
     """Explain a part that can be named: its equations, limits, cost and paper."""
     from rich.table import Table
     from rich.text import Text
 
     from neko_rules.experiments.explaining import explanation
 
-    found, console = explanation(name), _console()
+    found, console = explanation(name, kind), _console()
     console.print(Text.assemble((found.name, "bold cyan"), f"   one of the {found.kind}"))
     console.print()
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
@@ -267,7 +272,7 @@ def _print_rules() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from neko_rules.experiments.explaining import rule_facts
+    from neko_rules.experiments.explaining import other_rules, rule_facts
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("rule", style="bold cyan", no_wrap=True)
@@ -281,6 +286,12 @@ def _print_rules() -> None:
     console.print()
     legend = "N neurons, K outputs, P parameters, T time steps; 'neko explain RULE' gives its equations and limits."
     console.print(legend, style="dim")
+    drawing = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    drawing.add_column(style="bold cyan", no_wrap=True)
+    for name, line in other_rules():
+        drawing.add_row(name, Text(line))
+    console.print("\n[bold]rules that draw weights from their posterior[/bold]")
+    console.print(drawing)
 
 
 def _run(

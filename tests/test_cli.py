@@ -14,6 +14,7 @@ import pytest
 import neko_rules.backend
 from neko_rules import __version__
 from neko_rules.cli import main
+from neko_rules.experiments.explaining import rule_facts
 from neko_rules.experiments.listing import KINDS, listing
 from neko_rules.experiments.parts import registry_of
 
@@ -100,7 +101,43 @@ class TestList:
         for name, line in registry.describe():
             assert line, f"{name} says nothing about itself"
             assert name in text
-            assert line.split()[0] in text
+            # Rules are shown with what they cost and equal instead; their line is in 'neko explain'.
+            assert line.split()[0] in text or kind == "rules"
+
+    def test_rules_are_shown_with_their_axes_cost_needs_identity_and_paper(self, capsys: Any) -> None:
+        assert main(["list", "rules"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        for said in (
+            "presynaptic · symmetric",
+            "O(N P) per example",
+            "flat in T",
+            "cells",
+            "= BPTT",
+            "Bellec et al. 2020",
+        ):
+            assert said in text
+        for row in rule_facts():
+            assert all((row.axes, row.time, row.memory, row.requires, row.identity, row.paper)), row
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            (
+                "e-prop",
+                ["ε_t = (∂s_t/∂s_{t-1}) ε_{t-1}", "neuron · symmetric · filtered", "Nature Communications", "Args:"],
+            ),
+            ("alif", ["∂a/∂z' = 1", "neurons"]),
+            ("adam", ["adaptive moments"]),
+        ],
+    )
+    def test_explain_gives_equations_limits_and_cost(self, name: str, said: list[str], capsys: Any) -> None:
+        assert main(["explain", name]) == 0
+        text = capsys.readouterr().out
+        assert all(each in text for each in said), text
+
+    def test_explain_says_what_is_near_an_unknown_name(self, capsys: Any) -> None:
+        assert main(["explain", "eporp"]) == 2
+        assert "did you mean 'eprop'" in capsys.readouterr().err
 
     def test_without_a_kind_all_kinds_are_shown(self, capsys: Any) -> None:
         assert main(["list"]) == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neko_rules.errors import ArgumentError, nearest
-from neko_rules.experiments.listing import KINDS
+from neko_rules.experiments.listing import KINDS, listing
 from neko_rules.experiments.parts import registry_of
 
 FACTS = ("paper", "time", "memory", "identity")
@@ -70,6 +70,12 @@ def rule_facts() -> list[RuleFacts]:
     return [_facts(name) for name in RULES]
 
 
+def other_rules() -> list[tuple[str, str]]:
+    """Name and line of every rule that does not train but draws weights."""
+    known = {row.name for row in rule_facts()}
+    return [(name, line) for name, line in listing("rules") if name not in known]
+
+
 def _facts(name: str) -> RuleFacts:
     from neko_rules.rules import RULES
 
@@ -96,20 +102,23 @@ def _axes(name: str) -> str:
     return " · ".join(parts)
 
 
-def explanation(name: str) -> Explanation:
-    """A part by name, whatever its kind; rules come first.
+def explanation(name: str, only: str | None = None) -> Explanation:
+    """A part by name, of one kind or of whichever has it; rules come first, then neurons.
 
     Raises:
-        ArgumentError: nothing has that name.
+        ArgumentError: nothing has that name, or there is no such kind.
 
     Example:
         >>> found = explanation("E-Prop")
         >>> found.kind, found.name, found.head.splitlines()[0]
         ('rules', 'eprop', 'EProp: e-prop, eligibility propagation, with symmetric, random or adaptive feedback.')
     """
+    if only is not None and only not in KINDS:
+        raise ArgumentError("unknown kind of part", received=only, works=nearest(only, KINDS))
     known: list[str] = []
-    for kind, key in KINDS.items():
-        registry = registry_of(key)
+    # A neuron and the model that is made of it may share a name.
+    for kind in sorted(KINDS, key=lambda each: each not in ("rules", "neurons")) if only is None else [only]:
+        registry = registry_of(KINDS[kind])
         if registry is None:
             continue
         if name in registry:
@@ -123,7 +132,7 @@ def explanation(name: str) -> Explanation:
 
 def _facts_of(kind: str, name: str, maker: Any) -> dict[str, str]:
     """What is known of a part beside its text: a rule's axes and cost, a neuron's derivatives."""
-    if kind == "rules":
+    if kind == "rules" and name in {row.name for row in rule_facts()}:
         row = _facts(name)
         facts = {"axes": row.axes, "requires": row.requires, "time": row.time, "memory": row.memory}
         return {**facts, "identity": row.identity, "paper": row.paper}
