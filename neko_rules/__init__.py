@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neko_rules.backend import get_backend as get_backend
+    from neko_rules.devices import Crossbar as Crossbar
     from neko_rules.evaluator import Evaluator as Evaluator
     from neko_rules.layers.graph import Connection as Connection
     from neko_rules.layers.graph import Population as Population
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "neko_rules.backend": ["get_backend"],
+    "neko_rules.devices": ["Crossbar"],
     "neko_rules.evaluator": ["Evaluator"],
     "neko_rules.layers.graph": ["Connection", "Population"],
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],

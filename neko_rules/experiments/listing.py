@@ -21,6 +21,7 @@ KINDS = {
     "surrogates": "surrogate",
     "initializers": "initializer",
     "datasets": "data",
+    "devices": "device",
     "backends": "backend",
 }
 """What can be listed, and the key of a configuration where its names are used."""

@@ -25,6 +25,7 @@ REGISTRIES = {
     "learning_rate": ("neko_rules.schedules", "SCHEDULES"),
     "clipping": ("neko_rules.clipping", "CLIPPINGS"),
     "regularizers": ("neko_rules.regularizers", "REGULARIZERS"),
+    "device": ("neko_rules.devices", "DEVICES"),
     "cell": ("neko_rules.layers.models", "CELLS"),
     "surrogate": ("neko_rules.surrogates", "SURROGATES"),
     "initializer": ("neko_rules.initializers", "INITIALIZERS"),
