@@ -19,11 +19,32 @@ if TYPE_CHECKING:
     from neko_rules.layers.network import Network as Network
     from neko_rules.regularizers import FiringRate as FiringRate
     from neko_rules.rules import BPTT as BPTT
+    from neko_rules.rules import DECOLLE as DECOLLE
+    from neko_rules.rules import DFA as DFA
+    from neko_rules.rules import DRTP as DRTP
+    from neko_rules.rules import ETLP as ETLP
+    from neko_rules.rules import FPTT as FPTT
     from neko_rules.rules import OSTL as OSTL
+    from neko_rules.rules import OSTTP as OSTTP
+    from neko_rules.rules import OTPE as OTPE
+    from neko_rules.rules import OTTT as OTTT
+    from neko_rules.rules import RFLO as RFLO
+    from neko_rules.rules import RTRL as RTRL
+    from neko_rules.rules import UORO as UORO
+    from neko_rules.rules import ApproximateOTPE as ApproximateOTPE
     from neko_rules.rules import Backprop as Backprop
     from neko_rules.rules import EProp as EProp
     from neko_rules.rules import Eprop as Eprop
+    from neko_rules.rules import FeedbackAlignment as FeedbackAlignment
+    from neko_rules.rules import KolenPollack as KolenPollack
     from neko_rules.rules import LearningRule as LearningRule
+    from neko_rules.rules import PPProp as PPProp
+    from neko_rules.rules import Rule as Rule
+    from neko_rules.rules import SignSymmetric as SignSymmetric
+    from neko_rules.rules import SnAp as SnAp
+    from neko_rules.rules import StreamLearner as StreamLearner
+    from neko_rules.rules import TruncatedBPTT as TruncatedBPTT
+    from neko_rules.rules import WeightMirror as WeightMirror
     from neko_rules.trainers import Callback as Callback
     from neko_rules.trainers import Checkpoint as Checkpoint
     from neko_rules.trainers import EarlyStopping as EarlyStopping
@@ -41,7 +62,35 @@ _HOMES = {
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],
     "neko_rules.regularizers": ["FiringRate"],
-    "neko_rules.rules": ["BPTT", "OSTL", "Backprop", "EProp", "Eprop", "LearningRule"],
+    "neko_rules.rules": [
+        "BPTT",
+        "DECOLLE",
+        "DFA",
+        "DRTP",
+        "ETLP",
+        "FPTT",
+        "OSTL",
+        "OSTTP",
+        "OTPE",
+        "OTTT",
+        "RFLO",
+        "RTRL",
+        "UORO",
+        "ApproximateOTPE",
+        "Backprop",
+        "EProp",
+        "Eprop",
+        "FeedbackAlignment",
+        "KolenPollack",
+        "LearningRule",
+        "PPProp",
+        "Rule",
+        "SignSymmetric",
+        "SnAp",
+        "StreamLearner",
+        "TruncatedBPTT",
+        "WeightMirror",
+    ],
     "neko_rules.trainers": ["Callback", "Checkpoint", "EarlyStopping", "History", "ProgressBar", "Trainer"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

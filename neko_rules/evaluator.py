@@ -13,7 +13,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
-from neko_rules.layers.forward import Record, Trajectory
+from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
@@ -30,12 +30,12 @@ class Judgement:
 
     Args:
         loss: the loss, a scalar.
-        output_gradient: dE/dy [time, batch, n_out].
+        signals: dE/dy [time, batch, n_out] of the output population, and of its states if the loss looks at them.
         totals: name → (total, count) of the loss and of every metric; their ratio is the figure, and batches add up.
     """
 
     loss: Array
-    output_gradient: Array
+    signals: Signals
     totals: dict[str, tuple[Array, Array]]
 
 
@@ -196,20 +196,53 @@ class Evaluator:
 
     def judge(self, trajectory: Trajectory, target: Array, mask: Array) -> Judgement:
         """Loss, its derivative with respect to the outputs, and the metrics, read from a forward pass."""
+        network = self.network
+        judgement = self.judge_loss(trajectory, target, mask)
+        outputs = pool(self.nx, network.readout, trajectory.z(network.graph.output))
+        spikes = {name: trajectory.z(name) for name in network.spiking}
+        measured = self.measured(Measurement(outputs, target, mask, spikes, network.dt))
+        return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **measured})
+
+    def measured(self, measurement: Measurement) -> dict[str, tuple[Array, Array]]:
+        """Total and count of every metric."""
+        return {metric.name: metric.measure(self.nx, measurement) for metric in self.metrics}
+
+    def judge_loss(self, trajectory: Trajectory, target: Array, mask: Array, readout: str | None = None) -> Judgement:
+        """The loss and its derivative with respect to the outputs, without the metrics.
+
+        Args:
+            trajectory: a forward pass.
+            target: dense, [1 or steps, batch, n_out].
+            mask: [1 or steps, batch].
+            readout: how the outputs are taken, if not as the network says.
+        """
         nx, network = self.nx, self.network
+        readout = readout or network.readout
         outputs = trajectory.z(network.graph.output)
-        pooled = pool(nx, network.readout, outputs)
+        pooled = pool(nx, readout, outputs)
         counted = nx.broadcast_to(mask, pooled.shape[:2])
         count = nx.sum(counted)
         # A part of a data set may have no supervised step; it then counts nothing.
         divisor = nx.maximum(count, 1.0)
         total = weighted_total(nx, self.loss, pooled, target, counted)
         gradient = output_gradient(nx, self.loss, pooled, target, counted / divisor)
-        spikes = {name: trajectory.z(name) for name in network.spiking}
-        measurement = Measurement(pooled, target, mask, spikes, network.dt)
-        totals = {"loss": (total, count)}
-        totals.update({metric.name: metric.measure(nx, measurement) for metric in self.metrics})
-        return Judgement(total / divisor, unpool(nx, network.readout, outputs, gradient), totals)
+        signals = {(network.graph.output, Z): unpool(nx, readout, outputs, gradient)}
+        return Judgement(total / divisor, signals, {"loss": (total, count)})
+
+    def step_weights(self, mask: Array, steps: int) -> Array:
+        """How much each time step and example counts in the loss: [time, batch], 1 in all.
+
+        Args:
+            mask: [1 or steps, batch], as ``batch`` gives it.
+            steps: number of time steps.
+        """
+        nx = self.nx
+        counted = nx.broadcast_to(mask, (steps, mask.shape[1])) if self.network.readout == "sequence" else mask
+        share = nx.expand_dims(counted / nx.maximum(nx.sum(counted), 1.0), -1)
+        like = nx.full((steps, mask.shape[1], 1), 0.0, nx.dtype(mask))
+        # Every step has its part in the largest output over time.
+        mode = "mean" if self.network.readout == "max" else self.network.readout
+        return unpool(nx, mode, like, share)[:, :, 0]
 
     # What a user calls.
 

@@ -30,6 +30,8 @@ class Measurement:
         mask: [1 or steps, batch], 1 where the example is supervised at that step, else 0, of the outputs' type.
         spikes: of every spiking layer by name, 0 or 1, [time, batch, neuron].
         dt: time step in s.
+        steps: where spikes are not given step by step but as their sum over time, [1, batch, neuron]: the number of
+            time steps that were summed.
     """
 
     outputs: Array
@@ -37,6 +39,7 @@ class Measurement:
     mask: Array
     spikes: Mapping[str, Array] = field(default_factory=dict)
     dt: float = 1e-3
+    steps: int | None = None
 
 
 class Metric(ABC):
@@ -216,5 +219,5 @@ def _spike_counts(nx: Backend, m: Measurement, name: str) -> tuple[Array, Array]
             works="use spiking neurons such as LIF or ALIF, or leave the metric out",
         )
     totals = [nx.sum(layer) for layer in layers]
-    neuron_steps = sum(layer.shape[0] * layer.shape[1] * layer.shape[2] for layer in layers)
+    neuron_steps = sum((m.steps or layer.shape[0]) * layer.shape[1] * layer.shape[2] for layer in layers)
     return sum(totals[1:], totals[0]), nx.full((), neuron_steps, nx.dtype(layers[0]))

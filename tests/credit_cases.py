@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules import Evaluator, Layer, Network, Stack
-from neko_rules.credit import adjoint, autodiff, traces
+from neko_rules.credit import autodiff
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import ReLUCell, TanhCell
 from neko_rules.rules import LearningRule
@@ -137,26 +137,11 @@ def by_autodiff(model: Evaluator, x: np.ndarray, y: Any, detach_delayed: bool = 
     return {name: nx.to_numpy(value) for name, value in nx.jit(differentiate)(model.network.values, *batch).items()}
 
 
-def by_traces(rule: LearningRule, x: np.ndarray, y: Any, leak: float | None = None) -> dict[str, np.ndarray]:
-    """The gradient of neuron credit by eligibility traces.
-
-    Without a leak each population is given the learning signal of the adjoint. With one, the population below the
-    readout is given the error within the time step, and its traces are filtered: the online form.
-    """
-    model, network, nx = rule.model, rule.model.network, rule.model.nx
-
-    def differentiate(parameters: Any, feedback: Any, inputs: Any, target: Any, mask: Any) -> dict[str, Any]:
-        trajectory = network.forward(parameters, inputs)
-        problem = adjoint.Problem(
-            nx, network.graph, network.jacobians, network.constants, parameters, feedback, trajectory, rule.credit
-        )
-        error = model.judge(trajectory, target, mask).output_gradient
-        if leak is None:
-            return traces.gradients(problem, adjoint.learning_signals(problem, {network.graph.output: error}))
-        weight = nx.transpose(parameters["readout.input.weight"], (1, 0))
-        return traces.gradients(problem, {"hidden": nx.matmul(error, weight)}, leak)
-
-    feedback = {name: nx.asarray(value) for name, value in rule.feedback.items()}
-    batch = [nx.asarray(array) for array in model.batch(x, y)]
-    found = nx.jit(differentiate)(network.values, feedback, *batch)
-    return {name: nx.to_numpy(value) for name, value in found.items()}
+def by_traces(rule: LearningRule, x: np.ndarray, y: Any, **changed: Any) -> dict[str, np.ndarray]:
+    """The gradient of a rule's credit by traces, through the same feedback weights."""
+    credit = rule.credit
+    axes = {"temporal": credit.temporal, "spatial": credit.spatial, "learning_signal": credit.learning_signal}
+    twin = LearningRule(
+        rule.model, **{**axes, **changed}, evaluation="traces", regularizers=rule.regularizers, seed=rule.seed
+    )
+    return twin.gradients(x, y)

@@ -153,7 +153,7 @@ def compare_output_gradient(judged: Evaluator, y: np.ndarray) -> None:
     trajectory = judged.network.forward(judged.network.values, inputs)
     outputs = 0.2 * trajectory.records["readout"].z
     trajectory.records["readout"] = Record({}, outputs, None)
-    found = judged.judge(trajectory, target, mask).output_gradient
+    found = judged.judge(trajectory, target, mask).signals["readout", "z"]
     numeric, epsilon = np.zeros_like(outputs), 1e-5
     for place in np.ndindex(outputs.shape):
         for sign in (1, -1):
@@ -168,7 +168,7 @@ def compare_output_gradient(judged: Evaluator, y: np.ndarray) -> None:
 def test_unsupervised_steps_have_no_gradient() -> None:
     judged = model()
     inputs, target, mask = judged.batch(X, BY_STEP)
-    found = judged.judge(judged.network.forward(judged.network.values, inputs), target, mask).output_gradient
+    found = judged.judge(judged.network.forward(judged.network.values, inputs), target, mask).signals["readout", "z"]
     assert not found[BY_STEP.T < 0].any()
     assert np.abs(found[BY_STEP.T >= 0]).sum(axis=-1).all()
 

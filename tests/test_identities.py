@@ -49,17 +49,6 @@ def test_adjoint_equals_traces_on_every_backend(name: str, backend: str) -> None
     assert distance(rule.gradients(x, y), by_traces(rule, x, y)) < SAME
 
 
-@pytest.mark.parametrize("name", ["alif", "per neuron", "reset not detached"])
-def test_filtering_the_signal_equals_filtering_the_traces(name: str) -> None:
-    """Σ_t (Σ_{t'≥t} κ^{t'-t} L_t') e_t = Σ_t' L_t' (Σ_{t≤t'} κ^{t'-t} e_t): the online form of e-prop."""
-    x, y = data()
-    rule = EProp(model_of(name))
-    found = by_traces(rule, x, y, leak=np.exp(-1e-3 / 20e-3))
-    reference = {key: value for key, value in rule.gradients(x, y).items() if key in found}
-    assert distance(found, reference) < SAME
-    assert distance(by_traces(rule, x, y, leak=0.0), reference) > 0.5
-
-
 # The engine and automatic differentiation.
 
 

@@ -86,6 +86,7 @@ ROWS = (
     # What knows nothing of networks.
     ("samplers", "devices", "datasets", "encoders", "losses", "metrics", "regularizers", "optimizers", "clipping"),
     ("initializers", "schedules", "surrogates", "targets"),
+    ("trees",),
     ("backends",),
     ("backend",),
     ("arguments", "registry", "seeding"),

@@ -1,13 +1,15 @@
 """Adjoint: gradients backward in time, for full, layer and neuron temporal credit.
 
-For a population with state s, given G_t = ∂E/∂z_t from outside it, the recursion from t = T-1 down to 0 is
+For a population with state s, given G_t = ∂E/∂z_t and g_t = ∂E/∂s_t from outside it, the recursion from t = T-1 down
+to 0 is
 
     λz_t = G_t + r_{t+1}·λs_{t+1} + V δ_{t+1}          (V δ only for layer and full credit)
-    λs_t = D_{t+1}ᵀ λs_{t+1} + h_t λz_t
+    λs_t = g_t + D_{t+1}ᵀ λs_{t+1} + h_t λz_t
     δ_t  = q_t·λs_t                                     the derivative with respect to the input current
     dE/dW = Σ_t x_tᵀ δ_t    dE/dV = Σ_t z_{t-1}ᵀ δ_t    dE/db = Σ_t δ_t
+    dE/dc = Σ_t λs_t·∂s_t/∂c + λz_t ∂z_t/∂c             for a learnable constant c of the neuron
 
-and the signal to a population below is δ_t Wᵀ where the signal keeps its paths through time, or (q_t·h_t G_t) Wᵀ
+and the signal to a population below is δ_t Wᵀ where the signal keeps its paths through time, or q_t·(h_t G_t + g_t) Wᵀ
 where it is instantaneous. The recursion steps through time, evaluating the local derivatives as it goes, while they
 are in the processor's cache; weight gradients and signals are one matrix product over all time steps after it.
 """
@@ -18,10 +20,10 @@ from dataclasses import dataclass
 
 from neko_rules.backend import Array, Arrays, Backend, Parameters
 from neko_rules.credit.axes import Credit
-from neko_rules.credit.feedback import backward_weight
+from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Trajectory, effective_weight, project, without_diagonal
-from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
+from neko_rules.layers.forward import Signals, Trajectory, Z, effective_weight, project, without_diagonal
+from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Entry, Jacobians
 
 Local = dict[Entry, Array]
@@ -29,6 +31,9 @@ Local = dict[Entry, Array]
 
 Carried = tuple[str, str, str]
 """What a step back sends to the step before: (population, "state", state name), (…, "z", "") or (…, "delta", "")."""
+
+Constant = tuple[str, str]
+"""A learnable constant: the population and the constant's name in the cell's equations."""
 
 
 @dataclass(frozen=True)
@@ -57,44 +62,48 @@ class Problem:
 
     def back(self, connection: Connection) -> Array:
         """The transposed weight that carries a connection's error back: [target, source]."""
-        weight = effective_weight(self.nx, connection, self.parameters)
-        return self.nx.transpose(backward_weight(connection, weight, self.feedback), (1, 0))
+        nx = self.nx
+        weight = effective_weight(nx, connection, self.parameters)
+        return nx.transpose(backward_weight(nx, connection, weight, self.feedback, self.credit), (1, 0))
 
 
-def gradients(problem: Problem, signals: dict[str, Array]) -> Parameters:
+def gradients(problem: Problem, signals: Signals) -> Parameters:
     """dE/dparameter for every parameter.
 
     Args:
         problem: the forward pass.
-        signals: population name → ∂E/∂z_t from the loss (the readout) and from regularisers, each broadcastable to
-            [time, batch, neuron].
+        signals: (population, "z" or state) → ∂E/∂z_t or ∂E/∂s_t from the loss and from regularisers, each broadcastable
+            to [time, batch, neuron].
     """
     return _solved(problem, signals)[0]
 
 
-def learning_signals(problem: Problem, signals: dict[str, Array]) -> dict[str, Array]:
+def learning_signals(problem: Problem, signals: Signals) -> Signals:
     """G_t = ∂E/∂z_t of every population that an error reaches, [time, batch, neuron]; not for full credit.
 
-    With full credit what reaches a population through its own component's recurrence is not separated from G.
+    With full credit what reaches a population through its own component's recurrence is not separated from G. What
+    ``signals`` gives for a state is kept as it is.
     """
     assert problem.credit.temporal != "full", "full credit has no learning signals apart from the recursion"
     return {
-        name: problem.nx.broadcast_to(signal, problem.trajectory.z(name).shape)
-        for name, signal in _solved(problem, signals)[1].items()
+        key: problem.nx.broadcast_to(signal, problem.trajectory.z(key[0]).shape)
+        for key, signal in _solved(problem, signals)[1].items()
     }
 
 
-def _solved(problem: Problem, signals: dict[str, Array]) -> tuple[Parameters, dict[str, Array]]:
+def _solved(problem: Problem, signals: Signals) -> tuple[Parameters, Signals]:
     """Gradients, and the signals that reached the populations, from the top down."""
-    nx, graph = problem.nx, problem.graph
-    whole = problem.credit.temporal == "full"
-    groups = graph.components if whole else tuple((name,) for name in graph.order)
+    graph, credit = problem.graph, problem.credit
+    whole = credit.temporal == "full"
+    groups = list(graph.components if whole else ((name,) for name in graph.order))
+    if credit.spatial == "direct":
+        groups.sort(key=lambda group: graph.output in group)
     signals = dict(signals)
-    zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     found: Parameters = {}
     for group in reversed(groups):
-        arriving = {name: nx.broadcast_to(signals.get(name, zero), problem.trajectory.z(name).shape) for name in group}
-        delta, within_step = _Recursion(problem, group).run(arriving)
+        delta, within_step, constants = _Recursion(problem, group, signals).run()
+        for (name, constant), gradient in constants.items():
+            found[constant_name(graph.cell(name), name, constant)] = gradient
         for name in group:
             found.update(weight_gradients(problem, name, delta[name]))
             _pass_down(problem, name, within_step.get(name, delta[name]), group if whole else (), signals)
@@ -131,6 +140,8 @@ def weight_gradients(problem: Problem, name: str, delta: Array) -> Parameters:
 def meeting(problem: Problem, connection: Connection, delta: Array) -> tuple[Array, Array]:
     """What a connection sent and the δ at its arrival, step by step: a delayed one sends z_t to δ_{t+1}."""
     z = problem.trajectory.z(connection.source)
+    if connection.delay and problem.trajectory.start is not None:
+        return problem.trajectory.sent(problem.nx, connection), delta
     return (z[:-1], delta[1:]) if connection.delay else (z, delta)
 
 
@@ -139,21 +150,32 @@ def _flat(nx: Backend, array: Array) -> Array:
     return nx.reshape(array, (array.shape[0] * array.shape[1], array.shape[2]))
 
 
-def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: dict[str, Array]) -> None:
+def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: Signals) -> None:
     """Add a population's error to the signals of the populations that it receives from.
 
     Delayed connections carry error only for full credit, and connections inside a group that was solved together have
-    already carried theirs.
+    already carried theirs. Direct feedback goes from the output straight to every other population, and where signals
+    are local nothing is passed down at all.
     """
-    nx = problem.nx
-    for connection in problem.graph.into(name):
-        inside = connection.source in together
-        if connection.source == INPUT or inside or (connection.delay and not together):
-            continue
-        part = project(nx, below, problem.back(connection))
-        if connection.delay:
-            part = nx.concat([part[1:], nx.full((1, *part.shape[1:]), 0.0, nx.dtype(part))], 0)
-        signals[connection.source] = signals[connection.source] + part if connection.source in signals else part
+    nx, graph = problem.nx, problem.graph
+    parts: Signals = {}
+    if problem.credit.spatial == "direct" and name == graph.output:
+        for other in graph.order:
+            if other != name:
+                matrix = problem.feedback[direct_name(other)]
+                parts[other, Z] = project(nx, below, nx.transpose(matrix, (1, 0)))
+    elif problem.credit.passes_down:
+        for connection in graph.into(name):
+            inside = connection.source in together
+            if connection.source == INPUT or inside or (connection.delay and not together):
+                continue
+            part = project(nx, below, problem.back(connection))
+            if connection.delay:
+                part = nx.concat([part[1:], nx.full((1, *part.shape[1:]), 0.0, nx.dtype(part))], 0)
+            key = (connection.source, Z)
+            parts[key] = parts[key] + part if key in parts else part
+    for key, part in parts.items():
+        signals[key] = signals[key] + part if key in signals else part
 
 
 class _Recursion:
@@ -163,10 +185,15 @@ class _Recursion:
     something depends on z_{t-1}, and δ where a delayed connection carries error back.
     """
 
-    def __init__(self, problem: Problem, group: tuple[str, ...]) -> None:
+    def __init__(self, problem: Problem, group: tuple[str, ...], signals: Signals) -> None:
         self.problem = problem
         self.nx = problem.nx
         self.group = group
+        zero = problem.nx.full((), 0.0, problem.nx.dtype(problem.trajectory.inputs))
+        wanted = [(name, Z) for name in group] + [key for key in signals if key[0] in group and key[1] != Z]
+        self.signals = {
+            key: self.nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in wanted
+        }
         self.recorded = [
             (name, key)
             for name in group
@@ -182,6 +209,9 @@ class _Recursion:
         self.carried = [key for name in group for key in self._carried(name)]
         below = [name for name in group if any(c.source != INPUT and not c.delay for c in problem.graph.into(name))]
         self.instantaneous = [name for name in below if not keeps_paths(problem, name)]
+        self.learnable: list[Constant] = [
+            (name, constant) for name in group for constant in problem.jacobians[name].learnable
+        ]
 
     def _carried(self, name: str) -> list[Carried]:
         entries = self.problem.jacobians[name].expressions
@@ -194,38 +224,54 @@ class _Recursion:
             keys.append((name, "delta", ""))
         return keys
 
-    def run(self, signals: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-        """δ, and q_t·h_t G_t where that is what goes down, by population, from G: all [time, batch, neuron]."""
-        nx, first = self.nx, signals[self.group[0]]
+    def run(self) -> tuple[dict[str, Array], dict[str, Array], dict[Constant, Array]]:
+        """δ, and q_t·h_t G_t where that is what goes down, by population: [time, batch, neuron]; and dE/dc [neuron]."""
+        nx, group = self.nx, self.group
+        first = self.signals[group[0], Z]
         records = self.problem.trajectory.records
-        zeros = {name: nx.full(signals[name].shape[1:], 0.0, nx.dtype(first)) for name in self.group}
+        zeros = {name: nx.full(self.signals[name, Z].shape[1:], 0.0, nx.dtype(first)) for name in group}
         histories = (records[name].history(nx, key) for name, key in self.recorded)
-        inputs = (*(signals[name] for name in self.group), *histories)
         carry = tuple(zeros[name] for name, _, _ in self.carried)
-        _, outputs = nx.scan(self._step, carry, inputs, first.shape[0], reverse=True)
-        delta = dict(zip(self.group, outputs, strict=False))
-        return delta, dict(zip(self.instantaneous, outputs[len(self.group) :], strict=True))
+        _, outputs = nx.scan(self._step, carry, (*self.signals.values(), *histories), first.shape[0], reverse=True)
+        delta = dict(zip(group, outputs, strict=False))
+        outputs = outputs[len(group) :]
+        within_step = dict(zip(self.instantaneous, outputs, strict=False))
+        outputs = outputs[len(self.instantaneous) :]
+        constants = {key: nx.sum(each, axis=(0, 1)) for key, each in zip(self.learnable, outputs, strict=True)}
+        return delta, within_step, constants
 
     def _step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         later = dict(zip(self.carried, carry, strict=True))
-        signals = dict(zip(self.group, inputs, strict=False))
-        recorded = dict(zip(self.recorded, inputs[len(self.group) :], strict=True))
+        signals = dict(zip(self.signals, inputs, strict=False))
+        recorded = dict(zip(self.recorded, inputs[len(self.signals) :], strict=True))
         delta: dict[str, Array] = {}
         sent: dict[Carried, Array] = {}
         within_step: dict[str, Array] = {}
+        constants: dict[Constant, Array] = {}
         for name in reversed(self.group):
             local = self._local(name, recorded)
-            z = signals[name]
+            z = signals[name, Z]
             if (name, "z", "") in later:
                 z = z + later[name, "z", ""]
             for connection, back in self.outgoing[name]:
                 error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
                 z = z + self.nx.matmul(error, back)
-            delta[name] = self._neuron(name, local, later, z, sent)
+            lam = self._lambda(name, local, later, signals, z)
+            delta[name] = total(self.nx, local, [("q", k) for k in lam], lam, z)
+            for key in self.carried:
+                if key[0] == name:
+                    entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
+                    sent[key] = delta[name] if key[1] == "delta" else total(self.nx, local, entries, lam, z)
             if name in self.instantaneous:
-                direct = {entry[1]: times(h, signals[name]) for entry, h in local.items() if entry[0] == "h"}
-                within_step[name] = self._total(local, [("q", k) for k in direct], direct, z)
-        outputs = (*(delta[name] for name in self.group), *(within_step[name] for name in self.instantaneous))
+                within_step[name] = instantaneous_error(self.nx, name, local, signals)
+            for _, constant in (key for key in self.learnable if key[0] == name):
+                entries = [("c", k, constant) for k in (*lam, Z)]
+                constants[name, constant] = total(self.nx, local, entries, {**lam, Z: z}, z)
+        outputs = (
+            *(delta[name] for name in self.group),
+            *(within_step[name] for name in self.instantaneous),
+            *(constants[key] for key in self.learnable),
+        )
         return tuple(sent[key] for key in self.carried), outputs
 
     def _local(self, name: str, recorded: dict[tuple[str, str], Array]) -> Local:
@@ -235,29 +281,32 @@ class _Recursion:
             self.nx, problem.graph.cell(name), problem.constants[name], lambda key: recorded[name, key]
         )
 
-    def _neuron(
-        self, name: str, local: Local, later: dict[Carried, Array], z: Array, sent: dict[Carried, Array]
-    ) -> Array:
-        """One step back within a population: δ_t is returned, and what goes to t-1 is put into ``sent``."""
+    def _lambda(
+        self, name: str, local: Local, later: dict[Carried, Array], signals: Signals, z: Array
+    ) -> dict[str, Array]:
+        """λs_t = g_t + D_{t+1}ᵀ λs_{t+1} + h_t λz_t of every state that an error reaches."""
         lam: dict[str, Array] = {}
-        for state in dict.fromkeys(entry[1] for entry in local):
+        for state in self.problem.jacobians[name].states:
             parts = [later[name, "state", state]] if (name, "state", state) in later else []
             parts += [times(local["h", state], z)] if ("h", state) in local else []
+            parts += [signals[name, state]] if (name, state) in signals else []
             if parts:
-                lam[state] = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        delta = self._total(local, [("q", k) for k in lam], lam, z)
-        for key in self.carried:
-            if key[0] == name:
-                entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
-                sent[key] = delta if key[1] == "delta" else self._total(local, entries, lam, z)
-        return delta
+                lam[state] = sum(parts[1:], parts[0])
+        return lam
 
-    def _total(self, local: Local, entries: list[Entry], lam: dict[str, Array], like: Array) -> Array:
-        """Σ_k entry_k λs_k over the entries that are not identically zero."""
-        parts = [times(local[entry], lam[entry[1]]) for entry in entries if entry in local]
-        if not parts:
-            return self.nx.full(like.shape, 0.0, self.nx.dtype(like))
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+
+def instantaneous_error(nx: Backend, name: str, local: Local, signals: Signals) -> Array:
+    """q_t·(h_t G_t + g_t): a population's error at its current within the time step."""
+    direct = {entry[1]: times(h, signals[name, Z]) for entry, h in local.items() if entry[0] == "h"}
+    for (population, state), signal in signals.items():
+        if population == name and state != Z:
+            direct[state] = direct[state] + signal if state in direct else signal
+    return total(nx, local, [("q", k) for k in direct], direct, signals[name, Z])
+
+
+def total(nx: Backend, local: Local, entries: list[Entry], lam: dict[str, Array], like: Array) -> Array:
+    """Σ_k entry_k λ_k over the entries that are not identically zero."""
+    parts = [times(local[entry], lam[entry[1]]) for entry in entries if entry in local]
+    if not parts:
+        return nx.full(like.shape, 0.0, nx.dtype(like))
+    return sum(parts[1:], parts[0])

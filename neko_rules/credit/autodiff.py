@@ -29,7 +29,7 @@ def gradients(
         trajectory = run(
             network.nx,
             network.graph,
-            network.constants,
+            network.constants_with(values),
             values,
             inputs,
             differentiable=True,

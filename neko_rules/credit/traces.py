@@ -1,94 +1,387 @@
-"""Traces: gradients forward in time, by the influence of every synapse on its neuron's state (neuron credit).
+"""Traces: the influence of every parameter on its own population, carried forward in time.
+
+For a synapse with presynaptic input x onto a neuron with state s, for neuron credit
 
     ε_t = (D_t + r_t h_{t-1}ᵀ) ε_{t-1} + q_t x_t        the eligibility vector [batch, state, pre, post]
     e_t = h_t·ε_t                                       the eligibility trace  [batch, pre, post]
-    dE/dW = Σ_t G_t e_t                                 G_t = ∂E/∂z_t from outside the population
+    dE/dW = Σ_t G_t e_t + g_t·ε_t                       G_t = ∂E/∂z_t and g_t = ∂E/∂s_t from outside the population
 
-A bias is a synapse with constant input 1. This is the same number as the adjoint with neuron credit, at O(N²) memory
-per example instead of O(T·N), and it can be had at every time step. Where G_t is only known within the time step
-because the readout has a memory κ, the same for all its units, the traces of the population below it are filtered
-instead of the signal: Σ_t κ^{t'-t} e_t for t ≤ t'.
+A bias is a synapse with constant input 1, and a learnable constant c of the neuron one whose input is ∂s_t/∂c. This is
+the same number as the adjoint with neuron credit, at O(N²) memory per example instead of O(T·N), and it can be had at
+every time step. Where D, r and q are the same number for all neurons, as for a LIF neuron whose reset is detached, ε
+does not depend on the postsynaptic neuron and is kept as [batch, pre, 1]: O(N) memory.
 
-Reference: G. Bellec et al., Nature Communications 11:3625, 2020, results and methods on eligibility traces.
+For layer credit the influence of a synapse on all neurons of its own population is carried,
+
+    S_t = D_t S_{t-1} + r_t Z_{t-1} + q_t (Vᵀ Z_{t-1} + x_t),   Z_t = h_t·S_t      [batch, neuron, pre · post]
+
+References: G. Bellec et al., Nature Communications 11:3625, 2020, results and methods on eligibility traces;
+T. Bohnstingl et al., IEEE Transactions on Neural Networks and Learning Systems 34, 2023, for layer credit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from neko_rules.backend import Array, Arrays, Parameters, shift_later
-from neko_rules.credit.adjoint import Problem, times
-from neko_rules.layers.forward import without_diagonal
-from neko_rules.layers.graph import bias_name
-from neko_rules.layers.jacobians import Entry
+from neko_rules.backend import Array, Backend
+from neko_rules.credit.adjoint import Local, times
+from neko_rules.layers.cell import Constants
+from neko_rules.layers.forward import Moment, Signals, Z, without_diagonal
+from neko_rules.layers.graph import Connection, Graph, bias_name, constant_name
+from neko_rules.layers.jacobians import Entry, Jacobians
+
+State = dict[str, Array]
+"""What a trace carries from one time step to the next, by name."""
 
 
-def gradients(problem: Problem, signals: dict[str, Array], leak: float = 0.0) -> Parameters:
-    """dE/dparameter of every weight and bias into the populations that ``signals`` names.
+@dataclass(frozen=True)
+class Synapses:
+    """The parameters of one name: weights of a connection, biases, or a learnable constant of the neurons.
 
     Args:
-        problem: the forward pass.
-        signals: population name → G_t [time, batch, neuron].
-        leak: κ with which the traces are filtered; 0 where the signals have all their paths through time.
+        name: the parameter.
+        population: the population that it acts on.
+        pre: the number of presynaptic neurons; 1 for a bias and a constant.
+        post: the number of neurons of the population.
+        connection: the connection of a weight.
+        constant: the name of a learnable constant in the cell's equations.
     """
-    nx, found = problem.nx, {}
-    for name, signal in signals.items():
-        for connection in problem.graph.into(name):
-            sent = problem.trajectory.sent(nx, connection)
-            gradient = _eligibility_gradient(problem, name, sent, signal, leak)
-            found[connection.weight] = without_diagonal(nx, gradient) if connection.masked else gradient
-        if problem.graph.populations[name].bias:
-            ones = nx.full((*signal.shape[:2], 1), 1.0, nx.dtype(signal))
-            found[bias_name(name)] = _eligibility_gradient(problem, name, ones, signal, leak)[0]
-    return found
+
+    name: str
+    population: str
+    pre: int
+    post: int
+    connection: Connection | None = None
+    constant: str = ""
+
+    def shaped(self, nx: Backend, gradient: Array) -> Array:
+        """A gradient [pre, post] in the shape of the parameter, autapses left out."""
+        if self.connection is None:
+            return nx.reshape(gradient, (self.post,))
+        gradient = nx.reshape(gradient, (self.pre, self.post))
+        return without_diagonal(nx, gradient) if self.connection.masked else gradient
+
+    def sent(self, nx: Backend, moment: Moment, like: Array) -> Array:
+        """x_t [batch, pre]; 1 for a bias."""
+        if self.connection is not None:
+            return moment.sent(self.connection)
+        return nx.full((like.shape[0], 1), 1.0, nx.dtype(like))
 
 
-def _eligibility_gradient(problem: Problem, name: str, sent: Array, signal: Array, leak: float) -> Array:
-    """Σ_t G_t e_t for one connection, stepping its eligibility vectors forward: [pre, post]."""
-    nx = problem.nx
-    steps, batch, neurons = signal.shape
-    record, cell, constants = problem.trajectory.records[name], problem.graph.cell(name), problem.constants[name]
-    derivatives = problem.jacobians[name].evaluate(nx, cell, constants, lambda key: record.history(nx, key))
-    local = {
-        entry: nx.broadcast_to(value if nx.is_tensor(value) else nx.full((), value, nx.dtype(signal)), signal.shape)
-        for entry, value in derivatives.items()
+def synapses(graph: Graph, population: str, inputs: int) -> Iterator[Synapses]:
+    """All parameters that act on a population."""
+    size = graph.populations[population].size
+    for connection in graph.into(population):
+        yield Synapses(connection.weight, population, graph.size(connection.source, inputs), size, connection)
+    if graph.populations[population].bias:
+        yield Synapses(bias_name(population), population, 1, size)
+    cell = graph.cell(population)
+    for argument in cell.learnable:
+        constant = cell.trainable[argument].constant
+        yield Synapses(constant_name(cell, population, constant), population, 1, size, constant=constant)
+
+
+def local_derivatives(
+    nx: Backend, graph: Graph, jacobians: Mapping[str, Jacobians], constants: dict[str, Constants], moment: Moment
+) -> dict[str, Local]:
+    """The local derivatives of every population at one time step."""
+    return {
+        name: jacobians[name].evaluate(nx, graph.cell(name), constants[name], partial(moment.value, name))
+        for name in graph.order
     }
-    states = tuple(dict.fromkeys(entry[1] for entry in local))
-    entries = list(local)
-    before = {("h", state): shift_later(nx, local["h", state]) for state in states if ("h", state) in local}
-
-    def step(carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
-        *vectors, filtered, total = carry
-        x, g, *rest = inputs
-        now = {entry: value[:, None, :] for entry, value in zip(entries, rest, strict=False)}
-        earlier = {entry: value[:, None, :] for entry, value in zip(before, rest[len(entries) :], strict=True)}
-        emitted = _sum(earlier[entry] * vectors[states.index(entry[1])] for entry in earlier)
-        after = [_sum(_contributions(now, k, states, vectors, emitted, x[:, :, None]), like=vectors[0]) for k in states]
-        trace = _sum(now["h", k] * after[i] for i, k in enumerate(states) if ("h", k) in now)
-        filtered = leak * filtered + trace
-        return (*after, filtered, total + nx.sum(g[:, None, :] * filtered, axis=0)), ()
-
-    zero = nx.full((batch, sent.shape[2], neurons), 0.0, nx.dtype(signal))
-    carry = (*(zero for _ in states), zero, nx.full((sent.shape[2], neurons), 0.0, nx.dtype(signal)))
-    last, _ = nx.scan(step, carry, (sent, signal, *(local[e] for e in entries), *before.values()), steps)
-    return last[-1]
 
 
-def _contributions(
-    now: dict[Entry, Array], k: str, states: tuple[str, ...], vectors: list[Array], emitted: Any, x: Array
-) -> list[Array]:
-    """The terms of ε_t for state k: Σ_j D_kj ε_j + r_k (h_{t-1}·ε_{t-1}) + q_k x_t."""
-    terms = [now["D", k, j] * vectors[i] for i, j in enumerate(states) if ("D", k, j) in now]
-    if ("r", k) in now:
-        terms.append(now["r", k] * emitted)
-    if ("q", k) in now:
-        terms.append(times(now["q", k], x))
-    return terms
+def reached(entries: Mapping[Entry, Any], constant: str = "") -> tuple[str, ...]:
+    """The states of a cell that an input current, or a learnable constant, reaches."""
+    driven = {e[1] for e in entries if (e[0] == "c" and e[2] == constant if constant else e[0] == "q")} - {Z}
+    emits = {e[1] for e in entries if e[0] == "h"}
+    emitted = bool(constant) and ("c", Z, constant) in entries
+    while True:
+        grown = driven | {e[1] for e in entries if e[0] == "D" and e[2] in driven}
+        if emitted or grown & emits:
+            grown |= {e[1] for e in entries if e[0] == "r"}
+        if grown == driven:
+            states = dict.fromkeys(e[1] for e in entries if e[0] in "Dqrh" or e[0] == "c")
+            return tuple(state for state in states if state in driven)
+        driven = grown
 
 
-def _sum(parts: Any, like: Array | None = None) -> Any:
-    """A sum of arrays; zeros like a given one if there are none."""
-    total: Any = None
-    for part in parts:
-        total = part if total is None else total + part
-    return total if like is None or total is not None else 0 * like
+def factorised(jacobians: Jacobians, constants: Constants, states: tuple[str, ...]) -> frozenset[str]:
+    """The states whose eligibility vector is the same for all postsynaptic neurons."""
+    entries = jacobians.expressions
+
+    def uniform(entry: Entry) -> bool:
+        names = [str(symbol) for symbol in getattr(entries[entry], "free_symbols", ())]
+        return all(name in constants and len(constants[name].shape) == 0 for name in names)
+
+    narrow = set(states)
+    while True:
+        kept = {
+            k
+            for k in narrow
+            if ("r", k) not in entries
+            and all(uniform(e) for e in entries if e[0] == "q" and e[1] == k)
+            and all(uniform(e) and e[2] in narrow for e in entries if e[0] == "D" and e[1] == k and e[2] in states)
+        }
+        if kept == narrow:
+            return frozenset(kept)
+        narrow = kept
+
+
+def over_synapses(value: Array) -> Array:
+    """[batch, post] as [batch, 1, post]; numbers and [post] as they are."""
+    return value[:, None, :] if len(getattr(value, "shape", ())) == 2 else value
+
+
+def over_rows(value: Array) -> Array:
+    """[batch, neuron] as [batch, neuron, 1], [neuron] as [neuron, 1]; numbers as they are."""
+    shape = getattr(value, "shape", ())
+    return value[:, :, None] if len(shape) == 2 else value[:, None] if len(shape) == 1 else value
+
+
+def full(nx: Backend, value: Array, like: Array) -> Array:
+    """A local derivative, which may be a number or one per neuron, as an array in the shape of another."""
+    value = value if nx.is_tensor(value) else nx.full((), value, nx.dtype(like))
+    return nx.broadcast_to(value, like.shape)
+
+
+def added(parts: list[Array]) -> Array:
+    """The sum of at least one array."""
+    return sum(parts[1:], parts[0])
+
+
+class Diagonal:
+    """Traces of one parameter for neuron credit and below: the influence of each synapse on its own neuron.
+
+    Args:
+        nx: backend.
+        of: the parameter.
+        jacobians: the derivatives of the population's cell, cut to the temporal credit.
+        constants: the cell's constants, of which only the shapes matter here.
+    """
+
+    def __init__(self, nx: Backend, of: Synapses, jacobians: Jacobians, constants: Constants) -> None:
+        self.nx, self.of = nx, of
+        entries = jacobians.expressions
+        self.states = reached(entries, of.constant)
+        self.narrow = frozenset() if of.constant else factorised(jacobians, constants, self.states)
+        self.emits_directly = bool(of.constant) and ("c", Z, of.constant) in entries
+        returns = any(e[0] == "r" and e[1] in self.states for e in entries)
+        self.emitting = tuple(k for k in self.states if returns and ("h", k) in entries)
+        self.returns = returns and bool(self.emitting or self.emits_directly)
+
+    def start(self, batch: int, dtype: str) -> State:
+        """No influence yet: zeros."""
+        nx, of = self.nx, self.of
+        state = {k: nx.full((batch, of.pre, 1 if k in self.narrow else of.post), 0.0, dtype) for k in self.states}
+        earlier = nx.full((batch, of.post), 0.0, dtype)
+        state |= {f"h {k}": earlier for k in self.emitting}
+        return {**state, "h z": earlier} if self.returns and self.emits_directly else state
+
+    def step(self, state: State, moment: Moment, local: Local) -> State:
+        """ε_t from ε_{t-1}."""
+        nx, of, like = self.nx, self.of, moment.after[self.of.population][Z]
+        drive = None if of.constant else of.sent(nx, moment, like)[:, :, None]
+        emitted = self._emitted_before(state)
+        after: State = {}
+        for k in self.states:
+            parts = [times(over_synapses(local["D", k, j]), state[j]) for j in self.states if ("D", k, j) in local]
+            if ("r", k) in local and emitted is not None:
+                parts.append(times(over_synapses(local["r", k]), emitted))
+            if drive is not None and ("q", k) in local:
+                parts.append(times(over_synapses(local["q", k]), drive))
+            if of.constant and ("c", k, of.constant) in local:
+                parts.append(over_synapses(full(nx, local["c", k, of.constant], like)))
+            after[k] = nx.broadcast_to(added(parts), state[k].shape) if parts else 0 * state[k]
+        after |= {f"h {k}": full(nx, local["h", k], like) for k in self.emitting}
+        if "h z" in state:
+            after["h z"] = full(nx, local["c", Z, of.constant], like)
+        return after
+
+    def _emitted_before(self, state: State) -> Array | None:
+        """e_{t-1} = h_{t-1}·ε_{t-1} (+ ∂z_{t-1}/∂c)."""
+        parts = [over_synapses(state[f"h {k}"]) * state[k] for k in self.emitting]
+        parts += [over_synapses(state["h z"])] if "h z" in state else []
+        return added(parts) if self.returns and parts else None
+
+    def trace(self, state: State, local: Local, like: Array) -> Array:
+        """e_t [batch, pre, post]."""
+        nx, of = self.nx, self.of
+        parts = [over_synapses(full(nx, local["h", k], like)) * state[k] for k in self.states if ("h", k) in local]
+        if self.emits_directly:
+            parts.append(over_synapses(full(nx, local["c", Z, of.constant], like)))
+        shape = (like.shape[0], of.pre, of.post)
+        return nx.broadcast_to(added(parts), shape) if parts else nx.full(shape, 0.0, nx.dtype(like))
+
+    def project(self, state: State, local: Local, signals: Signals) -> Array:
+        """Σ_batch G_t e_t + g_t·ε_t, [pre, post]."""
+        nx, of, name = self.nx, self.of, self.of.population
+        signal = signals.get((name, Z))
+        parts = []
+        for k in self.states:
+            factors = [times(local["h", k], signal)] if signal is not None and ("h", k) in local else []
+            factors += [signals[name, k]] if (name, k) in signals else []
+            if factors:
+                parts.append(self.over_batch(state[k], added(factors)))
+        if signal is not None and self.emits_directly:
+            parts.append(nx.sum(signal * full(nx, local["c", Z, of.constant], signal), axis=0, keepdims=True))
+        if not parts:
+            return nx.full((of.pre, of.post), 0.0, nx.dtype(moment_array(state, signals)))
+        return nx.broadcast_to(added(parts), (of.pre, of.post))
+
+    def over_batch(self, trace: Array, factor: Array) -> Array:
+        """Σ_batch trace · factor for a trace [batch, pre, post or 1] and a factor [batch, post]."""
+        nx = self.nx
+        if trace.shape[2] == 1 and self.of.post > 1:
+            return nx.matmul(nx.transpose(trace[:, :, 0], (1, 0)), factor)
+        return nx.sum(trace * factor[:, None, :], axis=0)
+
+    def spread(self, state: State, local: Local, paths: Array, like: Array) -> Array:
+        """Σ_post paths e_t: the influence on K units that the population reaches by paths [batch, K, post].
+
+        Each synapse acts through its own neuron alone: [batch, K, pre · post].
+        """
+        nx, of = self.nx, self.of
+        product = paths[:, :, None, :] * self.trace(state, local, like)[:, None, :, :]
+        return nx.reshape(product, (*paths.shape[:2], of.pre * of.post))
+
+
+def moment_array(state: State, signals: Signals) -> Array:
+    """Any array, for its type."""
+    return next(iter(state.values())) if state else next(iter(signals.values()))
+
+
+class Recurrent:
+    """Traces of one parameter for layer credit: the influence of each synapse on every neuron of its population.
+
+    Args:
+        nx: backend.
+        of: the parameter.
+        jacobians: the derivatives of the population's cell.
+        own: the delayed connections of the population with itself.
+    """
+
+    def __init__(self, nx: Backend, of: Synapses, jacobians: Jacobians, own: tuple[Connection, ...]) -> None:
+        self.nx, self.of, self.own = nx, of, own
+        entries = jacobians.expressions
+        driven = set(reached(entries, of.constant)) if of.constant else set()
+        # What a neuron emits reaches the others as a current.
+        self.states = tuple(s for s in jacobians.states if s in driven or s in reached(entries))
+
+    def start(self, batch: int, dtype: str) -> State:
+        """No influence yet: zeros."""
+        zero = self.nx.full((batch, self.of.post, self.of.pre * self.of.post), 0.0, dtype)
+        return {**dict.fromkeys(self.states, zero), Z: zero}
+
+    def step(self, state: State, moment: Moment, local: Local, weights: Mapping[str, Array]) -> State:
+        """S_t and Z_t from those of the step before; ``weights`` are the recurrent ones, transposed."""
+        nx, of, like = self.nx, self.of, moment.after[self.of.population][Z]
+        current = added([nx.matmul(weights[c.weight], state[Z]) for c in self.own])
+        if not of.constant:
+            current = current + self.onto_own_neuron(of.sent(nx, moment, like))
+        after: State = {}
+        for k in self.states:
+            parts = [times(over_rows(local["D", k, j]), state[j]) for j in self.states if ("D", k, j) in local]
+            parts += [times(over_rows(local["r", k]), state[Z])] if ("r", k) in local else []
+            parts += [times(over_rows(local["q", k]), current)] if ("q", k) in local else []
+            parts += [self._constant(local, k, like)] if of.constant and ("c", k, of.constant) in local else []
+            after[k] = added(parts) if parts else 0 * state[k]
+        emitted = [times(over_rows(local["h", k]), after[k]) for k in self.states if ("h", k) in local]
+        if of.constant and ("c", Z, of.constant) in local:
+            emitted.append(self._constant(local, Z, like))
+        after[Z] = added(emitted) if emitted else 0 * state[Z]
+        return after
+
+    def _constant(self, local: Local, state: str, like: Array) -> Array:
+        """∂s_t/∂c of every neuron with respect to its own constant: [batch, neuron, post], diagonal."""
+        value = full(self.nx, local["c", state, self.of.constant], like)
+        return value[:, :, None] * self.nx.eye(self.of.post, self.nx.dtype(like))
+
+    def onto_own_neuron(self, x: Array) -> Array:
+        """x_i δ_mj: what a synapse (i, j) adds to the current of neuron m, [batch, neuron, pre · post]."""
+        nx, of = self.nx, self.of
+        eye = nx.eye(of.post, nx.dtype(x))
+        return nx.reshape(x[:, None, :, None] * eye[None, :, None, :], (x.shape[0], of.post, of.pre * of.post))
+
+    def trace(self, state: State) -> Array:
+        """Z_t [batch, neuron, pre · post]."""
+        return state[Z]
+
+    def project(self, state: State, signals: Signals) -> Array:
+        """Σ_batch,neuron G_t Z_t + g_t·S_t, [pre, post]."""
+        name = self.of.population
+        parts = [self.over_batch(state[key], signals[name, key]) for key in (Z, *self.states) if (name, key) in signals]
+        if not parts:
+            return self.nx.full((self.of.pre, self.of.post), 0.0, self.nx.dtype(state[Z]))
+        return added(parts)
+
+    def over_batch(self, influence: Array, factor: Array) -> Array:
+        """Σ_batch,neuron of an influence [batch, neuron, pre · post] times a factor [batch, neuron]: [pre, post]."""
+        nx, of = self.nx, self.of
+        rows = influence.shape[0] * influence.shape[1]
+        flat = nx.reshape(influence, (rows, of.pre * of.post))
+        return nx.reshape(nx.matmul(nx.reshape(factor, (1, rows)), flat), (of.pre, of.post))
+
+    def spread(self, state: State, paths: Array) -> Array:
+        """The influence on K units that the population reaches by paths [batch, K, neuron]: [batch, K, pre · post]."""
+        return self.nx.matmul(paths, state[Z])
+
+
+class RankOne:
+    """Traces of one parameter as a presynaptic and a postsynaptic factor: O(N) memory for any neuron (pp-prop).
+
+        x̄_t = a x̄_{t-1} + x_t                                                          [batch, pre]
+        f_t = a (D_t + r_t h_{t-1}ᵀ) f_{t-1} + (1 - a) q_t                               [batch, state, post]
+        e_t = x̄_t ⊗ (h_t·f_t) / (1 - a^{t+1})
+
+    Args:
+        nx: backend.
+        of: the parameter, a weight or a bias.
+        jacobians: the derivatives of the population's cell.
+        decay: a, from 0 to below 1.
+
+    Reference: C. Wang et al. 2026, pp-prop (ES-D-RTRL in the authors' program).
+    """
+
+    def __init__(self, nx: Backend, of: Synapses, jacobians: Jacobians, decay: float) -> None:
+        self.nx, self.of, self.decay = nx, of, decay
+        entries = jacobians.expressions
+        self.states = reached(entries)
+        self.emitting = tuple(
+            k for k in self.states if ("h", k) in entries and any(e[0] == "r" and e[1] in self.states for e in entries)
+        )
+
+    def start(self, batch: int, dtype: str) -> State:
+        """No influence yet: zeros, and a^0."""
+        nx, of = self.nx, self.of
+        post = nx.full((batch, of.post), 0.0, dtype)
+        state = dict.fromkeys(self.states, post) | {f"h {k}": post for k in self.emitting}
+        return {**state, "pre": nx.full((batch, of.pre), 0.0, dtype), "power": nx.full((), 1.0, dtype)}
+
+    def step(self, state: State, moment: Moment, local: Local) -> State:
+        """The two factors of step t."""
+        nx, a, like = self.nx, self.decay, moment.after[self.of.population][Z]
+        emitted = [state[f"h {k}"] * state[k] for k in self.emitting]
+        after: State = {}
+        for k in self.states:
+            parts = [times(local["D", k, j], state[j]) for j in self.states if ("D", k, j) in local]
+            parts += [times(local["r", k], added(emitted))] if ("r", k) in local and emitted else []
+            carried = a * added(parts) if parts else 0 * state[k]
+            new = (1 - a) * full(nx, local["q", k], like) if ("q", k) in local else 0.0
+            after[k] = carried + new
+        after |= {f"h {k}": full(nx, local["h", k], like) for k in self.emitting}
+        return {**after, "pre": a * state["pre"] + self.of.sent(nx, moment, like), "power": a * state["power"]}
+
+    def project(self, state: State, local: Local, signals: Signals) -> Array:
+        """Σ_batch x̄_t ⊗ (G_t h_t·f_t + g_t·f_t) / (1 - a^{t+1}), [pre, post]."""
+        nx, of, name = self.nx, self.of, self.of.population
+        parts = [times(local["h", k], state[k]) * signals[name, Z] for k in self.states if ("h", k) in local]
+        parts = parts if (name, Z) in signals else []
+        parts += [signals[name, k] * state[k] for k in self.states if (name, k) in signals]
+        if not parts:
+            return nx.full((of.pre, of.post), 0.0, nx.dtype(state["pre"]))
+        post = added(parts) / (1 - state["power"])
+        return nx.matmul(nx.transpose(state["pre"], (1, 0)), post)

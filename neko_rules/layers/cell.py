@@ -12,7 +12,7 @@ runs them as they are, and ``neko_rules.layers.jacobians`` derives ∂s_t/∂s_{
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend
-from neko_rules.errors import ArgumentError
+from neko_rules.errors import ArgumentError, nearest
 from neko_rules.registry import Registry
 from neko_rules.surrogates import Surrogate, resolve_surrogate
 
@@ -30,6 +30,21 @@ PerNeuron = float | tuple[float, ...]
 
 Constants = dict[str, Array]
 """The numbers of a cell by name, each a scalar or one value per neuron."""
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A constant of a cell that may be learned.
+
+    Args:
+        constant: its name in the equations.
+        lowest: the smallest value that it may take while it is learned.
+        highest: the largest.
+    """
+
+    constant: str
+    lowest: float
+    highest: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -64,11 +79,26 @@ class Cell:
     spiking: ClassVar[bool] = True
     """Whether z is 0 or 1, so that it counts for firing rates."""
 
+    trainable: ClassVar[Mapping[str, Trainable]] = {}
+    """The arguments whose value may be learned."""
+
     surrogate: Surrogate | str | Mapping[str, Any] = field(default="triangular", kw_only=True)
     """What stands for dz/du of a spiking cell."""
 
+    learnable: Sequence[str] = field(default=(), kw_only=True)
+    """The arguments that are learned, one value per neuron, kept within their bounds by projection."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "surrogate", resolve_surrogate(self.surrogate))
+        names = (self.learnable,) if isinstance(self.learnable, str) else tuple(self.learnable)
+        for name in names:
+            if name not in self.trainable:
+                raise ArgumentError(
+                    f"{type(self).__name__} cannot learn this argument",
+                    received=name,
+                    works=nearest(str(name), self.trainable) if self.trainable else "leave learnable out",
+                )
+        object.__setattr__(self, "learnable", tuple(dict.fromkeys(names)))
 
     def _check(self, name: str, **bounds: float) -> None:
         """Check a constant that is a number or one per neuron, and keep it as a float or a tuple."""

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
-from neko_rules.layers.cell import CellOperations, Constants, namespace
+from neko_rules.layers.cell import Cell, CellOperations, Constants, namespace
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
+
+Z = "z"
+"""The output of a population, as opposed to one of its states."""
+
+NetworkState = dict[str, dict[str, Array]]
+"""What a network carries from one time step to the next: for every population its states and ``"z"``, and for the input
+its last values as ``"z"``; all [batch, neuron]."""
+
+Signals = dict[tuple[str, str], Array]
+"""∂E/∂ of what a population did, from outside of the recursion through time: by population and ``"z"`` or a state."""
+
+
+def add_signals(signals: Signals, parts: Signals) -> Signals:
+    """The sum of two sets of signals."""
+    total = dict(signals)
+    for key, part in parts.items():
+        total[key] = total[key] + part if key in total else part
+    return total
 
 
 @dataclass(frozen=True)
@@ -18,11 +37,13 @@ class Record:
         states: each state variable.
         z: the output, spikes for spiking cells.
         current: the input current, kept only for cells whose derivatives depend on it.
+        start: every state and ``"z"`` before the first step, [batch, neuron]; None where they are zero.
     """
 
     states: dict[str, Array]
     z: Array
     current: Array | None
+    start: dict[str, Array] | None = None
 
     def history(self, nx: Backend, name: str) -> Array:
         """A history by the name that ``Jacobians`` uses: ``v``, ``previous_v``, ``previous_z``, ``current``."""
@@ -31,7 +52,7 @@ class Record:
         if not name.startswith("previous_"):
             return self.states[name]
         name = name.removeprefix("previous_")
-        return shift_later(nx, self.z if name == "z" else self.states[name])
+        return after_start(nx, self.start, name, self.z if name == Z else self.states[name])
 
 
 @dataclass(frozen=True)
@@ -41,10 +62,12 @@ class Trajectory:
     Args:
         inputs: the data, time-major.
         records: population name → Record.
+        start: the network before the first step; None where it is at rest.
     """
 
     inputs: Array
     records: dict[str, Record]
+    start: NetworkState | None = None
 
     def z(self, name: str) -> Array:
         """What a population, or the input, sends: [time, batch, neuron]."""
@@ -53,7 +76,24 @@ class Trajectory:
     def sent(self, nx: Backend, connection: Connection) -> Array:
         """What a connection delivers at each step: z_t, or z_{t-1} if it is delayed."""
         z = self.z(connection.source)
-        return shift_later(nx, z) if connection.delay else z
+        if not connection.delay:
+            return z
+        return after_start(nx, None if self.start is None else self.start[connection.source], Z, z)
+
+    def end(self) -> NetworkState:
+        """The network after the last step."""
+        states = {name: {**record.states, Z: record.z} for name, record in self.records.items()}
+        return {
+            name: {key: value[-1] for key, value in values.items()}
+            for name, values in {INPUT: {Z: self.inputs}, **states}.items()
+        }
+
+
+def after_start(nx: Backend, start: dict[str, Array] | None, name: str, history: Array) -> Array:
+    """``history[t - 1]`` at every ``t``, with what was before the first step at ``t = 0``."""
+    if start is None:
+        return shift_later(nx, history)
+    return nx.concat([nx.expand_dims(start[name], 0), history[:-1]], 0)
 
 
 def effective_weight(nx: Backend, connection: Connection, parameters: Parameters) -> Array:
@@ -83,8 +123,9 @@ def run(
     keep_current: frozenset[str] = frozenset(),
     differentiable: bool = False,
     detach_delayed: bool = False,
+    start: NetworkState | None = None,
 ) -> Trajectory:
-    """Run a network from rest.
+    """Run a network over a batch of sequences.
 
     Args:
         nx: backend.
@@ -96,8 +137,9 @@ def run(
         differentiable: spikes carry their surrogate derivative for automatic differentiation.
         detach_delayed: delayed connections deliver spikes without a gradient (with one hidden layer, automatic
             differentiation then gives e-prop's gradient).
+        start: the network before the first step; at rest if left out.
     """
-    trajectory = Trajectory(inputs, {})
+    trajectory = Trajectory(inputs, {}, start)
     for component in graph.components:
         outside = {name: _outside_current(nx, graph, parameters, trajectory, name, component) for name in component}
         operations = {
@@ -105,7 +147,7 @@ def run(
             for name in component
         }
         stepper = _ComponentRun(nx, graph, constants, parameters, component, operations, keep_current, detach_delayed)
-        trajectory.records.update(stepper.run(outside))
+        trajectory.records.update(stepper.run(outside, start))
     return trajectory
 
 
@@ -156,17 +198,18 @@ class _ComponentRun:
             for name in component
         }
 
-    def run(self, outside: dict[str, Array]) -> dict[str, Record]:
+    def run(self, outside: dict[str, Array], start: NetworkState | None) -> dict[str, Record]:
         """Step through all time steps, given the current from outside the component."""
         steps, batch, _ = outside[self.component[0]].shape
         dtype = self.nx.dtype(outside[self.component[0]])
         carry = []
         for name in self.component:
             zero = self.nx.full((batch, outside[name].shape[-1]), 0.0, dtype)
-            carry += [zero] * (len(self.cells[name].state_names()) + 1)
+            keys = (*self.cells[name].state_names(), Z)
+            carry += [zero if start is None else start[name][key] for key in keys]
         currents = tuple(outside[name] for name in self.component)
         _, histories = self.nx.scan(self._step, tuple(carry), currents, steps)
-        return self._records(histories)
+        return self._records(histories, start)
 
     def _step(self, carry: Arrays, currents: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         states, z_before = self._unpacked(carry)
@@ -179,9 +222,10 @@ class _ComponentRun:
                 if connection.delay and self.detach_delayed:
                     sent = self.nx.stop_gradient(sent)
                 current = current + self.nx.matmul(sent, weight)
-            cell, nx, p = self.cells[name], self.operations[name], self.constants[name]
-            state = cell.update(nx, p, namespace(states[name]), z_before[name], current)
-            z_now[name] = cell.emit(nx, p, namespace(state))
+            cell = self.cells[name]
+            state, z_now[name] = _stepped(
+                cell, self.operations[name], self.constants[name], states[name], z_before[name], current
+            )
             after += [*(state[key] for key in cell.state_names()), z_now[name]]
             received[name] = current
         return tuple(after), (*after, *(received[name] for name in self.keep_current))
@@ -196,7 +240,108 @@ class _ComponentRun:
             place += len(keys) + 1
         return states, z
 
-    def _records(self, histories: Arrays) -> dict[str, Record]:
+    def _records(self, histories: Arrays, start: NetworkState | None) -> dict[str, Record]:
         states, z = self._unpacked(histories)
         kept = dict(zip(self.keep_current, histories[len(histories) - len(self.keep_current) :], strict=True))
-        return {name: Record(states[name], z[name], kept.get(name)) for name in self.component}
+        return {
+            name: Record(states[name], z[name], kept.get(name), None if start is None else start[name])
+            for name in self.component
+        }
+
+
+def _stepped(
+    cell: Cell, operations: CellOperations, p: SimpleNamespace, states: dict[str, Array], z: Array, current: Array
+) -> tuple[dict[str, Array], Array]:
+    """s_t and z_t of one population."""
+    after = cell.update(operations, p, namespace(states), z, current)
+    return after, cell.emit(operations, p, namespace(after))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One time step of a network.
+
+    Args:
+        before: the network after the step before.
+        after: the network after this step.
+        currents: the input current of the populations for which it is wanted.
+    """
+
+    before: NetworkState
+    after: NetworkState
+    currents: dict[str, Array]
+
+    def value(self, population: str, name: str) -> Array:
+        """A number by the name that ``Jacobians`` uses: ``v``, ``previous_v``, ``previous_z``, ``current``."""
+        if name == "current":
+            return self.currents[population]
+        if name.startswith("previous_"):
+            return self.before[population][name.removeprefix("previous_")]
+        return self.after[population][name]
+
+    def sent(self, connection: Connection) -> Array:
+        """What a connection delivers in this step: z_t, or z_{t-1} if it is delayed."""
+        return (self.before if connection.delay else self.after)[connection.source][Z]
+
+
+def at_rest(nx: Backend, graph: Graph, batch: int, inputs: int, dtype: str) -> NetworkState:
+    """A network before its first time step: everything is zero."""
+    state: NetworkState = {}
+    for name in (INPUT, *graph.order):
+        keys = () if name == INPUT else graph.cell(name).state_names()
+        zero = nx.full((batch, graph.size(name, inputs)), 0.0, dtype)
+        state[name] = dict.fromkeys((*keys, Z), zero)
+    return state
+
+
+def advance(
+    nx: Backend,
+    graph: Graph,
+    constants: dict[str, Constants],
+    parameters: Parameters,
+    state: NetworkState,
+    x: Array,
+    keep_current: frozenset[str] = frozenset(),
+) -> Moment:
+    """One time step of a whole network under inputs x [batch, feature]; the same numbers as ``run`` gives.
+
+    Args:
+        nx: backend.
+        graph: the network.
+        constants: population name → its cell's constants.
+        parameters: name → array.
+        state: the network after the step before.
+        x: the input of this step.
+        keep_current: populations whose input current is recorded.
+    """
+    after: NetworkState = {INPUT: {Z: x}}
+    currents = {}
+    for name in graph.order:
+        cell = graph.cell(name)
+        operations = CellOperations(nx, cell.surrogate)  # type: ignore[arg-type]
+        parts = []
+        for connection in graph.into(name):
+            sent = (state if connection.delay else after)[connection.source][Z]
+            parts.append(nx.matmul(sent, effective_weight(nx, connection, parameters)))
+        if graph.populations[name].bias:
+            parts.append(parameters[bias_name(name)])
+        before = state[name]
+        current = nx.broadcast_to(sum(parts[1:], parts[0]), before[Z].shape) if parts else 0.0 * before[Z]
+        states = {key: before[key] for key in cell.state_names()}
+        stepped, z = _stepped(cell, operations, namespace(constants[name]), states, before[Z], current)
+        after[name] = {**stepped, Z: z}
+        if name in keep_current:
+            currents[name] = current
+    return Moment(state, after, currents)
+
+
+def moments(nx: Backend, trajectory: Trajectory) -> Moment:
+    """A whole forward pass as one Moment whose arrays have a first axis of time."""
+    after: NetworkState = {INPUT: {Z: trajectory.inputs}}
+    currents = {}
+    for name, record in trajectory.records.items():
+        after[name] = {**record.states, Z: record.z}
+        if record.current is not None:
+            currents[name] = record.current
+    before = {name: {key: shift_later(nx, value) for key, value in values.items()} for name, values in after.items()}
+    return Moment(before, after, currents)

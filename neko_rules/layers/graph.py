@@ -180,12 +180,19 @@ class Graph:
                 shapes[connection.weight] = (self.size(connection.source, inputs), self.size(name, inputs))
             if self.populations[name].bias:
                 shapes[bias_name(name)] = (self.populations[name].size,)
+            for learnable in self.cell(name).learnable:
+                shapes[f"{name}.{learnable}"] = (self.populations[name].size,)
         return shapes
 
 
 def bias_name(population: str) -> str:
     """The name of a population's bias among the parameters."""
     return f"{population}.bias"
+
+
+def constant_name(cell: Cell, population: str, constant: str) -> str:
+    """The name of a learnable constant among the parameters, after the argument of the cell: ``hidden.threshold``."""
+    return next(f"{population}.{name}" for name in cell.learnable if cell.trainable[name].constant == constant)
 
 
 def _components(nodes: Iterable[str], edges: list[tuple[str, str]]) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from neko_rules import arguments
-from neko_rules.layers.cell import CELLS, Cell, PerNeuron, decay
+from neko_rules.layers.cell import CELLS, Cell, PerNeuron, Trainable, decay
 
 RESETS = ("subtract", "zero", "none")
 
@@ -31,6 +31,7 @@ class _Spiking(Cell):
     refractory_period: PerNeuron = 0.0
 
     states: ClassVar[tuple[str, ...]] = ("v",)
+    trainable: ClassVar[dict[str, Trainable]] = {"threshold": Trainable("theta", lowest=1e-3)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +99,7 @@ class IFCell(_Spiking):
         detach_reset: no gradient flows through the reset.
         refractory_period: seconds of silence after a spike.
         surrogate: ψ(u), which stands for dz/du.
+        learnable: arguments that are learned, one value per neuron: ``"threshold"``.
 
     Example:
         >>> IFCell(threshold=0.5).constants(dt=1e-3)
@@ -118,6 +120,7 @@ class LIFCell(_Spiking):
         detach_reset: no gradient flows through the reset.
         refractory_period: seconds of silence after a spike.
         surrogate: ψ(u), which stands for dz/du.
+        learnable: arguments that are learned, one value per neuron: ``"membrane_decay"``, ``"threshold"``.
 
     Reference: W. Gerstner et al., Neuronal Dynamics, Cambridge University Press 2014, section 1.3.
 
@@ -128,6 +131,8 @@ class LIFCell(_Spiking):
 
     tau_membrane: PerNeuron = 20e-3
     membrane_decay: PerNeuron | None = None
+
+    trainable = {**_Spiking.trainable, "membrane_decay": Trainable("alpha", lowest=0, highest=1)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +154,8 @@ class ALIFCell(LIFCell):
         adaptation_decay: ρ given directly, instead of ``tau_adaptation``.
         beta: β ≥ 0, a number or one per neuron; 0 makes a neuron a LIF neuron, so a mixed layer is one cell.
         tau_membrane, membrane_decay, threshold, reset, detach_reset, refractory_period, surrogate: as for LIFCell.
+        learnable: arguments that are learned, one value per neuron: those of LIFCell, ``"adaptation_decay"``,
+            ``"beta"``.
 
     Reference: G. Bellec et al., A solution to the learning dilemma for recurrent networks of spiking neurons, Nature
     Communications 11:3625, 2020, methods on neuron models (there too the input is not scaled by 1 - α).
@@ -164,6 +171,11 @@ class ALIFCell(LIFCell):
     beta: PerNeuron = 0.1
 
     states = ("v", "a")
+    trainable = {
+        **LIFCell.trainable,
+        "adaptation_decay": Trainable("rho", lowest=0, highest=1),
+        "beta": Trainable("beta", lowest=0),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

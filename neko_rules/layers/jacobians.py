@@ -1,6 +1,7 @@
 """Jacobians: the local derivatives D, r, q and h of a cell, derived by calling its equations with symbols.
 
     D_t = ∂s_t/∂s_{t-1}     r_t = ∂s_t/∂z_{t-1}     q_t = ∂s_t/∂I_t     h_t = ∂z_t/∂s_t
+    c_t = ∂s_t/∂c and ∂z_t/∂c for every constant c of the cell that is learned
 
 Entries that are identically zero are left out, so a rule never multiplies by them, and entries that contain only
 constants are known not to change in time, so they are never stored per step.
@@ -15,10 +16,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from neko_rules.backend import Array, Backend
+from neko_rules.errors import IncompatibleError
 from neko_rules.layers.cell import Cell, CellOperations, Constants
 
 Entry = tuple[str, ...]
-"""Which derivative: ("D", "v", "a") is ∂v_t/∂a_{t-1}, ("r", "a") is ∂a_t/∂z_{t-1}, ("q", "v"), ("h", "v")."""
+"""Which derivative: ("D", "v", "a") is ∂v_t/∂a_{t-1}, ("r", "a") is ∂a_t/∂z_{t-1}, ("q", "v"), ("h", "v").
+
+("c", "v", "alpha") is ∂v_t/∂α for a learned α, and ("c", "z", "theta") is ∂z_t/∂θ.
+"""
 
 PREVIOUS = "previous_"
 
@@ -101,6 +106,7 @@ class Jacobians:
         constants: names of the cell's constants.
         arguments: names that the entries depend on, in the order in which ``function`` takes them.
         function: all entries from an ``EntryOperations`` and the values of the arguments.
+        learnable: names of the constants that are learned.
 
     Example:
         >>> from neko_rules.layers.integrate_and_fire import ALIFCell
@@ -118,6 +124,7 @@ class Jacobians:
     constants: tuple[str, ...]
     arguments: tuple[str, ...]
     function: Callable[..., list[Any]]
+    learnable: tuple[str, ...] = ()
 
     @staticmethod
     def of(cell: Cell, dt: float) -> Jacobians:
@@ -126,6 +133,25 @@ class Jacobians:
         if equations not in _derived:
             _derived[equations] = _derive(equations)
         return _derived[equations]
+
+    def cut(self, temporal: str) -> Jacobians:
+        """The same derivatives with fewer paths through time, as a temporal credit below ``neuron`` has them.
+
+        Args:
+            temporal: ``"presynaptic"`` keeps the leak of the states between spikes, D at z_{t-1} = 0, so that the trace
+                of an input does not depend on what the neuron does; ``"none"`` keeps no path from one step to the next.
+
+        Raises:
+            IncompatibleError: a leak that is not constant, for presynaptic credit.
+
+        Example:
+            >>> from neko_rules.layers.integrate_and_fire import LIFCell
+            >>> print(Jacobians.of(LIFCell(reset="zero", detach_reset=False), dt=1e-3).cut("presynaptic"))
+            ∂v/∂v' = alpha
+            ∂v/∂I = 1
+            ∂z/∂v = SpikeDerivative((-theta + v)/theta)/theta
+        """
+        return _cut(self, temporal)
 
     def evaluate(
         self, nx: Backend, cell: Cell, constants: Constants, recorded: Callable[[str], Array]
@@ -140,7 +166,7 @@ class Jacobians:
         return dict(zip(self.expressions, results, strict=True))
 
     def __str__(self) -> str:
-        letters = {"D": "{}/∂{}'", "r": "{}/∂z'", "q": "{}/∂I", "h": "z/∂{}"}
+        letters = {"D": "{}/∂{}'", "r": "{}/∂z'", "q": "{}/∂I", "h": "z/∂{}", "c": "{}/∂{}"}
         lines = (f"∂{letters[e[0]].format(*e[1:])} = {value}" for e, value in self.expressions.items())
         return "\n".join(lines)
 
@@ -153,6 +179,7 @@ class _Equations:
     constants: tuple[str, ...]
     after: tuple[Any, ...]
     emitted: Any
+    learnable: tuple[str, ...]
 
 
 _derived: dict[_Equations, Jacobians] = {}
@@ -174,7 +201,9 @@ def _traced(cell: Cell, dt: float) -> _Equations:
     received = _symbols((PREVIOUS + "z", "current"))
     after = cell.update(nx, p, SimpleNamespace(**_symbols(states, PREVIOUS)), *received.values())
     emitted = cell.emit(nx, p, SimpleNamespace(**_symbols(states)))
-    return _Equations(states, constants, tuple(sympy.sympify(after[name]) for name in states), sympy.sympify(emitted))
+    learnable = tuple(cell.trainable[name].constant for name in cell.learnable)
+    stepped = tuple(sympy.sympify(after[name]) for name in states)
+    return _Equations(states, constants, stepped, sympy.sympify(emitted), learnable)
 
 
 def _derive(equations: _Equations) -> Jacobians:
@@ -190,14 +219,49 @@ def _derive(equations: _Equations) -> Jacobians:
     entries.update({("r", name): sympy.diff(after[name], z) for name in states})
     entries.update({("q", name): sympy.diff(after[name], current) for name in states})
     entries.update({("h", name): sympy.diff(emitted, now[name]) for name in states})
+    for name, symbol in _symbols(equations.learnable).items():
+        entries.update({("c", state, name): sympy.diff(after[state], symbol) for state in states})
+        entries["c", "z", name] = sympy.diff(emitted, symbol)
     # Where a detached term remains after differentiation its value is wanted; only its derivative was zero.
     detached = symbolic_functions()["Detached"]
     kept = {e: value.replace(detached, lambda x: x) for e, value in entries.items() if value != 0}
+    return _compiled(states, kept, constants, equations.learnable)
+
+
+def _compiled(
+    states: tuple[str, ...], kept: dict[Entry, Any], constants: tuple[str, ...], learnable: tuple[str, ...]
+) -> Jacobians:
+    """Expressions together with the function that evaluates them."""
+    import sympy
+
     arguments = sorted(set().union(*(value.free_symbols for value in kept.values())), key=str)
     function = sympy.lambdify(
         [sympy.Symbol("ops"), *arguments], list(kept.values()), printer=_printer(), modules=[{}], cse=True
     )
-    return Jacobians(states, kept, constants, tuple(str(a) for a in arguments), function)
+    return Jacobians(states, kept, constants, tuple(str(a) for a in arguments), function, learnable)
+
+
+@lru_cache(maxsize=256)
+def _cut(jacobians: Jacobians, temporal: str) -> Jacobians:
+    import sympy
+
+    z = sympy.Symbol(PREVIOUS + "z", real=True)
+    known = set(_symbols(jacobians.constants).values())
+    kept: dict[Entry, Any] = {}
+    for entry, value in jacobians.expressions.items():
+        if entry[0] == "D" and temporal == "presynaptic":
+            leak = sympy.simplify(value.subs(z, 0))
+            if not leak.free_symbols <= known:
+                raise IncompatibleError(
+                    "presynaptic credit needs neurons whose leak between spikes is constant",
+                    received=f"∂{entry[1]}/∂{entry[2]}' = {leak}",
+                    works="use temporal credit 'neuron', as e-prop does",
+                )
+            if leak != 0:
+                kept[entry] = leak
+        elif entry[0] not in ("D", "r"):
+            kept[entry] = value
+    return _compiled(jacobians.states, kept, jacobians.constants, jacobians.learnable)
 
 
 def _printer() -> Any:

@@ -13,7 +13,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend
 from neko_rules.errors import ArgumentError, DataError, nearest
 from neko_rules.layers.cell import Constants, backend_constants
-from neko_rules.layers.forward import Trajectory, run
+from neko_rules.layers.forward import NetworkState, Trajectory, run
 from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.pooling import POOLINGS
@@ -125,6 +125,34 @@ class Network:
         """The populations whose input current a backward pass needs."""
         return frozenset(name for name, jacobians in self.jacobians.items() if "current" in jacobians.arguments)
 
+    @cached_property
+    def learned(self) -> dict[str, tuple[str, str, float, float]]:
+        """Learnable constants among the parameters: population, name in the equations, lowest and highest value."""
+        found = {}
+        for name in self.graph.order:
+            cell = self.graph.cell(name)
+            for argument in cell.learnable:
+                each = cell.trainable[argument]
+                found[f"{name}.{argument}"] = (name, each.constant, each.lowest, each.highest)
+        return found
+
+    def constants_with(self, parameters: Parameters) -> dict[str, Constants]:
+        """The constants of every population, the learned ones taken from the parameters."""
+        if not self.learned:
+            return self.constants
+        found = {name: dict(values) for name, values in self.constants.items()}
+        for parameter, (name, constant, _, _) in self.learned.items():
+            found[name][constant] = parameters[parameter]
+        return found
+
+    def within_bounds(self, parameters: Parameters) -> Parameters:
+        """The parameters with every learned constant brought back into its range."""
+        bounded = dict(parameters)
+        for name, (_, _, lowest, highest) in self.learned.items():
+            value = self.nx.maximum(bounded[name], lowest)
+            bounded[name] = self.nx.minimum(value, highest) if highest < np.inf else value
+        return bounded
+
     def build(self, inputs: int) -> None:
         """Draw the first weights for a number of input features; does nothing if they exist for that number.
 
@@ -137,12 +165,16 @@ class Network:
             return
         if self.inputs is not None:
             raise DataError(f"this network takes {self.inputs} input features", received=f"{inputs} features")
-        drawn = {}
+        drawn: Parameters = {}
         initializers = {connection.weight: connection.initializer for connection in self.graph.connections}
         masked = {connection.weight for connection in self.graph.connections if connection.masked}
         for name, shape in self.graph.parameter_shapes(inputs).items():
             initializer = initializers.get(name)
-            value = initializer.sample(stream(self.seed, name), *shape) if initializer else np.zeros(shape)  # type: ignore[union-attr]
+            if name in self.learned:
+                population, constant = self.learned[name][:2]
+                value = np.broadcast_to(self.nx.to_numpy(self.constants[population][constant]), shape).copy()
+            else:
+                value = initializer.sample(stream(self.seed, name), *shape) if initializer else np.zeros(shape)  # type: ignore[union-attr]
             if name in masked:
                 np.fill_diagonal(value, 0.0)
             drawn[name] = self.nx.asarray(value, self.dtype)
@@ -188,9 +220,10 @@ class Network:
         if not self.built:
             raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
 
-    def forward(self, parameters: Parameters, inputs: Array) -> Trajectory:
-        """Run from rest over inputs [time, batch, feature] with the given parameters (backend arrays)."""
-        return run(self.nx, self.graph, self.constants, parameters, inputs, keep_current=self.keeps_current)
+    def forward(self, parameters: Parameters, inputs: Array, start: NetworkState | None = None) -> Trajectory:
+        """Run over inputs [time, batch, feature] with the given parameters (backend arrays), from rest by default."""
+        constants = self.constants_with(parameters)
+        return run(self.nx, self.graph, constants, parameters, inputs, keep_current=self.keeps_current, start=start)
 
     def clone(self) -> Network:
         """The same network with the same weights, to be trained on its own."""

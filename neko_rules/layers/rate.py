@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from neko_rules.layers.cell import CELLS, Cell, PerNeuron, decay
+from neko_rules.layers.cell import CELLS, Cell, PerNeuron, Trainable, decay
 from neko_rules.surrogates import Surrogate
 
 
@@ -26,6 +26,7 @@ class _Leaky(Cell):
 
     states = ("v",)
     spiking = False
+    trainable = {"membrane_decay": Trainable("alpha", lowest=0, highest=1)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,6 +47,7 @@ class TanhCell(_Leaky):
     Args:
         tau_membrane: τ in seconds, a number or one per neuron; 0 means no memory.
         membrane_decay: α given directly, instead of ``tau_membrane``.
+        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``.
 
     Example:
         >>> TanhCell(membrane_decay=0.5).constants(dt=1e-3)
@@ -64,6 +66,7 @@ class ReLUCell(_Leaky):
     Args:
         tau_membrane: τ in seconds, a number or one per neuron; 0 means no memory.
         membrane_decay: α given directly, instead of ``tau_membrane``.
+        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``.
 
     Example:
         >>> ReLUCell().constants(dt=1e-3)
@@ -82,6 +85,7 @@ class LeakyReadoutCell(_Leaky):
     Args:
         tau_membrane: τ in seconds, a number or one per neuron; 0 means no memory.
         membrane_decay: κ given directly, instead of ``tau_membrane``.
+        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``.
 
     Example:
         >>> round(LeakyReadoutCell(tau_membrane=20e-3).constants(dt=1e-3)["alpha"], 4)

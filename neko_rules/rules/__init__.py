@@ -1,9 +1,51 @@
 """The named rules, one short file each: the axes it picks, its paper, its limits."""
 
-from neko_rules.rules.bptt import BPTT, Backprop
+from neko_rules.rules.bptt import BPTT, Backprop, TruncatedBPTT
+from neko_rules.rules.decolle import DECOLLE
 from neko_rules.rules.eprop import EProp, Eprop
-from neko_rules.rules.learning_rule import LearningRule
-from neko_rules.rules.ostl import OSTL
-from neko_rules.rules.rule import RULES, Rule, UpdateOptions
+from neko_rules.rules.etlp import ETLP
+from neko_rules.rules.feedback_alignment import DFA, DRTP, FeedbackAlignment, KolenPollack, SignSymmetric, WeightMirror
+from neko_rules.rules.fptt import FPTT
+from neko_rules.rules.learning_rule import CreditOptions, LearningRule
+from neko_rules.rules.ostl import OSTL, OSTTP
+from neko_rules.rules.otpe import OTPE, ApproximateOTPE
+from neko_rules.rules.ottt import OTTT
+from neko_rules.rules.pp_prop import PPProp
+from neko_rules.rules.rflo import RFLO
+from neko_rules.rules.rtrl import RTRL, UORO, SnAp
+from neko_rules.rules.rule import RULES, Rule, UpdateOptions, rule_of
+from neko_rules.rules.streaming import StreamLearner
 
-__all__ = ["BPTT", "OSTL", "RULES", "Backprop", "EProp", "Eprop", "LearningRule", "Rule", "UpdateOptions"]
+__all__ = [
+    "BPTT",
+    "DECOLLE",
+    "DFA",
+    "DRTP",
+    "ETLP",
+    "FPTT",
+    "OSTL",
+    "OSTTP",
+    "OTPE",
+    "OTTT",
+    "RFLO",
+    "RTRL",
+    "RULES",
+    "UORO",
+    "ApproximateOTPE",
+    "Backprop",
+    "CreditOptions",
+    "EProp",
+    "Eprop",
+    "FeedbackAlignment",
+    "KolenPollack",
+    "LearningRule",
+    "PPProp",
+    "Rule",
+    "SignSymmetric",
+    "SnAp",
+    "StreamLearner",
+    "TruncatedBPTT",
+    "UpdateOptions",
+    "WeightMirror",
+    "rule_of",
+]

@@ -1,21 +1,23 @@
-"""BPTT: backpropagation through time with surrogate gradients.
+"""BPTT: backpropagation through time with surrogate gradients, in full or within windows.
 
     temporal credit full, learning signals exact, spatial credit symmetric
 
 The gradient is computed by the adjoint recursion over the neurons' local derivatives, not by automatic
-differentiation, and is the same number; so it exists on every backend, NumPy included.
+differentiation, and is the same number; so it exists on every backend, NumPy included. Truncated to windows of k steps,
+states go on from one window to the next and credit ends at the window's edge.
 
 References: P. J. Werbos, Backpropagation through time: what it does and how to do it, Proceedings of the IEEE 78:1550,
-1990; E. O. Neftci, H. Mostafa, F. Zenke, Surrogate gradient learning in spiking neural networks, IEEE Signal Processing
-Magazine 36:51, 2019.
+1990; R. J. Williams, J. Peng, An efficient gradient-based algorithm for on-line training of recurrent network
+trajectories, Neural Computation 2:490, 1990 (truncation); E. O. Neftci, H. Mostafa, F. Zenke, Surrogate gradient
+learning in spiking neural networks, IEEE Signal Processing Magazine 36:51, 2019.
 """
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from neko_rules.evaluator import Evaluator
-from neko_rules.rules.learning_rule import LearningRule
+from neko_rules.rules.learning_rule import CreditOptions, LearningRule
 from neko_rules.rules.rule import RULES, UpdateOptions
 
 
@@ -27,7 +29,7 @@ class BPTT(LearningRule):
 
     Args:
         model: an Evaluator.
-        optimizer, regularizers, weight_decay, clipping, seed: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, seed, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import BPTT, Evaluator, LIF
@@ -35,8 +37,44 @@ class BPTT(LearningRule):
         BPTT(temporal full, spatial symmetric, learning signal exact)
     """
 
-    def __init__(self, model: Evaluator, **options: Unpack[UpdateOptions]) -> None:
+    about: ClassVar[dict[str, str]] = {
+        "paper": "Werbos 1990",
+        "time": "O(N²) per example and step",
+        "memory": "O(T N) per example",
+        "identity": "= automatic differentiation; = central differences on smooth networks",
+    }
+
+    def __init__(self, model: Evaluator, **options: Unpack[CreditOptions]) -> None:
         super().__init__(model, temporal="full", **options)
+
+
+@RULES.register("truncated_bptt", "tbptt")
+class TruncatedBPTT(LearningRule):
+    """Truncated BPTT: backpropagation within windows of time steps, and a change of the weights after each.
+
+    States go on from one window to the next as numbers; no error crosses a window's edge.
+
+    Args:
+        model: an Evaluator.
+        window: time steps in a window.
+        optimizer, regularizers, weight_decay, clipping, seed: as for LearningRule.
+
+    Example:
+        >>> from neko_rules import Evaluator, LIF
+        >>> TruncatedBPTT(Evaluator(LIF(8, 2)), window=20)
+        TruncatedBPTT(temporal full, spatial symmetric, learning signal exact, window 20)
+    """
+
+    options: ClassVar[type] = UpdateOptions
+    about: ClassVar[dict[str, str]] = {
+        "paper": "Williams & Peng 1990",
+        "time": "O(N²) per example and step",
+        "memory": "O(k N) per example for windows of k steps",
+        "identity": "= BPTT where a window holds the sequence",
+    }
+
+    def __init__(self, model: Evaluator, window: int = 10, **options: Unpack[UpdateOptions]) -> None:
+        super().__init__(model, temporal="full", window=window, **options)
 
 
 Backprop = BPTT

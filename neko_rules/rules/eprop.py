@@ -16,15 +16,15 @@ dilemma for recurrent networks of spiking neurons, Nature Communications 11:3625
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from neko_rules import arguments
 from neko_rules.evaluator import Evaluator
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
-from neko_rules.rules.learning_rule import LearningRule
-from neko_rules.rules.rule import RULES, UpdateOptions
+from neko_rules.rules.learning_rule import CreditOptions, LearningRule
+from neko_rules.rules.rule import RULES
 
-MODES = ("symmetric", "random", "adaptive")
+MODES = ("symmetric", "random", "adaptive", "direct", "sign", "mirror")
 
 
 @RULES.register("eprop")
@@ -33,11 +33,12 @@ class EProp(LearningRule):
 
     Args:
         model: an Evaluator.
-        mode: ``"symmetric"``, ``"random"`` or ``"adaptive"`` feedback.
+        mode: ``"symmetric"``, ``"random"`` or ``"adaptive"`` feedback, as in the paper; or ``"direct"`` (random, from
+            the output straight to every layer), ``"sign"`` or ``"mirror"``.
         feedback_decay: adaptive only: decay of feedback and readout weights, in units of the learning rate; the
             difference of the two shrinks by the factor 1 - learning rate·(feedback_decay + weight_decay) in each step.
             By default 0.1, or less where the learning rate is above 1e-2: at most 1e-3 per step.
-        optimizer, regularizers, weight_decay, clipping, seed: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import ALIF, EProp, Evaluator
@@ -45,21 +46,28 @@ class EProp(LearningRule):
         EProp(temporal neuron, spatial random, learning signal filtered)
     """
 
+    about: ClassVar[dict[str, str]] = {
+        "paper": "Bellec et al. 2020",
+        "time": "O(N²) per example and step; online in lower layers O(N² K) for K outputs",
+        "memory": "deferred O(T N) per example; online O(N²), in lower layers O(N² K), flat in T",
+        "identity": "= automatic differentiation with the recurrent spikes detached; = RTRL with them cut",
+    }
+
     def __init__(
         self,
         model: Evaluator,
         mode: str = "symmetric",
         *,
         feedback_decay: float | None = None,
-        **options: Unpack[UpdateOptions],
+        **options: Unpack[CreditOptions],
     ) -> None:
         arguments.choice("mode", mode, MODES)
         if feedback_decay is None:
-            feedback_decay = _usual_decay(options.get("optimizer", "adam")) if mode == "adaptive" else 0.0
+            feedback_decay = usual_decay(options.get("optimizer", "adam")) if mode == "adaptive" else 0.0
         super().__init__(model, temporal="neuron", spatial=mode, feedback_decay=feedback_decay, **options)
 
 
-def _usual_decay(optimizer: str | Mapping[str, Any] | Optimizer) -> float:
+def usual_decay(optimizer: str | Mapping[str, Any] | Optimizer) -> float:
     """0.1 per unit of learning rate, and at most 1e-3 per step.
 
     On MNIST by rows with Adam at 3e-3, a decay of 1 pulls the readout towards zero: 92.6 % of the test images are right

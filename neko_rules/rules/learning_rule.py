@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from neko_rules import arguments
+from neko_rules import arguments, trees
 from neko_rules.backend import Array, Parameters
 from neko_rules.clipping import Clipping
 from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
-from neko_rules.credit.feedback import carriers, draw, follow
+from neko_rules.credit.feedback import carriers, draw, follow, mirror, outside_chain
+from neko_rules.credit.influence import Influence
+from neko_rules.credit.projection import RandomProjection, draw_signs
+from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.forward import Signals, Trajectory, Z, add_signals, moments
+from neko_rules.layers.jacobians import Jacobians
 from neko_rules.optimizers import AdamW, Optimizer
 from neko_rules.regularizers import Regularizer
-from neko_rules.rules.rule import Batch, Own, Rule
+from neko_rules.rules.online import Online, Windowed
+from neko_rules.rules.rule import Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.streaming import StreamLearner
+
+EVALUATIONS = ("adjoint", "traces")
+
+MIRROR_ROWS = 32
+"""Rows of noise that a weight mirror sees in one update."""
+
+
+class CreditOptions(UpdateOptions, total=False):
+    """The arguments that every rule on the axes of credit has."""
+
+    online: bool | int
+    window: int | None
 
 
 class LearningRule(Rule):
@@ -26,15 +45,26 @@ class LearningRule(Rule):
 
     Args:
         model: an Evaluator.
-        temporal: along which paths in time a gradient flows: ``"full"``, ``"layer"`` or ``"neuron"``.
-        spatial: through which weights an error reaches the populations below: ``"symmetric"``, ``"random"`` or
-            ``"adaptive"``.
-        learning_signal: along which paths in time an error travels on its way down: ``"exact"``, ``"filtered"`` or
-            ``"instantaneous"``; by default the usual one for the temporal credit.
+        temporal: along which paths in time a gradient flows: ``"full"``, ``"layer"``, ``"neuron"``,
+            ``"presynaptic"`` or ``"none"``.
+        spatial: through which weights an error reaches the populations below: ``"symmetric"``, ``"random"``,
+            ``"adaptive"``, ``"mirror"``, ``"sign"``, ``"direct"``, ``"target"``, ``"local"`` or ``"modulator"``.
+        learning_signal: along which paths in time an error travels on its way down: ``"exact"``, ``"filtered"``,
+            ``"instantaneous"`` or ``"estimated"``; by default the usual one for the other choices.
+        trace: in what form influence is carried forward: ``"exact"``, ``"rank_one"``, ``"sparse_N"`` or
+            ``"random_projection"``.
+        evaluation: ``"adjoint"`` (backward in time, where the sequence is there as a whole) or ``"traces"`` (forward);
+            they give the same number where both can. By default the adjoint wherever it can.
+        trace_decay: a of the rank-one trace, from 0 to below 1.
         feedback_decay: adaptive feedback only: decay of the feedback weights and of the forward weights they stand
             for, in units of the learning rate.
+        mirror_rate: mirror feedback only: η_m, the part of the way to what the noise shows that is gone at each update.
+        online: whether the weights change at every time step (True), or every so many (a number), instead of once at
+            the end of the sequence.
+        window: cut the sequence into windows of so many time steps. States go on from one window to the next, credit
+            does not, and the weights change after each.
         optimizer, regularizers, weight_decay, clipping: as for Rule.
-        seed: of the feedback weights.
+        seed: of the feedback weights and of all that is drawn at random.
 
     Raises:
         IncompatibleError: the rule and the model, or two of its choices, do not fit together.
@@ -49,6 +79,8 @@ class LearningRule(Rule):
         (['loss'], 1)
     """
 
+    options: ClassVar[type] = CreditOptions
+
     def __init__(
         self,
         model: Evaluator,
@@ -56,7 +88,13 @@ class LearningRule(Rule):
         temporal: str,
         spatial: str = "symmetric",
         learning_signal: str = "",
+        trace: str = "exact",
+        evaluation: str = "",
+        trace_decay: float = 0.9,
         feedback_decay: float = 0.0,
+        mirror_rate: float = 0.02,
+        online: bool | int = False,
+        window: int | None = None,
         optimizer: str | Mapping[str, Any] | Optimizer = "adam",
         regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         weight_decay: float = 0.0,
@@ -71,29 +109,80 @@ class LearningRule(Rule):
             clipping=clipping,
             seed=seed,
         )
-        self.credit = Credit(temporal, spatial, learning_signal)
+        self.credit = Credit(temporal, spatial, learning_signal, trace)
+        self.trace_decay = arguments.number("trace_decay", trace_decay, at_least=0, below=1)
         self.feedback_decay = arguments.number("feedback_decay", feedback_decay, at_least=0)
+        self.mirror_rate = arguments.number("mirror_rate", mirror_rate, above=0, at_most=1)
+        self.online = int(online) if isinstance(online, bool) else arguments.integer("online", online, at_least=1)
+        self.window = None if window is None else arguments.integer("window", window, at_least=1)
+        usual = "traces" if self.credit.forward_only else "adjoint"
+        self.evaluation = arguments.choice("evaluation", evaluation or usual, EVALUATIONS)
         self._check_fit()
+        self._check_schedule()
 
     def _check_fit(self) -> None:
         """Refuse choices that have no meaning for this model."""
-        network = self.model.network
-        if self.credit.has_feedback and not carriers(network.graph):
+        network, credit = self.model.network, self.credit
+        if (credit.has_feedback or credit.spatial == "sign") and not carriers(network.graph):
             raise IncompatibleError(
-                f"{self.credit.spatial} feedback needs a hidden population below the output",
+                f"{credit.spatial} feedback needs a hidden population below the output",
                 received=f"{network!r}",
                 works="use symmetric feedback",
             )
-        if self.feedback_decay and self.credit.spatial != "adaptive":
+        if self.feedback_decay and credit.spatial != "adaptive":
             raise IncompatibleError(
-                "feedback_decay belongs to adaptive feedback", received=f"spatial={self.credit.spatial!r}"
+                "feedback_decay belongs to adaptive feedback", received=f"spatial={credit.spatial!r}"
             )
-        if self.credit.spatial == "adaptive" and isinstance(self.optimizer, AdamW) and self.optimizer.weight_decay:
+        if credit.spatial == "adaptive" and isinstance(self.optimizer, AdamW) and self.optimizer.weight_decay:
             raise IncompatibleError(
                 "adaptive feedback has to decay like the weights it follows, and AdamW decays the weights alone",
                 works="use adam with the rule's own weight_decay, which is the same decoupled decay",
             )
         self._check_decay(self.optimizer.learning_rate_at(0))
+        if self.evaluation == "adjoint" and credit.forward_only:
+            raise IncompatibleError(
+                "this gradient can only be had forward in time",
+                received=f"evaluation='adjoint', trace={credit.trace!r}, learning_signal={credit.learning_signal!r}",
+                works="use evaluation='traces'",
+            )
+        if credit.trace == "random_projection" and network.learned:
+            raise IncompatibleError(
+                "a random projection follows the states of the neurons alone, not constants that act on their output",
+                received=f"learnable {', '.join(network.learned)}",
+                works="use trace='exact', or leave learnable out",
+            )
+        assert self.jacobians or not network.graph.order, "a cut that a cell does not allow is refused here"
+        if credit.learning_signal == "estimated":
+            self._local_traces(inputs=1)
+
+    def _check_schedule(self) -> None:
+        """Refuse to change weights within a sequence where nothing is known before its end."""
+        if not self.online and self.window is None:
+            return
+        asked = f"online={self.online}" if self.online else f"window={self.window}"
+        if self.online and self.window is not None:
+            raise IncompatibleError(
+                "weights change within a sequence either online or after each window",
+                received=f"online={self.online}, window={self.window}",
+            )
+        if self.model.network.readout not in ("sequence", "last"):
+            raise IncompatibleError(
+                "learning within a sequence needs an error at the time step itself",
+                received=f"{asked} with readout={self.model.network.readout!r}, which is known at the end",
+                works="use readout='sequence' or 'last'",
+            )
+        if self.online and self.credit.temporal == "full" and self.evaluation == "adjoint":
+            raise IncompatibleError(
+                "full temporal credit by the adjoint is known only at the end of a sequence",
+                received=asked,
+                works="use RTRL, SnAp or UORO, which carry it forward, or a window of time steps",
+            )
+        if self.window is not None and self.evaluation == "traces":
+            raise IncompatibleError(
+                "a window is gone through backward, and traces go on from step to step",
+                received=f"window={self.window}, evaluation='traces'",
+                works=f"use online={self.window}: traces, and a change of the weights every {self.window} steps",
+            )
 
     def _check_decay(self, rate: float) -> None:
         """Refuse a decay that would turn weights over within one step."""
@@ -105,52 +194,223 @@ class LearningRule(Rule):
 
     @property
     def feedback(self) -> dict[str, np.ndarray]:
-        """Feedback weights by the name of the weight that they stand for, as NumPy copies."""
+        """Feedback weights by the name of the weight or population they belong to, as NumPy copies."""
         self.model.network.require_built()
-        return {name: self.nx.to_numpy(value) for name, value in self._prepared()[0]["feedback"].items()}
+        return {name: self.nx.to_numpy(value) for name, value in self.prepared()[0]["feedback"].items()}
+
+    def stream(self, batch_size: int = 1) -> StreamLearner:
+        """A learner on endless data, one time step at a time, whose memory does not grow.
+
+        Args:
+            batch_size: number of sequences that run side by side.
+
+        Raises:
+            IncompatibleError: the rule changes weights at the end of a sequence, which does not come.
+
+        Example:
+            >>> from neko_rules import EProp, Evaluator, LIF
+            >>> learner = EProp(Evaluator(LIF(8, 2, inputs=3)), online=True).stream()
+            >>> learner.observe([1.0, 0.0, 1.0], 1).shape
+            (2,)
+        """
+        return StreamLearner(self, batch_size)
+
+    # How credit is assigned.
+
+    @cached_property
+    def jacobians(self) -> dict[str, Jacobians]:
+        """The local derivatives of every population, cut to the temporal credit."""
+        found, temporal = self.model.network.jacobians, self.credit.temporal
+        if temporal not in ("presynaptic", "none"):
+            return found
+        return {name: each.cut(temporal) for name, each in found.items()}
+
+    def _credit_model(self, inputs: int) -> Model:
+        network = self.model.network
+        constants = {
+            name: {
+                # A learned constant has one value per neuron, whatever it started from.
+                key: self.nx.broadcast_to(value, (network.graph.populations[name].size,))
+                if (name, key) in {each[:2] for each in network.learned.values()}
+                else value
+                for key, value in values.items()
+            }
+            for name, values in network.constants.items()
+        }
+        return Model(self.nx, network.graph, self.jacobians, constants, self.credit, inputs, network.dtype)
+
+    def _local_traces(self, inputs: int) -> LocalTraces:
+        return LocalTraces(self._credit_model(inputs), self.trace_decay)
+
+    @cached_property
+    def stepwise(self) -> Stepwise:
+        """The gradient forward in time."""
+        network = self.model.network
+        network.require_built()
+        assert network.inputs is not None, "a network that is built knows its inputs"
+        if self.credit.temporal != "full":
+            return self._local_traces(network.inputs)
+        model = self._credit_model(network.inputs)
+        return RandomProjection(model) if self.credit.trace == "random_projection" else Influence(model)
+
+    def now(self, values: Parameters, own: Own, moment: Any, drawn: Parameters) -> Now:
+        """One time step as the stepwise engines see it."""
+        network = self.model.network
+        model = self._credit_model(network.inputs or 0)
+        return Now(model, values, own["feedback"], network.constants_with(values), moment, drawn)
 
     # Pure functions of parameters and data, in backend arrays.
 
     def _judged_gradients(
         self, values: Parameters, own: Own, drawn: Parameters, batch: Batch
     ) -> tuple[Judgement, Parameters]:
+        if self.window is not None:
+            return Windowed(self, self.window).gradients(values, own, batch)
         network = self.model.network
         inputs, target, mask = batch
         trajectory = network.forward(values, inputs)
         judgement = self.model.judge(trajectory, target, mask)
-        problem = adjoint.Problem(
-            self.nx,
-            network.graph,
-            network.jacobians,
-            network.constants,
-            values,
-            own["feedback"],
-            trajectory,
-            self.credit,
-        )
-        return judgement, adjoint.gradients(problem, self._signals(trajectory, judgement))
+        weights = self.model.step_weights(mask, inputs.shape[0])
+        signals = self.signals(trajectory, judgement.signals, own, target, weights)
+        if self.evaluation == "adjoint":
+            return judgement, self.adjoint(values, own, trajectory, signals)
+        return judgement, self._traced(values, own, drawn, trajectory, signals)
 
-    def _signals(self, trajectory: Trajectory, judgement: Judgement) -> dict[str, Array]:
-        """∂E/∂z from the loss at the output, and from regularisers at the spiking populations."""
+    def adjoint(self, values: Parameters, own: Own, trajectory: Trajectory, signals: Signals) -> Parameters:
+        """The gradient backward in time."""
         network = self.model.network
-        signals = {network.graph.output: judgement.output_gradient}
+        constants = network.constants_with(values)
+        problem = adjoint.Problem(
+            self.nx, network.graph, self.jacobians, constants, values, own["feedback"], trajectory, self.credit
+        )
+        return adjoint.gradients(problem, signals)
+
+    def _traced(
+        self, values: Parameters, own: Own, drawn: Parameters, trajectory: Trajectory, signals: Signals
+    ) -> Parameters:
+        """The gradient forward in time, over a sequence that is there as a whole."""
+        nx = self.nx
+        steps, batch, _ = trajectory.inputs.shape
+        whole = moments(nx, trajectory)
+        spread = {key: nx.broadcast_to(each, trajectory.z(key[0]).shape) for key, each in signals.items()}
+        by_step = {name: value for name, value in drawn.items() if name.startswith("signs/")}
+        inputs = (whole.before, whole.after, whole.currents, spread, by_step)
+
+        def body(carry: Any, given: Any) -> tuple[Any, Any]:
+            state, total = carry
+            before, after, currents, arriving, signs = given
+            moment = type(whole)(before, after, currents)
+            state, found = self.stepwise.step(state, self.now(values, own, moment, signs), arriving)
+            return (state, {name: total[name] + found[name] for name in total}), ()
+
+        zero = {name: 0 * value for name, value in values.items()}
+        (_, total), _ = trees.scan(nx, body, (self.stepwise.start(batch), zero), inputs, steps)
+        return total
+
+    def signals(
+        self, trajectory: Trajectory, judged: Signals, own: Own, target: Array, weights: Array, rates: bool = True
+    ) -> Signals:
+        """∂E/∂z and ∂E/∂s: from the loss at the output, from outside of the chain, and from regularisers.
+
+        Args:
+            trajectory: the forward pass.
+            judged: what the loss says.
+            own: the rule's own arrays.
+            target: [1 or time, batch, n_out].
+            weights: how much each step and example counts, [time, batch].
+            rates: whether the regularisers see this trajectory.
+        """
+        network = self.model.network
+        signals = judged
+        if self.credit.spatial in ("target", "local", "modulator"):
+            sent = {name: trajectory.z(name) for name in network.graph.order}
+            parts = outside_chain(
+                self.nx, self.credit, own["feedback"], network.graph.output, sent, self.model.loss, target, weights
+            )
+            # A modulator stands in the place of the loss.
+            signals = parts if self.credit.spatial == "modulator" else add_signals(signals, parts)
+        return add_signals(signals, self.regularized(trajectory)) if rates else signals
+
+    def regularized(self, trajectory: Trajectory) -> Signals:
+        """∂E/∂z and ∂E/∂s of all regularisers together."""
+        network = self.model.network
         spikes = {name: trajectory.z(name) for name in network.spiking}
+        signals: Signals = {}
         for regularizer in self.regularizers:
-            for name, part in regularizer.gradient(self.nx, spikes, network.dt).items():
-                signals[name] = signals[name] + part if name in signals else part
+            parts = regularizer.gradient(self.nx, spikes, network.dt)
+            signals = add_signals(signals, {(name, Z): part for name, part in parts.items()})
         return signals
+
+    def _trained(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        batch: Batch,
+        rates: Array,
+        counts: Array,
+    ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
+        if not self.online and self.window is None:
+            by_update = {name: value[0] for name, value in drawn.items() if name.startswith("noise/")}
+            return super()._trained(values, own, memory, {**drawn, **by_update}, batch, rates, counts)
+        schedule = Online(self, self.online) if self.online else Windowed(self, self.window or 1)
+        return schedule.trained(values, own, memory, drawn, batch, rates, counts)
+
+    # What a rule keeps and draws.
+
+    def _updates_in(self, steps: int) -> int:
+        size = self.online or self.window
+        return -(-steps // size) if size else 1
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         return {"feedback": draw(self.model.network.graph, self.credit, self.seed)}
 
+    def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
+        return self.draw_at(steps, examples, clock=0)
+
+    def draw_at(self, steps: int, examples: int, clock: int) -> dict[str, np.ndarray]:
+        """Random signs of every time step (``signs/…``) and noise of every update (``noise/…``).
+
+        Args:
+            steps: time steps.
+            examples: sequences side by side.
+            clock: time steps gone by since the last update that counted, for a stream.
+        """
+        random = np.random.default_rng([self.seed, self.steps, clock])
+        found: dict[str, np.ndarray] = {}
+        if self.credit.trace == "random_projection":
+            found |= draw_signs(self.model.network.graph, random, steps, examples)
+        if self.credit.spatial == "mirror":
+            updates = self._updates_in(steps)
+            for connection in carriers(self.model.network.graph):
+                size = self.model.network.graph.populations[connection.source].size
+                found[f"noise/{connection.weight}"] = random.standard_normal((updates, MIRROR_ROWS, size))
+        return found
+
     def _follow(self, own: Own, drawn: Parameters, values: Parameters, updates: Parameters, rate: Array) -> Own:
-        decay = rate * (self.weight_decay + self.feedback_decay)
-        return {**own, "feedback": follow(self.nx, own["feedback"], updates, self.credit, decay)}
+        if self.credit.spatial == "adaptive":
+            decay = rate * (self.weight_decay + self.feedback_decay)
+            return {**own, "feedback": follow(self.nx, own["feedback"], updates, decay)}
+        if self.credit.spatial == "mirror":
+            noise = {n.removeprefix("noise/"): value for n, value in drawn.items() if n.startswith("noise/")}
+            return {**own, "feedback": mirror(self.nx, own["feedback"], values, noise, self.mirror_rate)}
+        return own
 
     def _decay_of(self, name: str) -> float:
         followed = {connection.weight for connection in carriers(self.model.network.graph)}
         return super()._decay_of(name) + (self.feedback_decay if name in followed else 0.0)
 
+    def clone(self) -> Self:
+        """The same rule in the same state, on a clone of its model."""
+        twin = super().clone()
+        twin.__dict__.pop("stepwise", None)
+        return twin
+
     def __repr__(self) -> str:
         c = self.credit
-        return f"{type(self).__name__}(temporal {c.temporal}, spatial {c.spatial}, learning signal {c.learning_signal})"
+        said = f"temporal {c.temporal}, spatial {c.spatial}, learning signal {c.learning_signal}"
+        said += f", trace {c.trace}" if c.trace != "exact" else ""
+        if self.online:
+            said += ", online" if self.online == 1 else f", every {self.online} steps"
+        return f"{type(self).__name__}({said}{f', window {self.window}' if self.window else ''})"

@@ -72,8 +72,11 @@ class Rule:
     options: ClassVar[type] = UpdateOptions
     """The arguments that a subclass with ``**options`` passes on."""
 
+    about: ClassVar[dict[str, str]] = {}
+    """What ``neko list rules`` says beside the axes: ``paper``, ``time`` and ``memory`` (cost), ``identity``."""
+
     requires: ClassVar[str] = "cells"
-    """What the model must offer: ``"cells"`` (neurons whose derivatives are known) or ``"forward"`` (a forward pass)."""
+    """What the model must offer: ``"cells"`` (neurons with known derivatives) or ``"forward"`` (a forward pass)."""
 
     def __init__(
         self,
@@ -193,7 +196,7 @@ class Rule:
             y: targets.
         """
         batch = self._batch(x, y)
-        own, _ = self._prepared()
+        own, _ = self.prepared()
         _, found = self._compiled_gradients(self.model.network.values, own, self._drawn(batch), batch)
         return {name: self.nx.to_numpy(found[name]) for name in self.model.network.values}
 
@@ -210,22 +213,26 @@ class Rule:
             NonFiniteError: the loss or a parameter became NaN or infinite; the parameters keep their last good values.
         """
         batch = self._batch(x, y)
-        own, memory = self._prepared()
+        own, memory = self.prepared()
         network = self.model.network
         updates = self._updates_in(batch[0].shape[0])
-        scalars = self._rates(updates)
+        scalars = self.rates(updates)
         drawn = self._drawn(batch)
         values, own, memory, totals, finite = self._compiled_step(network.values, own, memory, drawn, batch, *scalars)
         sound = {name: bool(self.nx.to_numpy(flag)) for name, flag in finite.items()}
         for name in [*network.values, *(name for name in sound if name not in network.values)]:
             if not sound.get(name, True):
                 raise NonFiniteError(name, self.steps + updates)
-        # A compiled function may return a dict in another order.
-        network.values = {name: values[name] for name in network.values}
-        self._own, self._memory = own, memory
-        self.steps += updates
+        self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
         return ratios(figures)
+
+    def take(self, values: Parameters, own: Own, memory: dict[str, Parameters], updates: int) -> None:
+        """Keep what a compiled step has made of parameters, own arrays and the optimiser's memory."""
+        # A compiled function may return a dict in another order.
+        self.model.network.values = {name: values[name] for name in self.model.network.values}
+        self._own, self._memory = own, memory
+        self.steps += updates
 
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
@@ -237,7 +244,7 @@ class Rule:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on, by name, as NumPy copies."""
-        own, memory = self._prepared()
+        own, memory = self.prepared()
         arrays = {f"parameters/{name}": value for name, value in self.model.network.values.items()}
         arrays |= {f"{group}/{name}": value for group, values in own.items() for name, value in values.items()}
         arrays |= {f"optimizer/{slot}/{name}": v for slot, values in memory.items() for name, v in values.items()}
@@ -262,7 +269,7 @@ class Rule:
             copies = {name: np.array(state[name], network.dtype) for name in names}
             return {name.removeprefix(prefix): self.nx.asarray(value) for name, value in copies.items()}
 
-        own, memory = self._prepared()
+        own, memory = self.prepared()
         network.values = taken("parameters/")
         self._own = {group: taken(f"{group}/") for group in own}
         self._memory = {slot: taken(f"optimizer/{slot}/") for slot in memory}
@@ -270,7 +277,7 @@ class Rule:
 
     # From gradient to weight change, in backend arrays.
 
-    def _applied(
+    def applied(
         self,
         values: Parameters,
         own: Own,
@@ -290,6 +297,7 @@ class Rule:
             decay = self._decay_of(name)
             # The decay is added to the update first: 1 - rate·decay would round to 1 in float32.
             after[name] = value + (updates[name] - rate * decay * value if decay else updates[name])
+        after = self.model.network.within_bounds(after)
         return after, self._follow(own, drawn, values, updates, rate), memory
 
     def _trained(
@@ -304,10 +312,10 @@ class Rule:
     ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
         """One step: the state after it, the figures, and by name whether everything is finite."""
         judgement, found = self._judged_gradients(values, own, drawn, batch)
-        values, own, memory = self._applied(values, own, memory, drawn, found, rates[0], counts[0])
-        return values, own, memory, judgement.totals, self._finite(values, own, memory, judgement.loss)
+        values, own, memory = self.applied(values, own, memory, drawn, found, rates[0], counts[0])
+        return values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)
 
-    def _finite(self, values: Parameters, own: Own, memory: dict[str, Parameters], loss: Array) -> Parameters:
+    def finite(self, values: Parameters, own: Own, memory: dict[str, Parameters], loss: Array) -> Parameters:
         """By name, whether all that is kept under it is finite: a parameter, its feedback, the optimiser's memory."""
         nx = self.nx
         kept = [values, *own.values(), *memory.values()]
@@ -341,7 +349,7 @@ class Rule:
         dtype = self.model.network.dtype
         return {name: self.nx.asarray(value, dtype) for name, value in self._draw(steps, examples).items()}
 
-    def _rates(self, updates: int) -> tuple[Array, Array]:
+    def rates(self, updates: int) -> tuple[Array, Array]:
         """Learning rate and number of each of the next updates."""
         numbers = np.arange(self.steps, self.steps + updates)
         rates = [self.optimizer.learning_rate_at(int(number)) for number in numbers]
@@ -356,7 +364,7 @@ class Rule:
                 "learning rate times weight_decay must be below 1", received=f"{rate:g} · {self.weight_decay:g}"
             )
 
-    def _prepared(self) -> tuple[Own, dict[str, Parameters]]:
+    def prepared(self) -> tuple[Own, dict[str, Parameters]]:
         """The rule's own arrays and the optimiser's memory, made when the weights exist."""
         network = self.model.network
         network.require_built()
@@ -376,6 +384,23 @@ class Rule:
 Rule.__signature__ = inspect.Signature(list(inspect.signature(Rule.__init__).parameters.values())[1:])
 
 RULES: Registry[Rule] = Registry("rule", Rule)
+
+
+def rule_of(model: Evaluator, spec: str | Mapping[str, Any] | Rule) -> Rule:
+    """A rule by name or mapping, made for a model; or the given rule itself.
+
+    Example:
+        >>> from neko_rules import LIF, Evaluator
+        >>> rule_of(Evaluator(LIF(8, 2)), {"name": "eprop", "mode": "random"})
+        EProp(temporal neuron, spatial random, learning signal filtered)
+    """
+    if isinstance(spec, Rule):
+        return spec
+    if isinstance(spec, str):
+        return RULES.create(spec, {}, model)
+    if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
+        return RULES.create(spec["name"], {key: value for key, value in spec.items() if key != "name"}, model)
+    raise ArgumentError("a rule must be a name, a mapping with a 'name', or a Rule", received=spec)
 
 
 def _input_features(connections: Sequence[Any], state: Mapping[str, np.ndarray]) -> int:

@@ -1,0 +1,173 @@
+"""Influence: the effect of every parameter on every neuron of the network, carried forward in time (RTRL, SnAp-n).
+
+For the influence S of a parameter θ on the states of a population, and Z on its output,
+
+    ∂I_t/∂θ = Σ W Z^below_t + Σ V Z_{t-1} + x_t δ            δ: the neuron that the synapse ends on
+    S_t = D_t S_{t-1} + r_t Z_{t-1} + q_t ∂I_t/∂θ,   Z_t = h_t·S_t      [batch, neuron, pre · post]
+    dE_t/dθ = Σ_batch,neuron G_t Z_t + g_t·S_t
+
+over all populations, all of whose paths through time are kept: O(N) times the number of parameters in memory, and O(N²)
+times in operations. SnAp-n keeps the entries of the neurons that the synapse's own neuron reaches within n time steps,
+the step in which it acts being the first; within a step an effect goes up through all layers. From the network's
+diameter on that is RTRL.
+
+References: R. J. Williams, D. Zipser, A learning algorithm for continually running fully recurrent neural networks,
+Neural Computation 1, 1989; J. Menick, E. Elsen, U. Evci, S. Osindero, K. Simonyan, A. Graves, Practical real time
+recurrent learning with a sparse approximation, ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neko_rules.backend import Array, Parameters
+from neko_rules.credit.adjoint import Local, times
+from neko_rules.credit.stepwise import Model, Now, State
+from neko_rules.credit.traces import Recurrent, Synapses, added, full, over_rows, synapses
+from neko_rules.layers.forward import Signals, Z
+from neko_rules.layers.graph import INPUT, Graph
+
+
+def reach(graph: Graph, steps: int) -> dict[tuple[str, str], np.ndarray]:
+    """Which neurons each neuron reaches within a number of time steps: (population, from population) → [to, from].
+
+    Args:
+        graph: the network; every connection is taken to have all its synapses, but for autapses that are excluded.
+        steps: at least 1, the step in which a neuron is acted on being the first.
+
+    Example:
+        >>> from neko_rules import LIF
+        >>> reach(LIF(3, 2).graph, 1)["hidden", "hidden"].astype(int)
+        array([[1, 0, 0],
+               [0, 1, 0],
+               [0, 0, 1]])
+        >>> bool(reach(LIF(3, 2).graph, 2)["hidden", "hidden"].all())
+        True
+    """
+    sizes = {name: graph.populations[name].size for name in graph.order}
+    start, total = {}, 0
+    for name in graph.order:
+        start[name], total = total, total + sizes[name]
+    within, later = np.eye(total, dtype=bool), np.eye(total, dtype=bool)
+    for connection in graph.connections:
+        if connection.source == INPUT:
+            continue
+        block = np.ones((sizes[connection.target], sizes[connection.source]), bool)
+        if connection.masked and connection.delay:
+            np.fill_diagonal(block, False)
+        to, of = start[connection.target], start[connection.source]
+        matrix = later if connection.delay else within
+        matrix[to : to + block.shape[0], of : of + block.shape[1]] |= block
+    for _ in graph.order:
+        within = within @ within
+    found = within
+    for _ in range(steps - 1):
+        grown = within @ later @ found
+        if np.array_equal(grown, found):
+            break
+        found = grown
+    return {
+        (to, of): found[start[to] : start[to] + sizes[to], start[of] : start[of] + sizes[of]]
+        for to in graph.order
+        for of in graph.order
+    }
+
+
+class Influence:
+    """The influence of every parameter on every neuron, in full or within a reach.
+
+    Args:
+        model: what credit is assigned in.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        graph = model.graph
+        self.of = [of for name in graph.order for of in synapses(graph, name, model.inputs)]
+        # Within as many time steps as there are neurons everything reaches everything that it ever will.
+        most = sum(population.size for population in graph.populations.values())
+        found = reach(graph, model.credit.reach or most)
+        self.blocks: dict[tuple[str, str], np.ndarray | None] = {}
+        for of in self.of:
+            for name in graph.order:
+                mask = found[name, of.population]
+                if mask.any():
+                    whole = np.broadcast_to(mask[:, None, :], (mask.shape[0], of.pre, of.post))
+                    self.blocks[name, of.name] = None if mask.all() else whole.reshape(mask.shape[0], -1)
+        self.own = {of.name: Recurrent(model.nx, of, model.jacobians[of.population], ()) for of in self.of}
+
+    def start(self, batch: int) -> State:
+        """No influence yet: zeros."""
+        m = self.model
+        state: State = {}
+        for of in self.of:
+            for name in m.graph.order:
+                if (name, of.name) in self.blocks:
+                    shape = (batch, m.graph.populations[name].size, of.pre * of.post)
+                    zero = m.nx.full(shape, 0.0, m.dtype)
+                    state[f"{of.name} on {name}"] = dict.fromkeys((*m.jacobians[name].states, Z), zero)
+        return state
+
+    def step(self, state: State, now: Now, signals: Signals) -> tuple[State, Parameters]:
+        """The influence after a time step, and its product with the signals."""
+        local = now.local()
+        after: State = {}
+        found: Parameters = {}
+        for of in self.of:
+            for name in now.model.graph.order:
+                if (name, of.name) in self.blocks:
+                    after[f"{of.name} on {name}"] = self._advanced(of, name, state, after, now, local[name])
+            found[of.name] = self._gradient(of, after, now, signals)
+        return after, found
+
+    def _advanced(
+        self, of: Synapses, name: str, state: State, after: State, now: Now, local: Local
+    ) -> dict[str, Array]:
+        nx, graph = now.model.nx, now.model.graph
+        before, like = state[f"{of.name} on {name}"], now.moment.after[name][Z]
+        currents = []
+        for connection in graph.into(name):
+            key = f"{of.name} on {connection.source}"
+            # A block that comes later in the step has not acted yet; a delayed one acted in the step before.
+            source = state if connection.delay else after
+            if connection.source != INPUT and key in source:
+                weight = nx.transpose(now.back(connection), (0, 1))
+                currents.append(nx.matmul(weight, source[key][Z]))
+        own = self.own[of.name]
+        if of.population == name and not of.constant:
+            currents.append(own.onto_own_neuron(of.sent(nx, now.moment, like)))
+        influence: dict[str, Array] = {}
+        for k in now.model.jacobians[name].states:
+            parts = [times(over_rows(local["D", k, j]), before[j]) for j in before if j != Z and ("D", k, j) in local]
+            parts += [times(over_rows(local["r", k]), before[Z])] if ("r", k) in local else []
+            parts += [times(over_rows(local["q", k]), added(currents))] if currents and ("q", k) in local else []
+            if of.population == name and of.constant and ("c", k, of.constant) in local:
+                parts.append(self._constant(of, local, k, like))
+            influence[k] = self._masked(added(parts), name, of) if parts else 0 * before[k]
+        emitted = [times(over_rows(local["h", k]), influence[k]) for k in influence if ("h", k) in local]
+        if of.population == name and of.constant and ("c", Z, of.constant) in local:
+            emitted.append(self._constant(of, local, Z, like))
+        influence[Z] = added(emitted) if emitted else 0 * before[Z]
+        return influence
+
+    def _constant(self, of: Synapses, local: Local, state: str, like: Array) -> Array:
+        """∂s_t/∂c of every neuron with respect to its own constant: [batch, neuron, post], diagonal."""
+        nx = self.model.nx
+        return full(nx, local["c", state, of.constant], like)[:, :, None] * nx.eye(of.post, self.model.dtype)
+
+    def _masked(self, influence: Array, name: str, of: Synapses) -> Array:
+        mask = self.blocks[name, of.name]
+        return influence if mask is None else influence * self.model.nx.asarray(mask, self.model.dtype)
+
+    def _gradient(self, of: Synapses, state: State, now: Now, signals: Signals) -> Array:
+        nx = now.model.nx
+        parts = []
+        for (name, key), signal in signals.items():
+            block = state.get(f"{of.name} on {name}")
+            if block is not None and key in block:
+                rows = signal.shape[0] * signal.shape[1]
+                flat = nx.reshape(block[key], (rows, of.pre * of.post))
+                parts.append(nx.reshape(nx.matmul(nx.reshape(signal, (1, rows)), flat), (of.pre, of.post)))
+        if not parts:
+            return of.shaped(nx, nx.full((of.pre, of.post), 0.0, now.model.dtype))
+        return of.shaped(nx, added(parts))

@@ -1,0 +1,437 @@
+"""Stepwise: gradients of every time step as it comes, from traces and from learning signals within the step.
+
+    dE_t/dW = Σ_batch G_t e_t                     the error as it comes down within the time step
+    dE_t/dW = Σ_batch G_t ē_t, ē_t = κ ē_{t-1} + e_t        through a memory κ above: of the readout, or of the layer
+
+What lies above a population remembers, so that its spikes act on later errors. Where the only thing above is a readout
+with one leak κ, the traces are filtered with κ; in general the influence on every unit of the readout is carried,
+
+    P_t = D_t P_{t-1} + r_t h_{t-1} P_{t-1} + q_t (∂I_t/∂z_t) e_t      [batch, n_out, pre · post]
+
+with the paths within the step ∂I_t/∂z_t, which is n_out times as much; both are e-prop's filtered signal. OTPE filters
+with the leak λ of the layer above, at every layer, and estimates what its spikes leave in it by the running mean ḡ of
+its own pseudo-derivative,
+
+    ḡ_t = (λ n_{t-1} ḡ_{t-1} + h_t) / n_t,    n_t = λ n_{t-1} + 1,      to the layer below: (G_t ḡ_t) Wᵀ.
+
+Reference: M. Summe, C. J. S. Schaefer, S. Joshi, Estimating post-synaptic effects for online training of feed-forward
+SNNs, arXiv:2311.16151, 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.credit.adjoint import Local, instantaneous_error, times
+from neko_rules.credit.axes import Credit
+from neko_rules.credit.feedback import backward_weight, direct_name
+from neko_rules.credit.traces import (
+    Diagonal,
+    RankOne,
+    Recurrent,
+    Synapses,
+    added,
+    full,
+    local_derivatives,
+    over_rows,
+    reached,
+    synapses,
+)
+from neko_rules.errors import IncompatibleError
+from neko_rules.layers.cell import Constants
+from neko_rules.layers.forward import Moment, Signals, Z, add_signals, effective_weight
+from neko_rules.layers.graph import INPUT, Connection, Graph
+from neko_rules.layers.jacobians import Jacobians
+
+State = dict[str, dict[str, Array]]
+"""What is carried from one time step to the next: by parameter or population, then by what it is."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What credit is assigned in: all that does not change while a network learns.
+
+    Args:
+        nx: backend.
+        graph: the network.
+        jacobians: population name → the derivatives of its cell, cut to the temporal credit.
+        shapes: population name → the constants of its cell, of which only the shapes matter.
+        credit: which gradient.
+        inputs: number of input features.
+        dtype: of all numbers.
+    """
+
+    nx: Backend
+    graph: Graph
+    jacobians: dict[str, Jacobians]
+    shapes: dict[str, Constants]
+    credit: Credit
+    inputs: int
+    dtype: str
+
+    def upward(self, name: str) -> list[Connection]:
+        """The connections through which a population acts within the time step."""
+        return [c for c in self.graph.connections if c.source == name and not c.delay]
+
+
+@dataclass(frozen=True)
+class Now:
+    """What the network is and does in one time step.
+
+    Args:
+        model: what does not change.
+        parameters: name → array.
+        feedback: as ``feedback.draw`` names them.
+        constants: population name → the constants of its cell.
+        moment: the step.
+        drawn: random numbers of the step.
+    """
+
+    model: Model
+    parameters: Parameters
+    feedback: Parameters
+    constants: dict[str, Constants]
+    moment: Moment
+    drawn: Parameters
+
+    def back(self, connection: Connection) -> Array:
+        """The transposed weight that carries a connection's error back: [target, source]."""
+        nx = self.model.nx
+        weight = effective_weight(nx, connection, self.parameters)
+        weight = backward_weight(nx, connection, weight, self.feedback, self.model.credit)
+        return nx.transpose(weight, (1, 0))
+
+    def local(self) -> dict[str, Local]:
+        """The local derivatives of every population."""
+        m = self.model
+        return local_derivatives(m.nx, m.graph, m.jacobians, self.constants, self.moment)
+
+
+class Stepwise(Protocol):
+    """A way to have gradients forward in time."""
+
+    def start(self, batch: int) -> State:
+        """What is carried before the first time step."""
+
+    def step(self, state: State, now: Now, signals: Signals) -> tuple[State, Parameters]:
+        """The state after a time step, and dE_t/dparameter summed over the batch.
+
+        Args:
+            state: after the step before.
+            now: the network in this step.
+            signals: ∂E_t/∂z_t and ∂E_t/∂s_t from the loss and regularisers, [batch, neuron] each.
+        """
+
+
+class LocalTraces:
+    """Traces of every parameter on its own population, and learning signals from above.
+
+    Args:
+        model: what credit is assigned in.
+        trace_decay: a of the rank-one form.
+
+    Raises:
+        IncompatibleError: a network on which the choice has no meaning; it says why.
+    """
+
+    def __init__(self, model: Model, trace_decay: float = 0.9) -> None:
+        self.model = model
+        graph, credit = model.graph, model.credit
+        self.traces: dict[str, Diagonal | Recurrent | RankOne] = {}
+        self.of: dict[str, list[Synapses]] = {}
+        for name in graph.order:
+            own = tuple(c for c in graph.into(name) if c.source == name and c.delay)
+            self.of[name] = list(synapses(graph, name, model.inputs))
+            for of in self.of[name]:
+                jacobians = model.jacobians[name]
+                if credit.temporal == "layer" and own:
+                    self.traces[of.name] = Recurrent(model.nx, of, jacobians, own)
+                elif credit.trace == "rank_one" and not of.constant:
+                    self.traces[of.name] = RankOne(model.nx, of, jacobians, trace_decay)
+                else:
+                    self.traces[of.name] = Diagonal(model.nx, of, jacobians, model.shapes[name])
+        self.hidden = tuple(name for name in graph.order if name != graph.output)
+        self.leak = {name: leak for name in self.hidden if (leak := self._leak_above(name)) is not None}
+        self.unfolded = tuple(name for name in self.hidden if self._acts(name) and name not in self.leak)
+        if credit.learning_signal == "estimated":
+            self._check_estimated()
+        if credit.learning_signal != "filtered":
+            self.unfolded = ()
+
+    # What lies above.
+
+    def _acts(self, name: str) -> bool:
+        """Whether the output's error reaches a population within the time step."""
+        graph, credit = self.model.graph, self.model.credit
+        if credit.spatial == "direct":
+            return True
+        above = [c.target for c in self.model.upward(name)]
+        return credit.passes_down and any(t == graph.output or self._acts(t) for t in above)
+
+    def _leak_above(self, name: str) -> str | None:
+        """The population whose one leak filters the traces of this one, if that is how its memory can be had."""
+        graph, signal = self.model.graph, self.model.credit.learning_signal
+        above = {c.target for c in self.model.upward(name)}
+        if self.model.credit.spatial == "direct":
+            above = {graph.output}
+        if signal == "filtered" and above != {graph.output}:
+            return None
+        if signal not in ("filtered", "estimated") or len(above) != 1:
+            return None
+        (target,) = above
+        return target if self._single_leak(target) is not None else None
+
+    def _single_leak(self, name: str) -> str | None:
+        """The one state of a population that a current drives, if it does no more than leak at one rate."""
+        jacobians, shapes, graph = self.model.jacobians[name], self.model.shapes[name], self.model.graph
+        if self.model.credit.learning_signal == "estimated":
+            jacobians = jacobians.cut("presynaptic")
+        states = reached(jacobians.expressions)
+        probe = Diagonal(self.model.nx, Synapses("", name, 1, 2), jacobians, shapes)
+        own = any(c.source == name for c in graph.into(name))
+        mixes = own and self.model.credit.temporal == "layer" and self.model.credit.learning_signal == "filtered"
+        return states[0] if len(states) == 1 and probe.narrow == set(states) and not mixes else None
+
+    def _check_estimated(self) -> None:
+        graph = self.model.graph
+        for name in self.hidden:
+            if name not in self.leak:
+                raise IncompatibleError(
+                    "an estimated learning signal needs a chain of layers, each with one layer above it whose membrane "
+                    "does no more than leak, at one rate",
+                    received=f"population {name!r} in a network of {', '.join(graph.order)}",
+                    works="use learning_signal='instantaneous'",
+                )
+            if len(reached(self.model.jacobians[name].cut("presynaptic").expressions)) != 1:
+                raise IncompatibleError(
+                    "an estimated learning signal needs neurons with one membrane that a current drives",
+                    received=f"population {name!r}",
+                    works="use learning_signal='instantaneous'",
+                )
+
+    # Steps.
+
+    def start(self, batch: int) -> State:
+        """Nothing has been seen yet."""
+        m = self.model
+        state: State = {name: trace.start(batch, m.dtype) for name, trace in self.traces.items()}
+        for name in self.hidden:
+            size = m.graph.populations[name].size
+            if name in self.leak:
+                for of in self.of[name]:
+                    state[f"{of.name} filtered"] = {"trace": self._unfiltered(of, state[of.name], batch)}
+                if m.credit.learning_signal == "estimated":
+                    zero = m.nx.full((batch, size), 0.0, m.dtype)
+                    state[f"{name} estimate"] = {"mean": zero, "count": m.nx.full((), 0.0, m.dtype)}
+            if name in self.unfolded:
+                outputs = m.graph.populations[m.graph.output].size
+                for of in self.of[name]:
+                    zero = m.nx.full((batch, outputs, of.pre * of.post), 0.0, m.dtype)
+                    keys = (*reached(m.jacobians[m.graph.output].expressions), Z)
+                    state[f"{of.name} on output"] = dict.fromkeys(keys, zero)
+        return state
+
+    def _unfiltered(self, of: Synapses, state: dict[str, Array], batch: int) -> Array:
+        """Zeros in the shape of what is filtered."""
+        trace, nx = self.traces[of.name], self.model.nx
+        if isinstance(trace, Recurrent):
+            return state[Z]
+        shape = (batch, of.pre, 1 if self._factor_kept_apart(trace) else of.post)
+        return nx.full(shape, 0.0, self.model.dtype)
+
+    def _factor_kept_apart(self, trace: object) -> bool:
+        """Whether approximate OTPE's presynaptic trace is filtered and the postsynaptic factor is ḡ."""
+        credit = self.model.credit
+        estimated = credit.learning_signal == "estimated" and credit.temporal == "presynaptic"
+        return estimated and isinstance(trace, Diagonal) and len(trace.states) == 1 and bool(trace.narrow)
+
+    def step(self, state: State, now: Now, signals: Signals) -> tuple[State, Parameters]:
+        """Traces advanced, signals brought down, and their product over the batch."""
+        nx, graph, moment = now.model.nx, now.model.graph, now.moment
+        local = now.local()
+        after: State = {}
+        for name in graph.order:
+            weights = {c.weight: now.back(c) for c in graph.into(name) if c.source == name}
+            for of in self.of[name]:
+                trace = self.traces[of.name]
+                if isinstance(trace, Recurrent):
+                    after[of.name] = trace.step(state[of.name], moment, local[name], weights)
+                else:
+                    after[of.name] = trace.step(state[of.name], moment, local[name])
+        self._advance_estimates(state, after, now, local)
+        arriving, above = self._signals(after, now, local, signals)
+        found: Parameters = {}
+        for name in graph.order:
+            for of in self.of[name]:
+                parts = [self._projected(of, after[of.name], local[name], arriving)]
+                if name in self.leak:
+                    parts += self._through_leak(of, state, after, now, local[name], above)
+                if name in self.unfolded:
+                    parts += self._through_output(of, state, after, now, local, signals)
+                found[of.name] = of.shaped(nx, added(parts))
+        return after, found
+
+    def _projected(self, of: Synapses, state: dict[str, Array], local: Local, signals: Signals) -> Array:
+        """Σ_batch G_t e_t + g_t·ε_t."""
+        trace = self.traces[of.name]
+        if isinstance(trace, Recurrent):
+            return trace.project(state, signals)
+        return trace.project(state, local, signals)
+
+    # Learning signals.
+
+    def _signals(
+        self, state: State, now: Now, local: dict[str, Local], signals: Signals
+    ) -> tuple[Signals, dict[str, Array]]:
+        """What meets a population's traces as they are, and what meets its filtered traces."""
+        nx, graph, credit = now.model.nx, now.model.graph, now.model.credit
+        like = now.moment.after
+        apart = credit.learning_signal in ("filtered", "estimated")
+        arriving = dict(signals)
+        above: dict[str, Array] = {}
+        for name in reversed(graph.order):
+            mine = dict(arriving)
+            mine.setdefault((name, Z), 0.0 * like[name][Z])
+            if name in above and credit.learning_signal == "estimated":
+                mine = add_signals(mine, {(name, Z): above[name]})
+            if credit.learning_signal == "estimated" and name != graph.output:
+                onto_states = {key: value for key, value in mine.items() if key != (name, Z)}
+                onto_states[name, Z] = 0.0 * like[name][Z]
+                down = mine[name, Z] * state[f"{name} estimate"]["mean"]
+                down = down + instantaneous_error(nx, name, local[name], onto_states)
+            else:
+                down = instantaneous_error(nx, name, local[name], mine)
+            for target, part in self._handed_down(name, down, now):
+                if apart and (name == graph.output or credit.learning_signal == "estimated"):
+                    above[target] = above[target] + part if target in above else part
+                else:
+                    arriving = add_signals(arriving, {(target, Z): part})
+        return arriving, above
+
+    def _handed_down(self, name: str, down: Array, now: Now) -> list[tuple[str, Array]]:
+        """The populations that an error goes to from another one, and what arrives there."""
+        nx, graph, credit = now.model.nx, now.model.graph, now.model.credit
+        if credit.spatial == "direct":
+            if name != graph.output:
+                return []
+            return [
+                (other, nx.matmul(down, nx.transpose(now.feedback[direct_name(other)], (1, 0))))
+                for other in self.hidden
+            ]
+        if not credit.passes_down:
+            return []
+        below = [c for c in graph.into(name) if c.source != INPUT and not c.delay]
+        return [(c.source, nx.matmul(down, now.back(c))) for c in below]
+
+    # Memory above.
+
+    def _advance_estimates(self, state: State, after: State, now: Now, local: dict[str, Local]) -> None:
+        """ḡ_t and n_t of every hidden population, for OTPE."""
+        if now.model.credit.learning_signal != "estimated":
+            return
+        for name in self.hidden:
+            leak = self._leak(name, now)
+            (driven,) = reached(now.model.jacobians[name].cut("presynaptic").expressions)
+            slope = full(now.model.nx, local[name]["h", driven], now.moment.after[name][Z])
+            slope = times(local[name]["q", driven], slope)
+            earlier = leak * state[f"{name} estimate"]["count"]
+            count = earlier + 1
+            mean = (earlier * state[f"{name} estimate"]["mean"] + slope) / count
+            after[f"{name} estimate"] = {"mean": mean, "count": count}
+
+    def _leak(self, name: str, now: Now) -> Array:
+        """The leak of the population above."""
+        m, target = now.model, self.leak[name]
+        jacobians = m.jacobians[target]
+        if m.credit.learning_signal == "estimated":
+            jacobians = jacobians.cut("presynaptic")
+        state = self._single_leak(target)
+        entries = jacobians.evaluate(
+            m.nx, m.graph.cell(target), now.constants[target], lambda key: now.moment.value(target, key)
+        )
+        return entries.get(("D", str(state), str(state)), 0.0)
+
+    def _through_leak(
+        self, of: Synapses, state: State, after: State, now: Now, local: Local, above: dict[str, Array]
+    ) -> list[Array]:
+        """Σ_batch G_t ē_t with the trace filtered by the leak of the population above."""
+        name, key, trace = of.population, f"{of.name} filtered", self.traces[of.name]
+        like = now.moment.after[name][Z]
+        if isinstance(trace, Recurrent):
+            now_trace = trace.trace(after[of.name])
+        elif isinstance(trace, Diagonal) and self._factor_kept_apart(trace):
+            now_trace = after[of.name][trace.states[0]]
+        else:
+            assert isinstance(trace, Diagonal), "a rank-one trace has no filtered form"
+            now_trace = trace.trace(after[of.name], local, like)
+        filtered = self._leak(name, now) * state[key]["trace"] + now_trace
+        after[key] = {"trace": filtered}
+        if name not in above:
+            return []
+        signal = above[name]
+        if self._factor_kept_apart(trace):
+            signal = signal * after[f"{name} estimate"]["mean"]
+        return [trace.over_batch(filtered, signal)]
+
+    def _through_output(
+        self, of: Synapses, state: State, after: State, now: Now, local: dict[str, Local], signals: Signals
+    ) -> list[Array]:
+        """Σ_batch,output (∂E/∂y) ∂y/∂W through the output's own memory of all that reached it within a time step."""
+        nx, graph = now.model.nx, now.model.graph
+        output, key, trace = graph.output, f"{of.name} on output", self.traces[of.name]
+        name, before, entries = of.population, state[key], local[graph.output]
+        like = now.moment.after
+        paths = self._paths_to_output(name, now, local)
+        if isinstance(trace, Recurrent):
+            current = trace.spread(after[of.name], paths)
+        else:
+            assert isinstance(trace, Diagonal), "a rank-one trace has no filtered form"
+            current = trace.spread(after[of.name], local[name], paths, like[name][Z])
+        if now.model.credit.temporal == "layer":
+            own = [c for c in graph.into(output) if c.source == output]
+            current = added([current, *(nx.matmul(now.back(c), before[Z]) for c in own)])
+        influence: dict[str, Array] = {}
+        for k in (k for k in before if k != Z):
+            parts = [
+                times(over_rows(entries["D", k, j]), before[j]) for j in before if ("D", k, j) in entries and j != Z
+            ]
+            parts += [times(over_rows(entries["r", k]), before[Z])] if ("r", k) in entries else []
+            parts += [times(over_rows(entries["q", k]), current)] if ("q", k) in entries else []
+            influence[k] = added(parts) if parts else 0 * before[k]
+        emitted = [times(over_rows(entries["h", k]), influence[k]) for k in influence if ("h", k) in entries]
+        influence[Z] = added(emitted) if emitted else 0 * before[Z]
+        after[key] = {k: influence[k] for k in before}
+        errors = [(signals[output, k], influence[k]) for k in influence if (output, k) in signals]
+        if not errors:
+            return []
+        rows = like[output][Z].shape[0] * like[output][Z].shape[1]
+        size = of.pre * of.post
+        return [
+            nx.reshape(nx.matmul(nx.reshape(error, (1, rows)), nx.reshape(each, (rows, size))), (of.pre, of.post))
+            for error, each in errors
+        ]
+
+    def _paths_to_output(self, name: str, now: Now, local: dict[str, Local]) -> Array:
+        """∂I_out/∂z of a population through everything within the time step: [batch, n_out, neuron]."""
+        nx, graph, like = now.model.nx, now.model.graph, now.moment.after
+        if now.model.credit.spatial == "direct":
+            matrix = nx.transpose(now.feedback[direct_name(name)], (1, 0))
+            return nx.broadcast_to(matrix, (like[name][Z].shape[0], *matrix.shape))
+        parts = []
+        for connection in now.model.upward(name):
+            target = connection.target
+            back = now.back(connection)
+            if target == graph.output:
+                parts.append(nx.broadcast_to(back, (like[name][Z].shape[0], *back.shape)))
+            elif self._acts(target):
+                slope = added(
+                    [
+                        times(local[target]["q", k], full(nx, local[target]["h", k], like[target][Z]))
+                        for _, k in (e for e in local[target] if e[0] == "h")
+                        if ("q", k) in local[target]
+                    ]
+                )
+                parts.append(nx.matmul(self._paths_to_output(target, now, local) * slope[:, None, :], back))
+        return added(parts)

@@ -1,0 +1,333 @@
+"""Online: weights that change within a sequence, at every time step, every few, or after every window.
+
+The loss of a sequence is a sum over its time steps, each with its weight; so are the gradients here, which add up to
+the deferred gradient as long as the weights stay as they are. A penalty on firing rates is taken at the rate so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from neko_rules import trees
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.evaluator import Judgement
+from neko_rules.layers.forward import (
+    Moment,
+    NetworkState,
+    Record,
+    Signals,
+    Trajectory,
+    Z,
+    add_signals,
+    advance,
+    at_rest,
+)
+from neko_rules.metrics import Measurement
+
+if TYPE_CHECKING:
+    from neko_rules.rules.learning_rule import LearningRule
+
+HORIZON = 10_000
+"""Time steps over which a firing rate so far is averaged: all of them at first, then with an exponential window."""
+
+Tree = Any
+Totals = dict[str, tuple[Array, Array]]
+Trained = tuple[Parameters, dict[str, Parameters], dict[str, Parameters], Totals, Parameters]
+
+
+def in_chunks(
+    nx: Backend,
+    size: int,
+    carry: Tree,
+    by_step: Tree,
+    by_chunk: Tree,
+    steps: int,
+    body: Callable[[Tree, Tree, Tree, int], tuple[Tree, Tree]],
+) -> tuple[Tree, Tree]:
+    """A carry taken through a sequence in pieces of ``size`` time steps; the last may be shorter.
+
+    Args:
+        nx: backend.
+        size: time steps per piece.
+        carry: a tree.
+        by_step: a tree of arrays [time, …], cut into pieces.
+        by_chunk: a tree of arrays [piece, …].
+        steps: number of time steps.
+        body: carry, a piece of ``by_step``, an entry of ``by_chunk`` and the piece's length to the next carry and
+            outputs [time of the piece, …].
+
+    Returns:
+        The last carry, and the outputs [time, …].
+    """
+    whole, rest = divmod(steps, size)
+    parts = []
+    if whole:
+        cut = trees.mapped(lambda a: nx.reshape(a[: whole * size], (whole, size, *a.shape[1:])), by_step)
+        entries = trees.mapped(lambda a: a[:whole], by_chunk)
+
+        def piece(carry: Tree, given: Tree) -> tuple[Tree, Tree]:
+            return body(carry, given[0], given[1], size)
+
+        carry, outputs = trees.scan(nx, piece, carry, (cut, entries), whole)
+        parts.append(trees.mapped(lambda a: nx.reshape(a, (whole * size, *a.shape[2:])), outputs))
+    if rest:
+        last = trees.mapped(lambda a: a[whole * size :], by_step)
+        carry, outputs = body(carry, last, trees.mapped(lambda a: a[whole], by_chunk), rest)
+        parts.append(outputs)
+    if len(parts) == 1:
+        return carry, parts[0]
+    joined = [nx.concat([one, other], 0) for one, other in zip(*map(trees.leaves, parts), strict=True)]
+    return carry, trees.rebuilt(parts[0], iter(joined))
+
+
+class _Schedule:
+    """What online and windowed learning share.
+
+    Args:
+        rule: the rule whose weights change.
+        size: time steps between two changes.
+    """
+
+    def __init__(self, rule: LearningRule, size: int) -> None:
+        self.rule, self.size = rule, size
+        self.model, self.nx = rule.model, rule.nx
+
+    def by_step(self, batch: tuple[Array, Array, Array]) -> Tree:
+        """Inputs, targets, mask and weight of every time step."""
+        nx = self.nx
+        inputs, target, mask = batch
+        steps = inputs.shape[0]
+        weights = self.model.step_weights(mask, steps)
+        counted = nx.astype(weights > 0, nx.dtype(mask))
+        spread = nx.broadcast_to(target, (steps, *target.shape[1:]))
+        return {"x": inputs, "target": spread, "mask": counted, "weight": weights}
+
+    def judged(self, trajectory: Trajectory, target: Array, mask: Array, weights: Array) -> Judgement:
+        """The loss of some time steps, its signals scaled to the weights of these steps in the whole loss."""
+        nx = self.nx
+        found = self.model.judge_loss(trajectory, target, mask, "sequence")
+        # judge_loss gives every supervised step and example of what it sees the same weight, 1 in all.
+        share = nx.sum(weights)
+        return Judgement(found.loss, {key: share * each for key, each in found.signals.items()}, found.totals)
+
+    def totals(self, carry: Tree, outputs: Array, batch: tuple[Array, Array, Array]) -> Totals:
+        """Loss and metrics of the whole sequence, from sums over its time steps and from the outputs."""
+        network = self.model.network
+        steps = batch[0].shape[0]
+        pooled = outputs[-1:] if network.readout == "last" else outputs
+        spikes = {name: self.nx.expand_dims(carry["spikes"][name], 0) for name in network.spiking}
+        measured = self.model.measured(Measurement(pooled, *batch[1:], spikes, network.dt, steps))
+        return {"loss": carry["loss"], **measured}
+
+    def first(self, inputs: Array) -> Tree:
+        """What is carried before the first time step, apart from weights."""
+        nx, network = self.nx, self.model.network
+        batch, dtype = inputs.shape[1], nx.dtype(inputs)
+        zero = nx.full((), 0.0, dtype)
+        rest = at_rest(nx, network.graph, batch, inputs.shape[2], dtype)
+        return {"network": rest, "spikes": {name: rest[name][Z] for name in network.spiking}, "loss": (zero, zero)}
+
+
+class Online(_Schedule):
+    """Traces stepped together with the network, and weights that change every ``size`` time steps."""
+
+    def trained(
+        self,
+        values: Parameters,
+        own: Any,
+        memory: Any,
+        drawn: Parameters,
+        batch: tuple[Array, Array, Array],
+        rates: Array,
+        counts: Array,
+    ) -> Trained:
+        """One pass over a batch of sequences; as ``Rule._trained``."""
+        nx, rule, inputs = self.nx, self.rule, batch[0]
+        steps, examples, _ = inputs.shape
+        time_share = 1.0 / steps
+        signs = {name: value for name, value in drawn.items() if name.startswith("signs/")}
+        noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
+        carry = {
+            **self.first(inputs),
+            **self.fresh(examples),
+            "values": values,
+            "own": own,
+            "memory": memory,
+        }
+
+        def body(carry: Tree, given: Tree, entry: Tree, length: int) -> tuple[Tree, Tree]:
+            rate, count, noise_now = entry
+            zero = {name: 0 * value for name, value in carry["values"].items()}
+
+            def step(state: Tree, at: Tree) -> tuple[Tree, Tree]:
+                moving, total = state
+                moving, found, output = self.step(
+                    moving, carry["values"], carry["own"], at["step"], at["signs"], time_share
+                )
+                after = moving["network"]
+                moving["spikes"] = {name: each + after[name][Z] for name, each in state[0]["spikes"].items()}
+                loss = zip(state[0]["loss"], moving["loss"], strict=True)
+                moving["loss"] = tuple(one + other for one, other in loss)
+                return (moving, {name: total[name] + found[name] for name in total}), output
+
+            moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
+            if length == 1:
+                (moving, total), output = step((moving, zero), trees.mapped(lambda a: a[0], given))
+                outputs = nx.expand_dims(output, 0)
+            else:
+                (moving, total), outputs = trees.scan(nx, step, (moving, zero), given, length)
+            kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, total, rate, count)
+            return {**moving, "values": kept[0], "own": kept[1], "memory": kept[2]}, outputs
+
+        by_step = {"step": self.by_step(batch), "signs": signs}
+        by_chunk = (rates, counts, noise)
+        carry, outputs = in_chunks(nx, self.size, carry, by_step, by_chunk, steps, body)
+        totals = self.totals(carry, outputs, batch)
+        loss = totals["loss"][0]
+        finite = rule.finite(carry["values"], carry["own"], carry["memory"], loss)
+        return carry["values"], carry["own"], carry["memory"], totals, finite
+
+    def step(
+        self, moving: Tree, values: Parameters, own: Any, at: Tree, signs: Parameters, time_share: float
+    ) -> tuple[Tree, Parameters, Array]:
+        """One time step of network, loss and traces: what is carried on, dE_t/dparameter, and the output.
+
+        Args:
+            moving: state of the network and of the traces, firing rates so far, and the steps they are a mean of.
+            values: parameters.
+            own: the rule's own arrays.
+            at: input, target, mask and weight of this step, without an axis of time.
+            signs: random signs of this step.
+            time_share: how much this step counts for regularisers: 1 over the number of steps.
+        """
+        nx, rule, network = self.nx, self.rule, self.model.network
+        moment = advance(
+            nx,
+            network.graph,
+            network.constants_with(values),
+            values,
+            moving["network"],
+            at["x"],
+            network.keeps_current,
+        )
+        trajectory = one_step(nx, moment)
+        target, mask, weight = (nx.expand_dims(at[key], 0) for key in ("target", "mask", "weight"))
+        judgement = self.judged(trajectory, target, mask, weight)
+        clock = nx.minimum(moving["clock"] + 1, float(HORIZON))
+        rates = {name: mean + (moment.after[name][Z] - mean) / clock for name, mean in moving["rates"].items()}
+        signals = rule.signals(trajectory, judgement.signals, own, target, weight, rates=False)
+        signals = add_signals(signals, self.regularized(trajectory, rates, time_share))
+        arriving = {key: each[0] for key, each in self.at_one_step(signals, trajectory).items()}
+        credit, found = rule.stepwise.step(moving["credit"], rule.now(values, own, moment, signs), arriving)
+        loss = judgement.totals["loss"]
+        after = {"network": moment.after, "loss": loss, "clock": clock, "rates": rates, "credit": credit}
+        return after, found, moment.after[network.graph.output][Z]
+
+    def fresh(self, examples: int) -> Tree:
+        """What is carried beside the network before the first time step: traces, and firing rates so far."""
+        nx, network = self.nx, self.model.network
+        rest = at_rest(nx, network.graph, examples, 1, network.dtype)
+        return {
+            "clock": nx.full((), 0.0, network.dtype),
+            "rates": {name: rest[name][Z] for name in network.spiking},
+            "credit": self.rule.stepwise.start(examples),
+        }
+
+    def regularized(self, trajectory: Trajectory, rates: dict[str, Array], time_share: float) -> Signals:
+        """∂E/∂z of this step from the regularisers, with firing rates so far in the place of those of the sequence."""
+        if not self.rule.regularizers:
+            return {}
+        records = {
+            name: Record(record.states, self.nx.expand_dims(rates[name], 0), None)
+            for name, record in trajectory.records.items()
+            if name in rates
+        }
+        found = self.rule.regularized(Trajectory(trajectory.inputs, records))
+        return {key: time_share * each for key, each in found.items()}
+
+    def at_one_step(self, signals: Signals, trajectory: Trajectory) -> Signals:
+        """Signals broadcast to [1, batch, neuron]."""
+        return {key: self.nx.broadcast_to(each, trajectory.z(key[0]).shape) for key, each in signals.items()}
+
+
+def one_step(nx: Backend, moment: Moment) -> Trajectory:
+    """A moment as a trajectory of one time step."""
+    records = {
+        name: Record({key: nx.expand_dims(each, 0) for key, each in states.items()}, nx.expand_dims(states[Z], 0), None)
+        for name, states in moment.after.items()
+    }
+    inputs = records.pop("input").z
+    return Trajectory(inputs, records)
+
+
+class Windowed(_Schedule):
+    """The sequence in windows gone through backward one by one: states go on, credit ends at the window's edge."""
+
+    def trained(
+        self,
+        values: Parameters,
+        own: Any,
+        memory: Any,
+        drawn: Parameters,
+        batch: tuple[Array, Array, Array],
+        rates: Array,
+        counts: Array,
+    ) -> Trained:
+        """One pass over a batch of sequences, with an update after every window; as ``Rule._trained``."""
+        rule = self.rule
+        noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
+        carry = {**self.first(batch[0]), "values": values, "own": own, "memory": memory}
+
+        def body(carry: Tree, given: Tree, entry: Tree, length: int) -> tuple[Tree, Tree]:
+            rate, count, noise_now = entry
+            moving, found, outputs = self._window(carry, carry["values"], carry["own"], given, length, batch)
+            kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, found, rate, count)
+            return {**moving, "values": kept[0], "own": kept[1], "memory": kept[2]}, outputs
+
+        by_chunk = (rates, counts, noise)
+        steps = batch[0].shape[0]
+        carry, outputs = in_chunks(self.nx, self.size, carry, self.by_step(batch), by_chunk, steps, body)
+        totals = self.totals(carry, outputs, batch)
+        finite = rule.finite(carry["values"], carry["own"], carry["memory"], totals["loss"][0])
+        return carry["values"], carry["own"], carry["memory"], totals, finite
+
+    def gradients(
+        self, values: Parameters, own: Any, batch: tuple[Array, Array, Array]
+    ) -> tuple[Judgement, Parameters]:
+        """The sum of the gradients of all windows with the weights as they are."""
+        carry = {**self.first(batch[0]), "total": {name: 0 * value for name, value in values.items()}}
+
+        def body(carry: Tree, given: Tree, _: Tree, length: int) -> tuple[Tree, Tree]:
+            moving, found, outputs = self._window(carry, values, own, given, length, batch)
+            return {**moving, "total": {name: carry["total"][name] + found[name] for name in found}}, outputs
+
+        steps = batch[0].shape[0]
+        carry, outputs = in_chunks(self.nx, self.size, carry, self.by_step(batch), (), steps, body)
+        totals = self.totals(carry, outputs, batch)
+        total, count = totals["loss"]
+        return Judgement(total / self.nx.maximum(count, 1.0), {}, totals), carry["total"]
+
+    def _window(
+        self, carry: Tree, values: Parameters, own: Any, given: Tree, length: int, batch: tuple[Array, Array, Array]
+    ) -> tuple[Tree, Parameters, Array]:
+        """One window: what goes on, its gradient, and its outputs."""
+        nx, rule, network = self.nx, self.rule, self.model.network
+        start: NetworkState = carry["network"]
+        trajectory = network.forward(values, given["x"], start)
+        judgement = self._judged_window(trajectory, given)
+        signals = rule.signals(trajectory, judgement.signals, own, given["target"], given["weight"], rates=False)
+        share = length / batch[0].shape[0]
+        signals = add_signals(signals, {key: share * each for key, each in rule.regularized(trajectory).items()})
+        found = rule.adjoint(values, own, trajectory, signals)
+        loss = tuple(one + other for one, other in zip(carry["loss"], judgement.totals["loss"], strict=True))
+        spikes = {name: carry["spikes"][name] + nx.sum(trajectory.z(name), axis=0) for name in network.spiking}
+        return (
+            {"network": trajectory.end(), "spikes": spikes, "loss": loss},
+            found,
+            trajectory.z(network.graph.output),
+        )
+
+    def _judged_window(self, trajectory: Trajectory, given: Tree) -> Judgement:
+        """The loss of the window; an output that is read at the last step of the sequence is read through the mask."""
+        return self.judged(trajectory, given["target"], given["mask"], given["weight"])

@@ -1,0 +1,404 @@
+"""StreamLearner: learning on data without an end, one time step at a time, in memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neko_rules import arguments, trees
+from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
+from neko_rules.layers.forward import at_rest
+from neko_rules.rules.online import Online
+from neko_rules.targets import encode
+
+if TYPE_CHECKING:
+    from neko_rules.rules.learning_rule import LearningRule
+
+FORMAT = "neko_rules stream 1"
+
+Tree = Any
+
+
+class StreamLearner:
+    """An online rule on a stream: every ``observe`` is one time step of the network, its traces and its weights.
+
+    The loss of a time step is its mean over the sequences that run side by side, with weight 1: the gradient of a
+    stream of T steps is T times that of the same steps given to ``rule.gradients``, whose loss is a mean over them. A
+    step without a target changes no weights; network and traces go on.
+
+    Args:
+        rule: an online rule, which is trained in place.
+        batch_size: number of sequences that run side by side.
+
+    Raises:
+        IncompatibleError: the rule is not online, or its model reads its output at the end of a sequence.
+
+    Example: a stream that is cut after two steps and goes on elsewhere.
+
+        >>> import tempfile
+        >>> from neko_rules import LIF, EProp, Evaluator
+        >>> x, make = np.eye(3), lambda: EProp(Evaluator(LIF(8, 2, inputs=3)), online=True).stream()
+        >>> learner, other = make(), make()
+        >>> for t in range(2):
+        ...     _ = learner.observe(x[t], 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     learner.save(f"{folder}/learner.safetensors")
+        ...     other.load(f"{folder}/learner.safetensors")
+        >>> bool(np.array_equal(learner.observe(x[2], 0), other.observe(x[2], 0)))
+        True
+    """
+
+    def __init__(self, rule: LearningRule, batch_size: int = 1) -> None:
+        if not rule.online:
+            raise IncompatibleError(
+                "a stream has no end at which weights could change",
+                received=f"{rule!r}",
+                works="make the rule with online=True, or online=k for a change every k time steps",
+            )
+        if rule.model.network.readout != "sequence":
+            raise IncompatibleError(
+                "a stream is judged at every time step",
+                received=f"a model with readout={rule.model.network.readout!r}",
+                works="use readout='sequence'; a step without a target is given None",
+            )
+        self.rule = rule
+        self.batch_size = arguments.integer("batch_size", batch_size, at_least=1)
+        self.time = 0
+        """Time steps since the beginning, or since ``reset``."""
+        self.loss = float("nan")
+        """The loss of the last time step that had a target."""
+        self._carried: Tree = None
+        self._pending = 0
+
+    # What a user calls.
+
+    def observe(self, x: Any, target: Any = None) -> np.ndarray:
+        """One time step: run the network, learn if there is a target, and return the output before the weights change.
+
+        Args:
+            x: [feature], or [batch, feature] where sequences run side by side.
+            target: what one time step of ``y`` would be: a label, a distribution or values, with a first axis of the
+                batch if x has one; None where there is none.
+
+        Returns:
+            [n_out], or [batch, n_out].
+
+        Raises:
+            DataError: a shape, type or label does not fit.
+            NonFiniteError: a parameter became NaN or infinite; the state is kept as it was before this step.
+        """
+        inputs, single = self._inputs(x)
+        output = self._run(inputs) if target is None else self._learn(inputs, self._target(target, single))
+        self.time += 1
+        return output[0] if single else output
+
+    def observe_many(self, x: Any, targets: Any = None) -> np.ndarray:
+        """Several time steps in one call, with the same result as one call each; faster where a backend compiles.
+
+        Args:
+            x: [time, feature] or [time, batch, feature].
+            targets: one entry per time step, as ``observe`` takes them; None where no step has one.
+
+        Returns:
+            [time, n_out] or [time, batch, n_out].
+        """
+        steps = np.asarray(x)
+        if steps.ndim not in (2, 3) or not len(steps):
+            raise DataError(
+                "x must have shape [time, feature] or [time, batch, feature]", received=f"shape {steps.shape}"
+            )
+        if targets is not None and len(targets) != len(steps):
+            raise DataError("targets must have one entry per time step", received=f"{len(targets)} for {len(steps)}")
+        plain = targets is not None and self.rule.online == 1 and not any(target is None for target in targets)
+        if not plain:
+            each = [None] * len(steps) if targets is None else targets
+            return np.stack([self.observe(one, target) for one, target in zip(steps, each, strict=True)])
+        found = [self._inputs(one) for one in steps]
+        single = found[0][1]
+        dense = [self._target(target, single) for target in targets]
+        outputs = self._learn_many(np.stack([one for one, _ in found]), dense)
+        return outputs[:, 0] if single else outputs
+
+    def reset(self) -> None:
+        """Begin a new sequence: states and traces are zero again; weights and optimiser stay as they are."""
+        self._carried, self._pending, self.time = None, 0, 0
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the next time step depends on, so that at every moment the file is the new one or the old one.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        from safetensors.numpy import save
+
+        nx = self.rule.nx
+        arrays = {f"rule/{name}": value for name, value in self.rule.state().items()}
+        for number, leaf in enumerate(trees.leaves(self._carry())):
+            arrays[f"stream/{number:04}"] = nx.to_numpy(leaf)
+        about = {
+            "format": FORMAT,
+            "rule": repr(self.rule),
+            "batch_size": self.batch_size,
+            "time": self.time,
+            "pending": self._pending,
+        }
+        content = save(
+            {name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata={"neko_rules": json.dumps(about)}
+        )
+        target = Path(path)
+        writing = target.with_name(target.name + ".writing")
+        try:
+            with open(writing, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(writing, target)
+        except OSError as error:
+            raise CheckpointError(
+                "a stream's file must be writable",
+                received=f"{error.strerror}: {target}",
+                works="choose another folder",
+            ) from error
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a file that ``save`` wrote, with a rule and a model made alike.
+
+        Raises:
+            CheckpointError: the file cannot be read, or belongs to another rule or model.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as opened:
+                about = json.loads((opened.metadata() or {}).get("neko_rules", "{}"))
+                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError("a stream's file must be a whole safetensors file", f"{path}: {error}") from error
+        if about.get("format") != FORMAT:
+            raise CheckpointError("a stream's file must have been written by save", received=str(path))
+        for name, here in (("rule", repr(self.rule)), ("batch_size", self.batch_size)):
+            if about[name] != here:
+                raise CheckpointError(
+                    f"a stream must go on with the {name} it was begun with",
+                    received=f"{here!r} instead of {about[name]!r}",
+                )
+        self.rule.load_state({name.removeprefix("rule/"): a for name, a in arrays.items() if name.startswith("rule/")})
+        self.reset()
+        first = self._carry()
+        own = [name for name in sorted(arrays) if name.startswith("stream/")]
+        shapes = [tuple(leaf.shape) for leaf in trees.leaves(first)]
+        if shapes != [arrays[name].shape for name in own]:
+            raise CheckpointError("a stream's file must have the states of this model", received=str(path))
+        nx = self.rule.nx
+        self._carried = trees.rebuilt(first, iter([nx.asarray(arrays[name]) for name in own]))
+        self.time, self._pending = int(about["time"]), int(about["pending"])
+
+    # One time step.
+
+    def _run(self, inputs: np.ndarray) -> np.ndarray:
+        values, own, moving, total = self._before()
+        moving, _, output = self._compiled_step(values, own, moving, total, self._given(inputs, None), self._signs())
+        self._carried = (moving, total)
+        return self.rule.nx.to_numpy(output)
+
+    def _learn(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        rule, nx = self.rule, self.rule.nx
+        values, own, moving, total = self._before()
+        given, signs = self._given(inputs, target), self._signs()
+        if self._pending + 1 < rule.online:
+            moving, total, output = self._compiled_step(values, own, moving, total, given, signs)
+            self._carried = (moving, total)
+            self._pending += 1
+            self.loss = _mean(nx.to_numpy(moving["loss"][0]), nx.to_numpy(moving["loss"][1]))
+            return nx.to_numpy(output)
+        memory = rule.prepared()[1]
+        rates = rule.rates(1)
+        result = self._compiled_update(values, own, memory, moving, total, given, signs, self._noise(), *rates)
+        self._take(result, updates=1)
+        self._pending = 0
+        return nx.to_numpy(result[-2])
+
+    def _learn_many(self, inputs: np.ndarray, targets: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        rule, nx = self.rule, self.rule.nx
+        values, own, moving, total = self._before()
+        every = [self._given(x, target) for x, target in zip(inputs, targets, strict=True)]
+        given = {key: nx.stack([one[key] for one in every], 0) for key in every[0]}
+        drawn = [rule.draw_at(1, self.batch_size, self.time + k) for k in range(len(inputs))]
+        dtype = rule.model.network.dtype
+        signs, noise = (
+            {name: nx.asarray(np.stack([one[name][0] for one in drawn]), dtype) for name in drawn[0] if kind in name}
+            for kind in ("signs/", "noise/")
+        )
+        memory, rates = rule.prepared()[1], rule.rates(len(inputs))
+        result = self._compiled_updates(values, own, memory, moving, total, given, signs, noise, *rates)
+        self._take(result, updates=len(inputs))
+        self.time += len(inputs)
+        return nx.to_numpy(result[-2])
+
+    def _take(self, result: Tree, updates: int) -> None:
+        values, own, memory, moving, total, _, finite = result
+        rule, nx = self.rule, self.rule.nx
+        for name, flag in finite.items():
+            if not bool(nx.to_numpy(flag)):
+                raise NonFiniteError(name, rule.steps + updates)
+        rule.take(values, own, memory, updates)
+        self._carried = (moving, total)
+        self.loss = _mean(nx.to_numpy(moving["loss"][0]), nx.to_numpy(moving["loss"][1]))
+
+    def _stepped(self, values: Any, own: Any, moving: Tree, total: Tree, given: Tree, signs: Tree) -> Tree:
+        moving, found, output = self._online.step(moving, values, own, given, signs, 1.0)
+        return moving, {name: total[name] + found[name] for name in total}, output
+
+    def _updated(
+        self,
+        values: Any,
+        own: Any,
+        memory: Any,
+        moving: Tree,
+        total: Tree,
+        given: Tree,
+        signs: Tree,
+        noise: Tree,
+        rates: Any,
+        counts: Any,
+    ) -> Tree:
+        moving, total, output = self._stepped(values, own, moving, total, given, signs)
+        values, own, memory = self.rule.applied(values, own, memory, noise, total, rates[0], counts[0])
+        finite = self.rule.finite(values, own, memory, moving["loss"][0])
+        return values, own, memory, moving, {name: 0 * each for name, each in total.items()}, output, finite
+
+    def _updated_often(
+        self,
+        values: Any,
+        own: Any,
+        memory: Any,
+        moving: Tree,
+        total: Tree,
+        given: Tree,
+        signs: Tree,
+        noise: Tree,
+        rates: Any,
+        counts: Any,
+    ) -> Tree:
+        nx = self.rule.nx
+        total = {name: 0 * each for name, each in total.items()}
+
+        def body(carry: Tree, at: Tree) -> tuple[Tree, Tree]:
+            values, own, memory, moving = carry
+            step, signs, noise, rate, count = at
+            moving, found, output = self._stepped(values, own, moving, total, step, signs)
+            values, own, memory = self.rule.applied(values, own, memory, noise, found, rate, count)
+            return (values, own, memory, moving), output
+
+        carry = (values, own, memory, moving)
+        inputs = (given, signs, noise, rates, counts)
+        (values, own, memory, moving), outputs = trees.scan(nx, body, carry, inputs, rates.shape[0])
+        finite = self.rule.finite(values, own, memory, moving["loss"][0])
+        return values, own, memory, moving, total, outputs, finite
+
+    @cached_property
+    def _online(self) -> Online:
+        return Online(self.rule, self.rule.online)
+
+    @cached_property
+    def _compiled_step(self) -> Callable[..., Any]:
+        return self.rule.nx.jit(self._stepped)
+
+    @cached_property
+    def _compiled_update(self) -> Callable[..., Any]:
+        return self.rule.nx.jit(self._updated)
+
+    @cached_property
+    def _compiled_updates(self) -> Callable[..., Any]:
+        return self.rule.nx.jit(self._updated_often)
+
+    # What is carried, and what comes in.
+
+    def _carry(self) -> Tree:
+        """State of network and traces, and the gradient since the last change of the weights."""
+        if self._carried is None:
+            rule = self.rule
+            nx, network = rule.nx, rule.model.network
+            network.require_built()
+            zero = nx.full((), 0.0, network.dtype)
+            rest = at_rest(nx, network.graph, self.batch_size, network.inputs or 0, network.dtype)
+            moving = {"network": rest, "loss": (zero, zero), **self._online.fresh(self.batch_size)}
+            self._carried = (moving, {name: 0 * value for name, value in network.values.items()})
+        return self._carried
+
+    def _before(self) -> tuple[Any, Any, Tree, Tree]:
+        moving, total = self._carry()
+        return self.rule.model.network.values, self.rule.prepared()[0], moving, total
+
+    def _signs(self) -> Tree:
+        drawn = self.rule.draw_at(1, self.batch_size, self.time)
+        return self._first_of(drawn, "signs/")
+
+    def _noise(self) -> Tree:
+        return self._first_of(self.rule.draw_at(1, self.batch_size, self.time), "noise/")
+
+    def _first_of(self, drawn: dict[str, np.ndarray], kind: str) -> Tree:
+        dtype = self.rule.model.network.dtype
+        return {name: self.rule.nx.asarray(a[0], dtype) for name, a in drawn.items() if name.startswith(kind)}
+
+    def _inputs(self, x: Any) -> tuple[np.ndarray, bool]:
+        """x [batch, feature], and whether it was given without the batch."""
+        network = self.rule.model.network
+        try:
+            array = np.asarray(x, dtype=network.dtype)
+        except (TypeError, ValueError) as error:
+            raise DataError("x must be an array of numbers", received=str(error)) from error
+        single = array.ndim == 1 and self.batch_size == 1
+        array = array[None] if single else array
+        if array.ndim != 2 or array.shape[0] != self.batch_size:
+            wanted = "[feature] or [1, feature]" if self.batch_size == 1 else f"[{self.batch_size}, feature]"
+            raise DataError(f"x must have shape {wanted}", received=f"shape {np.shape(x)}")
+        if not np.isfinite(array).all():
+            raise DataError("x must be finite", received="NaN or infinite values")
+        network.build(array.shape[1])
+        return array, single
+
+    def _target(self, target: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Dense target [batch, n_out] and mask [batch]."""
+        network, loss = self.rule.model.network, self.rule.model.loss
+        value = np.asarray(target)[None] if single else np.asarray(target)
+        whole = value[:, None, ...] if network.task_type == "regression" or value.ndim > 1 else value
+        targets = encode(
+            whole,
+            task_type=network.task_type,
+            batch=self.batch_size,
+            steps=1,
+            outputs=network.outputs,
+            labels_only=loss.target_kind == "labels",
+        )
+        loss.check_target(targets.dense[targets.mask.astype(bool)])
+        return targets.dense[0].astype(network.dtype), targets.mask[0].astype(network.dtype)
+
+    def _given(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> Tree:
+        network, nx = self.rule.model.network, self.rule.nx
+        if target is None:
+            dense = np.zeros((self.batch_size, network.outputs), network.dtype)
+            if network.task_type == "classification":
+                dense[:, 0] = 1
+            target = dense, np.zeros(self.batch_size, network.dtype)
+        dense, mask = target
+        weight = mask / max(1.0, float(mask.sum()))
+        return {
+            "x": nx.asarray(inputs),
+            "target": nx.asarray(dense),
+            "mask": nx.asarray(mask),
+            "weight": nx.asarray(weight.astype(network.dtype)),
+        }
+
+    def __repr__(self) -> str:
+        return f"StreamLearner({self.rule!r}, batch_size={self.batch_size}, time={self.time})"
+
+
+def _mean(total: np.ndarray, count: np.ndarray) -> float:
+    return float(total) / float(count) if count else float("nan")
