@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from neko_rules.backend import get_backend as get_backend
     from neko_rules.devices import Crossbar as Crossbar
     from neko_rules.evaluator import Evaluator as Evaluator
+    from neko_rules.layers.adaptors import JaxModel as JaxModel
+    from neko_rules.layers.adaptors import KerasModel as KerasModel
+    from neko_rules.layers.adaptors import TorchModel as TorchModel
     from neko_rules.layers.graph import Connection as Connection
     from neko_rules.layers.graph import Population as Population
     from neko_rules.layers.models import ALIF as ALIF
@@ -58,6 +61,7 @@ _HOMES = {
     "neko_rules.backend": ["get_backend"],
     "neko_rules.devices": ["Crossbar"],
     "neko_rules.evaluator": ["Evaluator"],
+    "neko_rules.layers.adaptors": ["JaxModel", "KerasModel", "TorchModel"],
     "neko_rules.layers.graph": ["Connection", "Population"],
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],

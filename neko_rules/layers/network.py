@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -94,6 +94,9 @@ class Network:
         }
         if inputs is not None:
             self.build(inputs)
+
+    offers: ClassVar[tuple[str, ...]] = ("cells", "forward", "loss_gradient")
+    """What rules can have of it."""
 
     @property
     def backend(self) -> str:
