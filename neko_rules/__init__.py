@@ -41,11 +41,14 @@ if TYPE_CHECKING:
     from neko_rules.rules import FeedbackAlignment as FeedbackAlignment
     from neko_rules.rules import KolenPollack as KolenPollack
     from neko_rules.rules import LearningRule as LearningRule
+    from neko_rules.rules import Manhattan as Manhattan
     from neko_rules.rules import PPProp as PPProp
     from neko_rules.rules import Rule as Rule
     from neko_rules.rules import SignSymmetric as SignSymmetric
     from neko_rules.rules import SnAp as SnAp
     from neko_rules.rules import StreamLearner as StreamLearner
+    from neko_rules.rules import TikiTaka as TikiTaka
+    from neko_rules.rules import TikiTakaV2 as TikiTakaV2
     from neko_rules.rules import TruncatedBPTT as TruncatedBPTT
     from neko_rules.rules import WeightMirror as WeightMirror
     from neko_rules.trainers import Callback as Callback
@@ -87,11 +90,14 @@ _HOMES = {
         "FeedbackAlignment",
         "KolenPollack",
         "LearningRule",
+        "Manhattan",
         "PPProp",
         "Rule",
         "SignSymmetric",
         "SnAp",
         "StreamLearner",
+        "TikiTaka",
+        "TikiTakaV2",
         "TruncatedBPTT",
         "WeightMirror",
     ],

@@ -227,7 +227,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], match: str) -> None:
 
 
 def test_names_are_checked_against_the_model() -> None:
-    with pytest.raises(ArgumentError, match="unknown parameter .* did you mean 'hidden.weight'"):
+    with pytest.raises(ArgumentError, match=r"unknown parameter .* did you mean 'hidden\.weight'"):
         Crossbar(parameters=["hiden.weight"]).first({"hidden.weight": WEIGHT})
     with pytest.raises(ArgumentError, match="no parameter would live"):
         Crossbar().first({"bias": np.zeros(3)})

@@ -260,6 +260,11 @@ def test_random_pulses_drift_to_the_symmetry_point() -> None:
     assert device.symmetry_point() == pytest.approx(65e-6, rel=1e-9)
 
 
+def test_symmetry_point_of_constant_steps_is_an_end_or_the_middle() -> None:
+    found = [Constant(asymmetry=beta).symmetry_point() for beta in (-0.1, 0.0, 0.1)]
+    np.testing.assert_allclose(found, [0.0, 50e-6, 100e-6], atol=1e-12)
+
+
 # Description.
 
 

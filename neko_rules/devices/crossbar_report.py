@@ -93,7 +93,8 @@ class CrossbarReport:
         return busiest / self.device.endurance if math.isfinite(self.device.endurance) else 0.0
 
     def __str__(self) -> str:
-        head = f"{'weight':28} {'devices':>8} {'set':>10} {'reset':>10} {'busiest':>8} {'energy':>10} {'stuck':>6} {'at end':>7}"
+        names = f"{'set':>10} {'reset':>10} {'busiest':>8} {'energy':>10} {'stuck':>6} {'at end':>7}"
+        head = f"{'weight':28} {'devices':>8} {names}"
         rows = [
             f"{each.name:28} {each.devices:8} {each.up:10} {each.down:10} {each.busiest:8} {each.energy:8.2e} J "
             f"{each.stuck:6} {100 * each.at_bounds:5.1f} %"

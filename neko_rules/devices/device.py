@@ -357,7 +357,7 @@ class Device:
         """Where a pulse up and a pulse down cancel, ΔG⁺ f⁺(u) = ΔG⁻ f⁻(1 - u): random pulses drift there.
 
         It is found by bisection, since up steps shrink along the range and down steps grow. Where one of them is
-        larger everywhere it is that end of the range. For soft bounds it is
+        larger everywhere it is that end of the range, and where they cancel on a stretch, its middle. For soft bounds it is
 
             w* = (a⁺ - a⁻) / (a⁺/b_max - a⁻/b_min)
 
@@ -367,12 +367,15 @@ class Device:
         cells = self.nominal() if cells is None else cells
         nx = get_backend("numpy")
         shape = np.broadcast_shapes(*(np.shape(value) for value in cells.values()))
-        low, high = np.zeros(shape), np.ones(shape)
-        for _ in range(BISECTIONS):
-            u = (low + high) / 2
-            rises = cells["step_up"] * self.up(nx, u) > cells["step_down"] * self.down(nx, 1 - u)
-            low, high = np.where(rises, u, low), np.where(rises, high, u)
-        return cells["g_min"] + (low + high) / 2 * (cells["g_max"] - cells["g_min"])
+        ends = []
+        for compare in (np.greater, np.greater_equal):
+            low, high = np.zeros(shape), np.ones(shape)
+            for _ in range(BISECTIONS):
+                u = (low + high) / 2
+                rises = compare(cells["step_up"] * self.up(nx, u), cells["step_down"] * self.down(nx, 1 - u))
+                low, high = np.where(rises, u, low), np.where(rises, high, u)
+            ends.append((low + high) / 2)
+        return cells["g_min"] + (ends[0] + ends[1]) / 2 * (cells["g_max"] - cells["g_min"])
 
     def table(self) -> str:
         """Every field with its value, unit and equation.

@@ -7,17 +7,21 @@ from neko_rules.rules.etlp import ETLP
 from neko_rules.rules.feedback_alignment import DFA, DRTP, FeedbackAlignment, KolenPollack, SignSymmetric, WeightMirror
 from neko_rules.rules.fptt import FPTT
 from neko_rules.rules.learning_rule import CreditOptions, LearningRule
+from neko_rules.rules.manhattan import Manhattan
 from neko_rules.rules.ostl import OSTL, OSTTP
 from neko_rules.rules.otpe import OTPE, ApproximateOTPE
 from neko_rules.rules.ottt import OTTT
 from neko_rules.rules.pp_prop import PPProp
+from neko_rules.rules.pulses import DECISIONS, Decision
 from neko_rules.rules.rflo import RFLO
 from neko_rules.rules.rtrl import RTRL, UORO, SnAp
 from neko_rules.rules.rule import RULES, Rule, UpdateOptions, rule_of
 from neko_rules.rules.streaming import StreamLearner
+from neko_rules.rules.tiki_taka import TikiTaka, TikiTakaV2
 
 __all__ = [
     "BPTT",
+    "DECISIONS",
     "DECOLLE",
     "DFA",
     "DRTP",
@@ -34,16 +38,20 @@ __all__ = [
     "ApproximateOTPE",
     "Backprop",
     "CreditOptions",
+    "Decision",
     "EProp",
     "Eprop",
     "FeedbackAlignment",
     "KolenPollack",
     "LearningRule",
+    "Manhattan",
     "PPProp",
     "Rule",
     "SignSymmetric",
     "SnAp",
     "StreamLearner",
+    "TikiTaka",
+    "TikiTakaV2",
     "TruncatedBPTT",
     "UpdateOptions",
     "WeightMirror",

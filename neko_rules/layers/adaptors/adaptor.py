@@ -4,9 +4,9 @@ Static models take each example as it is, [batch, …feature]; to everything aro
 step, so that inputs are [1, batch, …feature] inside and outputs [1, batch, n_out]. With ``sequence=True`` a model takes
 [batch, time, feature] and returns [batch, time, n_out].
 
-Rules run a model in training mode (``forward``), evaluation and prediction in evaluation mode (``infer``). Dropout draws
-from a seed that the rule hands in for every step. What a model keeps of its data (the running mean and variance of
-batch normalisation) is brought up to date once per step by ``observe``.
+Rules run a model in training mode (``forward``), evaluation and prediction in evaluation mode (``infer``). Dropout
+draws from a seed that the rule hands in for every step. What a model keeps of its data (the running mean and variance
+of batch normalisation) is brought up to date once per step by ``observe``.
 """
 
 from __future__ import annotations
