@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from neko_rules.layers.models import Layer as Layer
     from neko_rules.layers.models import Stack as Stack
     from neko_rules.layers.network import Network as Network
+    from neko_rules.layers.quantized import quantize as quantize
     from neko_rules.regularizers import FiringRate as FiringRate
     from neko_rules.rules import BPTT as BPTT
     from neko_rules.rules import DECOLLE as DECOLLE
@@ -68,6 +69,7 @@ _HOMES = {
     "neko_rules.layers.graph": ["Connection", "Population"],
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],
+    "neko_rules.layers.quantized": ["quantize"],
     "neko_rules.regularizers": ["FiringRate"],
     "neko_rules.rules": [
         "BPTT",

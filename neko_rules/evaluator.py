@@ -309,9 +309,9 @@ class Evaluator:
     def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """A forward pass in evaluation mode, which a wrapped model may have."""
         network: Any = self.network
-        return (
-            network.infer(parameters, inputs) if isinstance(network, Adaptor) else network.forward(parameters, inputs)
-        )
+        run = network.infer if isinstance(network, Adaptor) else network.forward
+        trajectory: Trajectory = run(network.seen(parameters), inputs)
+        return trajectory
 
     @cached_property
     def _judged_forward(self) -> Callable[..., dict[str, tuple[Array, Array]]]:

@@ -357,7 +357,8 @@ class Device:
         """Where a pulse up and a pulse down cancel, ΔG⁺ f⁺(u) = ΔG⁻ f⁻(1 - u): random pulses drift there.
 
         It is found by bisection, since up steps shrink along the range and down steps grow. Where one of them is
-        larger everywhere it is that end of the range, and where they cancel on a stretch, its middle. For soft bounds it is
+        larger everywhere it is that end of the range, and where they cancel on a stretch, its middle. For soft bounds
+        it is
 
             w* = (a⁺ - a⁻) / (a⁺/b_max - a⁻/b_min)
 

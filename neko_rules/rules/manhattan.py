@@ -330,7 +330,8 @@ class Manhattan(Rule):
             # One example as a batch of its own: [time, 1, …].
             single = tuple(nx.expand_dims(each, 1) for each in example)
             here = {**constant, **sent}
-            judgement, found = self._judged_gradients(values, own, here, single)  # type: ignore[arg-type]
+            seen = self.model.network.seen(values)
+            judgement, found = self._judged_gradients(seen, own, here, single)  # type: ignore[arg-type]
             after = self.applied(values, own, memory, here, found, rates[0], counts[0])
             return after, (judgement.loss, judgement.totals)
 

@@ -329,7 +329,7 @@ class Rule:
         counts: Array,
     ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
         """One step: the state after it, the figures, and by name whether everything is finite."""
-        judgement, found = self._judged_gradients(values, own, drawn, batch)
+        judgement, found = self._judged_gradients(self.model.network.seen(values), own, drawn, batch)
         values, own, memory = self.applied(values, own, memory, drawn, found, rates[0], counts[0])
         return values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)
 
@@ -346,8 +346,8 @@ class Rule:
 
     @cached_property
     def _compiled_gradients(self) -> Callable[..., Any]:
-        def judged(*arguments: Any) -> Any:
-            judgement, found = self._judged_gradients(*arguments)
+        def judged(values: Parameters, *arguments: Any) -> Any:
+            judgement, found = self._judged_gradients(self.model.network.seen(values), *arguments)
             return judgement.totals, found
 
         return self.nx.jit(self._seeded(judged, 2))

@@ -24,6 +24,7 @@ from neko_rules.errors import ArgumentError, DataError, nearest
 from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.layers.pooling import POOLINGS
+from neko_rules.layers.quantized import rounded_weights
 
 OUTPUT = "output"
 
@@ -51,6 +52,7 @@ class Adaptor:
     offers: ClassVar[tuple[str, ...]] = ("forward", "loss_gradient")
     """What rules can have of it: not ``"cells"``, neurons with known derivatives."""
 
+    weight_bits: int = 0
     graph = OutputOnly()
     spiking: tuple[str, ...] = ()
     learned: ClassVar[dict[str, Any]] = {}
@@ -161,6 +163,10 @@ class Adaptor:
         """Refuse to go on without parameters."""
         if not self.built:
             raise ArgumentError("this model has no weights yet", works="give inputs=… or run it on data first")
+
+    def seen(self, parameters: Parameters) -> Parameters:
+        """The parameters as a forward pass sees them: weights rounded to ``weight_bits``."""
+        return rounded_weights(self.nx, parameters, self.weight_bits)
 
     def within_bounds(self, parameters: Parameters) -> Parameters:
         """The parameters themselves: none of them is bounded."""
