@@ -22,6 +22,7 @@ KINDS = {
     "initializers": "initializer",
     "datasets": "data",
     "devices": "device",
+    "decisions": "decision",
     "backends": "backend",
 }
 """What can be listed, and the key of a configuration where its names are used."""

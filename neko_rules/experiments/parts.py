@@ -26,6 +26,7 @@ REGISTRIES = {
     "clipping": ("neko_rules.clipping", "CLIPPINGS"),
     "regularizers": ("neko_rules.regularizers", "REGULARIZERS"),
     "device": ("neko_rules.devices", "DEVICES"),
+    "decision": ("neko_rules.rules", "DECISIONS"),
     "cell": ("neko_rules.layers.models", "CELLS"),
     "surrogate": ("neko_rules.surrogates", "SURROGATES"),
     "initializer": ("neko_rules.initializers", "INITIALIZERS"),

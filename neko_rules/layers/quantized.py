@@ -149,7 +149,7 @@ def quantize(
     for name, bits in (("weight_bits", weight_bits), ("membrane_bits", membrane_bits)):
         if arguments.integer(name, bits, at_least=0) == 1:
             raise ArgumentError(f"{name} is 0 (off) or at least 2, of which one is the sign", received=bits)
-    twin = network.clone()
+    twin: Any = network.clone()
     if weight_bits and training:
         twin.weight_bits = weight_bits
     elif weight_bits:
@@ -157,7 +157,8 @@ def quantize(
         twin.values = twin.nx.jit(lambda values: rounded_weights(twin.nx, values, weight_bits))(dict(twin.values))
     if membrane_bits:
         _round_membranes(twin, membrane_bits, membrane_bound)
-    return twin
+    wanted: Quantizable = twin
+    return wanted
 
 
 def _round_membranes(network: Any, bits: int, bound: float) -> None:

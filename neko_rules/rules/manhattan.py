@@ -11,29 +11,40 @@ circuit pattern classifiers, IEEE WISP 2015; further ones with each decision in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Parameters
+from neko_rules.clipping import Clipping
 from neko_rules.devices import Crossbar, CrossbarReport
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
+from neko_rules.regularizers import Regularizer
 from neko_rules.rules.bptt import BPTT
 from neko_rules.rules.pulses import DECISIONS, Decision
-from neko_rules.rules.rule import RULES, Batch, Own, Rule, UpdateOptions, rule_of
+from neko_rules.rules.rule import RULES, Batch, Own, Rule, rule_of
 from neko_rules.schedules import Schedule, resolve_learning_rate
 from neko_rules.seeding import stream
 
 GRADIENT, DECISION, CROSSBAR = "gradient.", "decision.", "crossbar."
 DEAD_ZONES = ("rms", "absolute")
 DELTA = "delta of the step"
+
+
+class PulseOptions(TypedDict, total=False):
+    """The arguments that a rule of pulses passes on to Rule."""
+
+    regularizers: Sequence[str | Mapping[str, Any] | Regularizer]
+    weight_decay: float
+    clipping: str | Mapping[str, Any] | Clipping | None
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,7 @@ class Manhattan(Rule):
         (208, True)
     """
 
+    options: ClassVar[type] = PulseOptions
     requires: ClassVar[str] = "loss_gradient"
     about: ClassVar[dict[str, str]] = {
         "paper": "Zamanidoost et al. 2015",
@@ -119,9 +131,9 @@ class Manhattan(Rule):
         per_sample: bool = False,
         refresh_every: int = 100,
         optimizer: str | Mapping[str, Any] | Optimizer = "naive",
-        **options: Unpack[UpdateOptions],
+        **options: Unpack[PulseOptions],
     ) -> None:
-        super().__init__(model, optimizer=optimizer, **options)  # type: ignore[misc]
+        super().__init__(model, optimizer=optimizer, **options)
         self.delta = resolve_learning_rate(delta)
         self.gradient: Rule = BPTT(model) if gradient is None else rule_of(model, gradient)
         self.decision = DECISIONS.resolve(decision)
@@ -331,7 +343,7 @@ class Manhattan(Rule):
             single = tuple(nx.expand_dims(each, 1) for each in example)
             here = {**constant, **sent}
             seen = self.model.network.seen(values)
-            judgement, found = self._judged_gradients(seen, own, here, single)  # type: ignore[arg-type]
+            judgement, found = self._judged_gradients(seen, own, here, single)
             after = self.applied(values, own, memory, here, found, rates[0], counts[0])
             return after, (judgement.loss, judgement.totals)
 

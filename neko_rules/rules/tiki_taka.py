@@ -32,7 +32,7 @@ from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.rules.manhattan import DELTA, Manhattan, _group
 from neko_rules.rules.pulses import AccumulateAndFire, StochasticPulse
-from neko_rules.rules.rule import RULES, Own, Rule, UpdateOptions
+from neko_rules.rules.rule import RULES, Own, Rule
 from neko_rules.seeding import stream
 
 FAST, BUFFER, TRANSFER, COLUMN = "fast.", "buffer", "transfer.", "column."
@@ -88,7 +88,7 @@ class TikiTaka(Manhattan):
         dead_zone: float = 0.0,
         dead_zone_unit: str = "rms",
         optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
-        **options: Unpack[UpdateOptions],
+        **options: Unpack[PulseOptions],
     ) -> None:
         slow = create(Crossbar, crossbar if crossbar is not None else {})
         if slow.encoding == "one_sided":
@@ -175,7 +175,7 @@ class TikiTaka(Manhattan):
         for name, value in read.items():
             assert self._crossbar is not None, "Tiki-Taka has a slow array"
             moved = self.transfer_rate * value * drawn[COLUMN + name]
-            memory = (own[BUFFER][name],) if self.buffered else ()
+            memory: tuple[Array, ...] = (own[BUFFER][name],) if self.buffered else ()
             unit = self._crossbar.weight_step(name)
             pulses[name], memory = self._sent.counts(nx, moved, unit, memory, drawn.get(TRANSFER + name))
             if self.buffered:
@@ -229,7 +229,7 @@ class TikiTakaV2(TikiTaka):
         dead_zone: float = 0.0,
         dead_zone_unit: str = "rms",
         optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
-        **options: Unpack[UpdateOptions],
+        **options: Unpack[PulseOptions],
     ) -> None:
         super().__init__(
             model,
