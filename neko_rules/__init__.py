@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from neko_rules.layers.network import Network as Network
     from neko_rules.layers.quantized import quantize as quantize
     from neko_rules.regularizers import FiringRate as FiringRate
+    from neko_rules.regularizers import FiringRateLowerBound as FiringRateLowerBound
+    from neko_rules.regularizers import FiringRateUpperBound as FiringRateUpperBound
+    from neko_rules.regularizers import MembraneBounds as MembraneBounds
+    from neko_rules.regularizers import SpikeL1 as SpikeL1
     from neko_rules.rules import BPTT as BPTT
     from neko_rules.rules import DECOLLE as DECOLLE
     from neko_rules.rules import DFA as DFA
@@ -70,7 +74,13 @@ _HOMES = {
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],
     "neko_rules.layers.quantized": ["quantize"],
-    "neko_rules.regularizers": ["FiringRate"],
+    "neko_rules.regularizers": [
+        "FiringRate",
+        "FiringRateLowerBound",
+        "FiringRateUpperBound",
+        "MembraneBounds",
+        "SpikeL1",
+    ],
     "neko_rules.rules": [
         "BPTT",
         "DECOLLE",

@@ -1,4 +1,4 @@
-"""The command line: ``neko run``, ``neko list``, ``neko show``.
+"""The command line: ``neko run``, ``neko list``, ``neko explain``, ``neko show``.
 
 Whatever a user can get wrong is answered by one sentence on the standard error stream and exit code 2; Ctrl-C ends with
 130. NumPy and all that is heavy is imported inside the commands, so that help is immediate and the number of threads
@@ -126,6 +126,9 @@ def list_(
 
     from neko_rules.experiments.listing import KINDS, backends, listing
 
+    if kind == "rules":
+        _print_rules()
+        return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True)
     if kind == "backends":
@@ -139,6 +142,39 @@ def list_(
         for name, line in listing(kind):
             table.add_row(name, Text(line))
     _console().print(table)
+
+
+EXPLAIN_EXAMPLES = """[bold]Examples[/bold]
+
+neko explain eprop
+
+neko explain alif
+
+neko explain adam"""
+
+
+@app.command(epilog=EXPLAIN_EXAMPLES)
+def explain(name: Annotated[str, typer.Argument(help="A rule, neuron, loss, optimizer … such as eprop.")]) -> None:
+    """Explain a part that can be named: its equations, limits, cost and paper."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from neko_rules.experiments.explaining import explanation
+
+    found, console = explanation(name), _console()
+    console.print(Text.assemble((found.name, "bold cyan"), f"   one of the {found.kind}"))
+    console.print()
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, text in found.facts.items():
+        table.add_row(key, Text(text or "not stated"))
+    if found.facts:
+        console.print(table)
+        console.print()
+    for text in (found.head, found.body):
+        console.print(Text(text), soft_wrap=True)
+        console.print()
 
 
 @app.command()
@@ -217,6 +253,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(str(sentence), "bold red", "Error: ")
         return WRONG
     return code if isinstance(code, int) else 0
+
+
+def _print_rules() -> None:
+    """Every rule: its point on the axes, what it costs, what it needs and what it equals."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from neko_rules.experiments.explaining import rule_facts
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("rule", style="bold cyan", no_wrap=True)
+    for heading in ("temporal · spatial · signal", "operations", "memory", "needs", "equals", "paper"):
+        table.add_column(heading, overflow="fold")
+    for row in rule_facts():
+        texts = (row.axes, row.time, row.memory, row.requires, row.identity, row.paper)
+        table.add_row(row.name, *(Text(text) for text in texts))
+    console = _console()
+    console.print(table)
+    console.print()
+    legend = "N neurons, K outputs, P parameters, T time steps; 'neko explain RULE' gives its equations and limits."
+    console.print(legend, style="dim")
 
 
 def _run(

@@ -19,7 +19,7 @@ from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
-from neko_rules.targets import Targets, as_array, encode
+from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
 
 _TASK_OF_TARGETS = {"classes": "classification", "labels": "classification", "values": None}
 _USUAL_LOSS = {"classification": "categorical_crossentropy", "regression": "mean_squared_error"}
@@ -31,7 +31,7 @@ class Judgement:
 
     Args:
         loss: the loss, a scalar.
-        signals: dE/dy [time, batch, n_out] of the output population, and of its states if the loss looks at them.
+        signals: ∂E/∂z or ∂E/∂state [time, batch, neuron] of the output population, whichever the loss looks at.
         totals: name → (total, count) of the loss and of every metric; their ratio is the figure, and batches add up.
     """
 
@@ -49,7 +49,9 @@ class Evaluator:
         metrics: names, mappings or Metrics.
 
     The loss is the mean over examples and supervised time steps. Where the model's outputs are taken at every step and
-    a target is given once per sequence, it holds at every step.
+    a target is given once per sequence, it holds at every step. A loss of the whole sequence, such as one of spike
+    counts, has one value per example, made from its supervised steps, and the loss is the mean over examples. Metrics
+    decide on what the loss is computed from: the largest output, count or membrane, or the earliest spike.
 
     Example:
         >>> from neko_rules import LIF
@@ -91,15 +93,15 @@ class Evaluator:
                 received=f"a model with task_type={task!r}",
                 works="use mean_squared_error, mean_absolute_error or poisson, or task_type='classification'",
             )
+        self._check_output()
         names = [metric.name for metric in self.metrics]
         if len(set(names)) < len(names):
             raise ArgumentError("each metric can be given once", received=names)
         for metric in self.metrics:
-            counted = isinstance(self.network, Network) or self.network.inputs is not None
-            if isinstance(metric, TopK) and counted and metric.k > self.network.outputs:
+            if isinstance(metric, TopK) and self._sized and metric.k > self.scores:
                 raise IncompatibleError(
                     "top-k accuracy needs a k of at most the number of outputs",
-                    received=f"k = {metric.k} for {self.network.outputs} outputs",
+                    received=f"k = {metric.k} for {self.scores} outputs",
                 )
             if metric.requires == "classes" and task != "classification":
                 raise IncompatibleError(
@@ -111,6 +113,40 @@ class Evaluator:
                     received=f"{self.network!r}",
                     works="use ALIF or LIF, or leave the metric out",
                 )
+
+    def _check_output(self) -> None:
+        """Refuse a loss that has no meaning for the output population or for the way it is read out."""
+        loss, network = self.loss, self.network
+        name, cell = type(loss).__name__, network.graph.cell(network.graph.output)
+        if self._sized:
+            loss.number_of_scores(network.outputs)
+        if loss.of_spikes and not cell.spiking:
+            raise IncompatibleError(
+                f"the loss {name} needs an output population that spikes",
+                received=f"{type(cell).__name__} as output",
+                works="give output_cell='lif' to the model, or use a loss of membranes such as ce_max_membrane",
+            )
+        if loss.observes not in (Z, *cell.state_names()):
+            raise IncompatibleError(
+                f"the loss {name} needs an output population with the state {loss.observes!r}",
+                received=f"{type(cell).__name__} as output, with {', '.join(cell.state_names()) or 'no state'}",
+            )
+        if not loss.online and network.readout != "sequence":
+            raise IncompatibleError(
+                f"the loss {name} reads the whole sequence itself",
+                received=f"a model with readout={network.readout!r}",
+                works="leave readout at 'sequence'",
+            )
+
+    @property
+    def _sized(self) -> bool:
+        """Whether the number of outputs is known, which a wrapped model shows at the first data."""
+        return isinstance(self.network, Network) or self.network.inputs is not None
+
+    @property
+    def scores(self) -> int:
+        """The number of outputs that a target has: output neurons, or classes of a population code."""
+        return self.loss.number_of_scores(self.network.outputs)
 
     @property
     def nx(self) -> Backend:
@@ -198,34 +234,41 @@ class Evaluator:
             raise DataError(f"x must lie within the range of {dtype}", received=f"values up to {largest}") from error
 
     def _targets(self, shape: tuple[int, ...], y: Any) -> Targets:
+        task = self.network.task_type
+        # Values of a whole sequence are given once; its labels may be given by step, to say which steps count.
+        once = self.network.readout != "sequence" or (not self.loss.online and task == "regression")
         targets = encode(
             y,
-            task_type=self.network.task_type,
+            task_type=task,
             batch=shape[0],
-            steps=shape[1] if self.network.readout == "sequence" else 1,
-            outputs=self.network.outputs,
+            steps=1 if once else shape[1],
+            outputs=self.scores,
             labels_only=self.loss.target_kind == "labels",
         )
         self.loss.check_target(targets.dense[targets.mask.astype(bool)])
-        return targets
+        return targets if self.loss.online else of_whole_sequence(targets)
 
     # Pure functions of parameters and data, in backend arrays.
 
     def judge(self, trajectory: Trajectory, target: Array, mask: Array) -> Judgement:
-        """Loss, its derivative with respect to the outputs, and the metrics, read from a forward pass."""
+        """Loss, its derivative with respect to what it looks at, and the metrics, read from a forward pass.
+
+        The loss is differentiable by the backend too, if the trajectory is; the derivative of a spike time is then the
+        one that is defined for it.
+        """
         network = self.network
         judgement = self.judge_loss(trajectory, target, mask)
-        outputs = pool(self.nx, network.readout, trajectory.z(network.graph.output))
+        _, _, scores, counted = self._scored(trajectory, mask, network.readout)
         spikes = {name: trajectory.z(name) for name in network.spiking}
-        measured = self.measured(Measurement(outputs, target, mask, spikes, network.dt))
-        return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **measured})
+        measurement = Measurement(scores, target, mask if self.loss.online else counted, spikes, network.dt)
+        return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **self.measured(measurement)})
 
     def measured(self, measurement: Measurement) -> dict[str, tuple[Array, Array]]:
         """Total and count of every metric."""
         return {metric.name: metric.measure(self.nx, measurement) for metric in self.metrics}
 
     def judge_loss(self, trajectory: Trajectory, target: Array, mask: Array, readout: str | None = None) -> Judgement:
-        """The loss and its derivative with respect to the outputs, without the metrics.
+        """The loss and its derivative with respect to what it looks at, without the metrics.
 
         Args:
             trajectory: a forward pass.
@@ -233,18 +276,34 @@ class Evaluator:
             mask: [1 or steps, batch].
             readout: how the outputs are taken, if not as the network says.
         """
-        nx, network = self.nx, self.network
+        nx, network, loss = self.nx, self.network, self.loss
         readout = readout or network.readout
-        outputs = trajectory.z(network.graph.output)
-        pooled = pool(nx, readout, outputs)
-        counted = nx.broadcast_to(mask, pooled.shape[:2])
+        pooled, steps, scores, counted = self._scored(trajectory, mask, readout)
         count = nx.sum(counted)
         # A part of a data set may have no supervised step; it then counts nothing.
         divisor = nx.maximum(count, 1.0)
-        total = weighted_total(nx, self.loss, pooled, target, counted)
-        gradient = output_gradient(nx, self.loss, pooled, target, counted / divisor)
-        signals = {(network.graph.output, Z): unpool(nx, readout, outputs, gradient)}
-        return Judgement(total / divisor, signals, {"loss": (total, count)})
+        supervised = nx.sum(steps, axis=0, keepdims=True)
+        group = network.outputs // self.scores
+        wanted = loss.desired(nx, scores, target, supervised, network.task_type, group)
+        total = weighted_total(nx, loss, scores, wanted, counted)
+        gradient = output_gradient(nx, loss, scores, wanted, counted / divisor)
+        pulled = loss.pull_back(nx, pooled, steps, gradient)
+        signal = unpool(nx, readout, self.observed(trajectory), pulled)
+        return Judgement(total / divisor, {(network.graph.output, loss.observes): signal}, {"loss": (total, count)})
+
+    def _scored(self, trajectory: Trajectory, mask: Array, readout: str) -> tuple[Array, Array, Array, Array]:
+        """What the loss looks at after pooling, the mask of its steps, its scores, and which of them count."""
+        nx = self.nx
+        pooled = pool(nx, readout, self.observed(trajectory))
+        steps = nx.broadcast_to(mask, pooled.shape[:2])
+        # A sequence that is judged as a whole counts if any of its steps does.
+        counted = steps if self.loss.online else nx.max(steps, axis=0, keepdims=True)
+        return pooled, steps, self.loss.scores(nx, pooled, steps), counted
+
+    def observed(self, trajectory: Trajectory) -> Array:
+        """What the loss looks at in the output population: [time, batch, neuron]."""
+        output, observes = self.network.graph.output, self.loss.observes
+        return trajectory.z(output) if observes == Z else trajectory.records[output].states[observes]
 
     def step_weights(self, mask: Array, steps: int) -> Array:
         """How much each time step and example counts in the loss: [time, batch], 1 in all.
@@ -264,14 +323,19 @@ class Evaluator:
     # What a user calls.
 
     def predict(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Outputs [batch, time, n_out], or [batch, n_out] where the readout takes the last, mean or maximum."""
+        """What the loss is computed from and decisions are made on: the largest is the predicted class.
+
+        For most losses these are the outputs, [batch, time, n_out], or [batch, n_out] where the readout takes the last,
+        mean or maximum. For a loss of the whole sequence they are its scores over all steps, [batch, n_out]: spike
+        counts, membranes, or times with a minus sign.
+        """
         array = self._array(x)
         parts = []
         for part in _parts(array.shape[0], batch_size):
             inputs = self.nx.asarray(self._time_major(array[part]))
             parts.append(self.nx.to_numpy(self._predicted(self.network.values, inputs)).transpose(1, 0, 2))
         joined = np.concatenate(parts)
-        return joined if self.network.readout == "sequence" else joined[:, 0]
+        return joined if self.network.readout == "sequence" and self.loss.online else joined[:, 0]
 
     def trajectory(self, x: Any) -> Trajectory:
         """Every state and every spike of a forward pass, as NumPy arrays [time, batch, neuron].
@@ -331,8 +395,10 @@ class Evaluator:
     @cached_property
     def _predicted(self) -> Callable[..., Array]:
         def predicted(parameters: Parameters, inputs: Array) -> Array:
-            outputs = self._inferred(parameters, inputs).z(self.network.graph.output)
-            return pool(self.nx, self.network.readout, outputs)
+            history = self.observed(self._inferred(parameters, inputs))
+            pooled = pool(self.nx, self.network.readout, history)
+            every_step = self.nx.full(tuple(pooled.shape[:2]), 1.0, self.nx.dtype(pooled))
+            return self.loss.scores(self.nx, pooled, every_step)
 
         return self.nx.jit(predicted)
 

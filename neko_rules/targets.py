@@ -143,6 +143,35 @@ def _values(array: np.ndarray, steps: int, outputs: int) -> Targets:
     return Targets(dense, np.ones(dense.shape[:2]))
 
 
+def of_whole_sequence(targets: Targets) -> Targets:
+    """Targets per step made into one per sequence; the mask stays that of the steps.
+
+    Args:
+        targets: as ``encode`` gave them.
+
+    Raises:
+        DataError: the supervised steps of an example differ in their target.
+
+    Example:
+        >>> by_step = encode([[1, 1, -1]], task_type="classification", batch=1, steps=3, outputs=2)
+        >>> whole = of_whole_sequence(by_step)
+        >>> whole.dense.tolist(), whole.mask.ravel().tolist()
+        ([[[0.0, 1.0]]], [1.0, 1.0, 0.0])
+    """
+    if len(targets.dense) == 1:
+        return targets
+    first = np.argmax(targets.mask, axis=0)
+    dense = targets.dense[first, np.arange(targets.dense.shape[1])][None]
+    differs = ((targets.dense != dense).any(axis=-1) & (targets.mask > 0)).any(axis=0)
+    if differs.any():
+        raise DataError(
+            "a loss of the whole sequence takes one target per example",
+            received=f"targets that change within example {int(np.argmax(differs))}",
+            works=f"give the same label at all steps that count, and {UNSUPERVISED} at the rest",
+        )
+    return Targets(dense, targets.mask)
+
+
 def _require_finite(dense: np.ndarray) -> None:
     if not np.isfinite(dense).all():
         raise DataError("targets must be finite", received="NaN or infinite values in y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from neko_rules import Evaluator, Layer, Network, Stack
 from neko_rules.credit import autodiff
+from neko_rules.errors import IncompatibleError
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import ReLUCell, TanhCell
-from neko_rules.rules import LearningRule
+from neko_rules.rules import RULES, LearningRule, Rule
 
 AUTODIFF_BACKENDS = ("torch", "tensorflow", "jax")
 INPUTS, OUTPUTS = 4, 3
@@ -145,3 +147,31 @@ def by_traces(rule: LearningRule, x: np.ndarray, y: Any, **changed: Any) -> dict
         rule.model, **{**axes, **changed}, evaluation="traces", regularizers=rule.regularizers, seed=rule.seed
     )
     return twin.gradients(x, y)
+
+
+def deferred(name: str, model: Evaluator, **options: Any) -> Rule:
+    """A registered rule that changes its weights at the end of a sequence alone, and as its gradient says."""
+    known = inspect.signature(RULES[name]).parameters
+    wanted: dict[str, Any] = {}
+    if "online" in known and known["online"].default:
+        wanted["online"] = False
+    if "window" in known and known["window"].default:
+        wanted["window"] = 1000
+    if "feedback_decay" in known and known["temporal" if "temporal" in known else "feedback_decay"].default == "full":
+        wanted["feedback_decay"] = 0.0
+    return RULES[name](model, **{**wanted, **options})
+
+
+def _can_be_deferred(name: str) -> bool:
+    try:
+        deferred(name, Evaluator(stack(LIFCell())("numpy")))
+    except IncompatibleError:
+        return False
+    return True
+
+
+PULSED = ("manhattan", "tiki_taka", "tiki_taka_v2")
+"""The rules whose update is no multiple of a gradient; they have a battery of their own, in test_manhattan.py."""
+
+DEFERRED = [name for name in RULES if name not in PULSED and _can_be_deferred(name)]
+"""Every registered rule that does not refuse to wait for the end of a sequence."""

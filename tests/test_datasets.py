@@ -27,13 +27,16 @@ def small(tmp_path, monkeypatch):
         "pattern_generation": {"time_steps": 60, "examples": 2},
         "evidence_accumulation": {"train_examples": 3, "test_examples": 2},
         "arrays": {"path": str(path)},
+        "randman": {"classes": 3, "units": 5, "train_examples": 2, "test_examples": 1},
+        "delayed_xor": {"train_examples": 3, "test_examples": 2},
+        "spoken_digits": {"train_examples": 20, "test_examples": 10},
     }
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
 def test_what_every_data_set_loads(name, small):
-    if name == "mnist" and not SHARED.is_dir():
-        pytest.skip("the MNIST files are not here")
+    if name in ("mnist", "spoken_digits") and not SHARED.is_dir():
+        pytest.skip("the files of this data set are not here")
     dataset = DATASETS.resolve({"name": name, **small[name]})
     assert isinstance(dataset, Dataset)
     assert dataset.task_type in ("classification", "regression", None)
@@ -89,6 +92,6 @@ def test_loading_leaves_the_global_generator_alone(small):
         return np.random.get_state()[1].copy()  # noqa: NPY002
 
     before = state()
-    for name in ("mnist1d", "pattern_generation", "evidence_accumulation", "arrays"):
+    for name in ("mnist1d", "pattern_generation", "evidence_accumulation", "arrays", "randman", "delayed_xor"):
         DATASETS.resolve({"name": name, **small[name]}).load()
     np.testing.assert_array_equal(state(), before)

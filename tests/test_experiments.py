@@ -349,3 +349,32 @@ class TestReading:
         about = environment("torch", 5, ["neko", "run"])
         assert set(about["libraries"]) == {"neko_rules", "numpy", "scipy", "sympy", "torch"}
         assert about["command"] == ["neko", "run"]
+
+
+SPIKING_OUTPUT = """
+data: {name: mnist1d, num_samples: 100}
+model: {name: LIF, hidden: 6, outputs: 20, output_cell: {name: lif, tau_membrane: 5e-3, reset: none}}
+loss: {name: ce_count, classes: 10}
+metrics: [accuracy]
+rule: {name: eprop, regularizers: [{name: membrane_bounds, upper: 1.5, populations: [hidden]}, rate_upper_bound]}
+train: {epochs: 1, batch_size: 50}
+"""
+
+
+def test_outputs_losses_and_regularisers_of_spikes_in_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "spiking.yaml"
+    path.write_text(SPIKING_OUTPUT)
+    run_file(path, out=tmp_path / "run", progress=False)
+    written = parse_mapping((tmp_path / "run" / "config.yaml").read_text(), "config.yaml")
+    assert written["model"]["output_cell"]["tau_membrane"] == 5e-3
+    assert written["model"]["output_cell"]["threshold"] == 1.0
+    assert written["loss"] == {"name": "spike_count_crossentropy", "classes": 10}
+    assert [each["name"] for each in written["rule"]["regularizers"]] == ["membrane_bounds", "firing_rate_upper_bound"]
+    # What a run wrote down can be run again, and is the same run.
+    run_file(tmp_path / "run" / "config.yaml", out=tmp_path / "again", progress=False)
+    assert records(tmp_path / "again") == records(tmp_path / "run")
+    plain = {"name": "LIF", "hidden": 6, "outputs": 2, "tau_readout": 0.01}
+    models = registry_of("model")
+    assert models is not None
+    again = models.resolve(written_out(plain, "model"))
+    assert again.graph.cell("readout").tau_membrane == 0.01

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import NETWORKS, data
+from credit_cases import NETWORKS, PULSED, data
 
 from neko_rules import (
     BPTT,
@@ -28,7 +28,6 @@ from neko_rules.rules import DECISIONS, RULES
 from neko_rules.rules.pulses import AccumulateAndFire, MultiPulse, SignOfMomentum, StochasticPulse, TopK
 
 NX = get_backend("numpy")
-PULSED = ("manhattan", "tiki_taka", "tiki_taka_v2")
 
 
 def model_of(backend: str = "numpy") -> Evaluator:
@@ -339,7 +338,9 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(IncompatibleError, match="give them to Manhattan"):
         Manhattan(model, gradient=BPTT(model, weight_decay=0.1))
     with pytest.raises(IncompatibleError, match="whose gradient decides"):
-        Manhattan(model, regularizers=[FiringRate()])
+        Manhattan(model, gradient=BPTT(model), regularizers=[FiringRate()])
+    given = Manhattan(model, gradient="eprop", regularizers=[FiringRate()])
+    assert given.gradient.regularizers == (FiringRate(),)
     with pytest.raises(IncompatibleError, match="pulsed both ways"):
         TikiTaka(model, Crossbar(encoding="one_sided", budget=3))
 

@@ -16,7 +16,7 @@ from neko_rules.layers.network import MODELS
 from neko_rules.layers.rate import LeakyReadoutCell, ReLUCell, TanhCell
 
 OF_NETWORK = {"inputs", "backend", "dtype", "task_type", "readout", "dt", "seed"}
-OF_STACK = OF_NETWORK | {"tau_readout", "readout_decay", "readout_bias", "readout_initializer"}
+OF_STACK = OF_NETWORK | {"output_cell", "tau_readout", "readout_decay", "readout_bias", "readout_initializer"}
 OF_LAYER = {"recurrent", "bias", "initializer", "recurrent_initializer", "autapses"}
 
 
@@ -129,6 +129,20 @@ def test_arguments_of_the_layer_and_the_readout_arrive() -> None:
     assert LIF(3, 2, tau_readout=5e-3).graph.cell("readout").tau_membrane == 5e-3  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("model", [ALIF, LIF, RNN])
+def test_the_output_may_be_any_cell(model: Any) -> None:
+    assert model(3, 2).graph.cell("readout") == LeakyReadoutCell(tau_membrane=20e-3)
+    for given in ("alif", {"name": "alif"}, ALIFCell()):
+        network = model(3, 2, inputs=1, output_cell=given)
+        assert network.graph.cell("readout") == ALIFCell()
+        assert "readout" in network.spiking
+        assert network.parameters["readout.input.weight"].shape == (3, 2)
+    slow = {"name": "lif", "tau_membrane": 0.1, "reset": "none", "learnable": ["threshold"]}
+    network = MODELS.resolve({"name": model.__name__, "hidden": 3, "outputs": 2, "inputs": 1, "output_cell": slow})
+    assert network.graph.cell("readout") == LIFCell(tau_membrane=0.1, reset="none", learnable=("threshold",))
+    assert "readout.threshold" in network.parameters
+
+
 def test_time_constants_are_in_seconds() -> None:
     x = np.random.default_rng(0).standard_normal((1, 10, 3))
     outputs = [
@@ -161,6 +175,10 @@ def test_time_constants_are_in_seconds() -> None:
         (lambda: LIF(3, 2, readout_bias="x"), "bias must be true or false"),
         (lambda: LIF(3, 2, initializer="othogonal"), "did you mean 'orthogonal'?"),
         (lambda: LIF(3, 2, tau_readout=-1.0), "tau_membrane must be a finite number of at least 0"),
+        (lambda: LIF(3, 2, output_cell="lif", tau_readout=0.02), "belong to the leaky readout, which output_cell repl"),
+        (lambda: LIF(3, 2, output_cell="lif", readout_decay=0.5), "belong to the leaky readout"),
+        (lambda: LIF(3, 2, output_cell="lief"), "did you mean 'lif'?"),
+        (lambda: LIF(3, 2, output_cell={"name": "lif", "tau_membran": 1.0}), "did you mean 'tau_membrane'?"),
         (lambda: Stack([], 2), "a stack needs a list of at least one layer (received: [])"),
         (lambda: Stack(Layer("lif", 2), 2), "a stack needs a list of at least one layer"),
         (lambda: Stack([{"cell": "lif"}], 2), "a Layer needs the argument 'size'"),

@@ -82,9 +82,10 @@ ROWS = (
     ("rules",),
     ("credit",),
     ("evaluator",),
+    ("regularizers",),
     ("layers",),
     # What knows nothing of networks.
-    ("samplers", "devices", "datasets", "encoders", "losses", "metrics", "regularizers", "optimizers", "clipping"),
+    ("samplers", "devices", "datasets", "encoders", "losses", "metrics", "optimizers", "clipping"),
     ("initializers", "schedules", "surrogates", "targets"),
     ("trees",),
     ("backends",),

@@ -45,11 +45,17 @@ def direct_name(population: str) -> str:
     return f"{population}.feedback"
 
 
-def draw(graph: Graph, credit: Credit, seed: int) -> dict[str, np.ndarray]:
+def draw(graph: Graph, credit: Credit, seed: int, targets: int) -> dict[str, np.ndarray]:
     """First feedback weights by the name of the weight or population they belong to; none where there are none.
 
     They are drawn from N(0, 1 / fan_in), each in a stream of its own, whatever the weights start from: a readout that
     starts at zero still sends errors down. The fan-in of a matrix [neuron, n_out] is the number of neurons.
+
+    Args:
+        graph: the network.
+        credit: which spatial credit.
+        seed: of the numbers.
+        targets: the number of outputs that a target has, which is that of the output neurons but in population codes.
     """
     if not credit.has_feedback:
         return {}
@@ -57,7 +63,7 @@ def draw(graph: Graph, credit: Credit, seed: int) -> dict[str, np.ndarray]:
         shapes = graph.parameter_shapes(inputs=0)
         wanted = {connection.weight: shapes[connection.weight] for connection in carriers(graph)}
     else:
-        outputs = graph.populations[graph.output].size
+        outputs = graph.populations[graph.output].size if credit.spatial == "direct" else targets
         wanted = {
             direct_name(name): (graph.populations[name].size, outputs) for name in graph.order if name != graph.output
         }

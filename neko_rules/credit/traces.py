@@ -378,8 +378,9 @@ class RankOne:
     def project(self, state: State, local: Local, signals: Signals) -> Array:
         """Σ_batch x̄_t ⊗ (G_t h_t·f_t + g_t·f_t) / (1 - a^{t+1}), [pre, post]."""
         nx, of, name = self.nx, self.of, self.of.population
-        parts = [times(local["h", k], state[k]) * signals[name, Z] for k in self.states if ("h", k) in local]
-        parts = parts if (name, Z) in signals else []
+        signal = signals.get((name, Z))
+        emitting = [k for k in self.states if ("h", k) in local] if signal is not None else []
+        parts = [times(local["h", k], state[k]) * signal for k in emitting]
         parts += [signals[name, k] * state[k] for k in self.states if (name, k) in signals]
         if not parts:
             return nx.full((of.pre, of.post), 0.0, nx.dtype(state["pre"]))

@@ -20,10 +20,7 @@ BLOCK = 1 << 16
 
 
 def download(urls: Sequence[str], target: Path, md5: str, *, timeout: float = 30.0) -> Path:
-    """Fetch a file into ``target`` unless it is there already.
-
-    The bytes go to a temporary file in the folder of the target, which takes the target's name only when its digest is
-    right, so that neither a failure nor Ctrl-C leaves anything behind.
+    """Fetch a file into ``target`` unless it is there already, checked by the digest of its content.
 
     Args:
         urls: the mirrors, in the order in which they are tried.
@@ -33,6 +30,28 @@ def download(urls: Sequence[str], target: Path, md5: str, *, timeout: float = 30
 
     Raises:
         DataError: no mirror gave a file with that digest, or the folder cannot be written.
+    """
+    compressed = target.suffix == ".gz"
+    return fetch(urls, target, lambda path: _check_digest(path, md5, compressed=compressed), f"MD5 {md5}", timeout)
+
+
+def fetch(
+    urls: Sequence[str], target: Path, check: Callable[[Path], None], promise: str, timeout: float = 30.0
+) -> Path:
+    """Fetch a file into ``target`` unless it is there already.
+
+    The bytes go to a temporary file in the folder of the target, which takes the target's name only when it has been
+    checked, so that neither a failure nor Ctrl-C leaves anything behind.
+
+    Args:
+        urls: the mirrors, in the order in which they are tried.
+        target: where the file shall be; its folder is made if needed.
+        check: raises a DataError if the file at the path is not the wanted one.
+        promise: what it checks, for the error.
+        timeout: seconds that a mirror may stay silent.
+
+    Raises:
+        DataError: no mirror gave a file that passed the check, or the folder cannot be written.
     """
     if target.exists():
         return target
@@ -46,7 +65,7 @@ def download(urls: Sequence[str], target: Path, md5: str, *, timeout: float = 30
         partial = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
         try:
             _fetch(url, partial, target.name, timeout)
-            _check_digest(partial, md5, compressed=target.suffix == ".gz")
+            check(partial)
             os.replace(partial, target)
             return target
         except (OSError, http.client.HTTPException, EOFError, zlib.error, DataError) as error:
@@ -54,7 +73,7 @@ def download(urls: Sequence[str], target: Path, md5: str, *, timeout: float = 30
         finally:
             partial.unlink(missing_ok=True)
     raise DataError(
-        f"{target.name} must come whole and with MD5 {md5} from one of its {len(urls)} mirrors",
+        f"{target.name} must come whole and with {promise} from one of its {len(urls)} mirrors",
         received=" / ".join(reasons),
         works=f"check the network and try again, or put the file at {target}",
     )

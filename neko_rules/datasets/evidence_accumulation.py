@@ -11,13 +11,12 @@ moves the cues later, so that recall is always at the end.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from neko_rules.arguments import integer, number
 from neko_rules.datasets.dataset import DATASETS, Dataset, Split
-from neko_rules.datasets.timing import spike_probability, steps
+from neko_rules.datasets.timing import delay_range, spike_probability, steps
 from neko_rules.errors import ArgumentError
 
 LEFT, RIGHT, RECALL, BACKGROUND = range(4)
@@ -94,7 +93,7 @@ class EvidenceAccumulation(Dataset):
         steps("cue_duration", number("cue_duration", self.cue_duration, above=0), self.dt)
         steps("cue_interval", number("cue_interval", self.cue_interval, at_least=0), self.dt)
         steps("recall_duration", number("recall_duration", self.recall_duration, above=0), self.dt)
-        object.__setattr__(self, "delay", _delay(self.delay))
+        object.__setattr__(self, "delay", delay_range(self.delay))
         self._delay_steps()
         integer("population_size", self.population_size, at_least=1)
         spike_probability("cue_rate", self.cue_rate, self.dt)
@@ -152,14 +151,3 @@ class EvidenceAccumulation(Dataset):
         """Shortest and longest delay in time steps."""
         shortest, longest = self.delay if isinstance(self.delay, tuple) else (self.delay, self.delay)
         return steps("delay", shortest, self.dt), steps("delay", longest, self.dt)
-
-
-def _delay(value: Any) -> float | tuple[float, float]:
-    if not isinstance(value, (list, tuple)):
-        return number("delay", value, at_least=0)
-    if len(value) != 2:
-        raise ArgumentError("delay must be one number of seconds, or the shortest and the longest", received=value)
-    shortest, longest = (number(f"delay[{i}]", v, at_least=0) for i, v in enumerate(value))
-    if shortest > longest:
-        raise ArgumentError("delay must be given as shortest, longest", received=value)
-    return shortest, longest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from neko_rules.arguments import number
 from neko_rules.errors import ArgumentError
@@ -38,3 +39,20 @@ def spike_probability(name: str, rate: float, dt: float) -> float:
             f"{name} must be at most one spike per time step, {1 / dt:g} Hz", received=rate, works="use a smaller dt"
         )
     return rate * dt
+
+
+def delay_range(value: Any) -> float | tuple[float, float]:
+    """A delay in seconds, or the shortest and the longest of delays that differ between trials.
+
+    Example:
+        >>> delay_range([0.5, 1.5])
+        (0.5, 1.5)
+    """
+    if not isinstance(value, (list, tuple)):
+        return number("delay", value, at_least=0)
+    if len(value) != 2:
+        raise ArgumentError("delay must be one number of seconds, or the shortest and the longest", received=value)
+    shortest, longest = (number(f"delay[{i}]", v, at_least=0) for i, v in enumerate(value))
+    if shortest > longest:
+        raise ArgumentError("delay must be given as shortest, longest", received=value)
+    return shortest, longest

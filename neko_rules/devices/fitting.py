@@ -197,7 +197,7 @@ class _Problem:
         self.low, self.high = float(curve.conductances.min()), float(curve.conductances.max())
         self.unit = self.high - self.low
         self.open = model in (SoftBounds, Power)
-        self.flat = not self.open and _rests(curve.conductances, self.low, self.high) > 4
+        self.flat = not self.open and _rests(curve.conductances, self.low, self.high) > 2
         """Whether the curve stays at an end of its range, where a hard bound must be."""
         self.shape = tuple(name for name in shape_fields(model) if name not in fixed)
         sides = [side for side, sign in (("up", 1), ("down", -1)) if (curve.directions == sign).any()]
@@ -318,9 +318,12 @@ class _Problem:
 
 
 def _rests(conductances: np.ndarray, low: float, high: float) -> int:
-    """How many conductances lie at the ends of the range, within a hundredth of it."""
+    """How many pulses at an end of the range (within a hundredth of it) moved nothing to speak of."""
+    moves = np.abs(np.diff(conductances))
+    still = moves < 0.05 * np.median(moves)
     slack = 0.01 * (high - low)
-    return max(int(np.sum(conductances >= high - slack)), int(np.sum(conductances <= low + slack)))
+    at_end = (conductances[1:] >= high - slack) | (conductances[1:] <= low + slack)
+    return int(np.sum(still & at_end))
 
 
 _STARTS: dict[type[Device], dict[str, tuple[Any, tuple[float, float]]]] = {

@@ -28,6 +28,7 @@ REGISTRIES = {
     "device": ("neko_rules.devices", "DEVICES"),
     "decision": ("neko_rules.rules", "DECISIONS"),
     "cell": ("neko_rules.layers.models", "CELLS"),
+    "output_cell": ("neko_rules.layers.models", "CELLS"),
     "surrogate": ("neko_rules.surrogates", "SURROGATES"),
     "initializer": ("neko_rules.initializers", "INITIALIZERS"),
     "recurrent_initializer": ("neko_rules.initializers", "INITIALIZERS"),

@@ -58,12 +58,13 @@ class Layer:
 
 @MODELS.register("stack")
 class Stack(Network):
-    """Hidden layers one above the other, each with neurons of its own, and a leaky readout on top.
+    """Hidden layers one above the other, each with neurons of its own, and a readout on top: leaky, or any neurons.
 
     Args:
         layers: Layers (or mappings of their arguments), the lowest first.
         outputs: number of output units.
-        tau_readout: time constant of the readout in seconds; 0 means no memory.
+        output_cell: neuron model of the outputs, by name, mapping or object; left out, a leaky readout.
+        tau_readout: time constant of the leaky readout in seconds, by default 20 ms; 0 means no memory.
         readout_decay: κ given directly, instead of ``tau_readout``.
         readout_bias: whether the readout has a bias.
         readout_initializer: distribution of the readout's first weights.
@@ -83,6 +84,14 @@ class Stack(Network):
         hidden1.bias              (16,)
         readout.input.weight      (16, 10)
         readout.bias              (10,)
+
+    Outputs that spike, for the losses of spike counts, membranes and first spikes:
+
+        >>> Stack([Layer("lif", 32)], 10, output_cell={"name": "lif", "tau_membrane": 10e-3}).spiking
+        ('hidden', 'readout')
+
+    Raises:
+        ArgumentError: an argument is out of range, or the leak of the readout is given beside another output cell.
     """
 
     def __init__(
@@ -97,7 +106,8 @@ class Stack(Network):
         readout: str = "sequence",
         dt: float = 1e-3,
         seed: int = 0,
-        tau_readout: PerNeuron = 20e-3,
+        output_cell: Cell | str | Mapping[str, Any] | None = None,
+        tau_readout: PerNeuron | None = None,
         readout_decay: PerNeuron | None = None,
         readout_bias: bool = True,
         readout_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
@@ -115,8 +125,8 @@ class Stack(Network):
             if layer.recurrent:
                 connections.append(Connection(name, name, 1, layer.recurrent_initializer, layer.autapses))
             below = name
-        leak = LeakyReadoutCell(tau_membrane=tau_readout, membrane_decay=readout_decay)
-        populations[OUTPUT] = Population(leak, arguments.integer("outputs", outputs, at_least=1), readout_bias)
+        cell = _output_cell(output_cell, tau_readout, readout_decay)
+        populations[OUTPUT] = Population(cell, arguments.integer("outputs", outputs, at_least=1), readout_bias)
         connections.append(Connection(below, OUTPUT, 0, readout_initializer, label="input"))
         super().__init__(
             populations,
@@ -130,6 +140,21 @@ class Stack(Network):
             dt=dt,
             seed=seed,
         )
+
+
+def _output_cell(
+    cell: Cell | str | Mapping[str, Any] | None, tau: PerNeuron | None, decay: PerNeuron | None
+) -> Cell | str | Mapping[str, Any]:
+    """The neuron model of the outputs: the leaky readout unless another is given."""
+    if cell is None:
+        return LeakyReadoutCell(membrane_decay=decay) if tau is None else LeakyReadoutCell(tau, decay)
+    if tau is not None or decay is not None:
+        raise ArgumentError(
+            "tau_readout and readout_decay belong to the leaky readout, which output_cell replaces",
+            received=f"output_cell={cell!r}, tau_readout={tau!r}, readout_decay={decay!r}",
+            works="give the time constant to the cell: output_cell={'name': 'lif', 'tau_membrane': 0.02}",
+        )
+    return cell
 
 
 class _OneCellStack(Stack):
@@ -188,7 +213,7 @@ class ALIF(_OneCellStack):
         outputs: number of output units.
         recurrent, bias, initializer, recurrent_initializer, autapses: as for Layer.
         tau_membrane, tau_adaptation, beta, threshold, …: every argument of ALIFCell.
-        backend, dtype, task_type, readout, dt, seed, tau_readout, …: every keyword of Stack.
+        backend, dtype, task_type, readout, dt, seed, output_cell, tau_readout, …: every keyword of Stack.
 
     Example:
         >>> ALIF(128, 10, backend="numpy", task_type="classification", tau_adaptation=0.5)
@@ -207,7 +232,7 @@ class LIF(_OneCellStack):
         outputs: number of output units.
         recurrent, bias, initializer, recurrent_initializer, autapses: as for Layer.
         tau_membrane, threshold, reset, …: every argument of LIFCell.
-        backend, dtype, task_type, readout, dt, seed, tau_readout, …: every keyword of Stack.
+        backend, dtype, task_type, readout, dt, seed, output_cell, tau_readout, …: every keyword of Stack.
 
     Example:
         >>> LIF([64, 32], 2, recurrent=False)
@@ -227,7 +252,7 @@ class RNN(_OneCellStack):
         activation: ``"tanh"`` or ``"relu"``.
         recurrent, bias, initializer, recurrent_initializer, autapses: as for Layer.
         tau_membrane, membrane_decay: as for TanhCell.
-        backend, dtype, task_type, readout, dt, seed, tau_readout, …: every keyword of Stack.
+        backend, dtype, task_type, readout, dt, seed, output_cell, tau_readout, …: every keyword of Stack.
 
     Example:
         >>> RNN(32, 3, activation="relu", task_type="regression")

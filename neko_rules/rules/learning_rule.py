@@ -19,10 +19,10 @@ from neko_rules.credit.projection import RandomProjection, draw_signs
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.layers.forward import Signals, Trajectory, Z, add_signals, moments
+from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.optimizers import AdamW, Optimizer
-from neko_rules.regularizers import Regularizer
+from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.online import Online, Windowed
 from neko_rules.rules.rule import Batch, Own, Rule, UpdateOptions
 from neko_rules.rules.streaming import StreamLearner
@@ -139,6 +139,12 @@ class LearningRule(Rule):
                 works="use adam with the rule's own weight_decay, which is the same decoupled decay",
             )
         self._check_decay(self.optimizer.learning_rate_at(0))
+        if credit.spatial == "local" and not self.model.loss.online:
+            raise IncompatibleError(
+                "a layer's own readout is judged at every time step",
+                received=f"the loss {type(self.model.loss).__name__}, which has no value before the end",
+                works="use a loss of single steps, such as categorical_crossentropy",
+            )
         if self.evaluation == "adjoint" and credit.forward_only:
             raise IncompatibleError(
                 "this gradient can only be had forward in time",
@@ -170,6 +176,12 @@ class LearningRule(Rule):
             raise IncompatibleError(
                 "weights change within a sequence either online or after each window",
                 received=f"online={self.online}, window={self.window}",
+            )
+        if not self.model.loss.online:
+            raise IncompatibleError(
+                "learning within a sequence needs a loss of every time step",
+                received=f"{asked} with the loss {type(self.model.loss).__name__}, which has no value before the end",
+                works="use a loss of single steps, such as categorical_crossentropy, or learn at the end",
             )
         if self.model.network.readout not in ("sequence", "last"):
             raise IncompatibleError(
@@ -340,11 +352,10 @@ class LearningRule(Rule):
     def regularized(self, trajectory: Trajectory) -> Signals:
         """∂E/∂z and ∂E/∂s of all regularisers together."""
         network = self.model.network
-        spikes = {name: trajectory.z(name) for name in network.spiking}
+        activity = Activity.of(network, trajectory)
         signals: Signals = {}
         for regularizer in self.regularizers:
-            parts = regularizer.gradient(self.nx, spikes, network.dt)
-            signals = add_signals(signals, {(name, Z): part for name, part in parts.items()})
+            signals = add_signals(signals, regularizer.gradient(self.nx, activity, network.dt))
         return signals
 
     def _trained(
@@ -370,20 +381,20 @@ class LearningRule(Rule):
         return -(-steps // size) if size else 1
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
-        return {"feedback": draw(self.model.network.graph, self.credit, self.seed)}
+        return {"feedback": draw(self.model.network.graph, self.credit, self.seed, self.model.scores)}
 
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
-        return self.draw_at(steps, examples, clock=0)
+        return self.draw_at(steps, examples, (0, self.steps))
 
-    def draw_at(self, steps: int, examples: int, clock: int) -> dict[str, np.ndarray]:
+    def draw_at(self, steps: int, examples: int, moment: tuple[int, int]) -> dict[str, np.ndarray]:
         """Random signs of every time step (``signs/…``) and noise of every update (``noise/…``).
 
         Args:
             steps: time steps.
             examples: sequences side by side.
-            clock: time steps gone by since the last update that counted, for a stream.
+            moment: which numbers: 0 and the updates made before a batch, or 1 and the time steps seen by a stream.
         """
-        random = np.random.default_rng([self.seed, self.steps, clock])
+        random = np.random.default_rng([self.seed, *moment])
         found: dict[str, np.ndarray] = {}
         if self.credit.trace == "random_projection":
             found |= draw_signs(self.model.network.graph, random, steps, examples)

@@ -27,7 +27,6 @@ from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
-from neko_rules.rules.bptt import BPTT
 from neko_rules.rules.pulses import DECISIONS, Decision
 from neko_rules.rules.rule import RULES, Batch, Own, Rule, rule_of
 from neko_rules.schedules import Schedule, resolve_learning_rate
@@ -41,7 +40,6 @@ DELTA = "delta of the step"
 class PulseOptions(TypedDict, total=False):
     """The arguments that a rule of pulses passes on to Rule."""
 
-    regularizers: Sequence[str | Mapping[str, Any] | Regularizer]
     weight_decay: float
     clipping: str | Mapping[str, Any] | Clipping | None
     seed: int
@@ -92,7 +90,8 @@ class Manhattan(Rule):
         optimizer: makes u of the gradient: by default u = -g (``"naive"``); with ``"sgd"`` or ``"adam"`` the pulses
             stand for their updates. ``accumulate`` and ``multi_pulse`` compare u with the weight change of a pulse, so
             that it has to have a size: use ``"sgd"``.
-        regularizers, weight_decay, clipping, seed: as for Rule.
+        regularizers: of the gradient; given to its rule instead where that is an object.
+        weight_decay, clipping, seed: as for Rule.
 
     Raises:
         IncompatibleError: the gradient's rule is of another model or changes weights within a sequence, or one-sided
@@ -131,11 +130,12 @@ class Manhattan(Rule):
         per_sample: bool = False,
         refresh_every: int = 100,
         optimizer: str | Mapping[str, Any] | Optimizer = "naive",
+        regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         **options: Unpack[PulseOptions],
     ) -> None:
         super().__init__(model, optimizer=optimizer, **options)
         self.delta = resolve_learning_rate(delta)
-        self.gradient: Rule = BPTT(model) if gradient is None else rule_of(model, gradient)
+        self.gradient = self._deciding(model, gradient, regularizers)
         self.decision = DECISIONS.resolve(decision)
         self.dead_zone = arguments.number("dead_zone", dead_zone, at_least=0)
         self.dead_zone_unit = arguments.choice("dead_zone_unit", dead_zone_unit, DEAD_ZONES)
@@ -168,12 +168,24 @@ class Manhattan(Rule):
                 received=f"{name} with weight_decay or clipping",
                 works="give them to Manhattan",
             )
-        if self.regularizers:
-            raise IncompatibleError(
-                "regularizers are given to the rule whose gradient decides",
-                received="Manhattan with regularizers",
-                works="give them to EProp(…) or BPTT(…), and that as gradient=",
-            )
+
+    @staticmethod
+    def _deciding(
+        model: Evaluator,
+        gradient: str | Mapping[str, Any] | Rule | None,
+        regularizers: Sequence[str | Mapping[str, Any] | Regularizer],
+    ) -> Rule:
+        """The rule whose gradient decides, to which the regularisers are given."""
+        if isinstance(gradient, Rule):
+            if regularizers:
+                raise IncompatibleError(
+                    "regularizers are given to the rule whose gradient decides",
+                    received=f"regularizers beside gradient={gradient!r}",
+                    works="give them to that rule",
+                )
+            return gradient
+        spec = {"name": "bptt"} if gradient is None else {"name": gradient} if isinstance(gradient, str) else gradient
+        return rule_of(model, {**spec, **({"regularizers": regularizers} if regularizers else {})})
 
     @property
     def crossbar(self) -> LoadedCrossbar | None:

@@ -24,6 +24,7 @@ from neko_rules.layers.forward import (
     at_rest,
 )
 from neko_rules.metrics import Measurement
+from neko_rules.regularizers import Activity
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
@@ -113,11 +114,12 @@ class _Schedule:
 
     def totals(self, carry: Tree, outputs: Array, batch: tuple[Array, Array, Array]) -> Totals:
         """Loss and metrics of the whole sequence, from sums over its time steps and from the outputs."""
-        network = self.model.network
+        nx, network = self.nx, self.model.network
         steps = batch[0].shape[0]
         pooled = outputs[-1:] if network.readout == "last" else outputs
-        spikes = {name: self.nx.expand_dims(carry["spikes"][name], 0) for name in network.spiking}
-        measured = self.model.measured(Measurement(pooled, *batch[1:], spikes, network.dt, steps))
+        scores = self.model.loss.scores(nx, pooled, nx.broadcast_to(batch[2], pooled.shape[:2]))
+        spikes = {name: nx.expand_dims(carry["spikes"][name], 0) for name in network.spiking}
+        measured = self.model.measured(Measurement(scores, *batch[1:], spikes, network.dt, steps))
         return {"loss": carry["loss"], **measured}
 
     def first(self, inputs: Array) -> Tree:
@@ -191,7 +193,7 @@ class Online(_Schedule):
     def step(
         self, moving: Tree, values: Parameters, own: Any, at: Tree, signs: Parameters, time_share: float
     ) -> tuple[Tree, Parameters, Array]:
-        """One time step of network, loss and traces: what is carried on, dE_t/dparameter, and the output.
+        """One time step of network, loss and traces: what is carried on, dE_t/dparameter, and what the loss observes.
 
         Args:
             moving: state of the network and of the traces, firing rates so far, and the steps they are a mean of.
@@ -222,7 +224,7 @@ class Online(_Schedule):
         credit, found = rule.stepwise.step(moving["credit"], rule.now(values, own, moment, signs), arriving)
         loss = judgement.totals["loss"]
         after = {"network": moment.after, "loss": loss, "clock": clock, "rates": rates, "credit": credit}
-        return after, found, moment.after[network.graph.output][Z]
+        return after, found, self.model.observed(trajectory)[0]
 
     def fresh(self, examples: int) -> Tree:
         """What is carried beside the network before the first time step: traces, and firing rates so far."""
@@ -235,15 +237,12 @@ class Online(_Schedule):
         }
 
     def regularized(self, trajectory: Trajectory, rates: dict[str, Array], time_share: float) -> Signals:
-        """∂E/∂z of this step from the regularisers, with firing rates so far in the place of those of the sequence."""
-        if not self.rule.regularizers:
-            return {}
-        records = {
-            name: Record(record.states, self.nx.expand_dims(rates[name], 0), None)
-            for name, record in trajectory.records.items()
-            if name in rates
-        }
-        found = self.rule.regularized(Trajectory(trajectory.inputs, records))
+        """Signals of this step from the regularisers, at firing rates so far in the place of those of the sequence."""
+        nx, network = self.nx, self.model.network
+        running = {name: nx.expand_dims(rate, 0) for name, rate in rates.items()}
+        found: Signals = {}
+        for each in self.rule.regularizers:
+            found = add_signals(found, each.online(nx, Activity.of(network, trajectory), running, network.dt))
         return {key: time_share * each for key, each in found.items()}
 
     def at_one_step(self, signals: Signals, trajectory: Trajectory) -> Signals:
@@ -325,7 +324,7 @@ class Windowed(_Schedule):
         return (
             {"network": trajectory.end(), "spikes": spikes, "loss": loss},
             found,
-            trajectory.z(network.graph.output),
+            self.model.observed(trajectory),
         )
 
     def _judged_window(self, trajectory: Trajectory, given: Tree) -> Judgement:

@@ -114,12 +114,8 @@ class Rule:
         """Updates made so far."""
         self._own: Own | None = None
         self._memory: dict[str, Parameters] | None = None
-        if self.regularizers and not model.network.spiking:
-            raise IncompatibleError(
-                "a firing-rate regulariser needs spiking neurons",
-                received=f"{model.network!r}",
-                works="use ALIF or LIF",
-            )
+        for each in self.regularizers:
+            each.check(model.network)
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         """Refuse an argument that the rule does not have, with the nearest one that it has."""

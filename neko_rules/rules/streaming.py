@@ -71,6 +71,7 @@ class StreamLearner:
         self.batch_size = arguments.integer("batch_size", batch_size, at_least=1)
         self.time = 0
         """Time steps since the beginning, or since ``reset``."""
+        self._seen = 0
         self.loss = float("nan")
         """The loss of the last time step that had a target."""
         self._carried: Tree = None
@@ -87,7 +88,7 @@ class StreamLearner:
                 batch if x has one; None where there is none.
 
         Returns:
-            [n_out], or [batch, n_out].
+            What the loss observes, the output or its membrane: [n_out], or [batch, n_out].
 
         Raises:
             DataError: a shape, type or label does not fit.
@@ -96,6 +97,7 @@ class StreamLearner:
         inputs, single = self._inputs(x)
         output = self._run(inputs) if target is None else self._learn(inputs, self._target(target, single))
         self.time += 1
+        self._seen += 1
         return output[0] if single else output
 
     def observe_many(self, x: Any, targets: Any = None) -> np.ndarray:
@@ -146,6 +148,7 @@ class StreamLearner:
             "rule": repr(self.rule),
             "batch_size": self.batch_size,
             "time": self.time,
+            "seen": self._seen,
             "pending": self._pending,
         }
         content = save(
@@ -197,7 +200,7 @@ class StreamLearner:
             raise CheckpointError("a stream's file must have the states of this model", received=str(path))
         nx = self.rule.nx
         self._carried = trees.rebuilt(first, iter([nx.asarray(arrays[name]) for name in own]))
-        self.time, self._pending = int(about["time"]), int(about["pending"])
+        self.time, self._seen, self._pending = (int(about[name]) for name in ("time", "seen", "pending"))
 
     # One time step.
 
@@ -229,7 +232,7 @@ class StreamLearner:
         values, own, moving, total = self._before()
         every = [self._given(x, target) for x, target in zip(inputs, targets, strict=True)]
         given = {key: nx.stack([one[key] for one in every], 0) for key in every[0]}
-        drawn = [rule.draw_at(1, self.batch_size, self.time + k) for k in range(len(inputs))]
+        drawn = [rule.draw_at(1, self.batch_size, (1, self._seen + k)) for k in range(len(inputs))]
         dtype = rule.model.network.dtype
         signs, noise = (
             {name: nx.asarray(np.stack([one[name][0] for one in drawn]), dtype) for name in drawn[0] if kind in name}
@@ -239,6 +242,7 @@ class StreamLearner:
         result = self._compiled_updates(values, own, memory, moving, total, given, signs, noise, *rates)
         self._take(result, updates=len(inputs))
         self.time += len(inputs)
+        self._seen += len(inputs)
         return nx.to_numpy(result[-2])
 
     def _take(self, result: Tree, updates: int) -> None:
@@ -337,11 +341,11 @@ class StreamLearner:
         return self.rule.model.network.values, self.rule.prepared()[0], moving, total
 
     def _signs(self) -> Tree:
-        drawn = self.rule.draw_at(1, self.batch_size, self.time)
+        drawn = self.rule.draw_at(1, self.batch_size, (1, self._seen))
         return self._first_of(drawn, "signs/")
 
     def _noise(self) -> Tree:
-        return self._first_of(self.rule.draw_at(1, self.batch_size, self.time), "noise/")
+        return self._first_of(self.rule.draw_at(1, self.batch_size, (1, self._seen)), "noise/")
 
     def _first_of(self, drawn: dict[str, np.ndarray], kind: str) -> Tree:
         dtype = self.rule.model.network.dtype
@@ -374,7 +378,7 @@ class StreamLearner:
             task_type=network.task_type,
             batch=self.batch_size,
             steps=1,
-            outputs=network.outputs,
+            outputs=self.rule.model.scores,
             labels_only=loss.target_kind == "labels",
         )
         loss.check_target(targets.dense[targets.mask.astype(bool)])
@@ -383,7 +387,7 @@ class StreamLearner:
     def _given(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> Tree:
         network, nx = self.rule.model.network, self.rule.nx
         if target is None:
-            dense = np.zeros((self.batch_size, network.outputs), network.dtype)
+            dense = np.zeros((self.batch_size, self.rule.model.scores), network.dtype)
             if network.task_type == "classification":
                 dense[:, 0] = 1
             target = dense, np.zeros(self.batch_size, network.dtype)

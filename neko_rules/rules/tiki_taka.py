@@ -17,7 +17,7 @@ Artificial Intelligence 4:699148, 2021 (v2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
@@ -30,6 +30,7 @@ from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
+from neko_rules.regularizers import Regularizer
 from neko_rules.rules.manhattan import DELTA, Manhattan, _group
 from neko_rules.rules.pulses import AccumulateAndFire, StochasticPulse
 from neko_rules.rules.rule import RULES, Own, Rule
@@ -88,6 +89,7 @@ class TikiTaka(Manhattan):
         dead_zone: float = 0.0,
         dead_zone_unit: str = "rms",
         optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
+        regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         **options: Unpack[PulseOptions],
     ) -> None:
         slow = create(Crossbar, crossbar if crossbar is not None else {})
@@ -109,6 +111,7 @@ class TikiTaka(Manhattan):
             dead_zone=dead_zone,
             dead_zone_unit=dead_zone_unit,
             optimizer=optimizer,
+            regularizers=regularizers,
             **options,
         )
 
@@ -229,6 +232,7 @@ class TikiTakaV2(TikiTaka):
         dead_zone: float = 0.0,
         dead_zone_unit: str = "rms",
         optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
+        regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         **options: Unpack[PulseOptions],
     ) -> None:
         super().__init__(
@@ -243,5 +247,6 @@ class TikiTakaV2(TikiTaka):
             dead_zone=dead_zone,
             dead_zone_unit=dead_zone_unit,
             optimizer=optimizer,
+            regularizers=regularizers,
             **options,
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend
 from neko_rules.errors import ArgumentError, DataError, nearest
+from neko_rules.layers.cell import Cell
 from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.layers.pooling import POOLINGS
@@ -29,12 +31,23 @@ from neko_rules.layers.quantized import rounded_weights
 OUTPUT = "output"
 
 
+@dataclass(frozen=True)
+class Outputs(Cell):
+    """The outputs of a wrapped model, which neither spike nor have a state."""
+
+    spiking: ClassVar[bool] = False
+
+
 class OutputOnly:
     """The graph of a model of which nothing but the output is known."""
 
     output = OUTPUT
     order: tuple[str, ...] = ()
     connections: tuple[Any, ...] = ()
+
+    def cell(self, name: str) -> Cell:
+        """What stands at the output."""
+        return Outputs()
 
 
 class Adaptor:

@@ -1,14 +1,7 @@
-"""Losses: how far the outputs at a time step are from the target, and the derivative, which is where learning starts.
-
-A loss reduces the last axis only: outputs [steps, batch, n_out] give values [steps, batch]. Which steps and examples
-count, and by how much, is a weight [steps, batch] that is the same for value and gradient, so both stay consistent:
-
-    E = Σ_{t,b} weight_{tb} · value_{tb},      dE/dy_{tbk} = weight_{tb} · gradient_{tbk}.
-"""
+"""Losses of outputs at a time step: cross-entropies, distances and counts, each with its derivative."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,66 +9,10 @@ import numpy as np
 
 from neko_rules.backend import Array, Backend, log_softmax, softmax
 from neko_rules.errors import DataError
-from neko_rules.registry import Registry
-
-__all__ = [
-    "LOSSES",
-    "CategoricalCrossentropy",
-    "KLDivergence",
-    "Loss",
-    "MeanAbsoluteError",
-    "MeanSquaredError",
-    "Poisson",
-    "SparseCategoricalCrossentropy",
-    "output_gradient",
-    "weighted_total",
-]
+from neko_rules.losses.loss import LOSSES, Loss
 
 DISTRIBUTION_TOLERANCE = 1e-3
 """How far the probabilities of a target may be from summing to 1, wide enough for float32 and rounded files."""
-
-
-@dataclass(frozen=True)
-class Loss(ABC):
-    """A distance of outputs from a target at one time step.
-
-    Attributes:
-        target_kind: what a target is: ``"classes"`` (one-hot or a distribution over the outputs; the softmax is part of
-            the loss), ``"labels"`` (integers 0 … n_out - 1, made one-hot before they reach the loss), ``"values"``.
-    """
-
-    target_kind: ClassVar[str]
-
-    @abstractmethod
-    def value(self, nx: Backend, outputs: Array, target: Array) -> Array:
-        """The loss of every step and example.
-
-        Args:
-            nx: the backend of the arrays.
-            outputs: [steps, batch, n_out]; for classes the logits.
-            target: [1 or steps, batch, n_out], of the type of the outputs.
-
-        Returns:
-            [steps, batch].
-        """
-
-    @abstractmethod
-    def gradient(self, nx: Backend, outputs: Array, target: Array) -> Array:
-        """The derivative of every value with respect to the outputs of its step, [steps, batch, n_out]."""
-
-    def check_target(self, target: np.ndarray) -> None:
-        """Refuse a dense target [..., n_out] that the loss has no meaning for.
-
-        Raises:
-            DataError: the first thing wrong with it.
-        """
-        if not np.all(np.isfinite(target)):
-            raise DataError(
-                "a target must be finite", received=f"{np.count_nonzero(~np.isfinite(target))} NaN or infinite"
-            )
-
-
-LOSSES: Registry[Loss] = Registry("loss", Loss)  # type: ignore[type-abstract]
 
 
 @LOSSES.register("categorical_crossentropy", "crossentropy", "cce")
@@ -221,37 +158,6 @@ class Poisson(Loss):
         super().check_target(target)
         if np.any(target < 0):
             raise DataError("the target of a Poisson loss must be counts of at least 0", received=float(target.min()))
-
-
-def weighted_total(nx: Backend, loss: Loss, outputs: Array, target: Array, weights: Array) -> Array:
-    """E = Σ_{t,b} weight · value, a scalar.
-
-    Args:
-        nx: the backend of the arrays.
-        loss: the loss of one step.
-        outputs: [steps, batch, n_out].
-        target: [1 or steps, batch, n_out].
-        weights: [1 or steps, batch].
-
-    Example:
-        >>> from neko_rules.backend import get_backend
-        >>> y, t = np.ones((2, 1, 1)), np.zeros((1, 1, 1))
-        >>> weighted_total(get_backend("numpy"), MeanSquaredError(), y, t, np.array([[0.5], [0.25]])).item()
-        0.75
-    """
-    return nx.sum(weights * loss.value(nx, outputs, target))
-
-
-def output_gradient(nx: Backend, loss: Loss, outputs: Array, target: Array, weights: Array) -> Array:
-    """dE/dy = weight · gradient [steps, batch, n_out] for the E of :func:`weighted_total`.
-
-    Example:
-        >>> from neko_rules.backend import get_backend
-        >>> y, t = np.ones((2, 1, 1)), np.zeros((1, 1, 1))
-        >>> output_gradient(get_backend("numpy"), MeanSquaredError(), y, t, np.array([[0.5], [0.25]])).ravel()
-        array([1. , 0.5])
-    """
-    return nx.expand_dims(weights, -1) * loss.gradient(nx, outputs, target)
 
 
 def _check_distribution(target: np.ndarray) -> None:

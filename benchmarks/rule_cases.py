@@ -1,0 +1,70 @@
+"""Rule cases: the rules that the benchmarks compare, with the settings in which each is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from neko_rules import Evaluator
+from neko_rules.rules import RULES, Rule
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule as the benchmarks use it.
+
+    Args:
+        label: what tables call it.
+        name: its name in the registry.
+        arguments: its arguments.
+        group: ``"backward"``, ``"local"``, ``"feedback"``, ``"target"`` or ``"sampled"``, for the figures.
+        recurrent: whether it is run on recurrent networks of more than a hundred neurons.
+    """
+
+    label: str
+    name: str
+    arguments: dict[str, Any]
+    group: str
+    recurrent: bool = True
+
+    def make(self, model: Evaluator, **options: Any) -> Rule:
+        """The rule for a model."""
+        return RULES.create(self.name, {**self.arguments, **options}, model)
+
+
+CASES = {
+    case.label: case
+    for case in (
+        Case("BPTT", "bptt", {}, "backward"),
+        Case("truncated BPTT, 10 steps", "truncated_bptt", {"window": 10}, "backward"),
+        Case("e-prop, symmetric", "eprop", {}, "local"),
+        Case("e-prop, random", "eprop", {"mode": "random"}, "local"),
+        Case("e-prop, adaptive", "eprop", {"mode": "adaptive"}, "local"),
+        Case("OSTL", "ostl", {}, "local"),
+        Case("OTTT", "ottt", {}, "local"),
+        Case("OTTT, online", "ottt", {"online": True}, "local"),
+        # On a recurrent layer of N neurons these carry N³ numbers per example.
+        Case("OTPE", "otpe", {}, "local", recurrent=False),
+        Case("approximate OTPE", "approximate_otpe", {}, "local"),
+        Case("pp-prop", "pp_prop", {"decay": 0.9}, "local"),
+        Case("RFLO", "rflo", {}, "local"),
+        Case("feedback alignment", "feedback_alignment", {}, "feedback"),
+        Case("DFA", "dfa", {}, "feedback"),
+        Case("sign-symmetric", "sign_symmetric", {}, "feedback"),
+        Case("Kolen-Pollack", "kolen_pollack", {}, "feedback"),
+        Case("weight mirror", "weight_mirror", {}, "feedback"),
+        Case("DRTP", "drtp", {}, "target"),
+        Case("ETLP", "etlp", {"online": True}, "target"),
+        Case("OSTTP", "osttp", {"online": True}, "target", recurrent=False),
+        Case("DECOLLE", "decolle", {"online": True}, "target"),
+        Case("FPTT", "fptt", {"alpha": 0.1}, "backward"),
+    )
+}
+
+COLOURS = {  # M. Okabe & K. Ito (2008)
+    "backward": "#000000",
+    "local": "#0072B2",
+    "feedback": "#D55E00",
+    "target": "#009E73",
+    "sampled": "#CC79A7",
+}

@@ -1,0 +1,133 @@
+"""Explaining: what a part is, in its own words: equations, limits, cost and paper, from where they are written once."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from neko_rules.errors import ArgumentError, nearest
+from neko_rules.experiments.listing import KINDS
+from neko_rules.experiments.parts import registry_of
+
+FACTS = ("paper", "time", "memory", "identity")
+"""What a rule says of itself, in the order in which it is shown; time and memory are per example."""
+
+
+@dataclass(frozen=True)
+class RuleFacts:
+    """A rule in one row.
+
+    Args:
+        name: first spelling.
+        axes: its point on the axes of credit, or what it is instead.
+        time: operations.
+        memory: what it keeps while it learns.
+        requires: what the model must offer.
+        identity: what it equals exactly.
+        paper: author and year.
+    """
+
+    name: str
+    axes: str
+    time: str
+    memory: str
+    requires: str
+    identity: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A part explained.
+
+    Args:
+        kind: what it is, such as ``"rules"``.
+        name: first spelling.
+        head: the text at the head of its file, if the file is about it: equations and papers.
+        body: its own text: arguments, errors, an example.
+        facts: name → text, in order.
+    """
+
+    kind: str
+    name: str
+    head: str
+    body: str
+    facts: dict[str, str]
+
+
+def rule_facts() -> list[RuleFacts]:
+    """Every rule in a row.
+
+    Example:
+        >>> facts = {row.name: row for row in rule_facts()}
+        >>> facts["ottt"].axes
+        'presynaptic · symmetric · instantaneous'
+    """
+    from neko_rules.rules import RULES
+
+    return [_facts(name) for name in RULES]
+
+
+def _facts(name: str) -> RuleFacts:
+    from neko_rules.rules import RULES
+
+    maker: Any = RULES[name]
+    about = getattr(maker, "about", {})
+    said = [about.get(key, "") for key in ("time", "memory")]
+    return RuleFacts(name, _axes(name), *said, maker.requires, about.get("identity", ""), about.get("paper", ""))
+
+
+def _axes(name: str) -> str:
+    """Temporal, spatial, learning signal, and what is not usual of trace and schedule, from a rule on a small model."""
+    from neko_rules import LIF, Evaluator
+    from neko_rules.rules import RULES, LearningRule
+
+    maker: Any = RULES[name]
+    if not (isinstance(maker, type) and issubclass(maker, LearningRule)):
+        return str(getattr(maker, "about", {}).get("axes", "no gradient from above"))
+    rule = RULES.create(name, {}, Evaluator(LIF(2, 2, recurrent=False)))
+    assert isinstance(rule, LearningRule), "made by a subclass of it"
+    parts = [rule.credit.temporal, rule.credit.spatial, rule.credit.learning_signal]
+    parts += [rule.credit.trace.replace("_", " ")] if rule.credit.trace != "exact" else []
+    parts += ["online"] if rule.online else [f"windows of {rule.window}"] if rule.window else []
+    return " · ".join(parts)
+
+
+def explanation(name: str) -> Explanation:
+    """A part by name, whatever its kind; rules come first.
+
+    Raises:
+        ArgumentError: nothing has that name.
+
+    Example:
+        >>> found = explanation("E-Prop")
+        >>> found.kind, found.name, found.head.splitlines()[0]
+        ('rules', 'eprop', 'EProp: e-prop, eligibility propagation, with symmetric, random or adaptive feedback.')
+    """
+    known: list[str] = []
+    for kind, key in KINDS.items():
+        registry = registry_of(key)
+        if registry is None:
+            continue
+        if name in registry:
+            canonical = registry.canonical(name)
+            maker: Any = registry[canonical]
+            head = inspect.getdoc(sys.modules[maker.__module__]) or ""
+            return Explanation(kind, canonical, head, inspect.getdoc(maker) or "", _facts_of(kind, canonical, maker))
+        known += list(registry)
+    raise ArgumentError("nothing that can be explained has this name", received=name, works=nearest(name, known))
+
+
+def _facts_of(kind: str, name: str, maker: Any) -> dict[str, str]:
+    """What is known of a part beside its text: a rule's axes and cost, a neuron's derivatives."""
+    if kind == "rules":
+        row = _facts(name)
+        facts = {"axes": row.axes, "requires": row.requires, "time": row.time, "memory": row.memory}
+        return {**facts, "identity": row.identity, "paper": row.paper}
+    if kind == "neurons":
+        from neko_rules.layers.jacobians import Jacobians
+
+        return {"derivatives": str(Jacobians.of(maker(), dt=1e-3))}
+    return {}
