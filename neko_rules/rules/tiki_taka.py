@@ -24,14 +24,14 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import Parameters
+from neko_rules.backend import Array, Parameters
 from neko_rules.devices import Crossbar
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
-from neko_rules.rules.manhattan import DELTA, Manhattan, _group
+from neko_rules.rules.manhattan import DELTA, Manhattan, PulseOptions, _group
 from neko_rules.rules.pulses import AccumulateAndFire, StochasticPulse
 from neko_rules.rules.rule import RULES, Own, Rule
 from neko_rules.seeding import stream
