@@ -126,6 +126,7 @@ def table(names: list[str], libraries: list[str], out: Path) -> None:
 
 def figure(epochs: int, out: Path) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     arrays = data()
     rows: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
@@ -147,7 +148,7 @@ def figure(epochs: int, out: Path) -> None:
             out.write_text(json.dumps(rows, indent=1))
             print(f"{key}: {points[-1]}  ({time.perf_counter() - begin:.0f} s)", flush=True)
     colours = dict(zip(PRESETS, ("#000000", "#009E73", "#0072B2", "#D55E00"), strict=True))
-    drawing = Figure(figsize=(8.0, 3.4), layout="constrained")
+    drawing = Figure(figsize=(9.0, 3.4), layout="constrained")
     left, right = drawing.subplots(1, 2, sharey=True)
     for key, points in rows.items():
         name, dead = key.split(" / ")
@@ -158,9 +159,11 @@ def figure(epochs: int, out: Path) -> None:
             axes.plot(*zip(*line, strict=True), "o-" if on else "s--", markersize=3.5, color=colours[name], label=label)
     left.set(xscale="log", xlabel="Pulses per device", ylabel="Test accuracy (%)")
     right.set(xscale="log", xlabel="Energy of all pulses (J)")
-    right.legend(frameon=False, fontsize=7, loc="lower right")
+    right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    left.set_xticks([30, 100, 300, 1000], ["30", "100", "300", "1000"])
     (DOCS / "figures").mkdir(parents=True, exist_ok=True)
     drawing.savefig(DOCS / "figures" / "pulses_and_energy.png", dpi=150)
 
