@@ -153,6 +153,7 @@ class LocalTraces:
                 else:
                     self.traces[of.name] = Diagonal(model.nx, of, jacobians, model.shapes[name])
         self.hidden = tuple(name for name in graph.order if name != graph.output)
+        self.leaking = {name: self._single_leak(name) for name in graph.order}
         self.leak = {name: leak for name in self.hidden if (leak := self._leak_above(name)) is not None}
         self.unfolded = tuple(name for name in self.hidden if self._acts(name) and name not in self.leak)
         if credit.learning_signal == "estimated":
@@ -181,7 +182,7 @@ class LocalTraces:
         if signal not in ("filtered", "estimated") or len(above) != 1:
             return None
         (target,) = above
-        return target if self._single_leak(target) is not None else None
+        return target if self.leaking[target] is not None else None
 
     def _single_leak(self, name: str) -> str | None:
         """The one state of a population that a current drives, if it does no more than leak at one rate."""
@@ -347,7 +348,7 @@ class LocalTraces:
         jacobians = m.jacobians[target]
         if m.credit.learning_signal == "estimated":
             jacobians = jacobians.cut("presynaptic")
-        state = self._single_leak(target)
+        state = self.leaking[target]
         entries = jacobians.evaluate(
             m.nx, m.graph.cell(target), now.constants[target], lambda key: now.moment.value(target, key)
         )
