@@ -156,9 +156,10 @@ def fit(
 
     Fitted are the steps up and down, the shape of the model, the first conductance, and for soft bounds and powers the
     ends of the range, which the curve does not reach; the other models' range is that of the curve. The standard
-    errors are s √diag((JᵀJ)⁻¹) with s² the residual variance: they hold for noise of the reads. Cycle noise adds up along
-    a curve, and where it is large they are too small: fit several curves and look at the spread. The cycle noise is the scatter of the measured changes
-    about the predicted ones, relative to ΔG, so that ``noise`` is additive: read noise in the measurement counts to it.
+    errors are s √diag((JᵀJ)⁻¹) with s² the residual variance: they hold for noise of the reads. Cycle noise adds up
+    along a curve, and where it is large they are too small: fit several curves and look at the spread. The fitted
+    cycle noise is the scatter of the measured changes about the predicted ones, relative to ΔG, so that ``noise`` is
+    additive: read noise in the measurement counts to it.
 
     Args:
         curve: a Curve, a CSV file as ``read_curve`` takes it, or conductances up to a maximum and down again.
