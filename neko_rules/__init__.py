@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neko_rules.backend import get_backend as get_backend
+    from neko_rules.devices import Crossbar as Crossbar
     from neko_rules.evaluator import Evaluator as Evaluator
+    from neko_rules.layers.adaptors import JaxModel as JaxModel
+    from neko_rules.layers.adaptors import KerasModel as KerasModel
+    from neko_rules.layers.adaptors import TorchModel as TorchModel
     from neko_rules.layers.graph import Connection as Connection
     from neko_rules.layers.graph import Population as Population
     from neko_rules.layers.models import ALIF as ALIF
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from neko_rules.layers.models import Layer as Layer
     from neko_rules.layers.models import Stack as Stack
     from neko_rules.layers.network import Network as Network
+    from neko_rules.layers.quantized import quantize as quantize
     from neko_rules.probabilistic import HMC as HMC
     from neko_rules.probabilistic import MALA as MALA
     from neko_rules.probabilistic import NUTS as NUTS
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from neko_rules.rules import FeedbackAlignment as FeedbackAlignment
     from neko_rules.rules import KolenPollack as KolenPollack
     from neko_rules.rules import LearningRule as LearningRule
+    from neko_rules.rules import Manhattan as Manhattan
     from neko_rules.rules import NodePerturbation as NodePerturbation
     from neko_rules.rules import PPProp as PPProp
     from neko_rules.rules import RewardEProp as RewardEProp
@@ -59,6 +65,8 @@ if TYPE_CHECKING:
     from neko_rules.rules import SignSymmetric as SignSymmetric
     from neko_rules.rules import SnAp as SnAp
     from neko_rules.rules import StreamLearner as StreamLearner
+    from neko_rules.rules import TikiTaka as TikiTaka
+    from neko_rules.rules import TikiTakaV2 as TikiTakaV2
     from neko_rules.rules import TripletSTDP as TripletSTDP
     from neko_rules.rules import TruncatedBPTT as TruncatedBPTT
     from neko_rules.rules import WeightMirror as WeightMirror
@@ -74,11 +82,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "neko_rules.backend": ["get_backend"],
+    "neko_rules.devices": ["Crossbar"],
     "neko_rules.evaluator": ["Evaluator"],
+    "neko_rules.layers.adaptors": ["JaxModel", "KerasModel", "TorchModel"],
     "neko_rules.layers.graph": ["Connection", "Population"],
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],
     "neko_rules.probabilistic": ["HMC", "MALA", "NUTS", "SGHMC", "SGLD", "Posterior", "RandomWalk", "Samples"],
+    "neko_rules.layers.quantized": ["quantize"],
     "neko_rules.regularizers": [
         "FiringRate",
         "FiringRateLowerBound",
@@ -107,11 +118,14 @@ _HOMES = {
         "FeedbackAlignment",
         "KolenPollack",
         "LearningRule",
+        "Manhattan",
         "PPProp",
         "Rule",
         "SignSymmetric",
         "SnAp",
         "StreamLearner",
+        "TikiTaka",
+        "TikiTakaV2",
         "TruncatedBPTT",
         "WeightMirror",
         "SPSA",

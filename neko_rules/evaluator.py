@@ -13,6 +13,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
+from neko_rules.layers.adaptors.adaptor import Adaptor
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
@@ -64,13 +65,18 @@ class Evaluator:
 
     def __init__(
         self,
-        network: Network,
+        network: Network | Adaptor,
         loss: str | Mapping[str, Any] | Loss | None = None,
         metrics: Sequence[str | Mapping[str, Any] | Metric] = (),
     ) -> None:
-        if not isinstance(network, Network):
-            raise IncompatibleError("an Evaluator takes a Network such as ALIF(128, 10)", received=network)
-        self.network = network
+        if not isinstance(network, (Network, Adaptor)):
+            raise IncompatibleError(
+                "an Evaluator takes a Network such as ALIF(128, 10)",
+                received=network,
+                works="wrap a model of another library in TorchModel, KerasModel or JaxModel",
+            )
+        # To a type checker a wrapped model is a network: what it lacks, rules ask for by their ``requires``.
+        self.network: Network = network  # type: ignore[assignment]
         self.loss = LOSSES.resolve(loss if loss is not None else _USUAL_LOSS[network.task_type])
         if isinstance(metrics, (str, Mapping)) or not isinstance(metrics, Sequence):
             raise ArgumentError("metrics must be a list", received=metrics, works="for example ['accuracy']")
@@ -92,7 +98,7 @@ class Evaluator:
         if len(set(names)) < len(names):
             raise ArgumentError("each metric can be given once", received=names)
         for metric in self.metrics:
-            if isinstance(metric, TopK) and metric.k > self.scores:
+            if isinstance(metric, TopK) and self._sized and metric.k > self.scores:
                 raise IncompatibleError(
                     "top-k accuracy needs a k of at most the number of outputs",
                     received=f"k = {metric.k} for {self.scores} outputs",
@@ -112,7 +118,8 @@ class Evaluator:
         """Refuse a loss that has no meaning for the output population or for the way it is read out."""
         loss, network = self.loss, self.network
         name, cell = type(loss).__name__, network.graph.cell(network.graph.output)
-        loss.number_of_scores(network.outputs)
+        if self._sized:
+            loss.number_of_scores(network.outputs)
         if loss.of_spikes and not cell.spiking:
             raise IncompatibleError(
                 f"the loss {name} needs an output population that spikes",
@@ -130,6 +137,11 @@ class Evaluator:
                 received=f"a model with readout={network.readout!r}",
                 works="leave readout at 'sequence'",
             )
+
+    @property
+    def _sized(self) -> bool:
+        """Whether the number of outputs is known, which a wrapped model shows at the first data."""
+        return isinstance(self.network, Network) or self.network.inputs is not None
 
     @property
     def scores(self) -> int:
@@ -179,14 +191,16 @@ class Evaluator:
         return self._time_major(array), targets.dense.astype(dtype), targets.mask.astype(dtype)
 
     def _array(self, x: Any) -> np.ndarray:
-        """The data as an array [batch, time, feature] of finite numbers."""
+        """The data as an array [batch, time, feature] of finite numbers; [batch, …feature] for a static model."""
         try:
             array = np.asarray(x)
         except ValueError as error:
             raise DataError("x must be a rectangular array of numbers", received=str(error)) from error
         if array.dtype.kind not in "iufb":
             raise DataError("x must hold numbers", received=f"an array of type {array.dtype}")
-        if array.ndim != 3:
+        if array.ndim < 2 if self._static else array.ndim != 3:
+            if self._static:
+                raise DataError("x must have shape [batch, …feature]", received=f"shape {array.shape}")
             raise DataError("x must have shape [batch, time, feature]", received=f"shape {array.shape}")
         if 0 in array.shape:
             raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
@@ -196,17 +210,25 @@ class Evaluator:
         if not sound:
             wrong = np.argwhere(~np.isfinite(array))
             if wrong.size:
-                example, step, feature = wrong[0]
-                place = f"at example {example}, step {step}, feature {feature}"
-                raise DataError("x must be finite", received=f"{array[example, step, feature]} {place}")
-        self.network.build(array.shape[2])
+                names = (
+                    ("example", "step", "feature") if array.ndim == 3 else ("example", *("feature",) * (array.ndim - 1))
+                )
+                place = ", ".join(f"{name} {index}" for name, index in zip(names, wrong[0], strict=True))
+                raise DataError("x must be finite", received=f"{array[tuple(wrong[0])]} at {place}")
+        self.network.build(array.shape[1:] if self._static else array.shape[2])  # type: ignore[arg-type]
         return array
+
+    @property
+    def _static(self) -> bool:
+        """Whether the model takes each example as it is, which makes it a sequence of one time step."""
+        return isinstance(self.network, Adaptor) and not self.network.sequence
 
     def _time_major(self, array: np.ndarray) -> np.ndarray:
         dtype = self.network.dtype
         try:
             with np.errstate(over="raise"):
-                return np.ascontiguousarray(array.transpose(1, 0, 2), dtype=dtype)
+                swapped = array[None] if self._static else array.transpose(1, 0, 2)
+                return np.ascontiguousarray(swapped, dtype=dtype)
         except FloatingPointError as error:
             largest = f"{np.abs(array).max():g}"
             raise DataError(f"x must lie within the range of {dtype}", received=f"values up to {largest}") from error
@@ -356,17 +378,24 @@ class Evaluator:
         _require_supervised(sums["loss"][1] > 0)
         return ratios(sums)
 
+    def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:
+        """A forward pass in evaluation mode, which a wrapped model may have."""
+        network: Any = self.network
+        run = network.infer if isinstance(network, Adaptor) else network.forward
+        trajectory: Trajectory = run(network.seen(parameters), inputs)
+        return trajectory
+
     @cached_property
     def _judged_forward(self) -> Callable[..., dict[str, tuple[Array, Array]]]:
         def judged(parameters: Parameters, inputs: Array, target: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
-            return self.judge(self.network.forward(parameters, inputs), target, mask).totals
+            return self.judge(self._inferred(parameters, inputs), target, mask).totals
 
         return self.nx.jit(judged)
 
     @cached_property
     def _recorded(self) -> Callable[..., dict[str, tuple[dict[str, Array], Array]]]:
         def recorded(parameters: Parameters, inputs: Array) -> dict[str, tuple[dict[str, Array], Array]]:
-            records = self.network.forward(parameters, inputs).records
+            records = self._inferred(parameters, inputs).records
             return {name: (record.states, record.z) for name, record in records.items()}
 
         return self.nx.jit(recorded)
@@ -374,7 +403,7 @@ class Evaluator:
     @cached_property
     def _predicted(self) -> Callable[..., Array]:
         def predicted(parameters: Parameters, inputs: Array) -> Array:
-            history = self.observed(self.network.forward(parameters, inputs))
+            history = self.observed(self._inferred(parameters, inputs))
             pooled = pool(self.nx, self.network.readout, history)
             every_step = self.nx.full(tuple(pooled.shape[:2]), 1.0, self.nx.dtype(pooled))
             return self.loss.scores(self.nx, pooled, every_step)

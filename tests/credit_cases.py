@@ -170,5 +170,8 @@ def _can_be_deferred(name: str) -> bool:
     return True
 
 
-DEFERRED = [name for name in RULES if _can_be_deferred(name)]
+PULSED = ("manhattan", "tiki_taka", "tiki_taka_v2")
+"""The rules whose update is no multiple of a gradient; they have a battery of their own, in test_manhattan.py."""
+
+DEFERRED = [name for name in RULES if name not in PULSED and _can_be_deferred(name)]
 """Every registered rule that does not refuse to wait for the end of a sequence."""

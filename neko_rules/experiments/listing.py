@@ -22,6 +22,8 @@ KINDS = {
     "initializers": "initializer",
     "priors": "prior",
     "datasets": "data",
+    "devices": "device",
+    "decisions": "decision",
     "backends": "backend",
 }
 """What can be listed, and the key of a configuration where its names are used."""

@@ -27,6 +27,8 @@ REGISTRIES = {
     "learning_rate": ("neko_rules.schedules", "SCHEDULES"),
     "clipping": ("neko_rules.clipping", "CLIPPINGS"),
     "regularizers": ("neko_rules.regularizers", "REGULARIZERS"),
+    "device": ("neko_rules.devices", "DEVICES"),
+    "decision": ("neko_rules.rules", "DECISIONS"),
     "cell": ("neko_rules.layers.models", "CELLS"),
     "output_cell": ("neko_rules.layers.models", "CELLS"),
     "surrogate": ("neko_rules.surrogates", "SURROGATES"),

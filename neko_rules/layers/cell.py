@@ -164,6 +164,11 @@ class CellOperations:
         slope = self.nx.stop_gradient(self.surrogate.derivative(self.nx, u))
         return hard + slope * (u - self.nx.stop_gradient(u))
 
+    def rounded(self, array: Array, apart: Array | float) -> Array:
+        """The nearest multiple of ``apart``, with derivative 1: a straight-through estimator."""
+        hard = self.nx.floor(array / apart + 0.5) * apart
+        return array + self.nx.stop_gradient(hard - array) if self.differentiable else hard
+
     def stop_gradient(self, array: Array) -> Array:
         """The same numbers, constant for differentiation."""
         return self.nx.stop_gradient(array) if self.differentiable else array

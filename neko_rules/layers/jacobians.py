@@ -38,6 +38,7 @@ class SymbolicOperations:
         self.stop_gradient = functions["Detached"]
         self.maximum = functions["Maximum"]
         self.minimum = functions["Minimum"]
+        self.rounded = functions["Rounded"]
 
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
         """A choice whose condition is a comparison ``a > b`` or ``a < b``."""
@@ -75,6 +76,7 @@ def symbolic_functions() -> dict[str, Any]:
     return {
         "Choice": choice,
         "Detached": opaque("Detached", lambda i, x: zero),
+        "Rounded": opaque("Rounded", lambda i, x, apart: one if i == 1 else zero),
         "Spike": opaque("Spike", lambda i, u: derivative_of_spike(u)),
         "Absolute": opaque("Absolute", lambda i, x: choice(x, one, choice(-x, -one, zero))),
         "Maximum": opaque("Maximum", lambda i, a, b: choice(a - b, one, zero) if i == 1 else choice(a - b, zero, one)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from neko_rules.layers.forward import NetworkState, Trajectory, run
 from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.pooling import POOLINGS
+from neko_rules.layers.quantized import rounded_weights
 from neko_rules.registry import Registry, create
 from neko_rules.seeding import stream
 
@@ -94,6 +95,16 @@ class Network:
         }
         if inputs is not None:
             self.build(inputs)
+
+    weight_bits: int = 0
+    """Bits of the weights that a forward pass sees; 0: all of them (``neko_rules.layers.quantized.quantize``)."""
+
+    def seen(self, parameters: Parameters) -> Parameters:
+        """The parameters as a forward pass sees them: weights rounded to ``weight_bits``."""
+        return rounded_weights(self.nx, parameters, self.weight_bits)
+
+    offers: ClassVar[tuple[str, ...]] = ("cells", "forward", "loss_gradient")
+    """What rules can have of it."""
 
     @property
     def backend(self) -> str:

@@ -7,11 +7,13 @@ from neko_rules.rules.etlp import ETLP
 from neko_rules.rules.feedback_alignment import DFA, DRTP, FeedbackAlignment, KolenPollack, SignSymmetric, WeightMirror
 from neko_rules.rules.fptt import FPTT
 from neko_rules.rules.learning_rule import CreditOptions, LearningRule
+from neko_rules.rules.manhattan import Manhattan
 from neko_rules.rules.node_perturbation import NodePerturbation
 from neko_rules.rules.ostl import OSTL, OSTTP
 from neko_rules.rules.otpe import OTPE, ApproximateOTPE
 from neko_rules.rules.ottt import OTTT
 from neko_rules.rules.pp_prop import PPProp
+from neko_rules.rules.pulses import DECISIONS, Decision
 from neko_rules.rules.reward_eprop import RewardEProp
 from neko_rules.rules.reward_stdp import RewardSTDP
 from neko_rules.rules.rflo import RFLO
@@ -19,11 +21,13 @@ from neko_rules.rules.rtrl import RTRL, UORO, SnAp
 from neko_rules.rules.rule import RULES, Rule, UpdateOptions, rule_of
 from neko_rules.rules.stdp import STDP
 from neko_rules.rules.streaming import StreamLearner
+from neko_rules.rules.tiki_taka import TikiTaka, TikiTakaV2
 from neko_rules.rules.triplet_stdp import TripletSTDP
 from neko_rules.rules.weight_perturbation import SPSA, WeightPerturbation
 
 __all__ = [
     "BPTT",
+    "DECISIONS",
     "DECOLLE",
     "DFA",
     "DRTP",
@@ -42,11 +46,13 @@ __all__ = [
     "ApproximateOTPE",
     "Backprop",
     "CreditOptions",
+    "Decision",
     "EProp",
     "Eprop",
     "FeedbackAlignment",
     "KolenPollack",
     "LearningRule",
+    "Manhattan",
     "NodePerturbation",
     "PPProp",
     "RewardEProp",
@@ -55,6 +61,8 @@ __all__ = [
     "SignSymmetric",
     "SnAp",
     "StreamLearner",
+    "TikiTaka",
+    "TikiTakaV2",
     "TripletSTDP",
     "TruncatedBPTT",
     "UpdateOptions",

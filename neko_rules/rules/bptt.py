@@ -14,9 +14,10 @@ learning in spiking neural networks, IEEE Signal Processing Magazine 36:51, 2019
 
 from __future__ import annotations
 
-from typing import ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
 from neko_rules.evaluator import Evaluator
+from neko_rules.rules.framework_gradient import FrameworkGradient
 from neko_rules.rules.learning_rule import CreditOptions, LearningRule
 from neko_rules.rules.rule import RULES, UpdateOptions
 
@@ -43,6 +44,14 @@ class BPTT(LearningRule):
         "memory": "O(T N) per example",
         "identity": "= automatic differentiation; = central differences on smooth networks",
     }
+
+    requires: ClassVar[str] = "loss_gradient"
+
+    def __new__(cls, model: Evaluator | None = None, **options: Any) -> Any:
+        """A wrapped model has no neurons that the recursion could go through: its library differentiates it."""
+        if isinstance(model, Evaluator) and "cells" not in model.network.offers:
+            return FrameworkGradient(model, **options)
+        return super().__new__(cls, model, **options)
 
     def __init__(self, model: Evaluator, **options: Unpack[CreditOptions]) -> None:
         super().__init__(model, temporal="full", **options)

@@ -166,6 +166,12 @@ class LearningRule(Rule):
         if not self.online and self.window is None:
             return
         asked = f"online={self.online}" if self.online else f"window={self.window}"
+        if self.model.network.weight_bits:
+            raise IncompatibleError(
+                "weights that change within a sequence are not rounded",
+                received=f"{asked} on a network with weight_bits={self.model.network.weight_bits}",
+                works="change them at the end of a sequence, or quantise after training",
+            )
         if self.online and self.window is not None:
             raise IncompatibleError(
                 "weights change within a sequence either online or after each window",

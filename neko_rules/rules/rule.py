@@ -19,8 +19,12 @@ from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
+from neko_rules.seeding import stream
 
-WEIGHT = ".weight"
+WEIGHT = (".weight", ".kernel")
+"""How the names of weights end, here and in torch, and in Keras."""
+
+DROPOUT = "dropout of the model"
 
 Own = dict[str, Parameters]
 """A rule's own arrays: what they are (``"feedback"``) → the name they belong to → array."""
@@ -77,7 +81,7 @@ class Rule:
     """What ``neko list rules`` says beside the axes: ``paper``, ``time`` and ``memory`` (cost), ``identity``."""
 
     requires: ClassVar[str] = "cells"
-    """What the model must offer: ``"cells"`` (neurons with known derivatives) or ``"forward"`` (a forward pass)."""
+    """What the model must offer: ``"cells"`` (neurons with known derivatives), ``"loss_gradient"`` or ``"forward"``."""
 
     descends: ClassVar[str] = "always"
     """Whether ``gradients`` descends the loss: ``"always"``, ``"on average"`` over what it draws, or ``"never"``."""
@@ -100,6 +104,12 @@ class Rule:
                 f"{type(self).__name__} takes an Evaluator",
                 received=model,
                 works="wrap the network: Evaluator(network)",
+            )
+        if self.requires not in model.network.offers:
+            raise IncompatibleError(
+                f"{type(self).__name__} needs neurons whose local derivatives are known",
+                received=f"{model.network!r}",
+                works="use BPTT, Manhattan, a sampler, or weight or node perturbation, which need only its loss",
             )
         self.model = model
         self.optimizer = OPTIMIZERS.resolve(optimizer)
@@ -234,11 +244,14 @@ class Rule:
         updates = self._updates_in(batch[0].shape[0])
         scalars = self.rates(updates)
         drawn = self._drawn(batch)
+        wrapped = getattr(network, "observe", None)
         values, own, memory, totals, finite = self._compiled_step(network.values, own, memory, drawn, batch, *scalars)
         sound = {name: bool(self.nx.to_numpy(flag)) for name, flag in finite.items()}
         for name in [*network.values, *(name for name in sound if name not in network.values)]:
             if not sound.get(name, True):
                 raise NonFiniteError(name, self.steps + updates)
+        if wrapped is not None:
+            wrapped(batch[0])
         self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
         return ratios(figures)
@@ -264,6 +277,7 @@ class Rule:
         arrays = {f"parameters/{name}": value for name, value in self.model.network.values.items()}
         arrays |= {f"{group}/{name}": value for group, values in own.items() for name, value in values.items()}
         arrays |= {f"optimizer/{slot}/{name}": v for slot, values in memory.items() for name, v in values.items()}
+        arrays |= {f"observed/{name}": value for name, value in getattr(self.model.network, "observed", {}).items()}
         return {**{name: self.nx.to_numpy(v) for name, v in arrays.items()}, "steps": np.array(self.steps, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -287,6 +301,10 @@ class Rule:
 
         own, memory = self.prepared()
         network.values = taken("parameters/")
+        observed = {name: value for name, value in state.items() if name.startswith("observed/")}
+        if observed:
+            kept = {name.removeprefix("observed/"): self.nx.asarray(np.array(v)) for name, v in observed.items()}
+            network.observed = kept  # type: ignore[attr-defined]
         self._own = {group: taken(f"{group}/") for group in own}
         self._memory = {slot: taken(f"optimizer/{slot}/") for slot in memory}
         self.steps = int(state["steps"])
@@ -327,7 +345,7 @@ class Rule:
         counts: Array,
     ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
         """One step: the state after it, the figures, and by name whether everything is finite."""
-        judgement, found = self._judged_gradients(values, own, drawn, batch)
+        judgement, found = self._judged_gradients(self.model.network.seen(values), own, drawn, batch)
         own = self._observe(own, judgement)
         values, own, memory = self.applied(values, own, memory, drawn, found, rates[0], counts[0])
         return values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)
@@ -345,15 +363,27 @@ class Rule:
 
     @cached_property
     def _compiled_gradients(self) -> Callable[..., Any]:
-        def judged(*arguments: Any) -> Any:
-            judgement, found = self._judged_gradients(*arguments)
+        def judged(values: Parameters, *arguments: Any) -> Any:
+            judgement, found = self._judged_gradients(self.model.network.seen(values), *arguments)
             return judgement.totals, found
 
-        return self.nx.jit(judged)
+        return self.nx.jit(self._seeded(judged, 2))
 
     @cached_property
     def _compiled_step(self) -> Callable[..., Any]:
-        return self.nx.jit(self._trained)
+        return self.nx.jit(self._seeded(self._trained, 3))
+
+    def _seeded(self, function: Callable[..., Any], place: int) -> Callable[..., Any]:
+        """The function with the dropout of a wrapped model drawn from what is drawn for the step, its argument."""
+        network: Any = self.model.network
+        if not hasattr(network, "seeded"):
+            return function
+
+        def run(*arguments: Any) -> Any:
+            with network.seeded(arguments[place].get(DROPOUT)):
+                return function(*arguments)
+
+        return run
 
     # State.
 
@@ -364,7 +394,11 @@ class Rule:
     def _drawn(self, batch: Batch) -> Parameters:
         steps, examples = batch[0].shape[:2]
         dtype = self.model.network.dtype
-        return {name: self.nx.asarray(value, dtype) for name, value in self._draw(steps, examples).items()}
+        drawn = dict(self._draw(steps, examples))
+        if hasattr(self.model.network, "seeded"):
+            # Whole numbers up to 2^23 are exact in single precision.
+            drawn[DROPOUT] = np.array(stream(self.seed, f"dropout/{self.steps}").integers(2**23))
+        return {name: self.nx.asarray(value, dtype) for name, value in drawn.items()}
 
     def rates(self, updates: int) -> tuple[Array, Array]:
         """Learning rate and number of each of the next updates."""

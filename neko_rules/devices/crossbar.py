@@ -1,0 +1,430 @@
+"""Crossbar: weights held as conductances of devices in arrays, written by pulses and read through converters.
+
+The state of a crossbar is a dict of groups, each a dict of arrays by the name of the weight:
+
+    plus.conductance  minus.conductance      G⁺ and G⁻ in siemens
+    plus.up  plus.down  plus.energy          pulses up and down, and joules spent, of every device; also of minus
+    plus.offset                              ξ of the last write, for devices with write noise; also of minus
+    plus.step_up  plus.g_max …               constants of single devices, where they differ; also of minus
+
+A weight's rows are all of its axes but the last, its columns the last one. All functions are pure; random numbers are
+drawn by ``draw`` on the host and handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.devices.crossbar_report import CrossbarReport, report
+from neko_rules.devices.device import DEVICES, Cells, Device
+from neko_rules.devices.encoding import ENCODINGS, pulsed, scale, shape_of, split
+from neko_rules.devices.quantization import quantized
+from neko_rules.devices.steps import SoftBounds
+from neko_rules.errors import ArgumentError, IncompatibleError, nearest
+from neko_rules.seeding import stream
+
+State = dict[str, Parameters]
+SIDES = ("plus", "minus")
+COUNTERS = ("up", "down", "energy")
+CELLS = ("g_min", "g_max", "step_up", "step_down", "free", "stuck_at", "drift")
+WHICH = ("weights", "all")
+
+
+@dataclass(frozen=True, repr=False)
+class Crossbar:
+    """Arrays of devices that hold weights as w = scale (G⁺ - G⁻)/(G_max - G_min).
+
+    Args:
+        device: a Device, or the name or mapping of one.
+        encoding: ``"differential"``, ``"one_fixed"``, ``"one_sided"`` or ``"reference_column"``
+            (``neko_rules.devices.encoding``).
+        w_max: the largest weight that can be held; a number, or one by the name of the parameter.
+        parameters: which parameters live here: ``"weights"`` (all with at least two axes), ``"all"``, or their names;
+            the others stay digital.
+        half_select: part of a step that a pulse also gives to every other device of its row and of its column, which
+            see half of its voltage.
+        dac_bits, dac_bound: resolution (0: exact) and largest size of the inputs of ``multiply``.
+        adc_bits, adc_bound: the same of its outputs.
+        tolerance: write-verify: how far from its target a conductance may stay, as a fraction of the range.
+        budget: write-verify: pulses spent on a device at most; 0 writes the first weights exactly.
+        refresh_at: one-sided: a pair is written again when one of the two is above this fraction of the range.
+        seed: of the devices and of all noise.
+
+    Example:
+        >>> from neko_rules.devices import Constant
+        >>> bar = Crossbar(Constant(step=1e-6), w_max=2.0)
+        >>> state = bar.first({"w": np.array([[0.5, -1.0]]), "b": np.zeros(2)})
+        >>> state["plus.conductance"]["w"]
+        array([[6.25e-05, 2.50e-05]])
+        >>> from neko_rules.backend import get_backend
+        >>> nx = get_backend("numpy")
+        >>> bar.weights(nx, bar.pulse(nx, state, {"w": np.array([[1.0, 0.0]])}))["w"].round(6)
+        array([[ 0.54, -1.  ]])
+    """
+
+    device: Device | str | Mapping[str, Any] = field(default_factory=SoftBounds)
+    encoding: str = "differential"
+    w_max: float | Mapping[str, float] = 1.0
+    parameters: str | Sequence[str] = "weights"
+    half_select: float = 0.0
+    dac_bits: int = 0
+    dac_bound: float = 1.0
+    adc_bits: int = 0
+    adc_bound: float = 12.0
+    tolerance: float = 0.01
+    budget: int = 0
+    refresh_at: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", DEVICES.resolve(self.device))
+        arguments.choice("encoding", self.encoding, ENCODINGS)
+        limits = self.w_max.items() if isinstance(self.w_max, Mapping) else [("w_max", self.w_max)]
+        for name, limit in limits:
+            arguments.number(f"w_max of {name}" if name != "w_max" else name, limit, above=0)
+        if isinstance(self.parameters, str):
+            arguments.choice("parameters", self.parameters, WHICH)
+        arguments.number("half_select", self.half_select, at_least=0, at_most=1)
+        for name in ("dac_bits", "adc_bits"):
+            bits = arguments.integer(name, getattr(self, name), at_least=0)
+            if bits == 1:
+                raise ArgumentError(f"{name} is 0 (exact) or at least 2, of which one is the sign", received=bits)
+        for name in ("dac_bound", "adc_bound", "tolerance"):
+            arguments.number(name, getattr(self, name), above=0)
+        arguments.integer("budget", self.budget, at_least=0)
+        arguments.number("refresh_at", self.refresh_at, above=0, at_most=1)
+        arguments.integer("seed", self.seed, at_least=0)
+        if self.memristor.one_way and self.encoding != "one_sided":
+            raise IncompatibleError(
+                f"{type(self.memristor).__name__} is gradual upwards only",
+                received=f"the encoding {self.encoding!r}",
+                works="use encoding='one_sided'",
+            )
+
+    @property
+    def memristor(self) -> Device:
+        """The device, as one."""
+        assert isinstance(self.device, Device)
+        return self.device
+
+    # Which weights live here, and in what units.
+
+    def holds(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether a parameter lives on the crossbar."""
+        if isinstance(self.parameters, str):
+            return self.parameters == "all" or len(shape) >= 2
+        return name in self.parameters
+
+    def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Refuse names that a model lacks.
+
+        Raises:
+            ArgumentError: ``parameters`` or ``w_max`` names an unknown parameter, or nothing would live here.
+        """
+        named = [] if isinstance(self.parameters, str) else list(self.parameters)
+        for name in [*named, *(self.w_max if isinstance(self.w_max, Mapping) else ())]:
+            if name not in shapes:
+                raise ArgumentError(
+                    "the crossbar names an unknown parameter", received=name, works=nearest(name, shapes)
+                )
+        held = [name for name, shape in shapes.items() if self.holds(name, shape)]
+        if not held:
+            raise ArgumentError("no parameter would live on the crossbar", received=self.parameters)
+        if isinstance(self.w_max, Mapping):
+            for name in held:
+                if name not in self.w_max:
+                    raise ArgumentError("w_max by name needs every parameter on the crossbar", received=f"no {name}")
+
+    def largest(self, name: str) -> float:
+        """w_max of a parameter."""
+        return float(self.w_max[name] if isinstance(self.w_max, Mapping) else self.w_max)
+
+    def scale(self, name: str) -> float:
+        """The weight of a whole conductance range."""
+        return scale(self.encoding, self.largest(name))
+
+    def weight_step(self, name: str) -> float:
+        """The weight of one full nominal pulse ΔG, to both sides where both are pulsed at once."""
+        both = 2 if self.encoding == "differential" else 1
+        return both * self.scale(name) * self.memristor.step / self.memristor.range
+
+    # The state.
+
+    def first(self, weights: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+        """The state with the given weights written, on the host: devices drawn, counters at zero.
+
+        With a ``budget`` the weights are written by write-verify from the middle of the range (one-sided: from its
+        low end), otherwise exactly; either way as far as every device reaches.
+        """
+        self.check({name: np.shape(value) for name, value in weights.items()})
+        state: dict[str, dict[str, np.ndarray]] = {}
+        for name, value in weights.items():
+            if self.holds(name, np.shape(value)):
+                for group, array in self._first_of(name, np.asarray(value, np.float64)).items():
+                    state.setdefault(group, {})[name] = array
+        if self.budget:
+            from neko_rules.backend import get_backend
+
+            nx = get_backend("numpy")
+            targets = {name: np.asarray(weights[name], np.float64) for name in state["plus.conductance"]}
+            state, _ = self.write_verify(nx, state, targets, self.draw(self._shapes(state), -1, self.budget))
+        return state
+
+    def _first_of(self, name: str, weight: np.ndarray) -> dict[str, np.ndarray]:
+        rest = np.zeros_like(weight) if self.budget else weight
+        found: dict[str, np.ndarray] = {}
+        for side, g in split(self.encoding, self.memristor, rest, self.largest(name)).items():
+            rng = stream(self.seed, f"devices/{side}/{name}")
+            cells = self.memristor.draw(g.shape, rng)
+            found[f"{side}.conductance"] = self.memristor.settled(g, cells)
+            if self.memristor.write_noise:
+                found[f"{side}.offset"] = rng.standard_normal(g.shape)
+            found |= {f"{side}.{key}": value for key, value in cells.items() if isinstance(value, np.ndarray)}
+            found |= {f"{side}.{counter}": np.zeros(g.shape) for counter in COUNTERS}
+        return found
+
+    def draw(self, shapes: Mapping[str, Sequence[int]], step: int, limit: int = 1) -> dict[str, np.ndarray]:
+        """The random numbers of one update: cycle noise, write noise, read noise; none that the device does not need.
+
+        Args:
+            shapes: of the parameters on the crossbar.
+            step: number of the update, on which the numbers depend beside the seed.
+            limit: the largest number of pulses on a device.
+        """
+        drawn: dict[str, np.ndarray] = {}
+        device = self.memristor
+        for name, shape in shapes.items():
+            rng = stream(self.seed, f"noise/{step}/{name}")
+            for side in SIDES:
+                devices = shape_of(self.encoding, side, tuple(shape))
+                if side in pulsed(self.encoding):
+                    if device.noisy:
+                        drawn[f"{side}.pulse/{name}"] = rng.standard_normal((limit, *devices))
+                    if device.write_noise:
+                        drawn[f"{side}.write/{name}"] = rng.standard_normal(devices)
+                if device.read_noise:
+                    drawn[f"{side}.read/{name}"] = rng.standard_normal(devices)
+        return drawn
+
+    def _shapes(self, state: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(g.shape) for name, g in state["plus.conductance"].items()}
+
+    def _cells(self, state: Mapping[str, Parameters], side: str, name: str) -> Cells:
+        cells = self.memristor.nominal()
+        if self.memristor.drift:
+            cells["drift"] = self.memristor.drift
+        return cells | {key: state[f"{side}.{key}"][name] for key in CELLS if name in state.get(f"{side}.{key}", {})}
+
+    # Reading.
+
+    def weights(self, nx: Backend, state: State, drawn: Parameters | None = None) -> Parameters:
+        """One read of every weight, noisy where the devices are.
+
+        Args:
+            nx: the backend of the state.
+            state: the state.
+            drawn: what ``draw`` gave; without it the read is free of read noise.
+        """
+        return {name: self._weight(nx, state, name, drawn or {}) for name in state["plus.conductance"]}
+
+    def _weight(self, nx: Backend, state: State, name: str, drawn: Parameters) -> Array:
+        seen = []
+        for side in SIDES:
+            offset = state.get(f"{side}.offset", {}).get(name)
+            g = self.memristor.seen(nx, state[f"{side}.conductance"][name], offset, self._cells(state, side, name))
+            seen.append(self.memristor.read(nx, g, drawn.get(f"{side}.read/{name}")))
+        return (seen[0] - seen[1]) * (self.scale(name) / self.memristor.range)
+
+    def multiply(self, nx: Backend, inputs: Array, weight: Array) -> Array:
+        """inputs @ weight through the converters: inputs rounded and cut by the DAC, outputs by the ADC.
+
+        Example:
+            >>> from neko_rules.backend import get_backend
+            >>> bar = Crossbar(dac_bits=2, adc_bits=8, adc_bound=12.7)
+            >>> bar.multiply(get_backend("numpy"), np.array([[0.8, 0.4]]), np.array([[0.52], [3.0]])).round(6)
+            array([[0.5]])
+        """
+        inputs = quantized(nx, inputs, self.dac_bits, self.dac_bound) if self.dac_bits else inputs
+        outputs = nx.matmul(inputs, weight)
+        return quantized(nx, outputs, self.adc_bits, self.adc_bound) if self.adc_bits else outputs
+
+    # Writing.
+
+    def pulse(
+        self, nx: Backend, state: State, counts: Parameters, drawn: Parameters | None = None, limit: int = 1
+    ) -> State:
+        """The state after pulses that raise a weight (positive counts) or lower it (negative ones).
+
+        Args:
+            nx: the backend of the state.
+            state: the state; not changed.
+            counts: whole numbers between -limit and limit by weight.
+            drawn: what ``draw`` gave.
+            limit: the largest number of pulses on a device.
+        """
+        after = {group: dict(values) for group, values in state.items()}
+        for name, count in counts.items():
+            for side in pulsed(self.encoding):
+                due = self._due(nx, side, count)
+                self._pulse_side(nx, after, side, name, due, drawn or {}, limit)
+        return after
+
+    def _due(self, nx: Backend, side: str, count: Array) -> Array:
+        signed = count if side == "plus" else -count
+        return nx.maximum(signed, 0.0) if self.encoding == "one_sided" else signed
+
+    def _pulse_side(
+        self, nx: Backend, after: State, side: str, name: str, due: Array, drawn: Parameters, limit: int
+    ) -> None:
+        device, cells = self.memristor, self._cells(after, side, name)
+        g = after[f"{side}.conductance"][name]
+        moved = device.pulses(nx, g, due, cells, drawn.get(f"{side}.pulse/{name}"), limit)
+        up, down = nx.maximum(due, 0.0), nx.maximum(-due, 0.0)
+        if self.half_select:
+            moved = self._disturbed(nx, moved, up, down, cells)
+        if device.write_noise:
+            old = after[f"{side}.offset"][name]
+            after[f"{side}.offset"][name] = nx.where(due == 0, old, drawn[f"{side}.write/{name}"])
+        after[f"{side}.conductance"][name] = moved
+        after[f"{side}.up"][name] = after[f"{side}.up"][name] + up
+        after[f"{side}.down"][name] = after[f"{side}.down"][name] + down
+        # Conductance before the pulses: for several it is a little off where steps are large.
+        spent = device.energy(nx, g, nx.sign(due)) * nx.abs(due)
+        after[f"{side}.energy"][name] = after[f"{side}.energy"][name] + spent
+
+    def _disturbed(self, nx: Backend, g: Array, up: Array, down: Array, cells: Cells) -> Array:
+        """Every device moved a little by the pulses on the others of its row and of its column."""
+        device, one = self.memristor, 0.0 * g + 1.0
+        rows = tuple(range(len(g.shape) - 1))
+
+        def others(pulses: Array) -> Array:
+            row = nx.sum(pulses, axis=len(g.shape) - 1, keepdims=True)
+            return row + nx.sum(pulses, axis=rows, keepdims=True) - 2 * pulses if rows else row - pulses
+
+        moved = others(up) * device.change(nx, g, one, cells) + others(down) * device.change(nx, g, -one, cells)
+        after = nx.minimum(nx.maximum(g + self.half_select * moved, cells["g_min"]), cells["g_max"])
+        return nx.where(cells["free"] > 0, after, g) if "free" in cells else after
+
+    def write_verify(
+        self, nx: Backend, state: State, targets: Parameters, drawn: Parameters | None = None
+    ) -> tuple[State, Parameters]:
+        """Write weights in a closed loop: read, pulse towards the target, until within ``tolerance`` or ``budget``.
+
+        Args:
+            nx: the backend of the state.
+            state: the state; not changed.
+            targets: weights by name.
+            drawn: what ``draw`` gave for a limit of ``budget``.
+
+        Returns:
+            The state, and by name for every weight whether all of its devices are within the tolerance (1 or 0).
+        """
+        if not self.budget:
+            raise ArgumentError("write-verify needs a budget of pulses", works="set budget=… of the Crossbar")
+        drawn = drawn or {}
+        after = {group: dict(values) for group, values in state.items()}
+        reached: Parameters = {}
+        for name, target in targets.items():
+            wanted = self._targets(nx, target, name)
+            for side in pulsed(self.encoding):
+                within = self._written(nx, after, side, name, wanted[side], drawn)
+                reached[name] = within if name not in reached else reached[name] * within
+        return after, reached
+
+    def _targets(self, nx: Backend, weight: Array, name: str) -> Parameters:
+        """The conductances that stand for weights on nominal devices."""
+        device = self.memristor
+        fraction = nx.minimum(nx.maximum(weight / self.scale(name), -1.0), 1.0)
+        if self.encoding == "one_sided":
+            sides = {"plus": nx.maximum(fraction, 0.0), "minus": nx.maximum(-fraction, 0.0)}
+        elif self.encoding == "differential":
+            sides = {"plus": 0.5 + fraction / 2, "minus": 0.5 - fraction / 2}
+        else:
+            sides = {"plus": nx.minimum(nx.maximum(0.5 + fraction, 0.0), 1.0)}
+        return {side: device.g_min + u * device.range for side, u in sides.items()}
+
+    def _written(self, nx: Backend, after: State, side: str, name: str, target: Array, drawn: Parameters) -> Array:
+        device, cells = self.memristor, self._cells(after, side, name)
+        allowed = self.tolerance * device.range
+        noise = drawn.get(f"{side}.pulse/{name}")
+        groups = [f"{side}.conductance", *(f"{side}.{counter}" for counter in COUNTERS)]
+
+        def one(carry: tuple[Array, ...], each: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+            g, up, down, energy = carry
+            error = target - g
+            due = nx.where(nx.abs(error) > allowed, nx.sign(error), 0.0 * error)
+            moved = device.pulse(nx, g, due, cells, each[0] if device.noisy else None)
+            counted = up + nx.maximum(due, 0.0), down + nx.maximum(-due, 0.0), energy + device.energy(nx, g, due)
+            return (moved, *counted), ()
+
+        begin = tuple(after[group][name] for group in groups)
+        given = (noise,) if device.noisy else ()
+        end, _ = nx.scan(one, begin, given, self.budget)
+        for group, array in zip(groups, end, strict=True):
+            after[group][name] = array
+        if device.write_noise:
+            touched = end[1] + end[2] - begin[1] - begin[2]
+            old = after[f"{side}.offset"][name]
+            after[f"{side}.offset"][name] = nx.where(touched == 0, old, drawn[f"{side}.write/{name}"])
+        return nx.astype(nx.abs(target - end[0]) <= allowed, nx.dtype(end[0]))
+
+    def refresh(self, nx: Backend, state: State, drawn: Parameters | None = None) -> State:
+        """One-sided pairs of which one device is nearly full, reset and written again by write-verify.
+
+        Every reset is a pulse down on both devices. Pairs that are not full are left alone.
+        """
+        if self.encoding != "one_sided":
+            raise ArgumentError("only one-sided pairs are refreshed", received=self.encoding)
+        weights = self.weights(nx, state)
+        cleared = {group: dict(values) for group, values in state.items()}
+        full: Parameters = {}
+        for name in weights:
+            fractions = []
+            for side in SIDES:
+                cells, g = self._cells(state, side, name), state[f"{side}.conductance"][name]
+                fractions.append((g - cells["g_min"]) / (cells["g_max"] - cells["g_min"]))
+            full[name] = nx.maximum(fractions[0], fractions[1]) > self.refresh_at
+            for side in SIDES:
+                cells, g = self._cells(state, side, name), state[f"{side}.conductance"][name]
+                reset = nx.where(full[name], cells["g_min"] + 0.0 * g, g)
+                reset = nx.where(cells["free"] > 0, reset, g) if "free" in cells else reset
+                one = nx.astype(full[name], nx.dtype(g))
+                cleared[f"{side}.conductance"][name] = reset
+                cleared[f"{side}.down"][name] = state[f"{side}.down"][name] + one
+                spent = self.memristor.energy(nx, g, -one)
+                cleared[f"{side}.energy"][name] = state[f"{side}.energy"][name] + spent
+        written, _ = self.write_verify(nx, cleared, weights, drawn)
+        # What was not full stays as it was, counters included.
+        kept = {"conductance", "offset", *COUNTERS}
+        return {
+            group: {name: nx.where(full[name], value, state[group][name]) for name, value in values.items()}
+            if group.split(".")[1] in kept
+            else values
+            for group, values in written.items()
+        }
+
+    def wait(self, nx: Backend, state: State, seconds: float, since: float | None = None) -> State:
+        """The state after time has passed without a pulse: drift and retention of every device."""
+        after = {group: dict(values) for group, values in state.items()}
+        for side in SIDES:
+            for name, g in state[f"{side}.conductance"].items():
+                cells = self._cells(state, side, name)
+                after[f"{side}.conductance"][name] = self.memristor.wait(nx, g, cells, seconds, since)
+        return after
+
+    def report(self, state: Mapping[str, Mapping[str, np.ndarray]]) -> CrossbarReport:
+        """Pulses, energy, endurance used and stuck devices, from a state of NumPy arrays."""
+        return report(self.memristor, self.encoding, state)
+
+    def __repr__(self) -> str:
+        shown = [f"{self.memristor!r}"]
+        for name, each in type(self).__dataclass_fields__.items():
+            if name != "device" and getattr(self, name) != each.default:
+                shown.append(f"{name}={getattr(self, name)!r}")
+        return f"Crossbar({', '.join(shown)})"

@@ -1,0 +1,148 @@
+"""KerasModel: any keras.Model on the TensorFlow backend, trained by rules that need a loss and its gradient alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.layers.adaptors.adaptor import Adaptor
+
+SEED = "seed_generator_state"
+
+
+class KerasModel(Adaptor):
+    """A Keras model as a model for BPTT, Manhattan, samplers and perturbation rules.
+
+    The model stays the user's own: its variables hold the trained parameters at every moment. Parameters are named by
+    their path without the model's own name, with dots: ``dense.kernel``. The model returns logits: it ends without a
+    softmax, as the losses here have it.
+
+    Args:
+        model: the model; takes [batch, …feature], or [batch, time, feature] with ``sequence=True``.
+        inputs: shape of one example; found at the first data if left out.
+        sequence: whether it takes and returns sequences.
+        backend: ``"tensorflow"``, or a TensorflowBackend.
+        task_type, readout, dt: as for Adaptor.
+
+    Raises:
+        IncompatibleError: it is no Keras model, or Keras does not run on TensorFlow.
+
+    Example:
+        >>> import keras
+        >>> from neko_rules import KerasModel
+        >>> model = KerasModel(keras.Sequential([keras.layers.Dense(4, name="first")]), inputs=3)
+        >>> {name: value.shape for name, value in model.parameters.items()}
+        {'first.kernel': (3, 4), 'first.bias': (4,)}
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        inputs: int | Sequence[int] | None = None,
+        sequence: bool = False,
+        backend: str | Backend = "tensorflow",
+        task_type: str = "classification",
+        readout: str = "sequence",
+        dt: float = 1e-3,
+    ) -> None:
+        import keras
+
+        if not isinstance(model, keras.Model):
+            raise IncompatibleError("a KerasModel wraps a keras.Model", received=model)
+        if keras.config.backend() != "tensorflow":
+            raise IncompatibleError(
+                "a KerasModel needs Keras on TensorFlow",
+                received=f"Keras on {keras.config.backend()}",
+                works="set KERAS_BACKEND=tensorflow before keras is imported",
+            )
+        self.model = model
+        self.dtype = str(model.dtype_policy.variable_dtype)
+        super().__init__(backend, inputs=inputs, sequence=sequence, task_type=task_type, readout=readout, dt=dt)
+        if self.nx.name != "tensorflow":
+            raise ArgumentError("a KerasModel runs on the tensorflow backend", received=self.nx.name)
+
+    @property
+    def built(self) -> bool:
+        """Whether the variables exist."""
+        return bool(self.model.built and self.model.trainable_variables)
+
+    def build(self, inputs: Any) -> None:
+        """Make the variables for examples of a shape, and find the number of outputs."""
+        shape = (inputs,) if isinstance(inputs, int) else tuple(inputs)
+        if not self.built:
+            self.model(np.zeros((1, *((3,) if self.sequence else ()), *shape), self.dtype))
+        super().build(shape)
+
+    def _named(self, variables: Sequence[Any]) -> dict[str, Any]:
+        prefix = f"{self.model.name}/"
+        return {each.path.removeprefix(prefix).replace("/", "."): each for each in variables}
+
+    @property
+    def values(self) -> Parameters:
+        """The trainable variables' values."""
+        import tensorflow as tf
+
+        return {name: tf.identity(each.value) for name, each in self._named(self.model.trainable_variables).items()}
+
+    @values.setter
+    def values(self, values: Parameters) -> None:
+        for name, each in self._named(self.model.trainable_variables).items():
+            each.assign(values[name])
+
+    @property
+    def observed(self) -> Parameters:
+        """The variables that are not trained, without the states of random number generators."""
+        import tensorflow as tf
+
+        kept = [each for each in self.model.non_trainable_variables if SEED not in each.path]
+        return {name: tf.identity(each.value) for name, each in self._named(kept).items()}
+
+    @observed.setter
+    def observed(self, observed: Parameters) -> None:
+        for name, each in self._named(self.model.non_trainable_variables).items():
+            if name in observed:
+                each.assign(observed[name])
+
+    def call(self, values: Parameters, x: Array, training: bool) -> Array:
+        """Outputs with the given parameters; no variable changes."""
+        import tensorflow as tf
+
+        trained = [values[name] for name in self._named(self.model.trainable_variables)]
+        kept: list[Any] = []
+        for each in self.model.non_trainable_variables:
+            if training and self._seed is not None and SEED in each.path:
+                number = tf.cast(self._seed, each.value.dtype)
+                kept.append(tf.stack([number, tf.zeros_like(number)]))
+            else:
+                kept.append(each.value)
+        outputs, _ = self.model.stateless_call(trained, kept, x, training=training)
+        return outputs
+
+    def observe(self, inputs: Array) -> None:
+        """One pass in training mode, in which batch normalisation updates its moving mean and variance."""
+        if self.observed:
+            before = [(each, each.value + 0) for each in self.model.non_trainable_variables if SEED in each.path]
+            self.model(self._swapped(inputs) if self.sequence else inputs[0], training=True)
+            for each, state in before:
+                each.assign(state)
+
+    def clone(self) -> Self:
+        """The same model around a copy of the Keras model."""
+        import keras
+
+        twin = self._copied()
+        twin.model = keras.models.clone_model(self.model)
+        if self.inputs is not None and not twin.model.built:
+            twin.model(np.zeros((1, *((3,) if self.sequence else ()), *self.inputs), self.dtype))
+        if self.built:
+            twin.model.set_weights(self.model.get_weights())
+        return twin
+
+    def __repr__(self) -> str:
+        count = self.model.count_params() if self.built else "unbuilt"
+        return f"KerasModel({self.model.name}, {count} parameters, {self.dtype})"

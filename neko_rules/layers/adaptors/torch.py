@@ -1,0 +1,139 @@
+"""TorchModel: any torch.nn.Module, trained by the rules that need a loss and its gradient alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.layers.adaptors.adaptor import Adaptor
+
+
+class TorchModel(Adaptor):
+    """A torch module as a model for BPTT, Manhattan, samplers and perturbation rules.
+
+    The module stays the user's own: it holds the trained parameters at every moment, in the same Parameter objects,
+    its modes (``train()``, ``eval()``) are left as they were, and it knows nothing of this wrapper. Parameters that do
+    not require a gradient are left alone.
+
+    Args:
+        module: the module; takes [batch, …feature], or [batch, time, feature] with ``sequence=True``.
+        inputs: shape of one example; found at the first data if left out.
+        sequence: whether it takes and returns sequences.
+        backend: ``"torch"``, or a TorchBackend on another device.
+        task_type, readout, dt: as for Adaptor.
+
+    Raises:
+        IncompatibleError: it is no module, or has no trainable parameters of one floating type.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from neko_rules import BPTT, Evaluator, TorchModel
+        >>> module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> rule = BPTT(Evaluator(TorchModel(module)), optimizer={"name": "adam", "learning_rate": 0.05})
+        >>> x = np.random.default_rng(0).normal(size=(64, 3))
+        >>> losses = [rule.step(x, (x[:, 0] > 0).astype(int))["loss"] for _ in range(40)]
+        >>> losses[-1] < 0.3 * losses[0]
+        True
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        *,
+        inputs: int | Sequence[int] | None = None,
+        sequence: bool = False,
+        backend: str | Backend = "torch",
+        task_type: str = "classification",
+        readout: str = "sequence",
+        dt: float = 1e-3,
+    ) -> None:
+        import torch
+
+        if not isinstance(module, torch.nn.Module):
+            raise IncompatibleError("a TorchModel wraps a torch.nn.Module", received=module)
+        self.module = module
+        trained = [each for each in module.parameters() if each.requires_grad]
+        types = {str(each.dtype).removeprefix("torch.") for each in trained}
+        if len(types) != 1 or types <= {"float16", "bfloat16"}:
+            raise IncompatibleError(
+                "a TorchModel needs trainable parameters, all of float32 or all of float64",
+                received=", ".join(sorted(types)) or "none",
+            )
+        self.dtype = types.pop()
+        super().__init__(backend, inputs=inputs, sequence=sequence, task_type=task_type, readout=readout, dt=dt)
+        if self.nx.name != "torch":
+            raise ArgumentError("a TorchModel runs on the torch backend", received=self.nx.name)
+
+    @property
+    def values(self) -> Parameters:
+        """The trainable parameters, sharing their memory with the module's."""
+        return {name: each.detach() for name, each in self.module.named_parameters() if each.requires_grad}
+
+    @values.setter
+    def values(self, values: Parameters) -> None:
+        for name, each in self.module.named_parameters():
+            if name in values:
+                # New memory, so that what was read before keeps its numbers.
+                each.data = values[name].detach()
+
+    @property
+    def observed(self) -> Parameters:
+        """The module's buffers."""
+        return {name: each.detach().clone() for name, each in self.module.named_buffers()}
+
+    @observed.setter
+    def observed(self, observed: Parameters) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, each in self.module.named_buffers():
+                each.copy_(observed[name])
+
+    def call(self, values: Parameters, x: Array, training: bool) -> Array:
+        """Outputs with the given parameters; buffers and modes stay as they are."""
+        from torch.func import functional_call
+
+        held = {name: each.clone() for name, each in self.module.named_buffers()} if training else {}
+        with self._mode(training):
+            return functional_call(self.module, {**values, **held}, (x,))
+
+    def observe(self, inputs: Array) -> None:
+        """One pass in training mode, in which batch normalisation updates its running mean and variance."""
+        import torch
+
+        if not any(True for _ in self.module.buffers()):
+            return
+        with torch.no_grad(), self._mode(training=True):
+            self.module(self._swapped(inputs) if self.sequence else inputs[0])
+
+    @contextmanager
+    def _mode(self, training: bool) -> Iterator[None]:
+        """The module in a mode, with dropout's random numbers from the seed, and everything put back afterwards."""
+        import torch
+
+        before = [(each, each.training) for each in self.module.modules()]
+        state = torch.get_rng_state() if training else None
+        try:
+            self.module.train(training)
+            if training:
+                torch.default_generator.manual_seed(0 if self._seed is None else int(self._seed))
+            yield
+        finally:
+            if state is not None:
+                torch.set_rng_state(state)
+            for each, mode in before:
+                each.training = mode
+
+    def clone(self) -> Self:
+        """The same model around a copy of the module."""
+        twin = self._copied()
+        twin.module = copy.deepcopy(self.module)
+        return twin
+
+    def __repr__(self) -> str:
+        count = sum(each.numel() for each in self.module.parameters() if each.requires_grad)
+        return f"TorchModel({type(self.module).__name__}, {count} parameters, {self.dtype})"

@@ -1,0 +1,409 @@
+"""Manhattan: weights changed by pulses, whose number any rule's gradient decides, digitally or on a crossbar.
+
+    Δw = δ n  (digital),    G± ← device's answer to ±n pulses  (crossbar),    n = decision(u),  u = -g by default
+
+With the decision ``sign`` and no crossbar it is signSGD; on a crossbar it is the Manhattan rule of Zamanidoost et al.
+A zero gradient moves nothing, nor does one within the dead zone.
+
+References: E. Zamanidoost, F. M. Bayat, D. Strukov, I. Kataeva, Manhattan rule training for memristive crossbar
+circuit pattern classifiers, IEEE WISP 2015; further ones with each decision in ``neko_rules.rules.pulses``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypedDict, Unpack
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.backend import Array, Parameters
+from neko_rules.clipping import Clipping
+from neko_rules.devices import Crossbar, CrossbarReport
+from neko_rules.errors import IncompatibleError
+from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.optimizers import Optimizer
+from neko_rules.registry import create
+from neko_rules.regularizers import Regularizer
+from neko_rules.rules.pulses import DECISIONS, Decision
+from neko_rules.rules.rule import RULES, Batch, Own, Rule, rule_of
+from neko_rules.schedules import Schedule, resolve_learning_rate
+from neko_rules.seeding import stream
+
+GRADIENT, DECISION, CROSSBAR = "gradient.", "decision.", "crossbar."
+DEAD_ZONES = ("rms", "absolute")
+DELTA = "delta of the step"
+
+
+class PulseOptions(TypedDict, total=False):
+    """The arguments that a rule of pulses passes on to Rule."""
+
+    weight_decay: float
+    clipping: str | Mapping[str, Any] | Clipping | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class LoadedCrossbar:
+    """A crossbar with the conductances and counters that training has left in it.
+
+    Args:
+        crossbar: its description.
+        state: its state as NumPy arrays.
+    """
+
+    crossbar: Crossbar
+    state: dict[str, dict[str, np.ndarray]]
+
+    def report(self) -> CrossbarReport:
+        """Pulses, set and reset, energy, endurance used and stuck devices."""
+        return self.crossbar.report(self.state)
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights that it holds, read without noise."""
+        from neko_rules.backend import get_backend
+
+        return self.crossbar.weights(get_backend("numpy"), self.state)
+
+
+@RULES.register("manhattan", "sign_sgd")
+class Manhattan(Rule):
+    """Pulses from the sign of any rule's gradient: signSGD, or the Manhattan rule on a crossbar of devices.
+
+    Args:
+        model: an Evaluator.
+        delta: δ, the change of a digital weight by one pulse: a number or a schedule.
+        gradient: the rule whose gradient decides: a Rule of the same model, or its name or mapping; BPTT by default.
+        crossbar: the Crossbar (or a mapping of its arguments) that the weights live on; None for digital weights.
+            Parameters that do not live on it, such as biases, are digital.
+        decision: how many pulses: ``"sign"``, ``"stochastic"``, ``"top_k"``, ``"accumulate"``, ``"momentum"``,
+            ``"multi_pulse"``, a mapping, or a Decision.
+        dead_zone: θ: gradients of at most this size count as zero.
+        dead_zone_unit: θ as a multiple of the root mean square of each parameter's gradient (``"rms"``), or
+            ``"absolute"``.
+        per_sample: whether every example of a batch sends its own pulses, one after the other, instead of the batch
+            as a whole. The weights have changed when the next example is looked at.
+        refresh_every: one-sided pairs: updates between looks for pairs that are nearly full.
+        optimizer: makes u of the gradient: by default u = -g (``"naive"``); with ``"sgd"`` or ``"adam"`` the pulses
+            stand for their updates. ``accumulate`` and ``multi_pulse`` compare u with the weight change of a pulse, so
+            that it has to have a size: use ``"sgd"``.
+        regularizers: of the gradient; given to its rule instead where that is an object.
+        weight_decay, clipping, seed: as for Rule.
+
+    Raises:
+        IncompatibleError: the gradient's rule is of another model or changes weights within a sequence, or one-sided
+            pairs have no budget of pulses to be written again.
+
+    Example:
+        >>> from neko_rules import LIF, EProp, Evaluator, Manhattan
+        >>> from neko_rules.devices import Crossbar, SoftBounds
+        >>> model = Evaluator(LIF(8, 2, inputs=3))
+        >>> rule = Manhattan(model, gradient=EProp(model), crossbar=Crossbar(SoftBounds()), dead_zone=0.1)
+        >>> figures = rule.step(np.ones((4, 5, 3)), np.array([0, 1, 0, 1]))
+        >>> report = rule.crossbar.report()
+        >>> report.devices, 0 < report.pulses <= report.devices
+        (208, True)
+    """
+
+    options: ClassVar[type] = PulseOptions
+    requires: ClassVar[str] = "loss_gradient"
+    about: ClassVar[dict[str, str]] = {
+        "paper": "Zamanidoost et al. 2015",
+        "time": "that of its gradient",
+        "memory": "that of its gradient",
+        "identity": "= signSGD without a crossbar",
+    }
+
+    def __init__(
+        self,
+        model: Evaluator,
+        delta: float | Schedule | Mapping[str, Any] = 1e-3,
+        *,
+        gradient: str | Mapping[str, Any] | Rule | None = None,
+        crossbar: Crossbar | Mapping[str, Any] | None = None,
+        decision: str | Mapping[str, Any] | Decision = "sign",
+        dead_zone: float = 0.0,
+        dead_zone_unit: str = "rms",
+        per_sample: bool = False,
+        refresh_every: int = 100,
+        optimizer: str | Mapping[str, Any] | Optimizer = "naive",
+        regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
+        **options: Unpack[PulseOptions],
+    ) -> None:
+        super().__init__(model, optimizer=optimizer, **options)
+        self.delta = resolve_learning_rate(delta)
+        self.gradient = self._deciding(model, gradient, regularizers)
+        self.decision = DECISIONS.resolve(decision)
+        self.dead_zone = arguments.number("dead_zone", dead_zone, at_least=0)
+        self.dead_zone_unit = arguments.choice("dead_zone_unit", dead_zone_unit, DEAD_ZONES)
+        self.per_sample = arguments.flag("per_sample", per_sample)
+        self.refresh_every = arguments.integer("refresh_every", refresh_every, at_least=1)
+        self._crossbar = None if crossbar is None else create(Crossbar, crossbar)
+        self._check_gradient()
+        if self._crossbar is not None and self._crossbar.encoding == "one_sided" and not self._crossbar.budget:
+            raise IncompatibleError(
+                "one-sided pairs fill up in training, and have to be written again",
+                received="a crossbar with budget=0",
+                works="give the crossbar a budget of pulses, such as budget=50",
+            )
+        if model.network.built:
+            self.prepared()
+
+    def _check_gradient(self) -> None:
+        name = type(self.gradient).__name__
+        if self.gradient.model is not self.model:
+            raise IncompatibleError("the gradient's rule must be of the same model", received=f"{name} of another")
+        if self.gradient._updates_in(1000) != 1 or getattr(self.gradient, "window", None) is not None:
+            raise IncompatibleError(
+                "pulses are decided by a gradient of the whole sequence",
+                received=f"{name}, which changes weights within it",
+                works="use it without online and window",
+            )
+        if self.gradient.weight_decay or self.gradient.clipping is not None:
+            raise IncompatibleError(
+                "weight_decay and clipping are given to the rule that changes the weights",
+                received=f"{name} with weight_decay or clipping",
+                works="give them to Manhattan",
+            )
+
+    @staticmethod
+    def _deciding(
+        model: Evaluator,
+        gradient: str | Mapping[str, Any] | Rule | None,
+        regularizers: Sequence[str | Mapping[str, Any] | Regularizer],
+    ) -> Rule:
+        """The rule whose gradient decides, to which the regularisers are given."""
+        if isinstance(gradient, Rule):
+            if regularizers:
+                raise IncompatibleError(
+                    "regularizers are given to the rule whose gradient decides",
+                    received=f"regularizers beside gradient={gradient!r}",
+                    works="give them to that rule",
+                )
+            return gradient
+        spec = {"name": "bptt"} if gradient is None else {"name": gradient} if isinstance(gradient, str) else gradient
+        return rule_of(model, {**spec, **({"regularizers": regularizers} if regularizers else {})})
+
+    @property
+    def crossbar(self) -> LoadedCrossbar | None:
+        """The crossbar as it is now, or None for digital weights."""
+        if self._crossbar is None:
+            return None
+        own, _ = self.prepared()
+        held = {group: values for group, values in own.items() if group.startswith(CROSSBAR)}
+        state = {
+            group.removeprefix(CROSSBAR): {name: self.nx.to_numpy(value) for name, value in values.items()}
+            for group, values in held.items()
+        }
+        return LoadedCrossbar(self._crossbar, state)
+
+    # Own arrays and random numbers.
+
+    def _on_crossbar(self) -> dict[str, tuple[int, ...]]:
+        shapes = {name: tuple(value.shape) for name, value in self.model.network.values.items()}
+        return {name: s for name, s in shapes.items() if self._crossbar is not None and self._crossbar.holds(name, s)}
+
+    def _first(self) -> dict[str, dict[str, np.ndarray]]:
+        weights = self.model.network.parameters
+        first = {GRADIENT + group: values for group, values in self.gradient._first().items()}
+        for slot in self.decision.slots:
+            first[DECISION + slot] = {name: np.zeros(value.shape) for name, value in weights.items()}
+        if self._crossbar is not None:
+            first |= {CROSSBAR + group: values for group, values in self._crossbar.first(weights).items()}
+        return first
+
+    def prepared(self) -> tuple[Own, dict[str, Parameters]]:
+        """Own arrays and memory; at first the weights are written to the crossbar, and are what it then holds."""
+        new = self._own is None
+        own, memory = super().prepared()
+        if new and self._crossbar is not None:
+            network = self.model.network
+            read = self.nx.jit(lambda held: self._read(held, {}))(own)
+            network.values = {**network.values, **read}
+        return own, memory
+
+    def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
+        self.gradient.steps = self.steps
+        drawn = {GRADIENT + name: value for name, value in self.gradient._draw(steps, examples).items()}
+        rounds = examples if self.per_sample else 1
+        number = self.steps * rounds
+        each = [self._draw_pulses(number + i) for i in range(rounds)]
+        drawn |= each[0] if not self.per_sample else {name: np.stack([one[name] for one in each]) for name in each[0]}
+        rate = self.delta(self.steps) if isinstance(self.delta, Schedule) else self.delta
+        return {**drawn, DELTA: np.array(rate)}
+
+    def _draw_pulses(self, number: int) -> dict[str, np.ndarray]:
+        drawn: dict[str, np.ndarray] = {}
+        if self.decision.random:
+            for name, value in self.model.network.values.items():
+                drawn[DECISION + name] = stream(self.seed, f"decision/{number}/{name}").random(tuple(value.shape))
+        if self._crossbar is not None:
+            noise = self._crossbar.draw(self._on_crossbar(), number, self.decision.pulses)
+            drawn |= {CROSSBAR + name: value for name, value in noise.items()}
+        return drawn
+
+    # From gradient to pulses, in backend arrays.
+
+    def _judged_gradients(
+        self, values: Parameters, own: Own, drawn: Parameters, batch: Batch
+    ) -> tuple[Judgement, Parameters]:
+        return self.gradient._judged_gradients(values, _group(own, GRADIENT), _group(drawn, GRADIENT), batch)
+
+    def _read(self, own: Own, drawn: Parameters) -> Parameters:
+        """The weights that the crossbar shows."""
+        assert self._crossbar is not None, "only a crossbar is read"
+        return self._crossbar.weights(self.nx, _group(own, CROSSBAR), _group(drawn, CROSSBAR))
+
+    def applied(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        found: Parameters,
+        rate: Array,
+        count: Array,
+    ) -> tuple[Parameters, Own, dict[str, Parameters]]:
+        """Parameters, own arrays and the optimiser's memory after the pulses for a gradient."""
+        wanted, memory = self._wanted(values, memory, found, rate, count)
+        pulses, own = self._decided(wanted, own, drawn)
+        after, own = self._written(values, own, drawn, pulses)
+        after = self.model.network.within_bounds(after)
+        changes = {name: after[name] - value for name, value in values.items()}
+        followed = self.gradient._follow(
+            _group(own, GRADIENT), _group(drawn, GRADIENT), values, changes, rate * 0.0 + 1.0
+        )
+        return after, {**own, **{GRADIENT + group: each for group, each in followed.items()}}, memory
+
+    def _wanted(
+        self, values: Parameters, memory: dict[str, Parameters], found: Parameters, rate: Array, count: Array
+    ) -> tuple[Parameters, dict[str, Parameters]]:
+        """u: what the optimiser makes of the gradient outside of the dead zone."""
+        nx = self.nx
+        if self.clipping is not None:
+            found = self.clipping.apply(nx, found)
+        if self.dead_zone:
+            found = {name: self._outside(each) for name, each in found.items()}
+        updates, memory = self.optimizer.update(nx, found, memory, values, rate, count)
+        wanted = {}
+        for name, value in values.items():
+            decay = self._decay_of(name)
+            wanted[name] = updates[name] - rate * decay * value if decay else updates[name]
+        return wanted, memory
+
+    def _outside(self, gradient: Array) -> Array:
+        nx = self.nx
+        theta = self.dead_zone if self.dead_zone_unit == "absolute" else self.dead_zone * nx.sqrt(nx.mean(gradient**2))
+        return nx.where(nx.abs(gradient) > theta, gradient, 0.0 * gradient)
+
+    def _unit(self, name: str, drawn: Parameters) -> Any:
+        """The weight change of one pulse."""
+        if self._crossbar is not None and name in self._on_crossbar():
+            return self._crossbar.weight_step(name)
+        return drawn[DELTA]
+
+    def _decided(self, wanted: Parameters, own: Own, drawn: Parameters) -> tuple[Parameters, Own]:
+        own = {group: dict(values) for group, values in own.items()}
+        pulses = {}
+        for name, u in wanted.items():
+            memory = tuple(own[DECISION + slot][name] for slot in self.decision.slots)
+            noise = drawn.get(DECISION + name)
+            pulses[name], memory = self.decision.counts(self.nx, u, self._unit(name, drawn), memory, noise)
+            for slot, array in zip(self.decision.slots, memory, strict=True):
+                own[DECISION + slot][name] = array
+        return pulses, own
+
+    def _written(self, values: Parameters, own: Own, drawn: Parameters, pulses: Parameters) -> tuple[Parameters, Own]:
+        """Weights and own arrays after the pulses: crossbars by their devices, digital ones by δ."""
+        analog = self._on_crossbar()
+        after = {name: value + drawn[DELTA] * pulses[name] for name, value in values.items() if name not in analog}
+        if self._crossbar is not None:
+            state = _group(own, CROSSBAR)
+            sent = {name: pulses[name] for name in analog}
+            state = self._crossbar.pulse(self.nx, state, sent, _group(drawn, CROSSBAR), self.decision.pulses)
+            own = {**own, **{CROSSBAR + group: each for group, each in state.items()}}
+            after |= self._read(own, drawn)
+        return {name: after[name] for name in values}, own
+
+    def _trained(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        batch: Batch,
+        rates: Array,
+        counts: Array,
+    ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
+        if not self.per_sample:
+            return super()._trained(values, own, memory, drawn, batch, rates, counts)
+        from neko_rules import trees
+
+        nx = self.nx
+        inputs, target, mask = batch
+        swapped = tuple(nx.transpose(each, (1, 0, *range(2, len(each.shape)))) for each in (inputs, target, mask))
+        noise = {name: each for name, each in drawn.items() if name.startswith((DECISION, CROSSBAR))}
+        constant = {name: each for name, each in drawn.items() if name not in noise}
+
+        def one(carry: Any, given: Any) -> tuple[Any, Any]:
+            values, own, memory = carry
+            example, sent = given
+            # One example as a batch of its own: [time, 1, …].
+            single = tuple(nx.expand_dims(each, 1) for each in example)
+            here = {**constant, **sent}
+            seen = self.model.network.seen(values)
+            judgement, found = self._judged_gradients(seen, own, here, single)
+            after = self.applied(values, own, memory, here, found, rates[0], counts[0])
+            return after, (judgement.loss, judgement.totals)
+
+        carry, (losses, totals) = trees.scan(nx, one, (values, own, memory), (swapped, noise), inputs.shape[1])
+        values, own, memory = carry
+        summed = {name: (nx.sum(each[0]), nx.sum(each[1])) for name, each in totals.items()}
+        return values, own, memory, summed, self.finite(values, own, memory, nx.sum(losses))
+
+    def step(self, x: Any, y: Any) -> dict[str, float]:
+        """Make one update from a batch, and refresh one-sided pairs when it is time."""
+        figures = super().step(x, y)
+        one_sided = self._crossbar is not None and self._crossbar.encoding == "one_sided"
+        if one_sided and self.steps % self.refresh_every == 0:
+            self._refresh()
+        return figures
+
+    def _refresh(self) -> None:
+        assert self._crossbar is not None, "only a crossbar is refreshed"
+        network = self.model.network
+        noise = self._crossbar.draw(self._on_crossbar(), -2 - self.steps, self._crossbar.budget)
+        drawn = {name: self.nx.asarray(value, network.dtype) for name, value in noise.items()}
+        own, _ = self.prepared()
+        state = self._compiled_refresh(_group(own, CROSSBAR), drawn)
+        self._own = {**own, **{CROSSBAR + group: each for group, each in state.items()}}
+        network.values = {**network.values, **self.nx.jit(lambda held: self._read(held, {}))(self._own)}
+
+    @cached_property
+    def _compiled_refresh(self) -> Callable[..., Any]:
+        assert self._crossbar is not None, "only a crossbar is refreshed"
+        crossbar = self._crossbar
+        return self.nx.jit(lambda state, drawn: crossbar.refresh(self.nx, state, drawn))
+
+    def clone(self) -> Any:
+        """The same rule in the same state, on a clone of its model."""
+        twin = super().clone()
+        twin.__dict__.pop("_compiled_refresh", None)
+        twin.gradient = self.gradient.clone()
+        twin.gradient.model = twin.model
+        return twin
+
+    def __repr__(self) -> str:
+        said = [f"gradient {self.gradient!r}", f"decision {self.decision!r}"]
+        if self.dead_zone:
+            said.append(f"dead zone {self.dead_zone:g} ({self.dead_zone_unit})")
+        said.append("digital" if self._crossbar is None else repr(self._crossbar))
+        return f"{type(self).__name__}({', '.join(said)})"
+
+
+def _group(groups: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries of a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in groups.items() if name.startswith(prefix)}

@@ -1,0 +1,310 @@
+"""Wrapped models: gradients against the library's own training loop, modes, ownership, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neko_rules import BPTT, EProp, Evaluator, JaxModel, KerasModel, TorchModel, Trainer
+from neko_rules.backend import is_installed
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 5)).astype(np.float32)
+Y = (X[:, 0] + X[:, 1] > 0).astype(int)
+LIBRARIES = [name for name in ("torch", "tensorflow", "jax") if is_installed(name)]
+WEIGHTS = {
+    "first.weight": RNG.normal(0, 0.5, (5, 8)).astype(np.float32),
+    "first.bias": np.zeros(8, np.float32),
+    "second.weight": RNG.normal(0, 0.5, (8, 2)).astype(np.float32),
+    "second.bias": np.zeros(2, np.float32),
+}
+
+
+def torch_module(*between: Any) -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(5, 8), *between, torch.nn.Tanh(), torch.nn.Linear(8, 2))
+
+
+def keras_model(*between: Any) -> Any:
+    import keras
+
+    return keras.Sequential(
+        [
+            keras.layers.Dense(8, name="first"),
+            *between,
+            keras.layers.Activation("tanh"),
+            keras.layers.Dense(2, name="second"),
+        ],
+        name="user",
+    )
+
+
+def jax_function(p: Any, x: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.tanh(x @ p["first"]["weight"] + p["first"]["bias"]) @ p["second"]["weight"] + p["second"]["bias"]
+
+
+def wrapped(library: str) -> Any:
+    """The same perceptron with the same weights in every library."""
+    if library == "torch":
+        model = TorchModel(torch_module(), inputs=5)
+        names = {
+            "0.weight": "first.weight",
+            "0.bias": "first.bias",
+            "2.weight": "second.weight",
+            "2.bias": "second.bias",
+        }
+        model.set_parameters({ours: WEIGHTS[name].T for ours, name in names.items()})
+        return model
+    if library == "tensorflow":
+        model = KerasModel(keras_model(), inputs=5)
+        model.set_parameters({name.replace("weight", "kernel"): value for name, value in WEIGHTS.items()})
+        return model
+    tree: dict[str, Any] = {"first": {}, "second": {}}
+    for name, value in WEIGHTS.items():
+        layer, kind = name.split(".")
+        tree[layer][kind] = value
+    return JaxModel(jax_function, tree, inputs=5)
+
+
+def expected() -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and gradients of the perceptron, written out in NumPy."""
+    w, v = WEIGHTS["first.weight"].astype(np.float64), WEIGHTS["second.weight"].astype(np.float64)
+    hidden = np.tanh(X @ w)
+    logits = hidden @ v
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    loss = -np.log(p[np.arange(40), Y]).mean()
+    d = (p - np.eye(2)[Y]) / 40
+    e = (d @ v.T) * (1 - hidden**2)
+    return loss, {
+        "first.weight": X.T @ e,
+        "first.bias": e.sum(0),
+        "second.weight": hidden.T @ d,
+        "second.bias": d.sum(0),
+    }
+
+
+def order(library: str) -> list[str]:
+    return ["first.weight", "first.bias", "second.weight", "second.bias"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+class TestEveryLibrary:
+    def test_bptt_is_the_gradient_written_out(self, library: str) -> None:
+        rule = BPTT(Evaluator(wrapped(library), metrics=["accuracy"]))
+        loss, truth = expected()
+        found = rule.gradients(X, Y)
+        names = sorted(truth) if library == "jax" else order(library)
+        for gradient, name in zip(found.values(), names, strict=True):
+            wanted = truth[name].T if library == "torch" else truth[name]
+            np.testing.assert_allclose(gradient, wanted, rtol=2e-4, atol=1e-7, err_msg=name)
+        assert rule.model.evaluate(X, Y)["loss"] == pytest.approx(loss, rel=1e-5)
+        assert rule.step(X, Y)["loss"] == pytest.approx(loss, rel=1e-5)
+
+    def test_it_trains_predicts_clones_and_resumes(self, library: str) -> None:
+        rule = BPTT(
+            Evaluator(wrapped(library), metrics=["accuracy"]), optimizer={"name": "adam", "learning_rate": 0.05}
+        )
+        history = Trainer(rule).train(X, Y, epochs=4, batch_size=20, progress=False)
+        assert history["loss"][-1] < 0.8 * history["loss"][0]
+        assert rule.model.predict(X).shape == (40, 2)
+        twin, saved = rule.clone(), rule.state()
+        rule.step(X, Y)
+        after = rule.state()
+        assert all(np.array_equal(twin.state()[name], value) for name, value in saved.items())
+        twin.step(X, Y)
+        rule.load_state(saved)
+        rule.step(X, Y)
+        for name, value in after.items():
+            assert np.array_equal(rule.state()[name], value), name
+            np.testing.assert_allclose(twin.state()[name], value, rtol=1e-6, err_msg=name)
+
+    def test_rules_that_need_neurons_refuse_it_naming_what_fits(self, library: str) -> None:
+        with pytest.raises(IncompatibleError, match="use BPTT, Manhattan, a sampler, or weight or node perturbation"):
+            EProp(Evaluator(wrapped(library)))
+
+    def test_data_that_do_not_fit_are_refused(self, library: str) -> None:
+        model = Evaluator(wrapped(library))
+        with pytest.raises(DataError, match="takes examples of shape"):
+            model.predict(np.ones((3, 4)))
+        with pytest.raises(DataError, match="must be finite"):
+            model.predict(np.full((3, 5), np.nan))
+        with pytest.raises(ArgumentError, match="unknown parameter"):
+            model.network.set_parameters({"thrd.weight": np.ones(3)})
+
+
+def test_a_static_example_may_have_any_shape() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 2))
+    rule = BPTT(Evaluator(TorchModel(module)))
+    x = np.random.default_rng(0).normal(size=(6, 1, 6, 6))
+    assert np.isfinite(rule.step(x, np.arange(6) % 2)["loss"])
+    with pytest.raises(DataError, match="cannot run on examples of shape"):
+        Evaluator(TorchModel(torch.nn.Linear(3, 2))).predict(np.ones((2, 4)))
+
+
+def test_a_sequence_model_is_judged_at_every_step() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Recurrent(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = torch.nn.RNN(3, 6, batch_first=True)
+            self.out = torch.nn.Linear(6, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(self.rnn(x)[0])
+
+    torch.manual_seed(0)
+    module = Recurrent()
+    x = np.random.default_rng(0).normal(size=(4, 7, 3)).astype(np.float32)
+    y = np.array([0, 1, 0, 1])
+    rule = BPTT(Evaluator(TorchModel(module, sequence=True)))
+    loss = torch.nn.functional.cross_entropy(
+        module(torch.from_numpy(x)).reshape(28, 2), torch.from_numpy(np.repeat(y, 7))
+    )
+    loss.backward()
+    found = rule.gradients(x, y)
+    for name, each in module.named_parameters():
+        np.testing.assert_allclose(found[name], each.grad.numpy(), rtol=1e-4, atol=1e-7, err_msg=name)
+    assert rule.model.predict(x).shape == (4, 7, 2)
+
+
+def test_the_module_stays_the_users_own() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch_module()
+    objects = list(module.parameters())
+    module[0].bias.requires_grad_(False)
+    module.eval()
+    frozen, before = module[0].bias.clone(), module(torch.from_numpy(X)).detach().numpy()
+    model = Evaluator(TorchModel(module))
+    np.testing.assert_allclose(model.predict(X), before, rtol=1e-5)
+    earlier = model.network.values
+    kept = {name: value.clone() for name, value in earlier.items()}
+    rule = BPTT(model, optimizer={"name": "adam", "learning_rate": 0.05})
+    state = torch.get_rng_state()
+    for _ in range(5):
+        rule.step(X, Y)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not module.training
+    assert all(one is other for one, other in zip(objects, module.parameters(), strict=True))
+    assert torch.equal(module[0].bias, frozen)
+    assert all(torch.equal(earlier[name], value) for name, value in kept.items())
+    np.testing.assert_allclose(module(torch.from_numpy(X)).detach().numpy(), model.predict(X), rtol=1e-5)
+    assert np.abs(model.predict(X) - before).max() > 0.1
+    assert module.state_dict().keys() == torch_module().state_dict().keys()
+
+
+def test_batch_norm_and_dropout_have_the_modes_of_a_usual_training_loop() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch_module(torch.nn.BatchNorm1d(8))
+    reference = torch_module(torch.nn.BatchNorm1d(8))
+    reference.load_state_dict(module.state_dict())
+    rule = BPTT(Evaluator(TorchModel(module)), optimizer={"name": "sgd", "learning_rate": 0.1})
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    rule.gradients(X, Y)  # changes nothing, the running mean included
+    for _ in range(6):
+        rule.step(X, Y)
+        reference.train()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(reference(torch.from_numpy(X)), torch.from_numpy(Y)).backward()
+        optimizer.step()
+    for name, value in reference.state_dict().items():
+        np.testing.assert_allclose(module.state_dict()[name].numpy(), value.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
+    reference.eval()
+    np.testing.assert_allclose(
+        rule.model.predict(X), reference(torch.from_numpy(X)).detach().numpy(), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_dropout_is_drawn_per_step_from_the_seed_and_off_in_evaluation() -> None:
+    torch = pytest.importorskip("torch")
+
+    def run(seed: int) -> tuple[list[float], np.ndarray]:
+        rule = BPTT(Evaluator(TorchModel(torch_module(torch.nn.Dropout(0.5)))), optimizer="naive", seed=seed)
+        rule.gradients(X, Y)
+        return [rule.step(X, Y)["loss"] for _ in range(3)], rule.model.predict(X)
+
+    assert run(0)[0] == run(0)[0]
+    assert run(0)[0] != run(1)[0]
+    rule = BPTT(Evaluator(TorchModel(torch_module(torch.nn.Dropout(0.5)))))
+    assert np.array_equal(rule.model.predict(X), rule.model.predict(X))
+    one, again = rule.gradients(X, Y), rule.gradients(X, Y)
+    assert all(np.array_equal(one[name], again[name]) for name in one)
+    rule.step(X, Y)
+    assert rule.step(X, Y)["loss"] != rule.model.evaluate(X, Y)["loss"]
+
+
+def test_keras_batch_norm_and_dropout() -> None:
+    keras = pytest.importorskip("keras")
+    pytest.importorskip("tensorflow")
+    between = [keras.layers.BatchNormalization(name="norm", momentum=0.5), keras.layers.Dropout(0.5, seed=3)]
+    user = keras_model(*between)
+    rule = BPTT(Evaluator(KerasModel(user, inputs=5)), optimizer="naive")
+    first = rule.model.predict(X)
+    assert np.array_equal(first, rule.model.predict(X))
+    np.testing.assert_allclose(user(X, training=False), first, rtol=1e-5)
+    mean = user.get_layer("norm").moving_mean.numpy()
+    one, again = rule.gradients(X, Y), rule.gradients(X, Y)
+    assert all(np.array_equal(one[name], again[name]) for name in one)
+    assert np.array_equal(user.get_layer("norm").moving_mean.numpy(), mean)
+    hidden = X @ user.get_layer("first").kernel.numpy() + user.get_layer("first").bias.numpy()
+    rule.step(X, Y)
+    np.testing.assert_allclose(user.get_layer("norm").moving_mean.numpy(), 0.5 * hidden.mean(0), rtol=1e-4, atol=1e-6)
+    assert any(not np.array_equal(one[name], value) for name, value in rule.gradients(X, Y).items())
+    np.testing.assert_allclose(user(X, training=False), rule.model.predict(X), rtol=1e-5)
+
+
+def test_a_jax_function_gets_key_mode_and_state() -> None:
+    jax = pytest.importorskip("jax")
+    import jax.numpy as jnp
+
+    def function(p: Any, state: Any, x: Any, key: Any = None, training: bool = False) -> Any:
+        mean = state["mean"]
+        if training:
+            x = x * jax.random.bernoulli(key, 0.5, x.shape) * 2.0
+            mean = 0.5 * mean + 0.5 * jnp.mean(x)
+        return x @ p["w"] + 0 * mean, {"mean": mean}
+
+    first = {"w": np.zeros((5, 2), np.float32)}
+    model = JaxModel(function, first, state={"mean": jnp.zeros((), jnp.float32)}, inputs=5)
+    rule = BPTT(Evaluator(model), optimizer={"name": "sgd", "learning_rate": 0.5})
+    one = rule.gradients(X, Y)["w"]
+    assert np.array_equal(one, rule.gradients(X, Y)["w"])
+    assert float(model.state["mean"]) == 0
+    rule.step(X, Y)
+    assert float(model.state["mean"]) != 0
+    assert np.abs(rule.gradients(X, Y)["w"] - one).max() > 1e-4
+    assert np.array_equal(first["w"], np.zeros((5, 2)))
+    assert np.array_equal(np.asarray(model.tree["w"]), model.parameters["w"])
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: TorchModel("module"), "wraps a torch.nn.Module"),
+        (lambda: KerasModel("model"), "wraps a keras.Model"),
+        (lambda: JaxModel("function", {}), "wraps a function"),
+        (lambda: JaxModel(len, {}), "none"),
+        (lambda: Evaluator("network"), "TorchModel, KerasModel or JaxModel"),
+    ],
+)
+def test_what_is_no_model_is_refused(make: Any, match: str) -> None:
+    if len(LIBRARIES) < 3:
+        pytest.skip("a library is not installed")
+    with pytest.raises(IncompatibleError, match=match):
+        make()
+
+
+def test_a_fault_in_the_mode_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(TorchModel, "infer", TorchModel.forward)
+    rule = BPTT(Evaluator(TorchModel(torch_module(torch.nn.BatchNorm1d(8)))))
+    module = rule.model.network.module.eval()  # type: ignore[attr-defined]
+    assert np.abs(rule.model.predict(X) - module(torch.from_numpy(X)).detach().numpy()).max() > 1e-2
