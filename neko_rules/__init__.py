@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from neko_rules.rules import WeightMirror as WeightMirror
     from neko_rules.trainers import Callback as Callback
     from neko_rules.trainers import Checkpoint as Checkpoint
+    from neko_rules.trainers import Comparison as Comparison
     from neko_rules.trainers import EarlyStopping as EarlyStopping
+    from neko_rules.trainers import GradientComparison as GradientComparison
     from neko_rules.trainers import History as History
     from neko_rules.trainers import ProgressBar as ProgressBar
     from neko_rules.trainers import Trainer as Trainer
@@ -89,7 +91,16 @@ _HOMES = {
         "TruncatedBPTT",
         "WeightMirror",
     ],
-    "neko_rules.trainers": ["Callback", "Checkpoint", "EarlyStopping", "History", "ProgressBar", "Trainer"],
+    "neko_rules.trainers": [
+        "Callback",
+        "Checkpoint",
+        "Comparison",
+        "EarlyStopping",
+        "GradientComparison",
+        "History",
+        "ProgressBar",
+        "Trainer",
+    ],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neko_rules.report.style import BLUE, STYLE, VERMILION, new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 VALIDATION = "validation_"
-
-BLUE, VERMILION = "#0072B2", "#D55E00"
-"""Colours that people with any colour vision tell apart, from M. Okabe & K. Ito (2008), "Color universal design"."""
 
 NOT_CURVES = ("epoch", "steps", "seconds")
 """Entries of an epoch's record that are not quantities to be followed."""
@@ -35,20 +34,6 @@ LOSSES = {
 
 MARKED = 30
 """Epochs up to which each has a marker; more would hide the line."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "neko_rules",
-}
-"""Sizes that stay legible when a panel is printed 8 cm wide; text in SVG stays text."""
 
 
 def quantities(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -112,7 +97,7 @@ def learning_curve(
     """
     from matplotlib.ticker import MaxNLocator
 
-    ax = _figure(1).axes[0] if ax is None else ax
+    ax = new_figure(1).axes[0] if ax is None else ax
     usual, factor = axis_label(quantity)
     epochs = [int(record["epoch"]) for record in records]
     size = 3 if len(epochs) <= MARKED else 0
@@ -148,7 +133,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]], loss: str = "") -> Fig
 
     names = quantities(records)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(len(names))
+        figure = new_figure(len(names))
         for ax, name in zip(figure.axes, names, strict=True):
             learning_curve(records, ax, name, axis_label(name, loss)[0])
         if len(figure.axes[0].get_lines()) > 1:
@@ -164,15 +149,3 @@ def save_learning_curves(records: Sequence[Mapping[str, Any]], path: Path, loss:
         figure = learning_curves(records, loss)
         figure.savefig(path, dpi=300)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-
-
-def _figure(panels: int) -> Figure:
-    """A figure that belongs to nobody else: no global state of pyplot, no window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # 3.15 inches, 8 cm, is a column of a two-column page.
-    figure = Figure(figsize=(3.15 * panels, 2.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.subplots(1, panels)
-    return figure
