@@ -138,7 +138,7 @@ def bias_and_variance(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None)
 
     Example:
         >>> row = {"rule": "random", "parameter": "w", "squared_bias": 1.0, "variance": 2.0, "reference_square": 2.0}
-        >>> [bar.get_width() for bar in bias_and_variance([row]).patches]
+        >>> [float(bar.get_width()) for bar in bias_and_variance([row]).patches]
         [0.5, 1.0]
     """
     ax = given_or_new(ax)

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+class Verified(Protocol):
+    """What is read of a verification of backends."""
+
+    @property
+    def reference(self) -> str:
+        """The backend that all others are compared with."""
+
+    @property
+    def steps(self) -> int:
+        """Training steps made."""
+
+    @property
+    def verdicts(self) -> Sequence[Any]:
+        """One per backend and number format."""
+
 
 COLUMNS = {
     "cosine": ("cosine", "{:.3f}"),
@@ -71,3 +88,31 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         else ""
         for name, (_, form) in COLUMNS.items()
     ]
+
+
+def verification_table(found: Verified) -> Table:
+    """Largest relative differences by backend and number format, and the verdict.
+
+    Args:
+        found: a ``neko_rules.testing.Verification``.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"{found.steps} steps, compared with {found.reference}: largest relative difference"
+    table = Table(title=title, title_justify="left", pad_edge=False, box=None, padding=(0, 3, 0, 0))
+    for heading in ("backend", "dtype"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("loss", "gradient", "weight"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for each in found.verdicts:
+        figures = [f"{each.largest[name]:.1e}" for name in ("loss", "gradient", "weight")]
+        if each.dtype == "float32":
+            verdict = Text("reported only", style="dim")
+        elif each.parting is None:
+            verdict = Text("same numbers", style="green")
+        else:
+            verdict = Text(str(each.parting), style="yellow" if each.agrees else "bold red")
+        table.add_row(each.backend, each.dtype, *figures, verdict)
+    return table
