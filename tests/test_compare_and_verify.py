@@ -128,7 +128,7 @@ def test_every_configuration_on_every_backend(config: Path, shared: Path, monkey
     monkeypatch.setenv("NEKO_DATA_DIR", str(shared / "data"))
     settings = []
     if config.stem.startswith("evidence"):
-        # Trials as they are take 2250 time steps; with a short delay the same task has a third.
+        # Trials take 2250 time steps; the last 160 hold the recall period, in which there are targets.
         settings = ["data.train_examples=4", "data.test_examples=1"]
     if config.stem == "mnist1d_eprop":
         settings = ["data.num_samples=50"]
