@@ -89,6 +89,7 @@ ROWS = (
     ("trees",),
     ("backends",),
     ("backend",),
+    ("recorded",),
     ("arguments", "registry", "seeding"),
     ("errors",),
 )

@@ -170,7 +170,7 @@ def _check_derivatives(failures: Failures, point: _Point) -> None:
     constants = {name: np.asarray(value) for name, value in point.p.items()}
     found = jacobians.evaluate(get_backend("numpy"), cell, constants, lambda name: recorded[name])
     names = cell.state_names()
-    wanted = [(("D", s, o), f"previous_{o}", s) for s in names for o in names]
+    wanted: list[tuple[tuple[str, ...], str, str]] = [(("D", s, o), f"previous_{o}", s) for s in names for o in names]
     wanted += [(("r", s), "previous_z", s) for s in names]
     wanted += [(("q", s), "current", s) for s in names]
     for entry, moved, state in wanted:

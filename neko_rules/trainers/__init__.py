@@ -6,6 +6,7 @@ from neko_rules.trainers.comparison import GradientComparison
 from neko_rules.trainers.comparison_result import Comparison
 from neko_rules.trainers.history import History
 from neko_rules.trainers.progress import ProgressBar
+from neko_rules.trainers.recorders import GradientRecorder, SpikeRecorder, StateRecorder, WeightRecorder
 from neko_rules.trainers.trainer import Trainer
 
 __all__ = [
@@ -14,7 +15,11 @@ __all__ = [
     "Comparison",
     "EarlyStopping",
     "GradientComparison",
+    "GradientRecorder",
     "History",
     "ProgressBar",
+    "SpikeRecorder",
+    "StateRecorder",
     "Trainer",
+    "WeightRecorder",
 ]

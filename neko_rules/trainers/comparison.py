@@ -169,6 +169,10 @@ class _ComparedModels:
                     works="build them on clones of one model",
                 )
 
+    def __getattr__(self, name: str) -> Any:
+        # What callbacks ask for beside, such as the network, is the primary's.
+        return getattr(self.__dict__["_rules"][self.__dict__["_primary"]].model, name)
+
     def evaluate(self, x: np.ndarray, y: np.ndarray, /, *, batch_size: int) -> Mapping[str, float]:
         """The primary's loss and metrics."""
         return dict(self._rules[self._primary].model.evaluate(x, y, batch_size=batch_size))
@@ -212,6 +216,11 @@ class _Watched:
                 figures = made
         self._record(seen, float(figures["loss"]))
         return figures
+
+    def gradients(self, x: np.ndarray, y: np.ndarray) -> Arrays:
+        """Those of the primary."""
+        found: Arrays = self.primary.gradients(x, y)  # type: ignore[attr-defined]
+        return found
 
     def state(self) -> dict[str, np.ndarray]:
         """That of the primary."""
