@@ -1,4 +1,4 @@
-"""The command line: ``neko run``, ``neko list``, ``neko show``, ``neko compare``, ``neko verify``.
+"""The command line: ``neko run``, ``neko list``, ``neko show``, ``neko compare``, ``neko verify``, ``neko report``.
 
 Whatever a user can get wrong is answered by one sentence on the standard error stream and exit code 2; Ctrl-C ends with
 130. NumPy and all that is heavy is imported inside the commands, so that help is immediate and the number of threads
@@ -273,6 +273,9 @@ def verify(
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative difference in float64.")] = 1e-9,
     float32: Annotated[bool, typer.Option("--float32/--float64-only", help="Report float32 beside.")] = True,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of a run whose report is to show the result.", show_default=False)
+    ] = None,
 ) -> None:
     """Check that a run has the same numbers on several backends, or show where they part."""
     from neko_rules.backend import BUILT_IN, is_installed
@@ -292,8 +295,29 @@ def verify(
     )
     console = _console()
     console.print(found.table())
+    if into is not None:
+        from neko_rules.experiments.folder import RunFolder
+        from neko_rules.experiments.report import VERIFICATION
+
+        RunFolder.existing(into).write_json(VERIFICATION, found.summary())
     if not found.agree:
         raise typer.Exit(DIFFERENT)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="FOLDER/report.html")] = None,
+    activity: Annotated[
+        bool, typer.Option("--activity/--no-activity", help="Run the trained network on a test example.")
+    ] = True,
+) -> None:
+    """Write everything about a run into one HTML file that needs no other."""
+    from neko_rules.experiments.report import write_report
+    from neko_rules.report.tables import shown_path
+
+    written = write_report(folder, out, activity)
+    _console().print(f"report  {shown_path(written)}", highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,7 @@ def deviation_distributions(deviations: Series, ax: Axes | None = None, bins: in
         share, _ = np.histogram(values, edges)
         ax.stairs(share / max(np.size(values), 1), edges, color=look.colour, linestyle=look.line, label=name, lw=1.4)
     ax.set_yscale("log")
+    ax.locator_params(axis="x", nbins=5)
     ax.set_xlabel("Deviation of gradient")
     ax.set_ylabel("Share of weights per bin")
     ax.legend(frameon=False, loc="best", handlelength=2.4)
@@ -157,9 +158,9 @@ def bias_and_variance(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None)
             hatch="////",
             label=None if place else "variance",
         )
-    ax.set_yticks(range(len(shown)), [f"{row['rule']}: {row['parameter']}" for row in shown])
+    ax.set_yticks(range(len(shown)), [str(row["parameter"]).removesuffix(".weight") for row in shown])
     ax.invert_yaxis()
-    ax.set_xlabel("Mean square deviation / mean square reference")
+    ax.set_xlabel("Mean square deviation / reference")
     if shown:
         ax.legend(frameon=False, loc="best")
     return ax

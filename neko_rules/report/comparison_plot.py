@@ -10,11 +10,13 @@ from neko_rules.report.comparison_figures import (
     deviation_distributions,
     deviation_heat,
     over_training,
+    running_mean,
 )
-from neko_rules.report.style import STYLE, new_figure
+from neko_rules.report.style import STYLE, given_or_new, looks, new_figure
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -71,28 +73,55 @@ def comparison_figure(result: Compared, parameter: str, batch: int | None = None
         figure = new_figure(3, rows=2, height=2.6)
         snapshot, course, angle, shares, layers, heat = figure.axes
         deviation_distributions({rule: result.deviation(rule, parameter, at) for rule in with_gradient}, snapshot)
-        snapshot.set_title(f"a  {parameter}, batch {at}", loc="left", fontsize=9)
+        snapshot.set_title(f"a  batch {at}", loc="left", fontsize=9)
         absolute = {rule: result.statistic(rule, parameter, "mean_absolute") for rule in with_gradient}
         over_training(result.batches, absolute, "Mean absolute deviation", course)
-        course.set_title(f"b  {parameter}", loc="left", fontsize=9)
-        course.set_yscale("log")
+        course.set_title("b", loc="left", fontsize=9)
+        if any((values > 0).any() for values in absolute.values()):
+            course.set_yscale("log")
         angles = {rule: result.statistic(rule, parameter, "angle") for rule in with_gradient}
         over_training(result.batches, angles, f"Angle to {to} (°)", angle)
-        angle.set_title(f"c  {parameter}", loc="left", fontsize=9)
+        angle.set_title("c", loc="left", fontsize=9)
         rows = [row for row in result.summary() if "variance" in row and row["parameter"].endswith("weight")]
-        bias_and_variance(rows, shares)
-        shares.set_title("d  bias and variance over batches", loc="left", fontsize=9)
-        cosines = {
-            f"{rule}: {layer}": result.statistic(rule, layer, "cosine")
-            for rule in with_gradient
-            for layer in result.layers[:-1] or result.layers
-        }
-        over_training(result.batches, cosines, f"Cosine to {to}", layers)
-        layers.set_title("e  by layer", loc="left", fontsize=9)
+        bias_and_variance([row for row in rows if row["squared_bias"] + row["variance"] > 0], shares)
+        shares.set_title("d", loc="left", fontsize=9)
+        cosine_by_layer(result, with_gradient, layers)
+        layers.set_title("e", loc="left", fontsize=9)
         kept = result.kept
         deviation_heat(kept, [result.deviation(with_gradient[-1], parameter, each) for each in kept], heat)
         heat.set_title(f"f  {with_gradient[-1]}", loc="left", fontsize=9)
+        for ax in (snapshot, course, angle):
+            if (legend := ax.get_legend()) is not None:
+                legend.remove()
+        figure.suptitle(f"{parameter} (a, b, c, f) and all (d, e), compared with {to}", x=0.01, ha="left", fontsize=9)
+        handles, labels = angle.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, handlelength=3)
     return figure
+
+
+def cosine_by_layer(result: Compared, rules: list[str], ax: Axes | None = None) -> Axes:
+    """The cosine to the reference over training: a colour per rule, a line form per layer.
+
+    The readout is left out where there is another layer: its gradient is the same for most rules.
+    """
+    from matplotlib.lines import Line2D
+
+    ax = given_or_new(ax)
+    names = [name for name in result.layers if len(result.layers) == 1 or name != result.layers[-1]]
+    width = max(1, len(result.batches) // 40)
+    for rule, look in looks(rules).items():
+        for layer, form in zip(names, looks(names).values(), strict=True):
+            curve = running_mean(result.statistic(rule, layer, "cosine"), width)
+            ax.plot(result.batches, curve, form.line, color=look.colour, linewidth=1.4)
+    ax.set_xlabel("Batch")
+    ax.set_ylabel(f"Cosine to {result.reference}")
+    ax.set_ylim(min(-0.05, ax.get_ylim()[0]), 1.03)
+    lines: list[Any] = []
+    for layer, form in looks(names).items():
+        lines.append(Line2D([], [], color="black", label=layer))
+        lines[-1].set_linestyle(form.line)
+    ax.legend(handles=lines, frameon=False, loc="best", handlelength=2.4)
+    return ax
 
 
 def rules_with(result: Compared, group: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neko_rules.report.style import BLUE, STYLE, VERMILION, new_figure
+from neko_rules.report.style import BLUE, STYLE, VERMILION, looks, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,6 +114,47 @@ def learning_curve(
     if len(epochs) == 1:
         ax.set_xlim(epochs[0] - 1, epochs[0] + 1)
     ax.margins(y=0.08)
+    return ax
+
+
+def learning_curve_bands(
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    quantity: str = "loss",
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Axes:
+    """One quantity over the epochs for several rules or settings: the mean over seeds, and their range as a band.
+
+    Args:
+        runs: name → the records of every seed's run.
+        quantity: ``"loss"``, a metric, or either with ``validation_`` in front.
+        ax: where to draw; a figure of its own by default.
+        label: of the vertical axis, unit included.
+
+    Example:
+        >>> seeds = [[{"epoch": 1, "loss": 2.0}], [{"epoch": 1, "loss": 1.0}]]
+        >>> ax = learning_curve_bands({"bptt": seeds})
+        >>> float(ax.get_lines()[0].get_ydata()[0])
+        1.5
+    """
+    import numpy as np
+
+    ax = new_figure(1).axes[0] if ax is None else ax
+    usual, factor = axis_label(quantity.removeprefix(VALIDATION))
+    for (name, seeds), look in zip(runs.items(), looks(runs).values(), strict=True):
+        epochs = min((len(records) for records in seeds), default=0)
+        curves = np.array([[factor * value for value in values(records[:epochs], quantity)] for records in seeds])
+        at = [int(record["epoch"]) for record in seeds[0][:epochs]]
+        size = 3 if epochs <= MARKED else 0
+        (line,) = ax.plot(
+            at, curves.mean(0), look.line, color=look.colour, marker=look.marker, markersize=size, mfc="white"
+        )
+        line.set_label(f"{name} ({len(seeds)} seeds)")
+        if len(seeds) > 1:
+            ax.fill_between(at, curves.min(0), curves.max(0), color=look.colour, alpha=0.2, linewidth=0)
+    ax.set_xlabel("Epoch")
+    ax.set_ylabel(usual if label is None else label)
+    ax.legend(frameon=False, loc="best", handlelength=2.4)
     return ax
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import BUILT_IN, get_backend, is_installed
 from neko_rules.errors import ArgumentError, ComparisonError
-from neko_rules.layers.cell import CellOperations, namespace
 from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.margins import margins
 from neko_rules.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -169,6 +169,19 @@ class Verification:
     def partings(self) -> dict[str, Parting]:
         """Backend → where it parts from the reference."""
         return {verdict.backend: verdict.parting for verdict in self.verdicts if verdict.parting is not None}
+
+    def summary(self) -> dict[str, Any]:
+        """All that was found in values that JSON can hold."""
+        verdicts = [
+            {
+                "backend": each.backend,
+                "dtype": each.dtype,
+                "largest": each.largest,
+                "parting": None if each.parting is None else str(each.parting),
+            }
+            for each in self.verdicts
+        ]
+        return {"reference": self.reference, "steps": self.steps, "tolerance": self.tolerance, "verdicts": verdicts}
 
     def table(self) -> Table:
         """Largest differences by backend and number format, and the verdict."""
@@ -375,9 +388,9 @@ def _first_spike(truth: _Trace, one: Trajectory, two: Trajectory, step: int) -> 
     time, order, example, neuron = min(places)
     population = network.graph.order[order]
     at = (time, example, neuron)
-    margins = [_margin(truth, each, population, step)[at] for each in (one, two)]
+    missed = [margins(network, each, population, truth.weights[step])[at] for each in (one, two)]
     spikes = int(one.z(population)[at]), int(two.z(population)[at])
-    return SpikeDifference(time, population, example, neuron, spikes, (float(margins[0]), float(margins[1])))
+    return SpikeDifference(time, population, example, neuron, spikes, (float(missed[0]), float(missed[1])))
 
 
 def _state_difference(
@@ -393,35 +406,6 @@ def _state_difference(
             values = float(a[example, neuron]), float(b[example, neuron])
             return StateDifference(time, population, name, example, neuron, values)
     return None
-
-
-class _Margins:
-    """The operations of a cell on NumPy, remembering how far from the threshold its spikes were."""
-
-    def __init__(self, surrogate: Any) -> None:
-        self._operations = CellOperations(get_backend("numpy"), surrogate)
-        self.seen: list[np.ndarray] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._operations, name)
-
-    def spike(self, u: np.ndarray) -> np.ndarray:
-        """1 where u > 0."""
-        self.seen.append(u)
-        return np.asarray(self._operations.spike(u))
-
-
-def _margin(truth: _Trace, trajectory: Trajectory, population: str, step: int) -> np.ndarray:
-    """u of a population at every step, [time, batch, neuron]."""
-    network = truth.rule.model.network
-    cell = network.graph.cell(population)
-    constants: dict[str, Any] = {name: np.asarray(value) for name, value in cell.constants(network.dt).items()}
-    for parameter, (owner, constant, _, _) in network.learned.items():
-        if owner == population:
-            constants[constant] = truth.weights[step][parameter]
-    operations = _Margins(cell.surrogate)
-    cell.emit(operations, namespace(constants), namespace(trajectory.records[population].states))
-    return operations.seen[0]
 
 
 def _refuse_silence(rule: Rule, x: np.ndarray, backend: str) -> None:
