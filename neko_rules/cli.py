@@ -1,4 +1,4 @@
-"""The command line: ``neko run``, ``neko list``, ``neko show``, ``neko compare``, ``neko verify``, ``neko report``.
+"""The command line: ``neko run``, ``list``, ``show``, ``compare``, ``verify``, ``landscape`` and ``report``.
 
 Whatever a user can get wrong is answered by one sentence on the standard error stream and exit code 2; Ctrl-C ends with
 130. NumPy and all that is heavy is imported inside the commands, so that help is immediate and the number of threads
@@ -302,6 +302,41 @@ def verify(
         RunFolder.existing(into).write_json(VERIFICATION, found.summary())
     if not found.agree:
         raise typer.Exit(DIFFERENT)
+
+
+LANDSCAPE_EXAMPLES = """[bold]Examples[/bold]
+
+neko landscape runs/first                                         # random directions around its last weights
+
+neko landscape runs/bptt --trajectories runs/bptt runs/eprop      # the plane of their trajectories"""
+
+
+@app.command(epilog=LANDSCAPE_EXAMPLES)
+def landscape(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run whose weights are in the middle.")],
+    trajectories: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--trajectories", metavar="FOLDER …", help="Runs whose ways are drawn on their plane.", show_default=False
+        ),
+    ] = None,
+    points: Annotated[int, typer.Option(min=3, help="Points along each side.")] = 21,
+    span: Annotated[float, typer.Option(help="Reach of a random plane, in lengths of the weights.")] = 1.0,
+    examples: Annotated[int, typer.Option(min=1, help="Test examples on which the loss is taken.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random directions.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="File to draw.", show_default="FOLDER/landscape.png")] = None,
+) -> None:
+    """Draw the loss on a plane through parameter space, and the ways of trainings across it."""
+    from neko_rules.experiments import landscape as landscapes
+    from neko_rules.report.tables import shown_path
+
+    found = landscapes.landscape(
+        folder, trajectories or [], points=points, span=span, examples=examples, seed=seed, out=out
+    )
+    console = _console()
+    for name, share in found.outside.items():
+        console.print(f"{name}: up to {share:.0%} of the distance sticks out of the plane", highlight=False)
+    console.print(f"figure  {shown_path(found.figure)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
