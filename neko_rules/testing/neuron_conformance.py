@@ -19,7 +19,7 @@ from neko_rules.layers.cell import CELLS, Cell, CellOperations, namespace
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.models import Layer, Stack
 from neko_rules.rules.bptt import BPTT
-from neko_rules.testing.report import Failures, installed
+from neko_rules.testing.failures import Failures, installed
 
 NEURONS, EXAMPLES, STEP = 4, 5, 1e-6
 """Neurons and examples at which a cell's functions are looked at, and the step of the central differences."""

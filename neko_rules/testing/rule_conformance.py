@@ -10,7 +10,7 @@ import numpy as np
 from neko_rules.evaluator import Evaluator
 from neko_rules.layers.models import Layer, Stack
 from neko_rules.rules.rule import Rule
-from neko_rules.testing.report import Failures, installed
+from neko_rules.testing.failures import Failures, installed
 
 Make = Callable[..., Rule]
 """A model, and perhaps ``optimizer=…``, to a rule: the class itself, or a function that gives it arguments."""

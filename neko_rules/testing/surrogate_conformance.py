@@ -10,7 +10,7 @@ import numpy as np
 from neko_rules.backend import Backend, get_backend
 from neko_rules.layers.cell import CellOperations
 from neko_rules.surrogates import Surrogate, resolve_surrogate
-from neko_rules.testing.report import Failures, installed
+from neko_rules.testing.failures import Failures, installed
 
 WIDE = np.concatenate([np.linspace(-3, 3, 61), [-1e3, -30.0, 30.0, 1e3]])
 """u where a surrogate is looked at: around the threshold and far from it, dimensionless."""
