@@ -11,7 +11,14 @@ import pytest
 
 from neko_rules import ALIF, BPTT, OTTT, RNN, Comparison, EProp, Evaluator, GradientComparison, Trainer
 from neko_rules.backend import BUILT_IN, is_installed
-from neko_rules.errors import ArgumentError, CheckpointError, ComparisonError, DataError, IncompatibleError
+from neko_rules.errors import (
+    ArgumentError,
+    CheckpointError,
+    ComparisonError,
+    DataError,
+    IncompatibleError,
+    NonFiniteError,
+)
 from neko_rules.rules.rule import Rule
 from neko_rules.trainers import comparison as module
 from neko_rules.trainers.deviation import STATISTICS, Moments, compared, groups, statistics, sums
@@ -356,6 +363,11 @@ class TestRefusals:
         rate = Evaluator(RNN(6, 3, dtype="float64"))
         result = run(BPTT(rate), {"eprop": EProp(rate)})
         assert np.isfinite(result.statistic("eprop", "all")).all()
+
+    def test_a_compared_rule_that_overflows_is_named(self) -> None:
+        wild = OTTT(model(), optimizer={"name": "sgd", "learning_rate": 1e308}, clipping=None)
+        with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match="of 'wild' at step"):
+            run(BPTT(model()), {"wild": wild})
 
     def test_networks_that_differ(self) -> None:
         with pytest.raises(IncompatibleError, match="ottt and bptt differ in hidden"):

@@ -91,7 +91,7 @@ def membrane(
 
     Example:
         >>> membrane(np.array([0.0, 1.2]), 1.0, np.array([0, 1])).get_ylabel()
-        'Membrane, threshold (weight units)'
+        'Membrane (weight units)'
     """
     ax = given_or_new(ax)
     values = np.asarray(v, float)
@@ -104,7 +104,7 @@ def membrane(
     fired = time[np.asarray(spikes) > 0]
     ax.vlines(fired, top + reach, top + 2 * reach, color=BLACK, linewidth=1.0, label="spike")
     ax.set_xlabel("Time (ms)")
-    ax.set_ylabel("Membrane, threshold (weight units)")
+    ax.set_ylabel("Membrane (weight units)")
     ax.legend(frameon=False, loc="best")
     return ax
 
@@ -139,7 +139,7 @@ def synapse(traces: Synapse, example: int = 0, ax: Axes | None = None) -> Axes:
     for place, events, colour in ((1.02, traces.sent, GREEN), (1.08, traces.received, BLACK)):
         fired = time[events[:, example] > 0]
         ax.vlines(fired, place, place + 0.045, color=colour, transform=across, clip_on=False, linewidth=0.9)
-    ax.set_title(traces.name, loc="left", fontsize=9, pad=16)
+    ax.set_title(traces.name, loc="left", fontsize=9, pad=22)
     return ax
 
 

@@ -12,8 +12,8 @@ from neko_rules.report.style import given_or_new
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WAYS = ("#D55E00", "#000000", "#CC79A7", "#E69F00", "#ffffff")
-"""Colours that stand out from the shading, which is green to blue."""
+WAYS = ("#ffffff", "#E69F00", "#CC79A7", "#D55E00")
+"""Colours that stand out, with a dark rim, from the shading, which goes from violet over green to yellow."""
 
 
 def loss_landscape(
@@ -43,6 +43,7 @@ def loss_landscape(
         ['bptt']
     """
     from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.patheffects import withStroke
 
     ax = given_or_new(ax)
     values = np.ma.masked_invalid(loss)
@@ -58,12 +59,14 @@ def loss_landscape(
     ticks = levels[:: max(1, len(levels) // 5)]
     bar.set_ticks(list(ticks), labels=[f"{tick:.3g}" for tick in ticks])
     bar.ax.minorticks_off()
-    for (name, points), colour in zip((ways or {}).items(), WAYS * 9, strict=False):
+    for place, (name, points) in enumerate((ways or {}).items()):
+        colour = WAYS[place % len(WAYS)]
+        rim = [withStroke(linewidth=2.8, foreground="black")]
         xs, ys = zip(*points, strict=True)
-        ax.plot(xs, ys, "o-", color=colour, label=name, markersize=2.5, linewidth=1.3)
-        ax.plot(xs[-1], ys[-1], "*", color=colour, markersize=9, markeredgecolor="white", markeredgewidth=0.5)
+        ax.plot(xs, ys, "o-", color=colour, label=name, markersize=3, linewidth=1.4, path_effects=rim)
+        ax.plot(xs[-1], ys[-1], "*", color=colour, markersize=10, markeredgecolor="black", markeredgewidth=0.6)
     if ways:
-        ax.legend(loc="best", framealpha=0.85)
+        ax.legend(loc="best", facecolor="0.75", framealpha=0.9)
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     return ax

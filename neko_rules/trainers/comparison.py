@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.errors import ArgumentError, ComparisonError, IncompatibleError, NekoError, nearest
+from neko_rules.errors import (
+    ArgumentError,
+    ComparisonError,
+    IncompatibleError,
+    NekoError,
+    NonFiniteError,
+    nearest,
+)
 from neko_rules.rules.rule import Rule
 from neko_rules.trainers.callbacks import Callback
 from neko_rules.trainers.comparison_folder import QUANTITIES, ComparisonFolder
@@ -207,7 +214,11 @@ class _Watched:
             held = before
             if rule is not self.primary:
                 held = _synchronised(rule, network.nx, network.dtype, start, before)
-            made, gradient = _observed(rule, x, y)
+            try:
+                made, gradient = _observed(rule, x, y)
+            except NonFiniteError as error:
+                whose = error.quantity if rule is self.primary else f"{error.quantity} of {name!r}"
+                raise NonFiniteError(whose, error.step, error.works) from error
             after = rule.model.network.values
             nx = rule.model.network.nx
             seen["gradient"][name] = gradient
