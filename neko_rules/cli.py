@@ -335,7 +335,9 @@ def landscape(
     )
     console = _console()
     for name, share in found.outside.items():
-        console.print(f"{name}: up to {share:.0%} of the distance sticks out of the plane", highlight=False)
+        console.print(
+            f"{name}: {share:.0%} of the distance (root mean square) sticks out of the plane", highlight=False
+        )
     console.print(f"figure  {shown_path(found.figure)}", highlight=False, soft_wrap=True)
 
 

@@ -34,6 +34,14 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("command", ["compare", "verify", "landscape", "report"])
+def test_help_says_what_a_command_does(command: str, capsys: Any) -> None:
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage" in shown
+    assert command == "report" or f"neko {command}" in shown
+
+
 class TestCompare:
     def test_writes_and_shows(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
         out = tmp_path / "run"

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neko_rules import ALIF, BPTT, OTTT, RNN, Comparison, EProp, Evaluator, GradientComparison, Trainer
+from neko_rules import (
+    ALIF,
+    BPTT,
+    OTTT,
+    RNN,
+    Callback,
+    Comparison,
+    EProp,
+    Evaluator,
+    GradientComparison,
+    LearningRule,
+    Trainer,
+)
 from neko_rules.backend import BUILT_IN, is_installed
 from neko_rules.errors import (
     ArgumentError,
@@ -184,6 +196,16 @@ class TestTraining:
         for name, value in alone.model.network.parameters.items():
             np.testing.assert_array_equal(value, watched.model.network.parameters[name])
 
+    def test_what_was_compared_until_a_run_was_stopped_is_there(self) -> None:
+        class StopAfterTwo(Callback):
+            def on_step_end(self, trainer: Trainer, step_metrics: dict[str, float]) -> None:
+                if trainer.total_steps == 2:
+                    trainer.stop("enough")
+
+        result = run(BPTT(model()), {"ottt": OTTT(model())}, callbacks=[StopAfterTwo()])
+        assert len(result.batches) == 2
+        assert result.history.stopped == "enough"
+
     def test_the_others_are_left_as_they_were(self) -> None:
         other = EProp(model(), mode="adaptive")
         other.model.check(*data())
@@ -269,6 +291,18 @@ class TestObservedStep:
         monkeypatch.setattr(BPTT, "_judged_gradients", counted)
         BPTT(model()).observed_step(*data())
         assert len(calls) == 1
+
+    def test_a_comparison_evaluates_every_rule_once_per_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = []
+        original = LearningRule._judged_gradients
+
+        def counted(self: Any, *arguments: Any) -> Any:
+            calls.append(type(self).__name__)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(LearningRule, "_judged_gradients", counted)
+        run(BPTT(model()), {"eprop": EProp(model()), "ottt": OTTT(model())}, epochs=1)
+        assert sorted(calls) == 3 * ["BPTT"] + 3 * ["EProp"] + 3 * ["OTTT"]
 
 
 class TestFolder:

@@ -30,7 +30,7 @@ class Landscape:
     Args:
         surface: the loss.
         ways: run → points (a, b).
-        outside: run → the largest share of a point's distance from the origin that sticks out of the plane.
+        outside: run → √(Σ d_i² / Σ ‖θ_i - θ‖²), d_i being the distance of its i-th point from the plane.
         figure: the file that was drawn.
     """
 
@@ -89,7 +89,7 @@ def landscape(
     places = np.array([(0.0, 0.0), *(point for way in ways.values() for point in way)])
     along, up = (_side(places[:, axis], span if not found else None, points) for axis in (0, 1))
     surface = loss_surface(model, x[:examples], y[:examples], plane, along, up)
-    outside = {name: max(share for _, _, share in each) for name, each in projected.items()}
+    outside = {name: _share_outside(np.array(each)) for name, each in projected.items()}
     target = (path / "landscape.png") if out is None else out
     loss = experiment.configuration.loss
     _draw(surface, ways, target, axis_label("loss", loss["name"] if isinstance(loss, dict) else "")[0])
@@ -118,6 +118,12 @@ def _trajectory(folder: RunFolder, like: Arrays, inputs: int) -> list[Arrays]:
                 works="give runs that differ in their rule or seed alone",
             )
     return ways
+
+
+def _share_outside(points: np.ndarray) -> float:
+    """From (a, b, distance) on orthogonal axes of length 1."""
+    whole = float(np.sum(points**2))
+    return float(np.sqrt(np.sum(points[:, 2] ** 2) / whole)) if whole else 0.0
 
 
 def _side(places: np.ndarray, span: float | None, points: int) -> np.ndarray:

@@ -95,14 +95,12 @@ class Plane:
         return {name: value + a * self.first[name] + b * self.second[name] for name, value in self.origin.items()}
 
     def project(self, parameters: Mapping[str, np.ndarray]) -> tuple[float, float, float]:
-        """The nearest point (a, b) of the plane, and the share of ‖θ_i - θ‖ that sticks out of it."""
+        """The nearest point (a, b) of the plane, and its distance from the parameters."""
         apart = _flat(parameters, self.origin)
         zero = {name: np.zeros_like(value) for name, value in self.origin.items()}
         axes = np.stack([_flat(self.first, zero), _flat(self.second, zero)], axis=1)
         place, *_ = np.linalg.lstsq(axes, apart, rcond=None)
-        length = float(np.linalg.norm(apart))
-        outside = float(np.linalg.norm(apart - axes @ place)) / length if length else 0.0
-        return float(place[0]), float(place[1]), outside
+        return float(place[0]), float(place[1]), float(np.linalg.norm(apart - axes @ place))
 
 
 @dataclass(frozen=True)
