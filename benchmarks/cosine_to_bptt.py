@@ -29,7 +29,7 @@ from rule_cases import CASES, COLOURS, Case
 
 from neko_rules import BPTT, Evaluator, Network
 from neko_rules.datasets import Randman
-from neko_rules.report.learning_curve import STYLE
+from neko_rules.report.style import STYLE
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DEPTHS = (1, 3, 5)

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from rich.progress import track  # noqa: E402
 
 from neko_rules import ALIF, Evaluator  # noqa: E402
-from neko_rules.report.learning_curve import STYLE  # noqa: E402
+from neko_rules.report.style import STYLE  # noqa: E402
 from neko_rules.rules import RULES  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.run import run
-from neko_rules.report.learning_curve import STYLE
+from neko_rules.report.style import STYLE
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RULES = {

@@ -73,10 +73,16 @@ if TYPE_CHECKING:
     from neko_rules.rules import WeightPerturbation as WeightPerturbation
     from neko_rules.trainers import Callback as Callback
     from neko_rules.trainers import Checkpoint as Checkpoint
+    from neko_rules.trainers import Comparison as Comparison
     from neko_rules.trainers import EarlyStopping as EarlyStopping
+    from neko_rules.trainers import GradientComparison as GradientComparison
+    from neko_rules.trainers import GradientRecorder as GradientRecorder
     from neko_rules.trainers import History as History
     from neko_rules.trainers import ProgressBar as ProgressBar
+    from neko_rules.trainers import SpikeRecorder as SpikeRecorder
+    from neko_rules.trainers import StateRecorder as StateRecorder
     from neko_rules.trainers import Trainer as Trainer
+    from neko_rules.trainers import WeightRecorder as WeightRecorder
 
 __version__ = "0.1.0"
 
@@ -136,7 +142,20 @@ _HOMES = {
         "TripletSTDP",
         "WeightPerturbation",
     ],
-    "neko_rules.trainers": ["Callback", "Checkpoint", "EarlyStopping", "History", "ProgressBar", "Trainer"],
+    "neko_rules.trainers": [
+        "Callback",
+        "Checkpoint",
+        "Comparison",
+        "EarlyStopping",
+        "GradientComparison",
+        "GradientRecorder",
+        "History",
+        "ProgressBar",
+        "SpikeRecorder",
+        "StateRecorder",
+        "Trainer",
+        "WeightRecorder",
+    ],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

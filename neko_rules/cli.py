@@ -1,4 +1,4 @@
-"""The command line: ``neko run``, ``neko list``, ``neko explain``, ``neko show``.
+"""The command line: ``neko run``, ``list``, ``explain``, ``show``, ``compare``, ``verify``, ``landscape``, ``report``.
 
 Whatever a user can get wrong is answered by one sentence on the standard error stream and exit code 2; Ctrl-C ends with
 130. NumPy and all that is heavy is imported inside the commands, so that help is immediate and the number of threads
@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from neko_rules.experiments.run import Outcome
     from neko_rules.experiments.sampling import Drawn
 
-WRONG, INTERRUPTED = 2, 130
-"""Exit codes: something in the command, a file or the numbers was wrong; ended by Ctrl-C (128 + SIGINT)."""
+DIFFERENT, WRONG, INTERRUPTED = 1, 2, 130
+"""Exit codes: backends do not agree; something in the command, a file or the numbers was wrong; ended by Ctrl-C (128 +
+SIGINT)."""
+
+SEVERAL = ("--rules", "--backends", "--trajectories")
+"""Options that take all the words up to the next option: ``--rules bptt ottt`` stands for ``--rules bptt --rules
+ottt``."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -226,6 +231,180 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as r
         console.print(f"figure  {tables.shown_path(written.figure)}", highlight=False, soft_wrap=True)
 
 
+COMPARE_EXAMPLES = """[bold]Examples[/bold]
+
+neko compare configs/mnist_gradients.yaml --rules bptt eprop:symmetric eprop:random eprop:adaptive ottt
+
+neko compare configs/mnist1d_eprop.yaml --rules eprop bptt ottt@torch --reference bptt --set train.epochs=1
+
+neko compare my.yaml --rules bptt truncated_bptt:window=7 eprop:mode=random,online=true"""
+
+
+@app.command(epilog=COMPARE_EXAMPLES)
+def compare(
+    config: Annotated[Path, typer.Argument(help="YAML file; its rule gives the optimiser to all.")],
+    rules: Annotated[
+        list[str],
+        typer.Option(
+            "--rules",
+            metavar="RULE …",
+            help="Rules, the first of which trains: NAME, NAME:MODE, NAME:KEY=VALUE,…, each with @BACKEND if wanted.",
+            show_default=False,
+        ),
+    ],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file.", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write, new or empty.", show_default="runs/NAME-compare-TIME")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Rule that all are compared with.", show_default="the first")
+    ] = None,
+    keep_every: Annotated[
+        int, typer.Option(min=1, help="Batches from one whose gradients are kept in full to the next.")
+    ] = 100,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table.")] = False,
+) -> None:
+    """Train by one rule and compare gradients and weight changes of others with it, batch by batch."""
+    from neko_rules.experiments import compare as comparing
+    from neko_rules.report.tables import shown_path
+
+    outcome, result = comparing.compare(
+        config, rules, setting or [], seed, out, reference, keep_every, progress=not quiet
+    )
+    if not quiet:
+        console = _console()
+        console.print()
+        for quantity in ("gradient", "change"):
+            console.print(result.table(quantity))
+            console.print()
+        console.print(f"folder  {shown_path(outcome.folder.path)}", highlight=False, soft_wrap=True)
+    if outcome.status == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+VERIFY_EXAMPLES = """[bold]Examples[/bold]
+
+neko verify configs/mnist1d_eprop.yaml --backends numpy torch tensorflow jax
+
+neko verify my.yaml --backends numpy jax --steps 10 --examples 16 --set rule.mode=random
+
+Exit code 0 if all agree in float64 (a spike flip is no disagreement, and is told), 1 if two part."""
+
+
+@app.command(epilog=VERIFY_EXAMPLES)
+def verify(
+    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    backends: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backends",
+            metavar="BACKEND …",
+            help="Backends, the first of which is the reference.",
+            show_default="all that are installed",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file.", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3,
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="Examples per step.", show_default="the file's batch size")
+    ] = None,
+    time_steps: Annotated[
+        int | None, typer.Option(min=1, help="Only the last so many time steps.", show_default="all")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest relative difference in float64.")] = 1e-9,
+    float32: Annotated[bool, typer.Option("--float32/--float64-only", help="Report float32 beside.")] = True,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of a run whose report is to show the result.", show_default=False)
+    ] = None,
+) -> None:
+    """Check that a run has the same numbers on several backends, or show where they part."""
+    from neko_rules.backend import BUILT_IN, is_installed
+    from neko_rules.experiments import verify as verifying
+
+    names = backends or [name for name in BUILT_IN if is_installed(name)]
+    found = verifying.verify(
+        config,
+        names,
+        setting or [],
+        seed,
+        steps=steps,
+        examples=examples,
+        time_steps=time_steps,
+        tolerance=tolerance,
+        float32=float32,
+    )
+    console = _console()
+    console.print(found.table())
+    if into is not None:
+        from neko_rules.experiments.folder import RunFolder
+        from neko_rules.experiments.report import VERIFICATION
+
+        RunFolder.existing(into).write_json(VERIFICATION, found.summary())
+    if not found.agree:
+        raise typer.Exit(DIFFERENT)
+
+
+LANDSCAPE_EXAMPLES = """[bold]Examples[/bold]
+
+neko landscape runs/first                                         # random directions around its last weights
+
+neko landscape runs/bptt --trajectories runs/bptt runs/eprop      # the plane of their trajectories"""
+
+
+@app.command(epilog=LANDSCAPE_EXAMPLES)
+def landscape(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run whose weights are in the middle.")],
+    trajectories: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--trajectories", metavar="FOLDER …", help="Runs whose ways are drawn on their plane.", show_default=False
+        ),
+    ] = None,
+    points: Annotated[int, typer.Option(min=3, help="Points along each side.")] = 21,
+    span: Annotated[float, typer.Option(help="Reach of a random plane, in lengths of the weights.")] = 1.0,
+    examples: Annotated[int, typer.Option(min=1, help="Test examples on which the loss is taken.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random directions.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="File to draw.", show_default="FOLDER/landscape.png")] = None,
+) -> None:
+    """Draw the loss on a plane through parameter space, and the ways of trainings across it."""
+    from neko_rules.experiments import landscape as landscapes
+    from neko_rules.report.tables import shown_path
+
+    found = landscapes.landscape(
+        folder, trajectories or [], points=points, span=span, examples=examples, seed=seed, out=out
+    )
+    console = _console()
+    for name, share in found.outside.items():
+        console.print(
+            f"{name}: {share:.0%} of the distance (root mean square) sticks out of the plane", highlight=False
+        )
+    console.print(f"figure  {shown_path(found.figure)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run or a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="FOLDER/report.html")] = None,
+    activity: Annotated[
+        bool, typer.Option("--activity/--no-activity", help="Run the trained network on a test example.")
+    ] = True,
+) -> None:
+    """Write everything about a run into one HTML file that needs no other."""
+    from neko_rules.experiments.report import write_report
+    from neko_rules.report.tables import shown_path
+
+    written = write_report(folder, out, activity)
+    _console().print(f"report  {shown_path(written)}", highlight=False, soft_wrap=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
@@ -244,7 +423,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal's encoding lacks a character, a "?" will do
     try:
-        code = app(list(arguments) if arguments is not None else None, standalone_mode=False, prog_name="neko")
+        given = _spelled_out(sys.argv[1:] if arguments is None else arguments)
+        code = app(given, standalone_mode=False, prog_name="neko")
     except NekoError as error:
         _say(str(error), "bold red", "Error: ")
         return WRONG
@@ -312,6 +492,26 @@ def _run(
     if seed is not None or out is not None:
         raise ArgumentError("--resume keeps the seed and the folder of the run", works="leave --seed and --out out")
     return runs.resume(resume, settings, progress)
+
+
+def _spelled_out(arguments: Sequence[str]) -> list[str]:
+    """The option of ``SEVERAL`` before each of its words, as the parser wants it.
+
+    Example:
+        >>> _spelled_out(["compare", "my.yaml", "--rules", "bptt", "ottt", "--seed", "3"])
+        ['compare', 'my.yaml', '--rules', 'bptt', '--rules', 'ottt', '--seed', '3']
+    """
+    given: list[str] = []
+    option, words = "", 0
+    for word in arguments:
+        if word.startswith("-"):
+            option, words = (word if word in SEVERAL else ""), 0
+        elif option:
+            words += 1
+            if words > 1:
+                given.append(option)
+        given.append(word)
+    return given
 
 
 def _limit_threads(threads: int) -> None:

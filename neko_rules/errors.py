@@ -55,6 +55,10 @@ class CheckpointError(NekoError):
     """A checkpoint or a run folder cannot be read, or belongs to another run."""
 
 
+class ComparisonError(NekoError):
+    """A comparison of gradients or backends would prove nothing, as of a network in which no neuron spikes."""
+
+
 class NonFiniteError(NekoError):
     """A loss, gradient or parameter became NaN or infinite while training.
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
+from neko_rules.recorded import Recorded
 from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
 
 _TASK_OF_TARGETS = {"classes": "classification", "labels": "classification", "values": None}
@@ -38,6 +39,19 @@ class Judgement:
     loss: Array
     signals: Signals
     totals: dict[str, tuple[Array, Array]]
+
+
+class Observer(Protocol):
+    """What is told of the forward passes of an evaluation."""
+
+    key: str
+    recorded: Recorded
+
+    def begin(self) -> None:
+        """Forget what was recorded."""
+
+    def observe(self, trajectory: Trajectory, first: int) -> None:
+        """Look at a part of the data set, whose first example has that number."""
 
 
 class Evaluator:
@@ -362,9 +376,28 @@ class Evaluator:
         }
         return Trajectory(inputs, records)
 
-    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]:
-        """Loss and metrics over a whole data set; the batch size does not change them, apart from rounding."""
+    @overload
+    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]: ...
+
+    @overload
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 256, *, recorders: Sequence[Observer]
+    ) -> tuple[dict[str, float], dict[str, Recorded]]: ...
+
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 256, *, recorders: Sequence[Observer] | None = None
+    ) -> dict[str, float] | tuple[dict[str, float], dict[str, Recorded]]:
+        """Loss and metrics over a whole data set; the batch size does not change them, apart from rounding.
+
+        Args:
+            x: [batch, time, feature].
+            y: targets.
+            batch_size: examples that run side by side.
+            recorders: such as ``SpikeRecorder``; what they kept is returned beside the figures, by their keys.
+        """
         array = self._array(x)
+        for recorder in recorders or ():
+            recorder.begin()
         labels = as_array(y, len(array))
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.figures}
         for part in _parts(array.shape[0], batch_size):
@@ -375,8 +408,14 @@ class Evaluator:
             for name, (total, count) in self._judged_forward(self.network.values, *values).items():
                 sums[name][0] += float(self.nx.to_numpy(total))
                 sums[name][1] += float(self.nx.to_numpy(count))
+            if recorders:
+                trajectory = self.trajectory(piece)
+                for recorder in recorders:
+                    recorder.observe(trajectory, part.start)
         _require_supervised(sums["loss"][1] > 0)
-        return ratios(sums)
+        if recorders is None:
+            return ratios(sums)
+        return ratios(sums), {recorder.key: recorder.recorded for recorder in recorders}
 
     def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """A forward pass in evaluation mode, which a wrapped model may have."""

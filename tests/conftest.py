@@ -1,8 +1,9 @@
 """What all tests share: one thread for every library, the backends, and the data folder beside the repository.
 
-Two environment variables turn what would be skipped into failures:
+Three environment variables turn what would be skipped into failures:
 
     NEKO_REQUIRE_BACKENDS=1    every array library must be installed
+    NEKO_REQUIRE_BROWSER=1     Chromium and node must be installed, in which the HTML report is opened
     NEKO_REQUIRE_SHARED=1      the folder ``shared`` must lie beside the repository, and no test that reads it may skip
 """
 

@@ -77,8 +77,8 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("experiments",),
-    ("report",),
     ("trainers", "testing"),
+    ("report",),
     ("probabilistic",),
     ("rules",),
     ("credit",),
@@ -91,6 +91,7 @@ ROWS = (
     ("trees",),
     ("backends",),
     ("backend",),
+    ("recorded",),
     ("arguments", "registry", "seeding"),
     ("errors",),
 )
@@ -369,7 +370,8 @@ def test_a_wheel_holds_all_packages(tmp_path: Path) -> None:
         f"{name.replace('.', '/')}/__init__.py" if p.name == "__init__.py" else f"{name.replace('.', '/')}.py"
         for name, p in modules()
     }
-    assert wanted | {"neko_rules/py.typed"} <= names
+    page = {f"neko_rules/report/page/report.{kind}" for kind in ("css", "js")}
+    assert wanted | page | {"neko_rules/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {"neko_rules", f"neko_rules-{neko_rules.__version__}.dist-info"}
     assert "License-Expression: MIT" in metadata
     assert "Provides-Extra: all" in metadata

@@ -173,7 +173,7 @@ def run(
     path = out if out is not None else free_path(experiment.configuration.name, datetime.now())
     folder = RunFolder.create(path)
     folder.write_text("config.yaml", dump(_written(experiment.configuration)))
-    folder.write_json("environment.json", _environment(experiment.configuration))
+    folder.write_json("environment.json", environment_now(experiment.configuration))
     if isinstance(experiment.rule, SamplingRule):
         return sampling.run(experiment.rule, experiment.configuration, data, folder, begin, resume=False)
     return _train(experiment, data, folder, begin, resume=None, progress=progress)
@@ -218,7 +218,7 @@ def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> O
     begin = time.perf_counter() - float(folder.read_json("summary.json").get("seconds") or 0.0)
     data = load_data(experiment)
     made_with = folder.read_json("environment.json")
-    made_with["resumed"] = [*made_with.get("resumed", []), _environment(experiment.configuration)]
+    made_with["resumed"] = [*made_with.get("resumed", []), environment_now(experiment.configuration)]
     folder.write_json("environment.json", made_with)
     folder.write_text("config.yaml", dump(_written(experiment.configuration)))
     return _train(experiment, data, folder, begin, resume=folder.checkpoints, progress=progress)
@@ -240,7 +240,8 @@ def _written(configuration: Configuration) -> dict[str, Any]:
     return {key: value for key, value in configuration.model_dump().items() if key not in unused}
 
 
-def _environment(configuration: Configuration) -> dict[str, Any]:
+def environment_now(configuration: Configuration) -> dict[str, Any]:
+    """What a run that begins now is made with, and when."""
     now = datetime.now().astimezone().isoformat("T", "seconds")
     return {"begun": now, **environment(configuration.backend, configuration.seed, sys.argv)}
 
@@ -300,11 +301,12 @@ def _train(
         outcome.history, outcome.seconds = trainer.history, time.perf_counter() - begin
         # A run that could not be taken up again keeps the results that it has.
         if resume is None or trainer.resumed_from is not None:
-            _write_results(outcome, experiment.rule.model.network.parameters, experiment.configuration)
+            write_results(outcome, experiment.rule.model.network.parameters, experiment.configuration)
     return outcome
 
 
-def _write_results(outcome: Outcome, parameters: Mapping[str, Any], configuration: Configuration) -> None:
+def write_results(outcome: Outcome, parameters: Mapping[str, Any], configuration: Configuration) -> None:
+    """Write weights, summary and learning curve."""
     from neko_rules.report.learning_curve import save_learning_curves
 
     outcome.folder.write_weights(parameters)

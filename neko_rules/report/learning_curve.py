@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neko_rules.report.style import BLUE, STYLE, VERMILION, looks, new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 VALIDATION = "validation_"
-
-BLUE, VERMILION = "#0072B2", "#D55E00"
-"""Colours that people with any colour vision tell apart, from M. Okabe & K. Ito (2008), "Color universal design"."""
 
 NOT_CURVES = ("epoch", "steps", "seconds")
 """Entries of an epoch's record that are not quantities to be followed."""
@@ -35,20 +34,6 @@ LOSSES = {
 
 MARKED = 30
 """Epochs up to which each has a marker; more would hide the line."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "neko_rules",
-}
-"""Sizes that stay legible when a panel is printed 8 cm wide; text in SVG stays text."""
 
 
 def quantities(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -112,7 +97,7 @@ def learning_curve(
     """
     from matplotlib.ticker import MaxNLocator
 
-    ax = _figure(1).axes[0] if ax is None else ax
+    ax = new_figure(1).axes[0] if ax is None else ax
     usual, factor = axis_label(quantity)
     epochs = [int(record["epoch"]) for record in records]
     size = 3 if len(epochs) <= MARKED else 0
@@ -132,6 +117,47 @@ def learning_curve(
     return ax
 
 
+def learning_curve_bands(
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    quantity: str = "loss",
+    ax: Axes | None = None,
+    label: str | None = None,
+) -> Axes:
+    """One quantity over the epochs for several rules or settings: the mean over seeds, and their range as a band.
+
+    Args:
+        runs: name → the records of every seed's run.
+        quantity: ``"loss"``, a metric, or either with ``validation_`` in front.
+        ax: where to draw; a figure of its own by default.
+        label: of the vertical axis, unit included.
+
+    Example:
+        >>> seeds = [[{"epoch": 1, "loss": 2.0}], [{"epoch": 1, "loss": 1.0}]]
+        >>> ax = learning_curve_bands({"bptt": seeds})
+        >>> float(ax.get_lines()[0].get_ydata()[0])
+        1.5
+    """
+    import numpy as np
+
+    ax = new_figure(1).axes[0] if ax is None else ax
+    usual, factor = axis_label(quantity.removeprefix(VALIDATION))
+    for (name, seeds), look in zip(runs.items(), looks(runs).values(), strict=True):
+        epochs = min((len(records) for records in seeds), default=0)
+        curves = np.array([[factor * value for value in values(records[:epochs], quantity)] for records in seeds])
+        at = [int(record["epoch"]) for record in seeds[0][:epochs]]
+        size = 3 if epochs <= MARKED else 0
+        (line,) = ax.plot(
+            at, curves.mean(0), look.line, color=look.colour, marker=look.marker, markersize=size, mfc="white"
+        )
+        line.set_label(f"{name} ({len(seeds)} seeds)")
+        if len(seeds) > 1:
+            ax.fill_between(at, curves.min(0), curves.max(0), color=look.colour, alpha=0.2, linewidth=0)
+    ax.set_xlabel("Epoch")
+    ax.set_ylabel(usual if label is None else label)
+    ax.legend(frameon=False, loc="best", handlelength=2.4)
+    return ax
+
+
 def learning_curves(records: Sequence[Mapping[str, Any]], loss: str = "") -> Figure:
     """A figure with one panel for the loss and one for each metric.
 
@@ -148,7 +174,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]], loss: str = "") -> Fig
 
     names = quantities(records)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(len(names))
+        figure = new_figure(len(names))
         for ax, name in zip(figure.axes, names, strict=True):
             learning_curve(records, ax, name, axis_label(name, loss)[0])
         if len(figure.axes[0].get_lines()) > 1:
@@ -164,15 +190,3 @@ def save_learning_curves(records: Sequence[Mapping[str, Any]], path: Path, loss:
         figure = learning_curves(records, loss)
         figure.savefig(path, dpi=300)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-
-
-def _figure(panels: int) -> Figure:
-    """A figure that belongs to nobody else: no global state of pyplot, no window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # 3.15 inches, 8 cm, is a column of a two-column page.
-    figure = Figure(figsize=(3.15 * panels, 2.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.subplots(1, panels)
-    return figure

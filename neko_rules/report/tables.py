@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neko_rules.report.learning_curve import VALIDATION, axis_label, quantities, values
+from neko_rules.report.readable import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -133,8 +134,6 @@ def status_line(status: str, reason: str, epochs: int, of: int, seconds: float) 
         'interrupted after 3 of 10 epochs and 12 s (Ctrl-C)'
     """
     from rich.text import Text
-
-    from neko_rules.trainers.progress import duration
 
     text = Text(status, style=f"bold {STATUS.get(status, 'yellow')}")
     text.append(f" after {epochs} of {of} epochs and {duration(seconds)}", style="not bold default")

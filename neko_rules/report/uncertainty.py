@@ -10,7 +10,7 @@ import numpy as np
 
 from neko_rules.probabilistic.calibration import calibration_curve, rank_test, risk_coverage
 from neko_rules.probabilistic.predictive import Predictive
-from neko_rules.report.learning_curve import BLUE, STYLE, VERMILION, _figure
+from neko_rules.report.style import BLUE, STYLE, VERMILION, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure = _figure(3)
+        figure = new_figure(3)
         calibration, risk, boxes = figure.axes
         calibration.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         for place, (name, told) in enumerate(predictions.items()):

@@ -24,7 +24,7 @@ from neko_rules.layers.jacobians import Jacobians
 from neko_rules.optimizers import AdamW, Optimizer
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.online import Online, Windowed
-from neko_rules.rules.rule import Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.rule import Batch, Own, Rule, Trained, UpdateOptions
 from neko_rules.rules.streaming import StreamLearner
 
 EVALUATIONS = ("adjoint", "traces")
@@ -367,12 +367,27 @@ class LearningRule(Rule):
         batch: Batch,
         rates: Array,
         counts: Array,
-    ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
+    ) -> Trained:
         if not self.online and self.window is None:
-            by_update = {name: value[0] for name, value in drawn.items() if name.startswith("noise/")}
-            return super()._trained(values, own, memory, {**drawn, **by_update}, batch, rates, counts)
+            return super()._trained(values, own, memory, drawn, batch, rates, counts)
         schedule = Online(self, self.online) if self.online else Windowed(self, self.window or 1)
         return schedule.trained(values, own, memory, drawn, batch, rates, counts)
+
+    def _updated_once(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        batch: Batch,
+        rates: Array,
+        counts: Array,
+    ) -> tuple[Trained, Parameters]:
+        by_update = {name: value[0] for name, value in drawn.items() if name.startswith("noise/")}
+        return super()._updated_once(values, own, memory, {**drawn, **by_update}, batch, rates, counts)
+
+    def _updates_once(self) -> bool:
+        return type(self)._trained is LearningRule._trained and not self.online and self.window is None
 
     # What a rule keeps and draws.
 

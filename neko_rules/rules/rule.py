@@ -29,6 +29,9 @@ DROPOUT = "dropout of the model"
 Own = dict[str, Parameters]
 """A rule's own arrays: what they are (``"feedback"``) → the name they belong to → array."""
 
+Trained = tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]
+"""Parameters, own arrays and the optimiser's memory after a step, the figures, and by name whether all is finite."""
+
 Batch = tuple[Array, Array, Array]
 """Inputs [time, batch, feature], dense targets and mask [1 or steps, batch], in backend arrays."""
 
@@ -238,6 +241,26 @@ class Rule:
         Raises:
             NonFiniteError: the loss or a parameter became NaN or infinite; the parameters keep their last good values.
         """
+        return self._stepped(x, y, lambda *arguments: (self._compiled_step(*arguments), {}))[0]
+
+    def observed_step(self, x: Any, y: Any) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """``step`` and ``gradients`` of the same batch, in one evaluation where an update is made from one gradient.
+
+        The gradient is the one with the weights as they were before the step, so a rule that changes weights within
+        the sequence evaluates twice.
+
+        Args:
+            x: [batch, time, feature].
+            y: targets.
+
+        Raises:
+            NonFiniteError: as for ``step``.
+        """
+        figures, found = self._stepped(x, y, self._compiled_observed_step)
+        return figures, {name: self.nx.to_numpy(found[name]) for name in self.model.network.values}
+
+    def _stepped(self, x: Any, y: Any, compiled: Callable[..., Any]) -> tuple[dict[str, float], Parameters]:
+        """One step by a compiled function that returns what ``_trained`` does, and something beside it."""
         batch = self._batch(x, y)
         own, memory = self.prepared()
         network = self.model.network
@@ -245,7 +268,8 @@ class Rule:
         scalars = self.rates(updates)
         drawn = self._drawn(batch)
         wrapped = getattr(network, "observe", None)
-        values, own, memory, totals, finite = self._compiled_step(network.values, own, memory, drawn, batch, *scalars)
+        trained, beside = compiled(network.values, own, memory, drawn, batch, *scalars)
+        values, own, memory, totals, finite = trained
         sound = {name: bool(self.nx.to_numpy(flag)) for name, flag in finite.items()}
         for name in [*network.values, *(name for name in sound if name not in network.values)]:
             if not sound.get(name, True):
@@ -254,7 +278,7 @@ class Rule:
             wrapped(batch[0])
         self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
-        return ratios(figures)
+        return ratios(figures), beside
 
     def take(self, values: Parameters, own: Own, memory: dict[str, Parameters], updates: int) -> None:
         """Keep what a compiled step has made of parameters, own arrays and the optimiser's memory."""
@@ -266,7 +290,7 @@ class Rule:
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
         twin = copy.copy(self)
-        for compiled in ("_compiled_step", "_compiled_gradients"):
+        for compiled in ("_compiled_step", "_compiled_gradients", "_compiled_observed_step"):
             twin.__dict__.pop(compiled, None)
         twin.model = self.model.clone()
         return twin
@@ -343,12 +367,29 @@ class Rule:
         batch: Batch,
         rates: Array,
         counts: Array,
-    ) -> tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]:
+    ) -> Trained:
         """One step: the state after it, the figures, and by name whether everything is finite."""
+        return self._updated_once(values, own, memory, drawn, batch, rates, counts)[0]
+
+    def _updated_once(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        batch: Batch,
+        rates: Array,
+        counts: Array,
+    ) -> tuple[Trained, Parameters]:
+        """What ``_trained`` returns for a step that is one update by one gradient, and that gradient."""
         judgement, found = self._judged_gradients(self.model.network.seen(values), own, drawn, batch)
         own = self._observe(own, judgement)
         values, own, memory = self.applied(values, own, memory, drawn, found, rates[0], counts[0])
-        return values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)
+        return (values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)), found
+
+    def _updates_once(self) -> bool:
+        """Whether a step is one update by the gradient of ``_judged_gradients``."""
+        return type(self)._trained is Rule._trained
 
     def finite(self, values: Parameters, own: Own, memory: dict[str, Parameters], loss: Array) -> Parameters:
         """By name, whether all that is kept under it is finite: a parameter, its feedback, the optimiser's memory."""
@@ -384,6 +425,18 @@ class Rule:
                 return function(*arguments)
 
         return run
+
+    @cached_property
+    def _compiled_observed_step(self) -> Callable[..., Any]:
+        def observed(
+            values: Parameters, own: Own, memory: Any, drawn: Parameters, batch: Batch, *scalars: Array
+        ) -> Any:
+            if self._updates_once():
+                return self._updated_once(values, own, memory, drawn, batch, *scalars)
+            _, found = self._judged_gradients(self.model.network.seen(values), own, drawn, batch)
+            return self._trained(values, own, memory, drawn, batch, *scalars), found
+
+        return self.nx.jit(self._seeded(observed, 3))
 
     # State.
 

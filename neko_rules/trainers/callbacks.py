@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from neko_rules.arguments import choice, integer, number
 from neko_rules.errors import ArgumentError, CheckpointError, nearest
 from neko_rules.trainers.history import History, Record
@@ -31,6 +33,9 @@ class Callback:
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Before the first step; after a checkpoint has been loaded, if the run resumes from one."""
+
+    def on_step_begin(self, trainer: Trainer, x: np.ndarray, y: np.ndarray) -> None:
+        """Before every update, with its batch."""
 
     def on_step_end(self, trainer: Trainer, step_metrics: dict[str, float]) -> None:
         """After every update, with the loss and metrics of its batch."""

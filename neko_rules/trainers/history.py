@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neko_rules.errors import ArgumentError, nearest
+from neko_rules.recorded import Recorded
 
 Record = dict[str, Any]
 """The numbers of one epoch: ``epoch`` (from 1), ``steps`` (updates made in it), the loss and the metrics averaged over
@@ -23,6 +24,7 @@ class History:
             stopped between epochs.
         interrupted: whether Ctrl-C ended the run before its last epoch.
         stopped: the reason that a callback gave for ending the run, or "".
+        recorded: what recorders kept, by their keys.
 
     Example:
         >>> history = History([{"epoch": 1, "loss": 2.3}, {"epoch": 2, "loss": 1.1}])
@@ -36,6 +38,7 @@ class History:
     partial: Record | None = None
     interrupted: bool = False
     stopped: str = ""
+    recorded: dict[str, Recorded] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.epochs)

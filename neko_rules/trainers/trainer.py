@@ -274,8 +274,10 @@ class Trainer:
             if self._ends():
                 return
             begin = time.perf_counter()
-            inputs = x[batch]
-            metrics = {name: float(value) for name, value in self.rule.step(inputs, y[batch]).items()}
+            inputs, targets = x[batch], y[batch]
+            for callback in self._active:
+                callback.on_step_begin(self, inputs, targets)
+            metrics = {name: float(value) for name, value in self.rule.step(inputs, targets).items()}
             self._seconds += time.perf_counter() - begin
             self._mean.add(metrics, len(inputs))
             self.step += 1

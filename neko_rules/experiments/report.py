@@ -1,0 +1,119 @@
+"""Report: the folder of a run read back and made into one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neko_rules.errors import NekoError
+from neko_rules.experiments.compare import FOLDER
+from neko_rules.experiments.config import checked, resolved
+from neko_rules.experiments.folder import RunFolder
+from neko_rules.experiments.parts import shortened
+from neko_rules.experiments.run import Experiment
+from neko_rules.experiments.yaml_file import dump, read_mapping
+from neko_rules.report import html
+from neko_rules.report.tables import part_line, status_line
+
+REPORT, VERIFICATION = "report.html", "verification.json"
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """A verdict as ``verification.json`` holds it."""
+
+    backend: str
+    dtype: str
+    largest: Mapping[str, float]
+    parting: str | None
+
+
+@dataclass(frozen=True)
+class _Verification:
+    """A verification as ``verification.json`` holds it."""
+
+    reference: str
+    steps: int
+    verdicts: list[_Verdict]
+
+
+def write_report(path: Path, out: Path | None = None, activity: bool = True) -> Path:
+    """Write the report of a run.
+
+    Args:
+        path: folder of a run or of a comparison.
+        out: the file to write; by default ``report.html`` in that folder.
+        activity: whether the trained network is run on a test example, for which its data are loaded.
+
+    Returns:
+        The file.
+
+    Raises:
+        NekoError: no run has been written there, or its files are damaged.
+    """
+    folder = RunFolder.existing(path)
+    configuration, summary = read_mapping(folder.config), folder.read_json("summary.json")
+    records = folder.read_metrics()
+    train = configuration.get("train")
+    epochs = train.get("epochs", len(records)) if isinstance(train, dict) else len(records)
+    status = status_line(
+        str(summary.get("status", "unfinished")),
+        str(summary.get("reason", "")),
+        len(records),
+        epochs,
+        float(summary.get("seconds") or 0.0),
+    )
+    page = html.Page(str(configuration.get("name", path.name)), status.plain)
+    described = {key: part_line(shortened(value, key)) for key, value in configuration.items() if key != "name"}
+    page.section(
+        "What was run",
+        html.table(["key", "value"], list(described.items())),
+        html.folded("The whole configuration", dump(configuration)),
+    )
+    if records:
+        loss = configuration.get("loss")
+        html.learning_section(page, records, str(loss.get("name", "")) if isinstance(loss, dict) else "")
+    if (path / FOLDER / "comparison.json").is_file():
+        from neko_rules.trainers import Comparison
+
+        html.comparison_section(page, Comparison.load(path / FOLDER))
+    if activity and folder.weights.exists():
+        _add_activity(page, folder, configuration)
+    verified = folder.read_json(VERIFICATION)
+    if verified:
+        verdicts = [_Verdict(**each) for each in verified["verdicts"]]
+        html.verification_section(page, _Verification(verified["reference"], verified["steps"], verdicts))
+    environment = folder.read_json("environment.json")
+    if environment:
+        rows = [[key, _flat(value)] for key, value in environment.items() if key != "resumed"]
+        page.section("Environment", html.table(["key", "value"], rows))
+    target = path / REPORT if out is None else out
+    target.write_text(page.text(), encoding="utf-8")
+    return target
+
+
+def _add_activity(page: html.Page, folder: RunFolder, configuration: dict[str, Any]) -> None:
+    """Spikes of the trained network on the first test example; if its data are not there, why."""
+    try:
+        experiment = Experiment.build(resolved(checked(configuration, str(folder.config))))
+        model = experiment.rule.model
+        x = experiment.dataset.load()[2][:1]
+        model.check(x)
+        model.network.set_parameters(folder.read_weights())
+        trajectory = model.trajectory(x)
+    except NekoError as error:
+        page.section("Activity", f'<p class="soft">Not shown: {html.escaped(error)}</p>')
+        return
+    spikes = {name: np.asarray(trajectory.z(name)[:, 0]) for name in model.network.spiking}
+    if spikes:
+        html.activity_section(page, spikes, model.network.dt, "The trained network on the first test example")
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

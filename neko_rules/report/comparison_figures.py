@@ -1,0 +1,166 @@
+"""Figures of a comparison of rules: how gradients deviate in a batch, and how that changes while a network learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neko_rules.report.style import Look, given_or_new, looks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Series = Mapping[str, np.ndarray]
+
+
+def deviation_distributions(deviations: Series, ax: Axes | None = None, bins: int = 61) -> Axes:
+    """The distribution of the entries' deviations in one batch: a snapshot, upper panel of Neko's figure 4.
+
+    Args:
+        deviations: rule → g_rule - g_reference, of any shape.
+        ax: where to draw; a figure of its own by default.
+        bins: number of bins, common to all rules.
+
+    Example:
+        >>> ax = deviation_distributions({"random": np.array([-1.0, 0.0, 1.0])})
+        >>> ax.get_xlabel()
+        'Deviation of gradient'
+    """
+    ax = given_or_new(ax)
+    largest = max((float(np.abs(each).max()) for each in deviations.values()), default=0.0) or 1.0
+    edges = np.linspace(-largest, largest, bins + 1)
+    for (name, values), look in zip(deviations.items(), looks(deviations).values(), strict=True):
+        share, _ = np.histogram(values, edges)
+        ax.stairs(share / max(np.size(values), 1), edges, color=look.colour, linestyle=look.line, label=name, lw=1.4)
+    ax.set_yscale("log")
+    ax.locator_params(axis="x", nbins=5)
+    ax.set_xlabel("Deviation of gradient")
+    ax.set_ylabel("Share of weights per bin")
+    ax.legend(frameon=False, loc="best", handlelength=2.4)
+    return ax
+
+
+def deviation_heat(
+    batches: Sequence[int], deviations: Sequence[np.ndarray], ax: Axes | None = None, bins: int = 61
+) -> Axes:
+    """The distribution of deviations over training: a column of shading per batch, on a logarithmic scale.
+
+    Args:
+        batches: number of the batch of every column.
+        deviations: the deviations in each of these batches.
+        ax: where to draw.
+        bins: number of rows.
+
+    Example:
+        >>> deviation_heat([0, 5], [np.zeros(3), np.ones(3)]).get_xlabel()
+        'Batch'
+    """
+    from matplotlib.colors import LogNorm
+
+    ax = given_or_new(ax)
+    largest = float(np.quantile(np.abs(np.concatenate([np.ravel(each) for each in deviations])), 0.999)) or 1.0
+    edges = np.linspace(-largest, largest, bins + 1)
+    shares = np.stack([np.histogram(each, edges)[0] / max(np.size(each), 1) for each in deviations], axis=1)
+    places = np.asarray(batches, float)
+    middle = 0.5 * (places[1:] + places[:-1])
+    first = places[0] - (middle[0] - places[0] if middle.size else 0.5)
+    last = places[-1] + (places[-1] - middle[-1] if middle.size else 0.5)
+    columns = np.concatenate([[first], middle, [last]])
+    smallest = shares[shares > 0].min() if (shares > 0).any() else 1e-3
+    scale = LogNorm(smallest, max(float(shares.max()), 2 * smallest))
+    mesh = ax.pcolormesh(columns, edges, np.ma.masked_equal(shares, 0), norm=scale, cmap="cividis", rasterized=True)
+    ax.figure.colorbar(mesh, ax=ax, label="Share of weights")
+    ax.set_xlabel("Batch")
+    ax.set_ylabel("Deviation of gradient")
+    return ax
+
+
+def over_training(
+    batches: np.ndarray, series: Series, label: str, ax: Axes | None = None, window: int | None = None
+) -> Axes:
+    """A figure of every rule over the batches of a training: pale as it is, and bold as a running mean.
+
+    Args:
+        batches: numbers of the batches.
+        series: rule → one value per batch.
+        label: of the vertical axis, unit included.
+        ax: where to draw.
+        window: batches in the running mean; a fortieth of all by default.
+
+    Example:
+        >>> ax = over_training(np.arange(3), {"random": np.array([0.0, 45.0, 90.0])}, "Angle to BPTT (°)")
+        >>> ax.get_ylabel()
+        'Angle to BPTT (°)'
+    """
+    ax = given_or_new(ax)
+    width = max(1, len(batches) // 40) if window is None else window
+    for (name, values), look in zip(series.items(), looks(series).values(), strict=True):
+        _curve(ax, np.asarray(batches), np.asarray(values, float), width, name, look)
+    ax.set_xlabel("Batch")
+    ax.set_ylabel(label)
+    ax.margins(x=0.01)
+    ax.legend(frameon=False, loc="best", handlelength=2.4)
+    return ax
+
+
+def _curve(ax: Axes, batches: np.ndarray, values: np.ndarray, width: int, name: str, look: Look) -> None:
+    if width > 1:
+        ax.plot(batches, values, color=look.colour, alpha=0.2, linewidth=0.6)
+    line = running_mean(values, width)
+    ax.plot(batches, line, look.line, color=look.colour, label=name, linewidth=1.4)
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Means over the ``width`` values around each, fewer at the ends; NaN do not count.
+
+    Example:
+        >>> running_mean(np.array([0.0, 3.0, np.nan, 5.0]), 3).tolist()
+        [1.5, 1.5, 4.0, 5.0]
+    """
+    known = np.isfinite(values)
+    ones = np.ones(width)
+    total = np.convolve(np.where(known, values, 0.0), ones, "full")
+    count = np.convolve(known.astype(float), ones, "full")
+    first = (width - 1) // 2 if width % 2 else width // 2
+    kept = slice(first, first + len(values))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total[kept] / np.where(count[kept] > 0, count[kept], np.nan))
+
+
+def bias_and_variance(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+    """The mean square deviation of every rule and parameter as a share of the reference's, split in bias² and variance.
+
+    Args:
+        rows: mappings with ``rule``, ``parameter``, ``squared_bias``, ``variance`` and ``reference_square`` (the
+            reference's mean square entry).
+        ax: where to draw.
+
+    Example:
+        >>> row = {"rule": "random", "parameter": "w", "squared_bias": 1.0, "variance": 2.0, "reference_square": 2.0}
+        >>> [float(bar.get_width()) for bar in bias_and_variance([row]).patches]
+        [0.5, 1.0]
+    """
+    ax = given_or_new(ax)
+    shown = [row for row in rows if row["reference_square"] > 0]
+    rules = looks(dict.fromkeys(row["rule"] for row in shown))
+    for place, row in enumerate(shown):
+        bias, variance = (row[key] / row["reference_square"] for key in ("squared_bias", "variance"))
+        colour = rules[row["rule"]].colour
+        ax.barh(place, bias, color=colour, edgecolor=colour, label="bias²" if not place else None)
+        ax.barh(
+            place,
+            variance,
+            left=bias,
+            color="white",
+            edgecolor=colour,
+            hatch="////",
+            label=None if place else "variance",
+        )
+    ax.set_yticks(range(len(shown)), [str(row["parameter"]).removesuffix(".weight") for row in shown])
+    ax.invert_yaxis()
+    ax.set_xlabel("Mean square deviation / reference")
+    if shown:
+        ax.legend(frameon=False, loc="best")
+    return ax

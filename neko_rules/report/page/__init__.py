@@ -1,0 +1,1 @@
+"""The page of a report: its styles and its script, which become part of every file."""
