@@ -72,7 +72,7 @@ class TikiTaka(Manhattan):
         "paper": "Gokmen & Haensch 2020",
         "time": "that of its gradient",
         "memory": "that of its gradient, and a second array",
-        "identity": "",
+        "identity": "weights = γ A + C; A starts, and with random pulses stays, at its symmetry point",
     }
 
     def __init__(
@@ -215,7 +215,7 @@ class TikiTakaV2(TikiTaka):
         "paper": "Gokmen 2021",
         "time": "that of its gradient",
         "memory": "that of its gradient, a second array and a digital buffer",
-        "identity": "",
+        "identity": "pulses and buffer together hold all that was transferred",
     }
 
     def __init__(
