@@ -297,6 +297,8 @@ class _Watched:
                 works="use data that the network has not learned perfectly, or larger weights",
             )
         network = self.comparison.rules[self.comparison.reference].model.network
+        if not network.spiking:
+            return
         leaving = [c.weight for c in network.graph.connections if c.source in network.spiking]
         if leaving and all(name in truth and not truth[name].any() for name in leaving):
             raise _silent(self.comparison.reference, f"batch {self._batch}")
