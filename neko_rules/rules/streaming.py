@@ -200,7 +200,7 @@ class StreamLearner:
     def _run(self, inputs: np.ndarray) -> np.ndarray:
         values, own, moving, total = self._before()
         moving, _, output = self._compiled_step(values, own, moving, total, self._given(inputs, None), self._signs())
-        self._carried = (moving, total)
+        self._keep(moving, total)
         return self.rule.nx.to_numpy(output)
 
     def _learn(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -209,7 +209,7 @@ class StreamLearner:
         given, signs = self._given(inputs, target), self._signs()
         if self._pending + 1 < rule.online:
             moving, total, output = self._compiled_step(values, own, moving, total, given, signs)
-            self._carried = (moving, total)
+            self._keep(moving, total)
             self._pending += 1
             self.loss = _mean(nx.to_numpy(moving["loss"][0]), nx.to_numpy(moving["loss"][1]))
             return nx.to_numpy(output)
@@ -244,8 +244,12 @@ class StreamLearner:
             if not bool(nx.to_numpy(flag)):
                 raise NonFiniteError(name, rule.steps + updates)
         rule.take(values, own, memory, updates)
-        self._carried = (moving, total)
+        self._keep(moving, total)
         self.loss = _mean(nx.to_numpy(moving["loss"][0]), nx.to_numpy(moving["loss"][1]))
+
+    def _keep(self, moving: Tree, total: Tree) -> None:
+        """Carry on, in the order of before: a compiled function may return a dict in another."""
+        self._carried = trees.ordered((moving, total), self._carry())
 
     def _stepped(self, values: Any, own: Any, moving: Tree, total: Tree, given: Tree, signs: Tree) -> Tree:
         moving, found, output = self._online.step(moving, values, own, given, signs, 1.0)
