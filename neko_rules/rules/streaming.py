@@ -329,7 +329,8 @@ class StreamLearner:
             zero = nx.full((), 0.0, network.dtype)
             rest = at_rest(nx, network.graph, self.batch_size, network.inputs or 0, network.dtype)
             moving = {"network": rest, "loss": (zero, zero), **self._online.fresh(self.batch_size)}
-            self._carried = (moving, {name: 0 * value for name, value in network.values.items()})
+            total = {name: nx.full(tuple(value.shape), 0.0, network.dtype) for name, value in network.values.items()}
+            self._carried = (moving, total)
         return self._carried
 
     def _before(self) -> tuple[Any, Any, Tree, Tree]:
