@@ -58,6 +58,9 @@ CASES = {
         Case("OSTTP", "osttp", {"online": True}, "target", recurrent=False),
         Case("DECOLLE", "decolle", {"online": True}, "target"),
         Case("FPTT", "fptt", {"alpha": 0.1}, "backward"),
+        Case("UORO", "uoro", {}, "sampled", recurrent=False),
+        Case("weight perturbation, 64", "weight_perturbation", {"size": 1e-2, "directions": 64}, "sampled"),
+        Case("node perturbation, 16", "node_perturbation", {"size": 0.3, "directions": 16}, "sampled"),
     )
 }
 

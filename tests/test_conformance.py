@@ -68,7 +68,8 @@ class TestSurrogates:
 
 
 class TestNeurons:
-    @pytest.mark.parametrize("name", list(CELLS))
+    # The derivative of a rounded membrane is by definition not that of the rounding.
+    @pytest.mark.parametrize("name", [name for name in CELLS if name != "quantized"])
     def test_ours_pass(self, name: str) -> None:
         check_neuron(name, ["numpy"])
 

@@ -13,8 +13,8 @@ BinaryConnect, NeurIPS 2015 (full-precision weights behind rounded ones).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neko_rules import arguments
@@ -22,6 +22,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.devices.quantization import quantized
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.layers.cell import CELLS, Cell, PerNeuron
+from neko_rules.surrogates import Surrogate
 
 if TYPE_CHECKING:
     from neko_rules.layers.adaptors.adaptor import Adaptor
@@ -59,7 +60,7 @@ class QuantizedCell(Cell):
     Args:
         cell: the neuron, by name, mapping or object.
         bits: n, at least 2.
-        bound: c, in the unit of v.
+        bound: c, in the unit of v, a number or one per neuron.
         state: the state that is rounded.
 
     Example:
@@ -70,8 +71,11 @@ class QuantizedCell(Cell):
 
     cell: Cell | str | Mapping[str, Any] = "lif"
     bits: int = 8
-    bound: float = 4.0
+    bound: PerNeuron = 4.0
     state: str = "v"
+    # These are the neuron's own.
+    surrogate: Surrogate | str | Mapping[str, Any] = field(default="straight_through", init=False, repr=False)
+    learnable: Sequence[str] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", CELLS.resolve(self.cell))
@@ -79,7 +83,7 @@ class QuantizedCell(Cell):
             raise ArgumentError(
                 "a membrane potential has at least 2 bits, of which one is the sign", received=self.bits
             )
-        arguments.number("bound", self.bound, above=0)
+        self._check("bound", above=0)
         if self.state not in self.inner.state_names():
             raise ArgumentError(
                 f"{type(self.inner).__name__} has no such state",
@@ -103,7 +107,9 @@ class QuantizedCell(Cell):
 
     def constants(self, dt: float) -> dict[str, PerNeuron]:
         """Those of the neuron, the bound and the distance of two values."""
-        apart = self.bound / (2 ** (self.bits - 1) - 1)
+        values = 2 ** (self.bits - 1) - 1
+        bound = self.bound
+        apart = tuple(each / values for each in bound) if isinstance(bound, tuple) else bound / values
         return {**self.inner.constants(dt), "membrane_bound": self.bound, "membrane_apart": apart}
 
     def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
