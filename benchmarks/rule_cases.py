@@ -61,6 +61,10 @@ CASES = {
         Case("UORO", "uoro", {}, "sampled", recurrent=False),
         Case("weight perturbation, 64", "weight_perturbation", {"size": 1e-2, "directions": 64}, "sampled"),
         Case("node perturbation, 16", "node_perturbation", {"size": 0.3, "directions": 16}, "sampled"),
+        Case("reward-based e-prop", "reward_eprop", {}, "sampled"),
+        Case("STDP", "stdp", {"bounds": "soft", "target_rate": 50.0}, "sampled"),
+        Case("triplet STDP", "triplet_stdp", {}, "sampled"),
+        Case("reward-modulated STDP", "reward_stdp", {}, "sampled"),
     )
 }
 
