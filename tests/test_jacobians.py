@@ -69,7 +69,8 @@ def without_gradient(cell: Cell) -> frozenset[str]:
     return frozenset({"v"}) if getattr(cell, "detach_reset", False) else frozenset()
 
 
-@pytest.mark.parametrize("name", list(VARIANTS))
+# What stands for the derivative of a membrane of few bits is not that of the rounding: test_quantized.py.
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "quantized"])
 def test_update_derivatives_equal_central_differences(name: str) -> None:
     cell = VARIANTS[name]
     values = point(cell)
@@ -90,7 +91,7 @@ def test_emission_of_rate_units_equals_central_differences(name: str) -> None:
     np.testing.assert_allclose(evaluated(cell, values)["h", "v"], (ends[0] - ends[1]) / 2e-6, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name, cell in VARIANTS.items() if cell.spiking])
+@pytest.mark.parametrize("name", [name for name, cell in VARIANTS.items() if cell.spiking and name != "quantized"])
 def test_emission_of_spiking_cells_is_the_surrogate_of_the_distance_to_threshold(name: str) -> None:
     """h_v = ψ(u)/θ and h_a = -β ψ(u)/θ with u = (v - θ - β a)/θ, and 0 while refractory."""
     cell = VARIANTS[name]

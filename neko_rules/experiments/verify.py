@@ -10,6 +10,7 @@ import numpy as np
 from neko_rules.arguments import integer
 from neko_rules.experiments.config import load
 from neko_rules.experiments.run import Experiment, load_data
+from neko_rules.probabilistic.sampling_rule import SamplingRule
 from neko_rules.rules import Rule
 from neko_rules.testing import Verification, verify_backends
 from neko_rules.testing.verification import TOLERANCE
@@ -28,6 +29,8 @@ def verify(
     float32: bool = True,
 ) -> Verification:
     """Make the first steps of a run on every backend and compare losses, gradients and weights.
+
+    Of a rule that draws weights it is the rule whose gradient proposes them that is gone through.
 
     Args:
         config: a YAML file; its own backend and dtype do not matter.
@@ -57,6 +60,7 @@ def verify(
     data = [(x[part], y[part]) for part in np.split(order, steps)]
 
     def make(backend: str, dtype: str) -> Rule:
-        return Experiment.build(configuration.model_copy(update={"backend": backend, "dtype": dtype})).rule
+        rule = Experiment.build(configuration.model_copy(update={"backend": backend, "dtype": dtype})).rule
+        return rule.gradient if isinstance(rule, SamplingRule) else rule
 
     return verify_backends(make, data, backends, tolerance=tolerance, float32=float32)
