@@ -14,7 +14,7 @@ from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 GOLDEN = SHARED / "golden"
 NAMES = ("alif_recurrent", "alif_recurrent_deep", "alif_regression", "lif_feedforward_deep", "lif_recurrent")
-RULES = ("bptt", "eprop_symmetric", "eprop_random", "ostl")
+RULES = ("bptt", "eprop_symmetric", "eprop_random", "ostl", "ottt")
 
 
 class Golden:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from golden import NAMES, RULES, Golden
 
-from neko_rules import BPTT, OSTL, EProp, Evaluator, LearningRule
+from neko_rules import BPTT, OSTL, OTTT, EProp, Evaluator, LearningRule
 from neko_rules.credit import adjoint
 from neko_rules.layers import forward
 from neko_rules.layers.jacobians import Jacobians
@@ -22,6 +22,7 @@ MAKERS: dict[str, Callable[[Evaluator], LearningRule]] = {
     "eprop_symmetric": EProp,
     "eprop_random": lambda model: EProp(model, mode="random"),
     "ostl": OSTL,
+    "ottt": OTTT,
 }
 
 
@@ -51,6 +52,16 @@ def test_gradients_of_every_rule_equal_the_golden_ones(name: str, backend: str, 
 
 def test_every_rule_is_in_some_golden_file(shared: Path) -> None:
     assert {rule for name in NAMES for rule in Golden(name).rules()} == set(RULES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_traces_equal_the_golden_gradients_too(name: str, shared: Path) -> None:
+    golden = Golden(name)
+    for rule_name in golden.rules():
+        rule = built(golden, rule_name, "numpy")
+        rule.evaluation = "traces"
+        found, stored = rule.gradients(golden.x, golden.y), golden.stored(f"grad/{rule_name}/")
+        assert max(float(np.abs(found[key] - value).max()) for key, value in stored.items()) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,6 +108,12 @@ def diagonal_not_masked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(adjoint, "without_diagonal", lambda nx, matrix: matrix)
 
 
+def decay_left_out_of_the_presynaptic_trace(patch: pytest.MonkeyPatch) -> None:
+    """a_t = x_t instead of λ a_{t-1} + x_t."""
+    cut = Jacobians.cut
+    patch.setattr(Jacobians, "cut", lambda self, temporal: cut(self, "none" if temporal == "presynaptic" else temporal))
+
+
 def surrogate_without_threshold_scale(patch: pytest.MonkeyPatch) -> None:
     """dz/dv = ψ instead of ψ/θ."""
     original = Jacobians.evaluate
@@ -117,6 +134,8 @@ FAULTS = [
     (recurrent_input_without_delay, "lif_recurrent", "eprop_random"),
     (diagonal_not_masked, "alif_recurrent_deep", "bptt"),
     (surrogate_without_threshold_scale, "lif_feedforward_deep", "ostl"),
+    (surrogate_one_step_early, "lif_feedforward_deep", "ottt"),
+    (decay_left_out_of_the_presynaptic_trace, "lif_feedforward_deep", "ottt"),
 ]
 
 
