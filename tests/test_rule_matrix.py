@@ -23,14 +23,18 @@ from neko_rules.rules import RULES
 TOPOLOGIES = {"feed-forward": ([5], False), "recurrent": ([5], True), "deep": ([5, 4], True)}
 TOLERANCE = 1e-10
 
-REFUSED: dict[str, str] = {
-    "otpe": "at one rate",
-    "approximate_otpe": "at one rate",
-    "stdp": "needs a connection to spiking neurons",
-    "triplet_stdp": "needs a connection to spiking neurons",
-    "reward_stdp": "needs a connection to spiking neurons",
+NO_LEAK = "leak between spikes is constant"
+REFUSED: dict[str, tuple[str, ...]] = {
+    # A membrane that is clipped to a few bits does not leak at a constant rate.
+    "ottt": (NO_LEAK,),
+    "decolle": (NO_LEAK,),
+    "otpe": ("at one rate", NO_LEAK),
+    "approximate_otpe": ("at one rate", NO_LEAK),
+    "stdp": ("needs a connection to spiking neurons",),
+    "triplet_stdp": ("needs a connection to spiking neurons",),
+    "reward_stdp": ("needs a connection to spiking neurons",),
 }
-"""The rules that refuse some network of the matrix, and a part of the reason that they give."""
+"""The rules that refuse some network of the matrix, and parts of the reasons that they give."""
 
 
 def network(cell: str, topology: str, backend: Backend) -> Network:
@@ -71,7 +75,7 @@ def test_a_rule_on_a_neuron_is_equal_on_every_backend_or_refused(
     found = reference if backend == "numpy" else outcome(*key, eager(backend))
     if isinstance(reference, str):
         assert found == reference
-        assert REFUSED.get(rule, "no refusal is expected of this rule") in reference
+        assert any(reason in reference for reason in REFUSED.get(rule, ())), reference
         return
     assert not isinstance(found, str), found
     assert set(found) == set(reference)
