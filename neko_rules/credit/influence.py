@@ -21,9 +21,9 @@ from __future__ import annotations
 import numpy as np
 
 from neko_rules.backend import Array, Parameters
-from neko_rules.credit.adjoint import Local, times
+from neko_rules.credit.adjoint import Local
 from neko_rules.credit.stepwise import Model, Now, State
-from neko_rules.credit.traces import Recurrent, Synapses, added, full, over_rows, synapses
+from neko_rules.credit.traces import Recurrent, Synapses, added, influenced, over_batch, synapses
 from neko_rules.layers.forward import Signals, Z
 from neko_rules.layers.graph import INPUT, Graph
 
@@ -131,29 +131,13 @@ class Influence:
             # A block that comes later in the step has not acted yet; a delayed one acted in the step before.
             source = state if connection.delay else after
             if connection.source != INPUT and key in source:
-                weight = nx.transpose(now.back(connection), (0, 1))
-                currents.append(nx.matmul(weight, source[key][Z]))
-        own = self.own[of.name]
-        if of.population == name and not of.constant:
+                currents.append(nx.matmul(now.back(connection), source[key][Z]))
+        own, here = self.own[of.name], of.population == name
+        if here and not of.constant:
             currents.append(own.onto_own_neuron(of.sent(nx, now.moment, like)))
-        influence: dict[str, Array] = {}
-        for k in now.model.jacobians[name].states:
-            parts = [times(over_rows(local["D", k, j]), before[j]) for j in before if j != Z and ("D", k, j) in local]
-            parts += [times(over_rows(local["r", k]), before[Z])] if ("r", k) in local else []
-            parts += [times(over_rows(local["q", k]), added(currents))] if currents and ("q", k) in local else []
-            if of.population == name and of.constant and ("c", k, of.constant) in local:
-                parts.append(self._constant(of, local, k, like))
-            influence[k] = self._masked(added(parts), name, of) if parts else 0 * before[k]
-        emitted = [times(over_rows(local["h", k]), influence[k]) for k in influence if ("h", k) in local]
-        if of.population == name and of.constant and ("c", Z, of.constant) in local:
-            emitted.append(self._constant(of, local, Z, like))
-        influence[Z] = added(emitted) if emitted else 0 * before[Z]
-        return influence
-
-    def _constant(self, of: Synapses, local: Local, state: str, like: Array) -> Array:
-        """∂s_t/∂c of every neuron with respect to its own constant: [batch, neuron, post], diagonal."""
-        nx = self.model.nx
-        return full(nx, local["c", state, of.constant], like)[:, :, None] * nx.eye(of.post, self.model.dtype)
+        constants = own.constants(local, like) if here else {}
+        after = influenced(before, local, added(currents) if currents else None, constants)
+        return {key: self._masked(each, name, of) for key, each in after.items()}
 
     def _masked(self, influence: Array, name: str, of: Synapses) -> Array:
         mask = self.blocks[name, of.name]
@@ -165,9 +149,7 @@ class Influence:
         for (name, key), signal in signals.items():
             block = state.get(f"{of.name} on {name}")
             if block is not None and key in block:
-                rows = signal.shape[0] * signal.shape[1]
-                flat = nx.reshape(block[key], (rows, of.pre * of.post))
-                parts.append(nx.reshape(nx.matmul(nx.reshape(signal, (1, rows)), flat), (of.pre, of.post)))
+                parts.append(over_batch(nx, of, block[key], signal))
         if not parts:
             return of.shaped(nx, nx.full((of.pre, of.post), 0.0, now.model.dtype))
         return of.shaped(nx, added(parts))

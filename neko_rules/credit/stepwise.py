@@ -34,8 +34,9 @@ from neko_rules.credit.traces import (
     Synapses,
     added,
     full,
+    influenced,
     local_derivatives,
-    over_rows,
+    over_batch,
     reached,
     synapses,
 )
@@ -111,6 +112,9 @@ class Now:
 
 class Stepwise(Protocol):
     """A way to have gradients forward in time."""
+
+    model: Model
+    """What credit is assigned in."""
 
     def start(self, batch: int) -> State:
         """What is carried before the first time step."""
@@ -393,26 +397,10 @@ class LocalTraces:
         if now.model.credit.temporal == "layer":
             own = [c for c in graph.into(output) if c.source == output]
             current = added([current, *(nx.matmul(now.back(c), before[Z]) for c in own)])
-        influence: dict[str, Array] = {}
-        for k in (k for k in before if k != Z):
-            parts = [
-                times(over_rows(entries["D", k, j]), before[j]) for j in before if ("D", k, j) in entries and j != Z
-            ]
-            parts += [times(over_rows(entries["r", k]), before[Z])] if ("r", k) in entries else []
-            parts += [times(over_rows(entries["q", k]), current)] if ("q", k) in entries else []
-            influence[k] = added(parts) if parts else 0 * before[k]
-        emitted = [times(over_rows(entries["h", k]), influence[k]) for k in influence if ("h", k) in entries]
-        influence[Z] = added(emitted) if emitted else 0 * before[Z]
-        after[key] = {k: influence[k] for k in before}
+        influence = influenced(before, entries, current, {})
+        after[key] = influence
         errors = [(signals[output, k], influence[k]) for k in influence if (output, k) in signals]
-        if not errors:
-            return []
-        rows = like[output][Z].shape[0] * like[output][Z].shape[1]
-        size = of.pre * of.post
-        return [
-            nx.reshape(nx.matmul(nx.reshape(error, (1, rows)), nx.reshape(each, (rows, size))), (of.pre, of.post))
-            for error, each in errors
-        ]
+        return [over_batch(nx, of, each, error) for error, each in errors]
 
     def _paths_to_output(self, name: str, now: Now, local: dict[str, Local]) -> Array:
         """∂I_out/∂z of a population through everything within the time step: [batch, n_out, neuron]."""

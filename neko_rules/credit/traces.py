@@ -254,6 +254,35 @@ def moment_array(state: State, signals: Signals) -> Array:
     return next(iter(state.values())) if state else next(iter(signals.values()))
 
 
+def influenced(before: State, local: Local, current: Array | None, constants: Mapping[str, Array]) -> State:
+    """S_t = D_t S_{t-1} + r_t Z_{t-1} + q_t ∂I_t + ∂s_t/∂c and Z_t = h_t·S_t + ∂z_t/∂c, [batch, neuron, parameter].
+
+    Args:
+        before: S_{t-1} by state, and Z_{t-1} as ``"z"``.
+        local: the local derivatives of the neurons.
+        current: the influence on their input current; None where there is none.
+        constants: what acts on a state or the output directly.
+    """
+    after: State = {}
+    for k in (k for k in before if k != Z):
+        parts = [times(over_rows(local["D", k, j]), before[j]) for j in before if j != Z and ("D", k, j) in local]
+        parts += [times(over_rows(local["r", k]), before[Z])] if ("r", k) in local else []
+        parts += [times(over_rows(local["q", k]), current)] if current is not None and ("q", k) in local else []
+        parts += [constants[k]] if k in constants else []
+        after[k] = added(parts) if parts else 0 * before[k]
+    emitted = [times(over_rows(local["h", k]), after[k]) for k in after if ("h", k) in local]
+    emitted += [constants[Z]] if Z in constants else []
+    after[Z] = added(emitted) if emitted else 0 * before[Z]
+    return after
+
+
+def over_batch(nx: Backend, of: Synapses, influence: Array, factor: Array) -> Array:
+    """Σ_batch,neuron of an influence [batch, neuron, pre · post] times a factor [batch, neuron]: [pre, post]."""
+    rows = influence.shape[0] * influence.shape[1]
+    flat = nx.reshape(influence, (rows, of.pre * of.post))
+    return nx.reshape(nx.matmul(nx.reshape(factor, (1, rows)), flat), (of.pre, of.post))
+
+
 class Recurrent:
     """Traces of one parameter for layer credit: the influence of each synapse on every neuron of its population.
 
@@ -282,23 +311,13 @@ class Recurrent:
         current = added([nx.matmul(weights[c.weight], state[Z]) for c in self.own])
         if not of.constant:
             current = current + self.onto_own_neuron(of.sent(nx, moment, like))
-        after: State = {}
-        for k in self.states:
-            parts = [times(over_rows(local["D", k, j]), state[j]) for j in self.states if ("D", k, j) in local]
-            parts += [times(over_rows(local["r", k]), state[Z])] if ("r", k) in local else []
-            parts += [times(over_rows(local["q", k]), current)] if ("q", k) in local else []
-            parts += [self._constant(local, k, like)] if of.constant and ("c", k, of.constant) in local else []
-            after[k] = added(parts) if parts else 0 * state[k]
-        emitted = [times(over_rows(local["h", k]), after[k]) for k in self.states if ("h", k) in local]
-        if of.constant and ("c", Z, of.constant) in local:
-            emitted.append(self._constant(local, Z, like))
-        after[Z] = added(emitted) if emitted else 0 * state[Z]
-        return after
+        return influenced(state, local, current, self.constants(local, like))
 
-    def _constant(self, local: Local, state: str, like: Array) -> Array:
-        """∂s_t/∂c of every neuron with respect to its own constant: [batch, neuron, post], diagonal."""
-        value = full(self.nx, local["c", state, self.of.constant], like)
-        return value[:, :, None] * self.nx.eye(self.of.post, self.nx.dtype(like))
+    def constants(self, local: Local, like: Array) -> dict[str, Array]:
+        """∂s_t/∂c and ∂z_t/∂c of every neuron with respect to its own constant: [batch, neuron, post], diagonal."""
+        nx, of = self.nx, self.of
+        eye = nx.eye(of.post, nx.dtype(like))
+        return {e[1]: full(nx, local[e], like)[:, :, None] * eye for e in local if e[0] == "c" and e[2] == of.constant}
 
     def onto_own_neuron(self, x: Array) -> Array:
         """x_i δ_mj: what a synapse (i, j) adds to the current of neuron m, [batch, neuron, pre · post]."""
@@ -319,11 +338,8 @@ class Recurrent:
         return added(parts)
 
     def over_batch(self, influence: Array, factor: Array) -> Array:
-        """Σ_batch,neuron of an influence [batch, neuron, pre · post] times a factor [batch, neuron]: [pre, post]."""
-        nx, of = self.nx, self.of
-        rows = influence.shape[0] * influence.shape[1]
-        flat = nx.reshape(influence, (rows, of.pre * of.post))
-        return nx.reshape(nx.matmul(nx.reshape(factor, (1, rows)), flat), (of.pre, of.post))
+        """Σ_batch,neuron of an influence times a factor: [pre, post]."""
+        return over_batch(self.nx, self.of, influence, factor)
 
     def spread(self, state: State, paths: Array) -> Array:
         """The influence on K units that the population reaches by paths [batch, K, neuron]: [batch, K, pre · post]."""

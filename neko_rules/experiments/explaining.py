@@ -72,8 +72,9 @@ def rule_facts() -> list[RuleFacts]:
 
 def other_rules() -> list[tuple[str, str]]:
     """Name and line of every rule that does not train but draws weights."""
-    known = {row.name for row in rule_facts()}
-    return [(name, line) for name, line in listing("rules") if name not in known]
+    from neko_rules.rules import RULES
+
+    return [(name, line) for name, line in listing("rules") if name not in RULES]
 
 
 def _facts(name: str) -> RuleFacts:
@@ -132,7 +133,9 @@ def explanation(name: str, only: str | None = None) -> Explanation:
 
 def _facts_of(kind: str, name: str, maker: Any) -> dict[str, str]:
     """What is known of a part beside its text: a rule's axes and cost, a neuron's derivatives."""
-    if kind == "rules" and name in {row.name for row in rule_facts()}:
+    from neko_rules.rules import RULES
+
+    if kind == "rules" and name in RULES:
         row = _facts(name)
         facts = {"axes": row.axes, "requires": row.requires, "time": row.time, "memory": row.memory}
         return {**facts, "identity": row.identity, "paper": row.paper}

@@ -273,9 +273,8 @@ class LearningRule(Rule):
 
     def now(self, values: Parameters, own: Own, moment: Any, drawn: Parameters) -> Now:
         """One time step as the stepwise engines see it."""
-        network = self.model.network
-        model = self._credit_model(network.inputs or 0)
-        return Now(model, values, own["feedback"], network.constants_with(values), moment, drawn)
+        constants = self.model.network.constants_with(values)
+        return Now(self.stepwise.model, values, own["feedback"], constants, moment, drawn)
 
     # Pure functions of parameters and data, in backend arrays.
 
