@@ -268,7 +268,7 @@ class Manhattan(Rule):
         count: Array,
     ) -> tuple[Parameters, Own, dict[str, Parameters]]:
         """Parameters, own arrays and the optimiser's memory after the pulses for a gradient."""
-        wanted, memory = self._wanted(values, memory, found, rate, count)
+        _, wanted, memory = self._wanted(values, memory, found, rate, count)
         pulses, own = self._decided(wanted, own, drawn)
         after, own = self._written(values, own, drawn, pulses)
         after = self.model.network.within_bounds(after)
@@ -278,21 +278,10 @@ class Manhattan(Rule):
         )
         return after, {**own, **{GRADIENT + group: each for group, each in followed.items()}}, memory
 
-    def _wanted(
-        self, values: Parameters, memory: dict[str, Parameters], found: Parameters, rate: Array, count: Array
-    ) -> tuple[Parameters, dict[str, Parameters]]:
-        """u: what the optimiser makes of the gradient outside of the dead zone."""
-        nx = self.nx
-        if self.clipping is not None:
-            found = self.clipping.apply(nx, found)
-        if self.dead_zone:
-            found = {name: self._outside(each) for name, each in found.items()}
-        updates, memory = self.optimizer.update(nx, found, memory, values, rate, count)
-        wanted = {}
-        for name, value in values.items():
-            decay = self._decay_of(name)
-            wanted[name] = updates[name] - rate * decay * value if decay else updates[name]
-        return wanted, memory
+    def _limited(self, found: Parameters) -> Parameters:
+        """The gradient as the optimiser takes it: clipped, and without what lies in the dead zone."""
+        found = super()._limited(found)
+        return {name: self._outside(each) for name, each in found.items()} if self.dead_zone else found
 
     def _outside(self, gradient: Array) -> Array:
         nx = self.nx

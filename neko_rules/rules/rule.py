@@ -346,17 +346,25 @@ class Rule:
         count: Array,
     ) -> tuple[Parameters, Own, dict[str, Parameters]]:
         """Parameters, own arrays and the optimiser's memory after one update by a gradient."""
-        nx = self.nx
-        if self.clipping is not None:
-            found = self.clipping.apply(nx, found)
-        updates, memory = self.optimizer.update(nx, found, memory, values, rate, count)
-        after = {}
+        updates, wanted, memory = self._wanted(values, memory, found, rate, count)
+        after = self._bounded({name: value + wanted[name] for name, value in values.items()})
+        return after, self._follow(own, drawn, values, updates, rate), memory
+
+    def _wanted(
+        self, values: Parameters, memory: dict[str, Parameters], found: Parameters, rate: Array, count: Array
+    ) -> tuple[Parameters, Parameters, dict[str, Parameters]]:
+        """The optimiser's updates for a gradient, the changes that they and the weight decay ask for, its memory."""
+        updates, memory = self.optimizer.update(self.nx, self._limited(found), memory, values, rate, count)
+        wanted = {}
         for name, value in values.items():
             decay = self._decay_of(name)
-            # The decay is added to the update first: 1 - rate·decay would round to 1 in float32.
-            after[name] = value + (updates[name] - rate * decay * value if decay else updates[name])
-        after = self._bounded(after)
-        return after, self._follow(own, drawn, values, updates, rate), memory
+            # The decay is added to the update before the value is: 1 - rate·decay would round to 1 in float32.
+            wanted[name] = updates[name] - rate * decay * value if decay else updates[name]
+        return updates, wanted, memory
+
+    def _limited(self, found: Parameters) -> Parameters:
+        """The gradient as the optimiser takes it: clipped."""
+        return found if self.clipping is None else self.clipping.apply(self.nx, found)
 
     def _trained(
         self,

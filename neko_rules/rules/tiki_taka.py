@@ -31,7 +31,7 @@ from neko_rules.evaluator import Evaluator
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
-from neko_rules.rules.manhattan import DELTA, Manhattan, PulseOptions, _group
+from neko_rules.rules.manhattan import DELTA, LoadedCrossbar, Manhattan, PulseOptions, _group
 from neko_rules.rules.pulses import AccumulateAndFire, StochasticPulse
 from neko_rules.rules.rule import RULES, Own, Rule
 from neko_rules.seeding import stream
@@ -116,10 +116,8 @@ class TikiTaka(Manhattan):
         )
 
     @property
-    def fast(self) -> Any:
+    def fast(self) -> LoadedCrossbar:
         """The fast array as it is now."""
-        from neko_rules.rules.manhattan import LoadedCrossbar
-
         own, _ = self.prepared()
         state = {
             group: {name: self.nx.to_numpy(value) for name, value in values.items()}
@@ -217,36 +215,3 @@ class TikiTakaV2(TikiTaka):
         "memory": "that of its gradient, a second array and a digital buffer",
         "identity": "pulses and buffer together hold all that was transferred",
     }
-
-    def __init__(
-        self,
-        model: Evaluator,
-        crossbar: Crossbar | Mapping[str, Any] | None = None,
-        *,
-        fast: Crossbar | Mapping[str, Any] | None = None,
-        gradient: str | Mapping[str, Any] | Rule | None = None,
-        transfer_every: int = 1,
-        transfer_rate: float = 0.1,
-        gamma: float = 0.0,
-        limit: int = 5,
-        dead_zone: float = 0.0,
-        dead_zone_unit: str = "rms",
-        optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
-        regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
-        **options: Unpack[PulseOptions],
-    ) -> None:
-        super().__init__(
-            model,
-            crossbar,
-            fast=fast,
-            gradient=gradient,
-            transfer_every=transfer_every,
-            transfer_rate=transfer_rate,
-            gamma=gamma,
-            limit=limit,
-            dead_zone=dead_zone,
-            dead_zone_unit=dead_zone_unit,
-            optimizer=optimizer,
-            regularizers=regularizers,
-            **options,
-        )
