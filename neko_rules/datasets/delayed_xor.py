@@ -14,20 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neko_rules.arguments import integer, number
-from neko_rules.datasets.dataset import DATASETS, Dataset, Split
-from neko_rules.datasets.timing import delay_range, spike_probability, steps
-
-ZERO, ONE, RECALL, BACKGROUND = range(4)
-"""The populations of input neurons, in the order of the features."""
-
-NOT_SUPERVISED = -1
-"""The label of a time step at which no answer is asked for."""
+from neko_rules.arguments import number
+from neko_rules.datasets.cued_trials import CuedTrials
+from neko_rules.datasets.dataset import DATASETS
+from neko_rules.datasets.timing import steps
 
 
 @DATASETS.register("delayed_xor")
 @dataclass(frozen=True)
-class DelayedXOR(Dataset):
+class DelayedXOR(CuedTrials):
     """Delayed exclusive or: two binary cues with a delay between them, then whether they differed.
 
     Inputs are spikes, 0 or 1, [examples, time, 4 · population_size], from four populations: cue 0, cue 1, the recall
@@ -76,23 +71,8 @@ class DelayedXOR(Dataset):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        integer("train_examples", self.train_examples, at_least=1)
-        integer("test_examples", self.test_examples, at_least=1)
-        number("dt", self.dt, above=0)
-        steps("cue_duration", number("cue_duration", self.cue_duration, above=0), self.dt)
+        super().__post_init__()
         steps("pause", number("pause", self.pause, at_least=0), self.dt)
-        steps("recall_duration", number("recall_duration", self.recall_duration, above=0), self.dt)
-        object.__setattr__(self, "delay", delay_range(self.delay))
-        self._delay_steps()
-        integer("population_size", self.population_size, at_least=1)
-        spike_probability("cue_rate", self.cue_rate, self.dt)
-        spike_probability("background_rate", self.background_rate, self.dt)
-        integer("seed", self.seed, at_least=0)
-
-    @property
-    def task_type(self) -> str:
-        """Always ``"classification"``."""
-        return "classification"
 
     @property
     def time_steps(self) -> int:
@@ -100,44 +80,13 @@ class DelayedXOR(Dataset):
         cue, pause, recall = self._duration_steps()
         return 2 * cue + self._delay_steps()[1] + pause + recall
 
-    def load(self) -> Split:
-        """The arrays ``x_train, y_train, x_test, y_test``."""
-        x_train, y_train = self._trials(self.train_examples, stream=0)
-        x_test, y_test = self._trials(self.test_examples, stream=1)
-        return x_train, y_train, x_test, y_test
-
-    def _trials(self, examples: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
-        random = np.random.default_rng([self.seed, stream])
-        x = np.empty((examples, self.time_steps, 4 * self.population_size), np.float32)
-        y = np.full((examples, self.time_steps), NOT_SUPERVISED, np.int64)
-        recall = self._duration_steps()[2]
-        shortest, longest = self._delay_steps()
-        for spikes, labels in zip(x, y, strict=True):
-            first, second = random.integers(2, size=2)
-            delay = int(random.integers(shortest, longest, endpoint=True))
-            chance = self._spike_probabilities(first, second, delay)
-            spikes[:] = random.random(spikes.shape, dtype=np.float32) < chance
-            labels[-recall:] = first ^ second
-        return x, y
-
-    def _spike_probabilities(self, first: int, second: int, delay: int) -> np.ndarray:
-        """Probability of a spike [time, neuron] in a trial with the given cues and a delay in steps."""
+    def _trial(self, random: np.random.Generator) -> tuple[list[tuple[int, int]], int]:
+        first, second = random.integers(2, size=2)
         cue, pause, recall = self._duration_steps()
-        chance = np.zeros((self.time_steps, 4), np.float32)
         start = self.time_steps - recall - pause - cue
-        chance[start : start + cue, second] = self.cue_rate * self.dt
-        start -= delay + cue
-        chance[start : start + cue, first] = self.cue_rate * self.dt
-        chance[-recall:, RECALL] = self.cue_rate * self.dt
-        chance[:, BACKGROUND] = self.background_rate * self.dt
-        return np.repeat(chance, self.population_size, axis=1)
+        return [(start - self._drawn_delay(random) - cue, first), (start, second)], first ^ second
 
     def _duration_steps(self) -> tuple[int, int, int]:
         """A cue, the pause and recall in time steps."""
         cue = steps("cue_duration", self.cue_duration, self.dt)
         return cue, steps("pause", self.pause, self.dt), steps("recall_duration", self.recall_duration, self.dt)
-
-    def _delay_steps(self) -> tuple[int, int]:
-        """Shortest and longest delay in time steps."""
-        shortest, longest = self.delay if isinstance(self.delay, tuple) else (self.delay, self.delay)
-        return steps("delay", shortest, self.dt), steps("delay", longest, self.dt)

@@ -15,20 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from neko_rules.arguments import integer, number
-from neko_rules.datasets.dataset import DATASETS, Dataset, Split
-from neko_rules.datasets.timing import delay_range, spike_probability, steps
+from neko_rules.datasets.cued_trials import CuedTrials
+from neko_rules.datasets.dataset import DATASETS
+from neko_rules.datasets.timing import steps
 from neko_rules.errors import ArgumentError
 
-LEFT, RIGHT, RECALL, BACKGROUND = range(4)
-"""The populations of input neurons, in the order of the features."""
-
-NOT_SUPERVISED = -1
-"""The label of a time step at which no answer is asked for."""
+LEFT, RIGHT = range(2)
+"""The sides of the cues: their populations and the labels."""
 
 
 @DATASETS.register("evidence_accumulation")
 @dataclass(frozen=True)
-class EvidenceAccumulation(Dataset):
+class EvidenceAccumulation(CuedTrials):
     """Evidence accumulation: seven cues left or right, a delay, then the side that had more of them.
 
     Inputs are spikes, 0 or 1, [examples, time, 4 · population_size], from four populations: left cues, right cues, the
@@ -84,70 +82,29 @@ class EvidenceAccumulation(Dataset):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        integer("train_examples", self.train_examples, at_least=1)
-        integer("test_examples", self.test_examples, at_least=1)
+        super().__post_init__()
         if integer("cues", self.cues, at_least=1) % 2 == 0:
             raise ArgumentError("cues must be odd, so that one side has more", received=self.cues)
         number("cue_probability", self.cue_probability, at_least=0.5, at_most=1)
-        number("dt", self.dt, above=0)
-        steps("cue_duration", number("cue_duration", self.cue_duration, above=0), self.dt)
         steps("cue_interval", number("cue_interval", self.cue_interval, at_least=0), self.dt)
-        steps("recall_duration", number("recall_duration", self.recall_duration, above=0), self.dt)
-        object.__setattr__(self, "delay", delay_range(self.delay))
-        self._delay_steps()
-        integer("population_size", self.population_size, at_least=1)
-        spike_probability("cue_rate", self.cue_rate, self.dt)
-        spike_probability("background_rate", self.background_rate, self.dt)
-        integer("seed", self.seed, at_least=0)
-
-    @property
-    def task_type(self) -> str:
-        """Always ``"classification"``."""
-        return "classification"
 
     @property
     def time_steps(self) -> int:
         """Steps of every trial: cues with their intervals, the longest delay, recall."""
-        cue = steps("cue_duration", self.cue_duration, self.dt) + steps("cue_interval", self.cue_interval, self.dt)
-        return self.cues * cue + self._delay_steps()[1] + steps("recall_duration", self.recall_duration, self.dt)
-
-    def load(self) -> Split:
-        """The arrays ``x_train, y_train, x_test, y_test``."""
-        x_train, y_train = self._trials(self.train_examples, stream=0)
-        x_test, y_test = self._trials(self.test_examples, stream=1)
-        return x_train, y_train, x_test, y_test
-
-    def _trials(self, examples: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
-        random = np.random.default_rng([self.seed, stream])
-        x = np.empty((examples, self.time_steps, 4 * self.population_size), np.float32)
-        y = np.full((examples, self.time_steps), NOT_SUPERVISED, np.int64)
         recall = steps("recall_duration", self.recall_duration, self.dt)
-        shortest, longest = self._delay_steps()
-        for spikes, labels in zip(x, y, strict=True):
-            favoured = random.integers(2)
-            on_favoured = random.random(self.cues) < self.cue_probability
-            sides = np.where(on_favoured, favoured, 1 - favoured)
-            delay = int(random.integers(shortest, longest, endpoint=True))
-            chance = self._spike_probabilities(sides, delay)
-            spikes[:] = random.random(spikes.shape, dtype=np.float32) < chance
-            labels[-recall:] = RIGHT if 2 * sides.sum() > self.cues else LEFT
-        return x, y
+        return self.cues * sum(self._cue_steps()) + self._delay_steps()[1] + recall
 
-    def _spike_probabilities(self, sides: np.ndarray, delay: int) -> np.ndarray:
-        """Probability of a spike [time, neuron] in a trial with cues on the given sides."""
+    def _trial(self, random: np.random.Generator) -> tuple[list[tuple[int, int]], int]:
+        favoured = random.integers(2)
+        on_favoured = random.random(self.cues) < self.cue_probability
+        sides = np.where(on_favoured, favoured, 1 - favoured)
+        interval, cue = self._cue_steps()
+        recall = steps("recall_duration", self.recall_duration, self.dt)
+        first = self.time_steps - recall - self._drawn_delay(random) - self.cues * (interval + cue)
+        cues = [(first + i * (interval + cue) + interval, side) for i, side in enumerate(sides)]
+        return cues, RIGHT if 2 * sides.sum() > self.cues else LEFT
+
+    def _cue_steps(self) -> tuple[int, int]:
+        """An interval and the cue after it in time steps."""
         cue = steps("cue_duration", self.cue_duration, self.dt)
-        interval = steps("cue_interval", self.cue_interval, self.dt)
-        recall = steps("recall_duration", self.recall_duration, self.dt)
-        chance = np.zeros((self.time_steps, 4), np.float32)
-        first = self.time_steps - recall - delay - self.cues * (interval + cue)
-        for i, side in enumerate(sides):
-            start = first + i * (interval + cue) + interval
-            chance[start : start + cue, side] = self.cue_rate * self.dt
-        chance[-recall:, RECALL] = self.cue_rate * self.dt
-        chance[:, BACKGROUND] = self.background_rate * self.dt
-        return np.repeat(chance, self.population_size, axis=1)
-
-    def _delay_steps(self) -> tuple[int, int]:
-        """Shortest and longest delay in time steps."""
-        shortest, longest = self.delay if isinstance(self.delay, tuple) else (self.delay, self.delay)
-        return steps("delay", shortest, self.dt), steps("delay", longest, self.dt)
+        return steps("cue_interval", self.cue_interval, self.dt), cue
