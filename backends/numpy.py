@@ -25,6 +25,13 @@ class NumpyBackend:
     name = "numpy"
     description = "NumPy on the CPU: the embedded default"
     differentiates = False
+    in_host_memory = True
+
+    def host(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+    def from_host(self, array: np.ndarray) -> Array:
+        return array
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         return np.asarray(value, dtype=dtype)

@@ -35,6 +35,13 @@ class TorchBackend:
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         self.device = torch.device(device)
         self.threads = threads
+        self.in_host_memory = self.device.type == "cpu"
+
+    def host(self, array: Array) -> np.ndarray:
+        return array.detach().numpy()
+
+    def from_host(self, array: np.ndarray) -> Array:
+        return torch.from_numpy(array)
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         if not isinstance(value, torch.Tensor):

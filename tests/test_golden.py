@@ -80,7 +80,7 @@ def test_loss_outputs_and_spikes_equal_the_golden_ones(name: str, backend: str, 
 
 def without_readout_memory(patch: pytest.MonkeyPatch) -> None:
     """The readout's leak left out of the learning signal."""
-    patch.setattr(adjoint, "keeps_paths", lambda problem, name: problem.credit.temporal == "full")
+    patch.setattr(adjoint, "keeps_paths", lambda credit, graph, name: credit.temporal == "full")
 
 
 def without_adaptation_path(patch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,15 @@ are in the processor's cache; weight gradients and signals are one matrix produc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from neko_rules.backend import Array, Arrays, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
+from neko_rules.credit.fused import kernel_of, step_back
+from neko_rules.kernels.host import contiguous, host_of
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, Z, effective_weight, project, without_diagonal
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
@@ -101,7 +105,7 @@ def _solved(problem: Problem, signals: Signals) -> tuple[Parameters, Signals]:
     signals = dict(signals)
     found: Parameters = {}
     for group in reversed(groups):
-        delta, within_step, constants = _Recursion(problem, group, signals).run()
+        delta, within_step, constants = _stepped_back(problem, group, signals)
         for (name, constant), gradient in constants.items():
             found[constant_name(graph.cell(name), name, constant)] = gradient
         for name in group:
@@ -110,10 +114,52 @@ def _solved(problem: Problem, signals: Signals) -> tuple[Parameters, Signals]:
     return {name: found[name] for name in problem.parameters}, signals
 
 
-def keeps_paths(problem: Problem, name: str) -> bool:
+Solved = tuple[dict[str, Array], dict[str, Array], dict[Constant, Array]]
+"""δ, and q_t·h_t G_t where that is what goes down, by population: [time, batch, neuron]; and dE/dc [neuron]."""
+
+
+def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) -> Solved:
+    """The recursion of a group over all time steps, as one compiled loop where there is one."""
+    nx, records = problem.nx, problem.trajectory.records
+    setting = Setting(nx, problem.graph, problem.jacobians, problem.constants, problem.credit, problem.back)
+    states = tuple(key for key in signals if key[0] in group and key[1] != Z)
+    recursion = Recursion(setting, group, states)
+    host = host_of(nx)
+    if host is not None and len(group) == 1:
+
+        def traced(operations: Any, constants: dict[str, Constants]) -> Recursion:
+            tokens = replace(setting, nx=operations, constants=constants, back=lambda connection: connection)
+            return Recursion(tokens, group, states)
+
+        present = tuple(key in signals for key in recursion.arriving)
+        dtype = nx.dtype(problem.trajectory.inputs)
+        kernel = kernel_of(recursion, traced, present, dtype)
+        if kernel is not None:
+            record = records[group[0]]
+            given = [
+                nx.broadcast_to(signals[key], record.z.shape) for key in recursion.arriving if key in signals
+            ]
+            errors, totals = step_back(host, kernel, recursion, record, given)
+            within = dict(zip(recursion.instantaneous, errors[1:], strict=True))
+            return {group[0]: errors[0]}, within, dict(zip(recursion.learnable, totals, strict=True))
+    zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
+    arriving = [
+        nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in recursion.arriving
+    ]
+    histories = (records[name].history(nx, key) for name, key in recursion.recorded)
+    carry = tuple(nx.full(arriving[group.index(name)].shape[1:], 0.0, nx.dtype(zero)) for name, *_ in recursion.carried)
+    _, outputs = nx.scan(recursion.step, carry, (*arriving, *histories), arriving[0].shape[0], reverse=True)
+    delta = dict(zip(group, outputs, strict=False))
+    outputs = outputs[len(group) :]
+    within_step = dict(zip(recursion.instantaneous, outputs, strict=False))
+    outputs = outputs[len(recursion.instantaneous) :]
+    constants = {key: nx.sum(each, axis=(0, 1)) for key, each in zip(recursion.learnable, outputs, strict=True)}
+    return delta, within_step, constants
+
+
+def keeps_paths(credit: Credit, graph: Graph, name: str) -> bool:
     """Whether the error that a population sends down includes its paths through time."""
-    signal = problem.credit.learning_signal
-    return signal == "exact" or (signal == "filtered" and name == problem.graph.output)
+    return credit.learning_signal == "exact" or (credit.learning_signal == "filtered" and name == graph.output)
 
 
 def times(factor: Array, array: Array) -> Array:
@@ -129,12 +175,26 @@ def weight_gradients(problem: Problem, name: str, delta: Array) -> Parameters:
     """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t."""
     nx, found = problem.nx, {}
     for connection in problem.graph.into(name):
-        sent, received = meeting(problem, connection, delta)
-        gradient = nx.matmul(nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
+        gradient = _gradient_of_events(problem, connection, delta)
+        if gradient is None:
+            sent, received = meeting(problem, connection, delta)
+            gradient = nx.matmul(nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
         found[connection.weight] = without_diagonal(nx, gradient) if connection.masked else gradient
     if problem.graph.populations[name].bias:
         found[bias_name(name)] = nx.sum(_flat(nx, delta), axis=0)
     return found
+
+
+def _gradient_of_events(problem: Problem, connection: Connection, delta: Array) -> Array | None:
+    """The gradient of a weight from the events of its source, where those were kept and are few."""
+    host, trajectory = host_of(problem.nx), problem.trajectory
+    events = trajectory.events.get(connection.source)
+    if host is None or events is None or not events.sparse or (connection.delay and trajectory.start is not None):
+        return None
+    received = contiguous(host.host(delta))
+    if connection.delay:
+        events, received = events[:-1], received[1:]
+    return host.from_host(events.gradient(received))
 
 
 def meeting(problem: Problem, connection: Connection, delta: Array) -> tuple[Array, Array]:
@@ -178,43 +238,65 @@ def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, .
         signals[key] = signals[key] + part if key in signals else part
 
 
-class _Recursion:
-    """λs and λz of a group of populations stepped backward in time: a scan whose carry is what t+1 sends to t.
+@dataclass(frozen=True)
+class Setting:
+    """What the recursion of a group of populations depends on, in the arrays of one backend.
+
+    Args:
+        nx: backend.
+        graph: the network.
+        jacobians: population name → the derivatives of its cell.
+        constants: population name → the constants of its cell.
+        credit: which gradient.
+        back: the transposed weight that carries a connection's error back: [target, source].
+    """
+
+    nx: Backend
+    graph: Graph
+    jacobians: dict[str, Jacobians]
+    constants: dict[str, Constants]
+    credit: Credit
+    back: Callable[[Connection], Array]
+
+
+class Recursion:
+    """λs and λz of a group of populations, stepped backward in time: what t+1 sends to t, and what it does there.
 
     The carry holds only what is not identically zero: per population Σ_k D_kj λs_k for each state j, r·λs where
     something depends on z_{t-1}, and δ where a delayed connection carries error back.
+
+    Args:
+        setting: the network.
+        group: the populations.
+        states: (population, state) of the signals from outside that arrive at a state.
     """
 
-    def __init__(self, problem: Problem, group: tuple[str, ...], signals: Signals) -> None:
-        self.problem = problem
-        self.nx = problem.nx
+    def __init__(self, setting: Setting, group: tuple[str, ...], states: tuple[tuple[str, str], ...]) -> None:
+        self.setting = setting
+        self.nx = setting.nx
         self.group = group
-        zero = problem.nx.full((), 0.0, problem.nx.dtype(problem.trajectory.inputs))
-        wanted = [(name, Z) for name in group] + [key for key in signals if key[0] in group and key[1] != Z]
-        self.signals = {
-            key: self.nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in wanted
-        }
+        self.arriving = (*((name, Z) for name in group), *states)
         self.recorded = [
             (name, key)
             for name in group
-            for key in problem.jacobians[name].arguments
-            if key not in problem.constants[name]
+            for key in setting.jacobians[name].arguments
+            if key not in setting.constants[name]
         ]
-        temporal = problem.credit.temporal
+        temporal = setting.credit.temporal
         self.outgoing: dict[str, list[tuple[Connection, Array]]] = {name: [] for name in group}
-        for connection in problem.graph.within(group):
+        for connection in setting.graph.within(group):
             own = connection.source == connection.target
             if temporal == "full" or (temporal == "layer" and own):
-                self.outgoing[connection.source].append((connection, problem.back(connection)))
+                self.outgoing[connection.source].append((connection, setting.back(connection)))
         self.carried = [key for name in group for key in self._carried(name)]
-        below = [name for name in group if any(c.source != INPUT and not c.delay for c in problem.graph.into(name))]
-        self.instantaneous = [name for name in below if not keeps_paths(problem, name)]
+        below = [name for name in group if any(c.source != INPUT and not c.delay for c in setting.graph.into(name))]
+        self.instantaneous = [name for name in below if not keeps_paths(setting.credit, setting.graph, name)]
         self.learnable: list[Constant] = [
-            (name, constant) for name in group for constant in problem.jacobians[name].learnable
+            (name, constant) for name in group for constant in setting.jacobians[name].learnable
         ]
 
     def _carried(self, name: str) -> list[Carried]:
-        entries = self.problem.jacobians[name].expressions
+        entries = self.setting.jacobians[name].expressions
         states = {entry[2] for entry in entries if entry[0] == "D"}
         keys: list[Carried] = [(name, "state", state) for state in sorted(states)]
         if any(entry[0] == "r" for entry in entries):
@@ -224,26 +306,14 @@ class _Recursion:
             keys.append((name, "delta", ""))
         return keys
 
-    def run(self) -> tuple[dict[str, Array], dict[str, Array], dict[Constant, Array]]:
-        """δ, and q_t·h_t G_t where that is what goes down, by population: [time, batch, neuron]; and dE/dc [neuron]."""
-        nx, group = self.nx, self.group
-        first = self.signals[group[0], Z]
-        records = self.problem.trajectory.records
-        zeros = {name: nx.full(self.signals[name, Z].shape[1:], 0.0, nx.dtype(first)) for name in group}
-        histories = (records[name].history(nx, key) for name, key in self.recorded)
-        carry = tuple(zeros[name] for name, _, _ in self.carried)
-        _, outputs = nx.scan(self._step, carry, (*self.signals.values(), *histories), first.shape[0], reverse=True)
-        delta = dict(zip(group, outputs, strict=False))
-        outputs = outputs[len(group) :]
-        within_step = dict(zip(self.instantaneous, outputs, strict=False))
-        outputs = outputs[len(self.instantaneous) :]
-        constants = {key: nx.sum(each, axis=(0, 1)) for key, each in zip(self.learnable, outputs, strict=True)}
-        return delta, within_step, constants
+    def step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        """One step back: the signals in the order of ``arriving``, then the histories in the order of ``recorded``.
 
-    def _step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        Returns the next carry and, by population, δ; q_t·h_t G_t where that is what goes down; ∂E/∂c of the step.
+        """
         later = dict(zip(self.carried, carry, strict=True))
-        signals = dict(zip(self.signals, inputs, strict=False))
-        recorded = dict(zip(self.recorded, inputs[len(self.signals) :], strict=True))
+        signals = dict(zip(self.arriving, inputs, strict=False))
+        recorded = dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
         delta: dict[str, Array] = {}
         sent: dict[Carried, Array] = {}
         within_step: dict[str, Array] = {}
@@ -276,9 +346,9 @@ class _Recursion:
 
     def _local(self, name: str, recorded: dict[tuple[str, str], Array]) -> Local:
         """The local derivatives of a population at one step."""
-        problem = self.problem
-        return problem.jacobians[name].evaluate(
-            self.nx, problem.graph.cell(name), problem.constants[name], lambda key: recorded[name, key]
+        setting = self.setting
+        return setting.jacobians[name].evaluate(
+            self.nx, setting.graph.cell(name), setting.constants[name], lambda key: recorded[name, key]
         )
 
     def _lambda(
@@ -286,7 +356,7 @@ class _Recursion:
     ) -> dict[str, Array]:
         """λs_t = g_t + D_{t+1}ᵀ λs_{t+1} + h_t λz_t of every state that an error reaches."""
         lam: dict[str, Array] = {}
-        for state in self.problem.jacobians[name].states:
+        for state in self.setting.jacobians[name].states:
             parts = [later[name, "state", state]] if (name, "state", state) in later else []
             parts += [times(local["h", state], z)] if ("h", state) in local else []
             parts += [signals[name, state]] if (name, state) in signals else []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
+from neko_rules.kernels.events import Events, listed
+from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.layers.cell import Cell, CellOperations, Constants, namespace
+from neko_rules.layers.fused import Stepped, step_through
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 
 Z = "z"
@@ -63,11 +68,13 @@ class Trajectory:
         inputs: the data, time-major.
         records: population name → Record.
         start: the network before the first step; None where it is at rest.
+        events: where the input and the populations that were stepped by a compiled loop are not zero.
     """
 
     inputs: Array
     records: dict[str, Record]
     start: NetworkState | None = None
+    events: dict[str, Events] = field(default_factory=dict)
 
     def z(self, name: str) -> Array:
         """What a population, or the input, sends: [time, batch, neuron]."""
@@ -143,7 +150,16 @@ def run(
     """
     trajectory = Trajectory(inputs, {}, start)
     extra = extra_current or {}
+    host = None if differentiable or detach_delayed else host_of(nx)
+    if host is not None:
+        trajectory.events[INPUT] = listed(contiguous(host.host(inputs)))
     for component in graph.components:
+        if host is not None and len(component) == 1:
+            (name,) = component
+            fused = _fused_record(nx, host, graph, constants[name], parameters, trajectory, name, keep_current, extra)
+            if fused is not None:
+                trajectory.records[name] = fused
+                continue
         outside = {name: _outside_current(nx, graph, parameters, trajectory, name, component) for name in component}
         outside = {name: current + extra[name] if name in extra else current for name, current in outside.items()}
         operations = {
@@ -153,6 +169,59 @@ def run(
         stepper = _ComponentRun(nx, graph, constants, parameters, component, operations, keep_current, detach_delayed)
         trajectory.records.update(stepper.run(outside, start))
     return trajectory
+
+
+def _fused_record(
+    nx: Backend,
+    host: HostBackend,
+    graph: Graph,
+    constants: Constants,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    name: str,
+    keep_current: frozenset[str],
+    extra: dict[str, Array],
+) -> Record | None:
+    """A population's record by one compiled loop, and its events; None where its cell has none."""
+
+    def held(array: Array) -> np.ndarray:
+        return host.host(array)
+
+    def walked(connection: Connection) -> bool:
+        events = trajectory.events.get(connection.source)
+        return not connection.delay and events is not None and events.sparse
+
+    own = [connection for connection in graph.into(name) if connection.source == name]
+    others = [connection for connection in graph.into(name) if connection.source != name]
+    current = extra.get(name)
+    for connection in others:
+        if not walked(connection):
+            part = project(nx, trajectory.sent(nx, connection), effective_weight(nx, connection, parameters))
+            current = part if current is None else current + part
+    steps, batch, _ = trajectory.inputs.shape
+    start = None if trajectory.start is None else trajectory.start[name]
+    stepped = step_through(
+        graph.cell(name),
+        {key: held(value) for key, value in constants.items()},
+        (steps, batch, graph.populations[name].size),
+        nx.dtype(trajectory.inputs),
+        bias=held(parameters[bias_name(name)]) if graph.populations[name].bias else None,
+        outside=None if current is None else held(current),
+        gathered=[(held(parameters[c.weight]), trajectory.events[c.source]) for c in others if walked(c)],
+        recurrent=held(sum(effective_weight(nx, c, parameters) for c in own)) if own else None,
+        start=None if start is None else {key: held(value) for key, value in start.items()},
+        keep_current=name in keep_current,
+    )
+    return None if stepped is None else _recorded(host, trajectory, name, stepped, start)
+
+
+def _recorded(
+    host: HostBackend, trajectory: Trajectory, name: str, stepped: Stepped, start: dict[str, Array] | None
+) -> Record:
+    trajectory.events[name] = stepped.events
+    states = {key: host.from_host(value) for key, value in stepped.states.items()}
+    current = None if stepped.current is None else host.from_host(stepped.current)
+    return Record(states, host.from_host(stepped.z), current, start)
 
 
 def _outside_current(

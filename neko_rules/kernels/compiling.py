@@ -1,0 +1,69 @@
+"""Compiling: generated source becomes a module on disk, and Numba keeps its machine code beside it.
+
+The module's name is a digest of its source, so the second process that needs the same kernel finds it compiled. The
+folder is ``neko_rules/kernels`` in ``$XDG_CACHE_HOME`` or ``~/.cache``, or in the temporary folder where that cannot be
+written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@lru_cache(maxsize=1)
+def numba_installed() -> bool:
+    """Whether Numba can be imported, without importing it."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def kernel(function: Function) -> Function:
+    """A function compiled by Numba on first use: no interpreter lock, no exceptions from arithmetic, kept on disk."""
+    import numba
+
+    compiled: Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled
+
+
+@lru_cache(maxsize=1)
+def folder() -> Path:
+    """Where generated modules are kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neko_rules" / "kernels"
+    for place in (cache, Path(tempfile.gettempdir()) / f"neko_rules-{os.getuid() if hasattr(os, 'getuid') else 0}"):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(place, os.W_OK):
+            return place
+    return Path(tempfile.mkdtemp(prefix="neko_rules-"))
+
+
+@lru_cache(maxsize=512)
+def module_of(source: str) -> ModuleType:
+    """The module with that source, written if it is not there yet."""
+    name = "neko_rules_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:20]
+    path = folder() / f"{name}.py"
+    if not path.exists() or path.read_text(encoding="utf-8") != source:
+        # Whole or not at all, for other processes that look for it now.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(source)
+        Path(temporary).replace(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a file with a Python suffix has a loader"
+    module = importlib.util.module_from_spec(spec)
+    # Numba looks the module up by name when it loads machine code.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,61 @@
+"""Host: whether a backend's arrays lie in this process's memory, so that kernels may work on them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+
+from neko_rules.backend import Array, Backend
+from neko_rules.kernels.buffers import Buffers
+from neko_rules.kernels.compiling import numba_installed
+
+_fused: ContextVar[bool] = ContextVar("fused", default=True)
+
+BUFFERS = Buffers()
+"""The memory of all histories."""
+
+
+class HostBackend(Protocol):
+    """A backend whose arrays NumPy can view without a copy; such a backend has these beside the protocol's own."""
+
+    in_host_memory: bool
+    """Whether this very backend's arrays do: PyTorch's on the CPU, not those on a GPU."""
+
+    def host(self, array: Array) -> np.ndarray:
+        """A view of an array."""
+
+    def from_host(self, array: np.ndarray) -> Array:
+        """An array that shares the memory of a NumPy array in C order."""
+
+
+def host_of(nx: Backend) -> HostBackend | None:
+    """The backend, if kernels may work on its arrays and Numba is there; otherwise None.
+
+    Example:
+        >>> from neko_rules.backend import get_backend
+        >>> with unfused():
+        ...     print(host_of(get_backend("numpy")))
+        None
+    """
+    backend: Any = nx
+    usable = _fused.get() and getattr(backend, "in_host_memory", False) and numba_installed()
+    return backend if usable else None
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Within it nothing is fused: the engine's own equations run, operation by operation, in the backend."""
+    token = _fused.set(False)
+    try:
+        yield
+    finally:
+        _fused.reset(token)
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The array in C order, which a kernel expects; a copy only if it is not."""
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -1,0 +1,85 @@
+"""Threads: how many processors a kernel uses, and which part of a batch each of them takes.
+
+A kernel releases the interpreter lock and goes through a range of examples; examples do not depend on each other. Below
+a certain amount of work the whole range stays on the caller's thread, because waking another one takes longer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from neko_rules import arguments
+
+VARIABLE = "NEKO_THREADS"
+
+_WORTHWHILE = 100_000
+"""Neurons times steps times examples, per thread, that are worth waking it."""
+
+_state: dict[str, Any] = {"threads": None, "pool": None}
+
+
+def threads() -> int:
+    """How many threads kernels may use.
+
+    By default ``$NEKO_THREADS``, or ``$OMP_NUM_THREADS``, or as many as the process may run on.
+
+    Example:
+        >>> set_threads(2)
+        >>> threads()
+        2
+        >>> set_threads(None)
+    """
+    if _state["threads"] is None:
+        given = os.environ.get(VARIABLE) or os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        _state["threads"] = int(given) if given.isdigit() and int(given) else available
+    return int(_state["threads"])
+
+
+def set_threads(number: int | None) -> None:
+    """Set how many threads kernels may use; None: the default again.
+
+    Example:
+        >>> set_threads(0)
+        Traceback (most recent call last):
+        neko_rules.errors.ArgumentError: threads must be at least 1 (received: 0)
+    """
+    if number is not None:
+        arguments.integer("threads", number, at_least=1)
+    _state["threads"] = number
+
+
+def parts(batch: int, work: int) -> list[tuple[int, int]]:
+    """Ranges of examples, one per thread that is worth using.
+
+    Args:
+        batch: number of examples.
+        work: operations in all.
+
+    Example:
+        >>> parts(5, work=10)
+        [(0, 5)]
+    """
+    count = max(1, min(threads(), batch, work // _WORTHWHILE))
+    edges = [batch * i // count for i in range(count + 1)]
+    return list(zip(edges, edges[1:], strict=False))
+
+
+def each(function: Callable[[int, int, int], Any], ranges: list[tuple[int, int]]) -> list[Any]:
+    """``function(part, first, last)`` for every range, at the same time, in the order of the ranges."""
+    if len(ranges) == 1:
+        return [function(0, *ranges[0])]
+    pool = _pool()
+    others = [pool.submit(function, part, *each) for part, each in enumerate(ranges) if part]
+    return [function(0, *ranges[0]), *(future.result() for future in others)]
+
+
+def _pool() -> ThreadPoolExecutor:
+    # A forked child has none of its parent's threads.
+    if _state["pool"] is None or _state["pool"][0] != os.getpid() or _state["pool"][1] < threads():
+        _state["pool"] = (os.getpid(), threads(), ThreadPoolExecutor(threads(), thread_name_prefix="neko"))
+    pool: ThreadPoolExecutor = _state["pool"][2]
+    return pool

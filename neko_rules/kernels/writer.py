@@ -1,0 +1,212 @@
+"""Writer: the source of a forward kernel and of an adjoint kernel, around the statements that were traced.
+
+Both go through a range of examples one after the other, so that what a neuron carries from step to step stays in the
+processor's first cache, and through all neurons in the innermost loop, which the compiler turns into vector code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from neko_rules.kernels.tracing import Body
+
+_HEAD = '''"""{title}; generated, do not edit."""
+
+import math
+
+import numpy as np
+from numpy import bool_, float32, float64
+
+from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.rows import add_rows, add_scaled_rows
+
+'''
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of a cell in a kernel.
+
+    Args:
+        name: of the kernel's argument.
+        per_neuron: whether it is an array with one value per neuron.
+    """
+
+    name: str
+    per_neuron: bool
+
+    @property
+    def loading(self) -> str:
+        """What the innermost loop calls it."""
+        return f"{self.name}[n]" if self.per_neuron else self.name
+
+
+class Source:
+    """Lines of a module, with indentation.
+
+    Args:
+        title: of the module.
+        bodies: whose literals it needs.
+    """
+
+    def __init__(self, title: str, *bodies: Body) -> None:
+        self._lines = [_HEAD.format(title=title).rstrip("\n"), ""]
+        for body in bodies:
+            for name, (dtype, value) in body.literals.items():
+                number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
+                self._lines.append(f"{name} = {dtype}({number})")
+
+    def function(self, name: str, arguments: Sequence[str]) -> None:
+        """Begin a function."""
+        self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
+
+    def add(self, depth: int, *lines: str) -> None:
+        """Lines at a depth of indentation."""
+        self._lines += ["    " * depth + line for line in lines]
+
+    def text(self) -> str:
+        """The module."""
+        return "\n".join(self._lines) + "\n"
+
+
+def forward_source(
+    body: Body,
+    *,
+    states: Sequence[str],
+    constants: Sequence[Constant],
+    arguments: Mapping[str, str],
+    results: Mapping[str, str],
+    gathered: Sequence[bool],
+    outside: bool,
+    recurrent: bool,
+    binary: bool,
+    keep_current: bool,
+) -> str:
+    """The forward kernel of a population: ``run(first, last, …)`` over a range of examples.
+
+    Args:
+        body: the statements of ``update`` and ``emit``.
+        states: names of the states.
+        constants: of the cell.
+        arguments: traced name → what the loop loads it from, for states, ``z``, ``current`` and constants.
+        results: state or ``"z"`` → the traced name of its new value.
+        gathered: for every source whose events are walked, whether all its values are 1.
+        outside: whether a current [time, batch, neuron] is given.
+        recurrent: whether spikes come back through a matrix one step later.
+        binary: whether the neuron's output is 0 or 1.
+        keep_current: whether the input current is recorded.
+    """
+    carried = [*states, "z"]
+    source = Source("A forward pass of one population", body)
+    names = ["first", "last", "bias", *(["outside"] if outside else [])]
+    for i, _ in enumerate(gathered):
+        names += [f"weight{i}", f"index{i}", f"count{i}", f"values{i}"]
+    names += ["recurrent"] if recurrent else []
+    names += [constant.name for constant in constants]
+    names += [f"start_{key}" for key in carried]
+    names += [f"out_{key}" for key in carried]
+    names += ["out_current"] if keep_current else []
+    names += ["fired", "fired_count", "current", *(f"carry_{key}" for key in carried)]
+    source.function("run", names)
+    source.add(1, "steps, _, size = out_z.shape")
+    source.add(1, "for b in range(first, last):")
+    source.add(2, "for n in range(size):", *(f"    carry_{key}[n] = start_{key}[b, n]" for key in carried))
+    if recurrent:
+        # The last row of the list is free until the last step.
+        source.add(2, "before, k = fired[steps - 1, b], 0", "for n in range(size):")
+        source.add(3, "before[k] = n", "k += carry_z[n] != 0")
+    source.add(2, "for t in range(steps):")
+    source.add(3, "for n in range(size):", f"    current[n] = {'outside[t, b, n] + bias[n]' if outside else 'bias[n]'}")
+    for i, ones in enumerate(gathered):
+        rows = f"current, weight{i}, index{i}[t, b], count{i}[t, b]"
+        source.add(3, f"add_rows({rows})" if ones else f"add_scaled_rows({rows}, values{i}[t, b])")
+    if recurrent:
+        rows = "current, recurrent, before, k"
+        source.add(3, f"add_rows({rows})" if binary else f"add_scaled_rows({rows}, carry_z)")
+    for key in carried:
+        source.add(3, f"o_{key} = out_{key}[t, b]")
+    if keep_current:
+        source.add(3, "o_current = out_current[t, b]", "for n in range(size):", "    o_current[n] = current[n]")
+    source.add(3, "for n in range(size):")
+    source.add(4, *(f"{name} = {loading}" for name, loading in arguments.items()))
+    source.add(4, *body.statements)
+    for key in carried:
+        source.add(4, f"o_{key}[n] = {results[key]}", f"carry_{key}[n] = {results[key]}")
+    source.add(3, "listed, k = fired[t, b], 0", "for n in range(size):")
+    source.add(4, "listed[k] = n", "k += carry_z[n] != 0")
+    source.add(3, "fired_count[t, b] = k")
+    if recurrent:
+        source.add(3, "before = listed")
+    return source.text()
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a step back hands to the step before it.
+
+    Args:
+        name: of the variable.
+        result: the traced name of what is handed on.
+    """
+
+    name: str
+    result: str
+
+
+def adjoint_source(
+    body: Body,
+    *,
+    constants: Sequence[Constant],
+    arguments: Mapping[str, str],
+    signals: Sequence[str],
+    recorded: Sequence[str],
+    starts: Sequence[str],
+    carried: Sequence[Carried],
+    products: Sequence[tuple[str, str]],
+    outputs: Mapping[str, str],
+    totals: Mapping[str, str],
+) -> str:
+    """The adjoint kernel of a population: ``run(first, last, …)`` over a range of examples, from the last step back.
+
+    Args:
+        body: the statements of one step back.
+        constants: of the cell.
+        arguments: traced name → what the innermost loop loads it from.
+        signals: arrays [time, batch, neuron] that come from outside.
+        recorded: arrays of the forward pass.
+        starts: what was before the first step [batch, neuron], by the array that it precedes.
+        carried: what goes from step to step.
+        products: (name, carried name): a value gathered from all neurons through a matrix of the same name.
+        outputs: array [time, batch, neuron] → traced name.
+        totals: array [batch, neuron] that sums a value over time → traced name.
+    """
+    source = Source("An adjoint pass of one population", body)
+    names = ["first", "last", *signals, *recorded, *(f"start_{key}" for key in starts)]
+    names += [f"matrix_{name}" for name, _ in products]
+    names += [constant.name for constant in constants]
+    names += [*outputs, *totals, *(f"carry_{each.name}" for each in carried)]
+    names += [f"sum_{name}" for name, _ in products] + (["listed"] if products else [])
+    source.function("run", names)
+    source.add(1, f"steps, _, size = {next(iter(outputs))}.shape")
+    source.add(1, "for b in range(first, last):")
+    if carried:
+        source.add(2, "for n in range(size):", *(f"    carry_{each.name}[n] = 0" for each in carried))
+    if totals:
+        source.add(2, "for n in range(size):", *(f"    {name}[b, n] = 0" for name in totals))
+    source.add(2, "for step in range(steps):", "    t = steps - 1 - step")
+    for name, of in products:
+        source.add(3, "k = 0", "for n in range(size):", f"    sum_{name}[n] = 0", "    listed[k] = n")
+        source.add(4, f"k += carry_{of}[n] != 0")
+        source.add(3, f"add_scaled_rows(sum_{name}, matrix_{name}, listed, k, carry_{of})")
+    source.add(3, *(f"r_{name} = {name}[t, b]" for name in (*signals, *recorded, *outputs)))
+    for key in starts:
+        source.add(3, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
+    source.add(3, *(f"r_{name} = {name}[b]" for name in totals))
+    source.add(3, "for n in range(size):")
+    source.add(4, *(f"{name} = {loading}" for name, loading in arguments.items()))
+    source.add(4, *body.statements)
+    source.add(4, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
+    source.add(4, *(f"r_{name}[n] += {result}" for name, result in totals.items()))
+    source.add(4, *(f"carry_{each.name}[n] = {each.result}" for each in carried))
+    return source.text()
