@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class NumpyBackend:
         return np.asarray(array).astype(dtype, copy=False)
 
     def dtype(self, array: Array) -> str:
-        return str(array.dtype)
+        return _name(array.dtype)
 
     def full(self, shape: Sequence[int], value: float, dtype: str) -> Array:
         return np.full(tuple(shape), value, dtype=dtype)
@@ -143,3 +143,9 @@ class NumpyBackend:
                 return function(*arguments)
 
         return quiet
+
+
+@lru_cache(maxsize=32)
+def _name(dtype: np.dtype) -> str:
+    """The name of a type; NumPy puts it together anew each time, which takes longer than many an operation here."""
+    return str(dtype)

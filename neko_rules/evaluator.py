@@ -17,7 +17,7 @@ from neko_rules.layers.adaptors.adaptor import Adaptor
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
-from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
+from neko_rules.losses import LOSSES, Loss
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
 from neko_rules.recorded import Recorded
 from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
@@ -299,8 +299,9 @@ class Evaluator:
         supervised = nx.sum(steps, axis=0, keepdims=True)
         group = network.outputs // self.scores
         wanted = loss.desired(nx, scores, target, supervised, network.task_type, group)
-        total = weighted_total(nx, loss, scores, wanted, counted)
-        gradient = output_gradient(nx, loss, scores, wanted, counted / divisor)
+        value, slope = loss.value_and_gradient(nx, scores, wanted)
+        total = nx.sum(counted * value)
+        gradient = nx.expand_dims(counted / divisor, -1) * slope
         pulled = loss.pull_back(nx, pooled, steps, gradient)
         signal = unpool(nx, readout, self.observed(trajectory), pulled)
         return Judgement(total / divisor, {(network.graph.output, loss.observes): signal}, {"loss": (total, count)})

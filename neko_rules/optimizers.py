@@ -8,12 +8,14 @@ rate η and update number t = 1, 2, …; all operations are entry by entry.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from neko_rules.arguments import number
 from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.kernels.elementwise import evaluated, kernel_of
+from neko_rules.kernels.host import host_of
 from neko_rules.registry import Registry
 from neko_rules.schedules import Schedule, resolve_learning_rate
 
@@ -104,12 +106,29 @@ class Optimizer(ABC):
         """
         updates = {}
         after = {slot: dict(state[slot]) for slot in self.slots}
+        host = host_of(nx)
         for name, gradient in gradients.items():
             before = tuple(state[slot][name] for slot in self.slots)
-            updates[name], memory = self._change(nx, gradient, before, parameters[name], learning_rate, step)
+            memory: Sequence[Array]
+            run = None if host is None else self._compiled(nx.dtype(gradient), nx.dtype(step))
+            if host is None or run is None:
+                updates[name], memory = self._change(nx, gradient, before, parameters[name], learning_rate, step)
+            else:
+                arrays = (gradient, parameters[name], *before)
+                updates[name], *memory = evaluated(host, run, arrays, (learning_rate, step), 1 + len(before))
             for slot, array in zip(self.slots, memory, strict=True):
                 after[slot][name] = array
         return updates, after
+
+    def _compiled(self, dtype: str, step_dtype: str) -> Callable[..., Any] | None:
+        """The change of every entry as one loop."""
+
+        def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
+            memory = tuple(given[slot] for slot in self.slots)
+            change, after = self._change(nx, given["g"], memory, given["p"], given["rate"], given["t"])
+            return change, *after
+
+        return kernel_of(self, formula, ("g", "p", *self.slots), {"rate": dtype, "t": step_dtype}, dtype)
 
     @abstractmethod
     def _change(

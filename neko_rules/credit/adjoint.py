@@ -105,17 +105,17 @@ def _solved(problem: Problem, signals: Signals) -> tuple[Parameters, Signals]:
     signals = dict(signals)
     found: Parameters = {}
     for group in reversed(groups):
-        delta, within_step, constants = _stepped_back(problem, group, signals)
+        delta, within_step, constants, sums = _stepped_back(problem, group, signals)
         for (name, constant), gradient in constants.items():
             found[constant_name(graph.cell(name), name, constant)] = gradient
         for name in group:
-            found.update(weight_gradients(problem, name, delta[name]))
+            found.update(weight_gradients(problem, name, delta[name], sums.get(name)))
             _pass_down(problem, name, within_step.get(name, delta[name]), group if whole else (), signals)
     return {name: found[name] for name in problem.parameters}, signals
 
 
-Solved = tuple[dict[str, Array], dict[str, Array], dict[Constant, Array]]
-"""δ, and q_t·h_t G_t where that is what goes down, by population: [time, batch, neuron]; and dE/dc [neuron]."""
+Solved = tuple[dict[str, Array], dict[str, Array], dict[Constant, Array], dict[str, Array]]
+"""δ, and q_t·h_t G_t where that is what goes down, by population: [time, batch, neuron]; dE/dc, and Σ_t δ_t if known [neuron]."""
 
 
 def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) -> Solved:
@@ -141,7 +141,8 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) ->
             ]
             errors, totals = step_back(host, kernel, recursion, record, given)
             within = dict(zip(recursion.instantaneous, errors[1:], strict=True))
-            return {group[0]: errors[0]}, within, dict(zip(recursion.learnable, totals, strict=True))
+            learned = dict(zip(recursion.learnable, totals[1:], strict=True))
+            return {group[0]: errors[0]}, within, learned, {group[0]: totals[0]}
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     arriving = [
         nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in recursion.arriving
@@ -154,7 +155,7 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) ->
     within_step = dict(zip(recursion.instantaneous, outputs, strict=False))
     outputs = outputs[len(recursion.instantaneous) :]
     constants = {key: nx.sum(each, axis=(0, 1)) for key, each in zip(recursion.learnable, outputs, strict=True)}
-    return delta, within_step, constants
+    return delta, within_step, constants, {}
 
 
 def keeps_paths(credit: Credit, graph: Graph, name: str) -> bool:
@@ -171,8 +172,8 @@ def times(factor: Array, array: Array) -> Array:
     return factor * array
 
 
-def weight_gradients(problem: Problem, name: str, delta: Array) -> Parameters:
-    """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t."""
+def weight_gradients(problem: Problem, name: str, delta: Array, summed: Array | None = None) -> Parameters:
+    """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t, which may be known already."""
     nx, found = problem.nx, {}
     for connection in problem.graph.into(name):
         gradient = _gradient_of_events(problem, connection, delta)
@@ -181,7 +182,7 @@ def weight_gradients(problem: Problem, name: str, delta: Array) -> Parameters:
             gradient = nx.matmul(nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
         found[connection.weight] = without_diagonal(nx, gradient) if connection.masked else gradient
     if problem.graph.populations[name].bias:
-        found[bias_name(name)] = nx.sum(_flat(nx, delta), axis=0)
+        found[bias_name(name)] = nx.sum(_flat(nx, delta), axis=0) if summed is None else summed
     return found
 
 

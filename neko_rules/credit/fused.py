@@ -45,7 +45,8 @@ class Kernel:
 
     Args:
         run: the loop over a range of examples.
-        totals: how many learnable constants it sums up.
+        outputs: how many errors it writes, of which δ is the first.
+        totals: how many values it sums over time: δ, and the derivative of every learnable constant.
         products: how many matrices it gathers through.
         starts: the histories that it needs one step earlier.
         recorded: the histories that it needs.
@@ -124,16 +125,16 @@ def _written(recursion: Any, traced: Callable[[Any, Any], Any], present: Sequenc
         carried=[Carried(each, body.value(value).name) for each, value in zip(carry_names, after, strict=True)],
         products=nx.products,
         outputs={f"out{i}": value for i, value in enumerate(values[:errors])},
-        totals={f"total{i}": value for i, value in enumerate(values[errors:])},
+        totals={f"total{i}": value for i, value in enumerate([values[0], *values[errors:]])},
     )
     histories = tuple(each.removeprefix("h_") for each in recorded)
-    return Kernel(module_of(source).run, errors, len(values) - errors, len(nx.products), tuple(starts), histories)
+    return Kernel(module_of(source).run, errors, 1 + len(values) - errors, len(nx.products), tuple(starts), histories)
 
 
 def step_back(
     host: HostBackend, kernel: Kernel, recursion: Any, record: Record, signals: Sequence[Array]
 ) -> tuple[list[Array], list[Array]]:
-    """δ and what else is an error, [time, batch, neuron], and the gradients of learnable constants, [neuron].
+    """δ and what else is an error, [time, batch, neuron]; Σ δ and the gradients of learnable constants, [neuron].
 
     Args:
         host: the backend.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -19,11 +20,8 @@ from neko_rules.kernels.compiling import folder
 from neko_rules.kernels.host import BUFFERS
 from neko_rules.kernels.threads import each, parts
 
-_IN_CACHE = 1 << 18
-"""Bytes of a gradient that stay in a second-level cache while events are added to it in the order of time."""
-
 _SORTED = 256
-"""Steps times examples whose events are sorted together."""
+"""Steps times examples whose events are sorted together: what the targets sent back in them stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +54,6 @@ class Events:
         """The events of some time steps."""
         return Events(self.values[steps], self.index[steps], self.count[steps], self.ones)
 
-    def times(self, matrix: np.ndarray) -> np.ndarray:
-        """values · matrix, [time, batch, post]."""
-        from neko_rules.kernels import rows
-
-        steps, batch, _ = self.values.shape
-        out = BUFFERS.empty((steps, batch, matrix.shape[1]), str(matrix.dtype))
-        ranges = parts(batch, int(out.size * max(1.0, self.density * self.values.shape[2])))
-
-        def part(_: int, first: int, last: int) -> None:
-            rows.gathered(first, last, matrix, self.index, self.count, self.values, self.ones, out)
-
-        each(part, ranges)
-        return out
-
     def gradient(self, delta: np.ndarray) -> np.ndarray:
         """Σ_t values_tᵀ delta_t, [pre, post]."""
         from neko_rules.kernels import rows
@@ -78,13 +62,13 @@ class Events:
         ranges = parts(batch, int(delta.size * max(1.0, self.density * pre)))
         sums = np.zeros((len(ranges), pre, post), delta.dtype)
         arguments: tuple[Any, ...] = (self.index, self.count, self.values, self.ones, delta)
-        sort = sums[0].nbytes > _IN_CACHE
+        sort = self.count.size >= 2 * _SORTED
 
         def part(number: int, first: int, last: int) -> None:
             if sort:
                 examples = last - first
                 listed = np.empty((pre, max(1, _SORTED // examples) * examples), np.int32)
-                rows.add_outer_by_row(first, last, *arguments, sums[number], listed, np.empty(pre, np.int32))
+                rows.add_outer_sorted(first, last, *arguments, sums[number], listed, np.empty(pre, np.int32))
             else:
                 rows.add_outer(first, last, *arguments, sums[number])
 
@@ -126,16 +110,13 @@ def crossover() -> float:
         return density
 
 
-def _measured_crossover(size: int = 256, rows_of: int = 512, repeats: int = 7) -> float:
+def _measured_crossover(size: int = 256, examples: int = 512, repeats: int = 7) -> float:
     """Where a dense product takes as long as one over events, whose time grows in proportion to their number."""
-    from neko_rules.kernels import rows
-
     random = np.random.default_rng(0)
-    matrix = random.standard_normal((size, size)).astype(np.float32)
-    spikes = (random.random((rows_of, 1, size)) < 0.1).astype(np.float32)
-    events, out = listed(spikes), np.empty((rows_of, 1, size), np.float32)
+    delta = random.standard_normal((1, examples, size)).astype(np.float32)
+    events = listed((random.random((1, examples, size)) < 0.1).astype(np.float32))
 
-    def seconds(function: Any) -> float:
+    def seconds(function: Callable[[], Any]) -> float:
         times = []
         for _ in range(repeats):
             start = time.perf_counter()
@@ -143,6 +124,6 @@ def _measured_crossover(size: int = 256, rows_of: int = 512, repeats: int = 7) -
             times.append(time.perf_counter() - start)
         return min(times[1:])
 
-    walking = seconds(lambda: rows.gathered(0, 1, matrix, events.index, events.count, spikes, True, out))
-    dense = seconds(lambda: np.matmul(spikes[:, 0], matrix, out=out[:, 0]))
+    walking = seconds(lambda: events.gradient(delta))
+    dense = seconds(lambda: np.matmul(events.values[0].T, delta[0]))
     return min(1.0, events.density * dense / walking)

@@ -8,7 +8,7 @@ A list of events is [time, batch, neuron] of neuron numbers, of which the first 
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from neko_rules.kernels.compiling import kernel
 
@@ -31,65 +31,8 @@ def list_events(first, last, values, index, count):  # type: ignore[no-untyped-d
 
 
 @kernel
-def add_rows(out, matrix, index, count):  # type: ignore[no-untyped-def]
-    """out[n] += Σ_k matrix[index[k], n], eight rows at a time, so that out is read and written an eighth as often."""
-    size = out.shape[0]
-    k = 0
-    while k + 8 <= count:
-        a, b, c, d = matrix[index[k]], matrix[index[k + 1]], matrix[index[k + 2]], matrix[index[k + 3]]
-        e, f, g, h = matrix[index[k + 4]], matrix[index[k + 5]], matrix[index[k + 6]], matrix[index[k + 7]]
-        for n in range(size):
-            out[n] += ((a[n] + b[n]) + (c[n] + d[n])) + ((e[n] + f[n]) + (g[n] + h[n]))
-        k += 8
-    while k + 2 <= count:
-        a, b = matrix[index[k]], matrix[index[k + 1]]
-        for n in range(size):
-            out[n] += a[n] + b[n]
-        k += 2
-    if k < count:
-        a = matrix[index[k]]
-        for n in range(size):
-            out[n] += a[n]
-
-
-@kernel
-def add_scaled_rows(out, matrix, index, count, values):  # type: ignore[no-untyped-def]
-    """out[n] += Σ_k values[index[k]] matrix[index[k], n], four rows at a time."""
-    size = out.shape[0]
-    k = 0
-    while k + 4 <= count:
-        i, j, l, m = index[k], index[k + 1], index[k + 2], index[k + 3]  # noqa: E741
-        a, b, c, d = matrix[i], matrix[j], matrix[l], matrix[m]
-        p, q, r, s = values[i], values[j], values[l], values[m]
-        for n in range(size):
-            out[n] += (p * a[n] + q * b[n]) + (r * c[n] + s * d[n])
-        k += 4
-    while k < count:
-        i = index[k]
-        a, p = matrix[i], values[i]
-        for n in range(size):
-            out[n] += p * a[n]
-        k += 1
-
-
-@kernel
-def gathered(first, last, matrix, index, count, values, ones, out):  # type: ignore[no-untyped-def]
-    """out[t, b] = Σ_k values[t, b, index[k]] matrix[index[k]] for a range of examples; all values are 1 if ``ones``."""
-    steps, _, size = out.shape
-    for b in range(first, last):
-        for t in range(steps):
-            row = out[t, b]
-            for n in range(size):
-                row[n] = 0
-            if ones:
-                add_rows(row, matrix, index[t, b], count[t, b])
-            else:
-                add_scaled_rows(row, matrix, index[t, b], count[t, b], values[t, b])
-
-
-@kernel
 def add_outer(first, last, index, count, values, ones, delta, gradient):  # type: ignore[no-untyped-def]
-    """gradient[j] += Σ_{t, b} values[t, b, j] delta[t, b] over the events of a range of examples."""
+    """gradient[j] += Σ_{t, b} values[t, b, j] delta[t, b] over the events of a range of examples, in order of time."""
     steps, _, size = delta.shape
     for t in range(steps):
         for b in range(first, last):
@@ -106,8 +49,8 @@ def add_outer(first, last, index, count, values, ones, delta, gradient):  # type
 
 
 @kernel
-def add_outer_by_row(first, last, index, count, values, ones, delta, gradient, listed, length):  # type: ignore[no-untyped-def]
-    """The same for gradients larger than the cache: the events of a few steps are sorted by presynaptic neuron first.
+def add_outer_sorted(first, last, index, count, values, ones, delta, gradient, listed, length):  # type: ignore[no-untyped-def]
+    """The same, with the events of a few steps sorted by presynaptic neuron, so that its row is written less often.
 
     ``listed`` [presynaptic, events] and ``length`` [presynaptic] are scratch; the room for events of one presynaptic
     neuron, divided by the number of examples, is the number of steps that are sorted together.
@@ -126,13 +69,28 @@ def add_outer_by_row(first, last, index, count, values, ones, delta, gradient, l
                     length[j] += 1
         for j in range(length.shape[0]):
             into, events, k = gradient[j], listed[j], 0
-            while ones and k + 4 <= length[j]:
+            while ones and k + 8 <= length[j]:
                 p, q, r, s = rows[events[k]], rows[events[k + 1]], rows[events[k + 2]], rows[events[k + 3]]
+                u, v, w, x = rows[events[k + 4]], rows[events[k + 5]], rows[events[k + 6]], rows[events[k + 7]]
                 for n in range(size):
-                    into[n] += (p[n] + q[n]) + (r[n] + s[n])
-                k += 4
+                    into[n] += ((p[n] + q[n]) + (r[n] + s[n])) + ((u[n] + v[n]) + (w[n] + x[n]))
+                k += 8
+            while ones and k + 2 <= length[j]:
+                p, q = rows[events[k]], rows[events[k + 1]]
+                for n in range(size):
+                    into[n] += p[n] + q[n]
+                k += 2
             while k < length[j]:
-                x, p = inputs[events[k], j], rows[events[k]]
+                y, p = inputs[events[k], j], rows[events[k]]
                 for n in range(size):
-                    into[n] += x * p[n]
+                    into[n] += y * p[n]
                 k += 1
+
+
+@kernel
+def count_not_finite(values):  # type: ignore[no-untyped-def]
+    """How many entries of a vector are NaN or infinite."""
+    found = 0
+    for n in range(values.shape[0]):
+        found += not math.isfinite(values[n])
+    return found

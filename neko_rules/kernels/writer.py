@@ -19,7 +19,6 @@ import numpy as np
 from numpy import bool_, float32, float64
 
 from neko_rules.kernels.compiling import kernel
-from neko_rules.kernels.rows import add_rows, add_scaled_rows
 
 '''
 
@@ -68,6 +67,41 @@ class Source:
     def text(self) -> str:
         """The module."""
         return "\n".join(self._lines) + "\n"
+
+
+def add_rows(into: str, matrix: str, row: str, count: str, factor: str = "") -> list[str]:
+    """Statements that add rows of a matrix to a vector, several at a time, so that it is read and written less often.
+
+    They stand where they are needed: a call for the few rows of one neuron's input would cost as much as the rows.
+
+    Args:
+        into: the vector.
+        matrix: the matrix.
+        row: the number of the k-th row, with ``{}`` for k.
+        count: how many rows.
+        factor: what the row numbered ``{}`` is multiplied with; nothing if left out.
+
+    Example:
+        >>> print("\\n".join(add_rows("out", "matrix", "index[{}]", "count")[-8:]))
+        while j < count:
+            i0 = index[j + 0]
+            m0 = matrix[i0]
+            for n in range(size):
+                out[n] += m0[n]
+            j += 1
+    """
+    lines = ["j = 0"]
+    for several in (8, 2, 1):
+        lines.append(f"while j + {several} <= {count}:" if several > 1 else f"while j < {count}:")
+        for i in range(several):
+            lines += [f"    i{i} = {row.format(f'j + {i}')}", f"    m{i} = {matrix}[i{i}]"]
+            lines += [f"    f{i} = {factor.format(f'i{i}')}"] if factor else []
+        terms = [f"f{i} * m{i}[n]" if factor else f"m{i}[n]" for i in range(several)]
+        while len(terms) > 1:
+            terms = [f"({one} + {other})" for one, other in zip(terms[::2], terms[1::2], strict=True)]
+        lines += ["    for n in range(size):", f"        {into}[n] += {terms[0]}"]
+        lines.append(f"    j += {several}")
+    return lines
 
 
 def forward_source(
@@ -119,11 +153,10 @@ def forward_source(
     source.add(2, "for t in range(steps):")
     source.add(3, "for n in range(size):", f"    current[n] = {'outside[t, b, n] + bias[n]' if outside else 'bias[n]'}")
     for i, ones in enumerate(gathered):
-        rows = f"current, weight{i}, index{i}[t, b], count{i}[t, b]"
-        source.add(3, f"add_rows({rows})" if ones else f"add_scaled_rows({rows}, values{i}[t, b])")
+        factor = "" if ones else f"values{i}[t, b, {{}}]"
+        source.add(3, *add_rows("current", f"weight{i}", f"index{i}[t, b, {{}}]", f"count{i}[t, b]", factor))
     if recurrent:
-        rows = "current, recurrent, before, k"
-        source.add(3, f"add_rows({rows})" if binary else f"add_scaled_rows({rows}, carry_z)")
+        source.add(3, *add_rows("current", "recurrent", "before[{}]", "k", "" if binary else "carry_z[{}]"))
     for key in carried:
         source.add(3, f"o_{key} = out_{key}[t, b]")
     if keep_current:
@@ -198,7 +231,7 @@ def adjoint_source(
     for name, of in products:
         source.add(3, "k = 0", "for n in range(size):", f"    sum_{name}[n] = 0", "    listed[k] = n")
         source.add(4, f"k += carry_{of}[n] != 0")
-        source.add(3, f"add_scaled_rows(sum_{name}, matrix_{name}, listed, k, carry_{of})")
+        source.add(3, *add_rows(f"sum_{name}", f"matrix_{name}", "listed[{}]", "k", f"carry_{of}[{{}}]"))
     source.add(3, *(f"r_{name} = {name}[t, b]" for name in (*signals, *recorded, *outputs)))
     for key in starts:
         source.add(3, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
@@ -209,4 +242,22 @@ def adjoint_source(
     source.add(4, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
     source.add(4, *(f"r_{name}[n] += {result}" for name, result in totals.items()))
     source.add(4, *(f"carry_{each.name}[n] = {each.result}" for each in carried))
+    return source.text()
+
+
+def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:
+    """A kernel that evaluates statements at every entry of vectors: ``run(scalars…, arrays…, results…)``.
+
+    Args:
+        body: the statements.
+        arrays: names of the arguments that are vectors; traced as ``a_name``.
+        scalars: names of the others; traced as ``x_name``.
+        results: traced names of what is written.
+    """
+    source = Source("A function of the entries of vectors", body)
+    out = [f"out{i}" for i, _ in enumerate(results)]
+    source.function("run", [*(f"x_{name}" for name in scalars), *(f"array_{name}" for name in arrays), *out])
+    source.add(1, f"for n in range({out[0]}.shape[0]):")
+    source.add(2, *(f"a_{name} = array_{name}[n]" for name in arrays), *body.statements)
+    source.add(2, *(f"{name}[n] = {result}" for name, result in zip(out, results, strict=True)))
     return source.text()

@@ -57,6 +57,10 @@ class Loss(ABC):
     def gradient(self, nx: Backend, outputs: Array, target: Array) -> Array:
         """The derivative of every value with respect to the scores of its step, [steps, batch, n_out]."""
 
+    def value_and_gradient(self, nx: Backend, outputs: Array, target: Array) -> tuple[Array, Array]:
+        """Both at once, for a loss that can share work between them."""
+        return self.value(nx, outputs, target), self.gradient(nx, outputs, target)
+
     def scores(self, nx: Backend, history: Array, mask: Array) -> Array:
         """What the value is computed from and decisions are made on: by default the history as it is.
 

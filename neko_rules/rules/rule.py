@@ -15,6 +15,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.clipping import CLIPPINGS, Clipping
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
+from neko_rules.kernels.elementwise import all_finite
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
@@ -404,10 +405,7 @@ class Rule:
         nx = self.nx
         kept = [values, *own.values(), *memory.values()]
         names = dict.fromkeys(name for group in kept for name in group)
-        found = {}
-        for name in names:
-            sound = [nx.all(nx.isfinite(group[name])) for group in kept if name in group]
-            found[name] = nx.all(nx.stack(sound, 0))
+        found = {name: all_finite(nx, [group[name] for group in kept if name in group]) for name in names}
         return {**found, "loss": nx.isfinite(loss)}
 
     @cached_property
