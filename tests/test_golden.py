@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pytest
 from golden import NAMES, RULES, Golden
 
 from neko_rules import BPTT, OSTL, OTTT, EProp, Evaluator, LearningRule
-from neko_rules.credit import adjoint
+from neko_rules.credit import adjoint, fused, recursion
+from neko_rules.kernels.events import Events
+from neko_rules.kernels.host import unfused
 from neko_rules.layers import forward
 from neko_rules.layers.jacobians import Jacobians
 
@@ -80,7 +84,7 @@ def test_loss_outputs_and_spikes_equal_the_golden_ones(name: str, backend: str, 
 
 def without_readout_memory(patch: pytest.MonkeyPatch) -> None:
     """The readout's leak left out of the learning signal."""
-    patch.setattr(adjoint, "keeps_paths", lambda credit, graph, name: credit.temporal == "full")
+    patch.setattr(recursion, "keeps_paths", lambda credit, graph, name: credit.temporal == "full")
 
 
 def without_adaptation_path(patch: pytest.MonkeyPatch) -> None:
@@ -94,6 +98,13 @@ def surrogate_one_step_early(patch: pytest.MonkeyPatch) -> None:
     """ψ taken from the step before."""
     history = forward.Record.history
     patch.setattr(forward.Record, "history", lambda self, nx, name: forward.shift_later(nx, history(self, nx, name)))
+    run = fused.Loop.run
+
+    def early(self: Any, host: Any, setting: Any, record: Any, signals: Any) -> Any:
+        states = {key: forward.shift_later(setting.nx, value) for key, value in record.states.items()}
+        return run(self, host, setting, replace(record, states=states), signals)
+
+    patch.setattr(fused.Loop, "run", early)
 
 
 def recurrent_input_without_delay(patch: pytest.MonkeyPatch) -> None:
@@ -101,11 +112,14 @@ def recurrent_input_without_delay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         adjoint, "meeting", lambda problem, connection, delta: (problem.trajectory.z(connection.source), delta)
     )
+    of_steps = Events.__getitem__
+    patch.setattr(Events, "__getitem__", lambda self, steps: of_steps(self, slice(1, None)))
 
 
 def diagonal_not_masked(patch: pytest.MonkeyPatch) -> None:
     """Autapses get a gradient although there are none."""
     patch.setattr(adjoint, "without_diagonal", lambda nx, matrix: matrix)
+    patch.setattr(np, "fill_diagonal", lambda matrix, value: None)
 
 
 def decay_left_out_of_the_presynaptic_trace(patch: pytest.MonkeyPatch) -> None:
@@ -139,11 +153,18 @@ FAULTS = [
 ]
 
 
+@pytest.mark.parametrize("engine", [nullcontext, unfused])
 @pytest.mark.parametrize(("fault", "name", "rule"), FAULTS, ids=lambda value: getattr(value, "__name__", value))
 def test_a_planted_fault_is_seen(
-    fault: Callable[[pytest.MonkeyPatch], None], name: str, rule: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Callable[[pytest.MonkeyPatch], None],
+    name: str,
+    rule: str,
+    engine: Callable[[], AbstractContextManager[None]],
+    shared: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     golden = Golden(name)
-    assert error(golden, rule, "numpy") < TOLERANCE
-    fault(monkeypatch)
-    assert error(golden, rule, "numpy") > 1e-4
+    with engine():
+        assert error(golden, rule, "numpy") < TOLERANCE
+        fault(monkeypatch)
+        assert error(golden, rule, "numpy") > 1e-4

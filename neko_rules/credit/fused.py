@@ -8,21 +8,27 @@ neurons whose error is not zero: with a surrogate of bounded support those are f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from neko_rules.backend import Array
+from neko_rules.credit.recursion import Constant as Learnable
+from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
-from neko_rules.kernels.threads import each, parts
+from neko_rules.kernels.threads import each as each_part
+from neko_rules.kernels.threads import parts
 from neko_rules.kernels.tracing import Body, NotTraceableError, Traced, TracingBackend
 from neko_rules.kernels.writer import Carried, Constant, adjoint_source
 from neko_rules.layers.forward import Record, Z
 from neko_rules.layers.graph import Connection, Graph
+
+Solved = tuple[dict[str, Array], dict[str, Array], dict[Learnable, Array], dict[str, Array]]
+"""By population: δ; q_t·h_t G_t where that is what goes down, [time, batch, neuron]; dE/dc; Σ_t δ_t if it is known."""
 
 
 class _Products(TracingBackend):
@@ -40,134 +46,152 @@ class _Products(TracingBackend):
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A compiled step back through time.
+class Loop:
+    """A compiled loop back through time for one population.
 
     Args:
-        run: the loop over a range of examples.
-        outputs: how many errors it writes, of which δ is the first.
-        totals: how many values it sums over time: δ, and the derivative of every learnable constant.
-        products: how many matrices it gathers through.
-        starts: the histories that it needs one step earlier.
+        name: of the population.
+        kernel: the loop over a range of examples.
         recorded: the histories that it needs.
+        starts: those that it needs one step earlier.
+        carried: how many values go from step to step.
+        outgoing: connections that carry error back through a matrix within the loop.
+        instantaneous: whether the error within the time step goes down beside δ.
+        learnable: the learnable constants, whose derivatives it sums up.
     """
 
-    run: Callable[..., Any]
-    outputs: int
-    totals: int
-    products: int
-    starts: tuple[str, ...]
+    name: str
+    kernel: Callable[..., Any]
     recorded: tuple[str, ...]
+    starts: tuple[str, ...]
+    carried: int
+    outgoing: tuple[Connection, ...]
+    instantaneous: bool
+    learnable: tuple[tuple[str, str], ...]
+
+    def run(self, host: HostBackend, setting: Setting, record: Record, signals: Sequence[Array]) -> Solved:
+        """Go through all time steps.
+
+        Args:
+            host: the backend.
+            setting: the network.
+            record: what the population did.
+            signals: those that arrive, in the order in which the loop was made for them.
+        """
+
+        def held(array: Array) -> np.ndarray:
+            return contiguous(host.host(array))
+
+        name = self.name
+        z = held(record.z)
+        _, batch, size = z.shape
+        histories = {**record.states, Z: record.z, "current": record.current}
+        spread = (each if each.shape == record.z.shape else setting.nx.broadcast_to(each, z.shape) for each in signals)
+        fixed: list[Any] = [held(each) for each in spread]
+        fixed += [held(histories[key]) for key in self.recorded]
+        for key in self.starts:
+            fixed.append(np.zeros((batch, size), z.dtype) if record.start is None else held(record.start[key]))
+        fixed += [held(setting.back(connection)) for connection in self.outgoing]
+        constants = (host.host(value) for value in setting.constants[name].values())
+        fixed += [contiguous(value) if value.ndim else value[()] for value in constants]
+        errors = [BUFFERS.empty(z.shape, z.dtype) for _ in range(1 + self.instantaneous)]
+        totals = [np.empty((batch, size), z.dtype) for _ in range(1 + len(self.learnable))]
+        fixed += [*errors, *totals]
+
+        def part(_: int, first: int, last: int) -> None:
+            rows = np.empty((self.carried + len(self.outgoing), size), z.dtype)
+            lists = [np.empty(size, index_type(size))] if self.outgoing else []
+            self.kernel(first, last, *fixed, *rows, *lists)
+
+        each_part(part, parts(batch, z.size * (1 + len(self.outgoing) * size // 16)))
+        delta, *within = (host.from_host(error) for error in errors)
+        summed, *learned = (host.from_host(total.sum(axis=0)) for total in totals)
+        return (
+            {name: delta},
+            {name: within[0]} if within else {},
+            dict(zip(self.learnable, learned, strict=True)),
+            {name: summed},
+        )
 
 
-_kernels: WeakKeyDictionary[Graph, dict[Any, Kernel | None]] = WeakKeyDictionary()
+_loops: WeakKeyDictionary[Graph, dict[Any, Loop | None]] = WeakKeyDictionary()
 
 
-def kernel_of(recursion: Any, traced: Callable[[Any, Any], Any], present: tuple[bool, ...], dtype: str) -> Kernel | None:
-    """The loop for a recursion of one population; None where it has no scalar form.
+def loop_of(setting: Setting, name: str, arriving: tuple[tuple[str, str], ...], dtype: str) -> Loop | None:
+    """The loop of a population; None where its recursion has no scalar form.
 
     Args:
-        recursion: of the arrays.
-        traced: makes the same recursion over traced values, from a backend and the constants.
-        present: for every signal that may arrive, whether it does.
+        setting: the network.
+        name: of the population.
+        arriving: keys of the signals that arrive.
         dtype: of all arrays.
     """
-    setting = recursion.setting
-    (name,) = recursion.group
-    ranks = tuple(np.ndim(value) > 0 or len(value.shape) > 0 for value in setting.constants[name].values())
-    key = (name, setting.credit, setting.jacobians[name], tuple(recursion.arriving), present, ranks, dtype)
-    found = _kernels.setdefault(setting.graph, {})
+    ranks = tuple(len(value.shape) for value in setting.constants[name].values())
+    key = (name, setting.credit, setting.jacobians[name], arriving, ranks, dtype)
+    found = _loops.setdefault(setting.graph, {})
     if key not in found:
         try:
-            found[key] = _written(recursion, traced, present, ranks, dtype)
+            found[key] = _written(setting, name, arriving, ranks, dtype)
         except NotTraceableError:
             found[key] = None
     return found[key]
 
 
-def _written(recursion: Any, traced: Callable[[Any, Any], Any], present: Sequence[bool], ranks: Any, dtype: str) -> Kernel:
-    (name,) = recursion.group
+def _written(
+    setting: Setting, name: str, arriving: tuple[tuple[str, str], ...], ranks: tuple[int, ...], dtype: str
+) -> Loop:
     body = Body(dtype)
     nx = _Products(body)
-    names = list(recursion.setting.constants[name])
-    constants = [Constant(f"p_{key}", rank) for key, rank in zip(names, ranks, strict=True)]
+    names = list(setting.constants[name])
+    constants = [Constant(f"p_{key}", rank > 0) for key, rank in zip(names, ranks, strict=True)]
+    tokens: Any = {name: {key: body.argument(f"c_{key}") for key in names}}
+    traced: Any = nx
+    twin = Recursion(
+        replace(setting, nx=traced, constants=tokens, back=lambda connection: connection),
+        (name,),
+        tuple(key for key in arriving if key[1] != Z),
+    )
     arguments = {f"c_{key}": constant.loading for key, constant in zip(names, constants, strict=True)}
-    carry_names = [f"l{i}" for i, _ in enumerate(recursion.carried)]
-    carry = tuple(body.argument(each) for each in carry_names)
-    arguments |= {each: f"carry_{each}[n]" for each in carry_names}
-    signals, inputs = [], []
-    for i, there in enumerate(present):
-        if there:
-            signals.append(f"signal{i}")
-            arguments[f"i_signal{i}"] = f"r_signal{i}[n]"
-        inputs.append(body.argument(f"i_signal{i}") if there else body.literal(0.0, dtype))
+    carry = [f"l{i}" for i, _ in enumerate(twin.carried)]
+    arguments |= {each: f"carry_{each}[n]" for each in carry}
+    inputs = []
+    for signal in twin.arriving:
+        if signal in arriving:
+            arguments[f"i_signal{arriving.index(signal)}"] = f"r_signal{arriving.index(signal)}[n]"
+            inputs.append(body.argument(f"i_signal{arriving.index(signal)}"))
+        else:
+            inputs.append(body.literal(0.0, dtype))
     recorded, starts = [], []
-    for _, key in recursion.recorded:
-        earlier = key.removeprefix("previous_")
-        if earlier != key:
-            starts.append(earlier)
-        if f"h_{earlier}" not in recorded:
-            recorded.append(f"h_{earlier}")
-        arguments[f"i_{key}"] = f"p_h_{earlier}[n]" if earlier != key else f"r_h_{key}[n]"
+    for _, key in twin.recorded:
+        now = key.removeprefix("previous_")
+        recorded.append(now)
+        starts += [now] if now != key else []
+        arguments[f"i_{key}"] = f"p_h_{now}[n]" if now != key else f"r_h_{now}[n]"
         inputs.append(body.argument(f"i_{key}"))
-    twin = traced(nx, {name: {key: body.argument(f"c_{key}") for key in names}})
-    after, results = twin.step(carry, tuple(inputs))
+    recorded = list(dict.fromkeys(recorded))
+    after, results = twin.step(tuple(body.argument(each) for each in carry), tuple(inputs))
     arguments |= {f"g_{product}": f"sum_{product}[n]" for product, _ in nx.products}
     values = [body.value(each).name for each in results]
-    errors = 1 + len(recursion.instantaneous)
+    errors = 1 + len(twin.instantaneous)
     source = adjoint_source(
         body,
         constants=constants,
         arguments=arguments,
-        signals=signals,
-        recorded=recorded,
+        signals=[f"signal{i}" for i, _ in enumerate(arriving)],
+        recorded=[f"h_{key}" for key in recorded],
         starts=[f"h_{key}" for key in starts],
-        carried=[Carried(each, body.value(value).name) for each, value in zip(carry_names, after, strict=True)],
+        carried=[Carried(each, body.value(value).name) for each, value in zip(carry, after, strict=True)],
         products=nx.products,
         outputs={f"out{i}": value for i, value in enumerate(values[:errors])},
         totals={f"total{i}": value for i, value in enumerate([values[0], *values[errors:]])},
     )
-    histories = tuple(each.removeprefix("h_") for each in recorded)
-    return Kernel(module_of(source).run, errors, 1 + len(values) - errors, len(nx.products), tuple(starts), histories)
-
-
-def step_back(
-    host: HostBackend, kernel: Kernel, recursion: Any, record: Record, signals: Sequence[Array]
-) -> tuple[list[Array], list[Array]]:
-    """δ and what else is an error, [time, batch, neuron]; Σ δ and the gradients of learnable constants, [neuron].
-
-    Args:
-        host: the backend.
-        kernel: the loop.
-        recursion: of the arrays.
-        record: what the population did.
-        signals: those that arrive.
-    """
-
-    def held(array: Array) -> np.ndarray:
-        return contiguous(host.host(array))
-
-    (name,) = recursion.group
-    z = held(record.z)
-    steps, batch, size = z.shape
-    dtype = str(z.dtype)
-    histories = {**record.states, Z: record.z, "current": record.current}
-    fixed: list[Any] = [held(signal) for signal in signals]
-    fixed += [held(histories[key]) for key in kernel.recorded]
-    for key in kernel.starts:
-        fixed.append(np.zeros((batch, size), dtype) if record.start is None else held(record.start[key]))
-    fixed += [held(back) for _, back in recursion.outgoing[name]]
-    constants = (host.host(value) for value in recursion.setting.constants[name].values())
-    fixed += [contiguous(value) if value.ndim else value[()] for value in constants]
-    outputs = [BUFFERS.empty(z.shape, dtype) for _ in range(kernel.outputs)]
-    totals = [np.empty((batch, size), dtype) for _ in range(kernel.totals)]
-    fixed += [*outputs, *totals]
-    scratch = len(recursion.carried) + kernel.products
-
-    def part(_: int, first: int, last: int) -> None:
-        rows = np.empty((scratch, size), dtype)
-        lists = [np.empty(size, index_type(size))] if kernel.products else []
-        kernel.run(first, last, *fixed, *rows, *lists)
-
-    each(part, parts(batch, z.size * (1 + kernel.products * size // 16)))
-    return [host.from_host(value) for value in outputs], [host.from_host(value.sum(axis=0)) for value in totals]
+    return Loop(
+        name,
+        module_of(source).run,
+        tuple(recorded),
+        tuple(starts),
+        len(carry),
+        tuple(connection for connection, _ in twin.outgoing[name]),
+        bool(twin.instantaneous),
+        tuple(twin.learnable),
+    )

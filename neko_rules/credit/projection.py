@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from neko_rules.backend import Array, Parameters
-from neko_rules.credit.adjoint import Local, times, total
+from neko_rules.credit.recursion import Local, times, total
 from neko_rules.credit.stepwise import Model, Now, State
 from neko_rules.credit.traces import added, full, synapses
 from neko_rules.layers.forward import Signals, Z

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from neko_rules.backend import Array, Backend, Parameters
-from neko_rules.credit.adjoint import Local, instantaneous_error, times
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
+from neko_rules.credit.recursion import Local, instantaneous_error, times
 from neko_rules.credit.traces import (
     Diagonal,
     RankOne,

@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any
 
 from neko_rules.backend import Array, Backend
-from neko_rules.credit.adjoint import Local, times
+from neko_rules.credit.recursion import Local, times
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Moment, Signals, Z, without_diagonal
 from neko_rules.layers.graph import Connection, Graph, bias_name, constant_name

@@ -35,7 +35,7 @@ class Buffers:
         self._peak = 0
         self._lock = threading.Lock()
 
-    def empty(self, shape: Sequence[int], dtype: str) -> np.ndarray:
+    def empty(self, shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
         """An array in C order whose contents are arbitrary."""
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize

@@ -82,7 +82,8 @@ def module_of(source: str) -> ModuleType:
             stream.write(source)
         Path(temporary).replace(path)
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a file with a Python suffix has a loader"
+    assert spec is not None, "a file with a Python suffix has a loader"
+    assert spec.loader is not None, "a file with a Python suffix has a loader"
     module = importlib.util.module_from_spec(spec)
     # Numba looks the module up by name when it loads machine code.
     sys.modules[name] = module

@@ -52,7 +52,7 @@ def evaluated(
 ) -> list[Array]:
     """New arrays from a loop that ``kernel_of`` made."""
     views = [contiguous(host.host(array)) for array in arrays]
-    out = [BUFFERS.empty(views[0].shape, str(views[0].dtype)) for _ in range(results)]
+    out = [BUFFERS.empty(views[0].shape, views[0].dtype) for _ in range(results)]
     run(*(host.host(scalar)[()] for scalar in scalars), *(each.reshape(-1) for each in (*views, *out)))
     return [host.from_host(each) for each in out]
 

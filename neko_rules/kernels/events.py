@@ -61,16 +61,26 @@ class Events:
         pre, post, batch = self.values.shape[2], delta.shape[2], delta.shape[1]
         ranges = parts(batch, int(delta.size * max(1.0, self.density * pre)))
         sums = np.zeros((len(ranges), pre, post), delta.dtype)
-        arguments: tuple[Any, ...] = (self.index, self.count, self.values, self.ones, delta)
         sort = self.count.size >= 2 * _SORTED
 
         def part(number: int, first: int, last: int) -> None:
             if sort:
                 examples = last - first
                 listed = np.empty((pre, max(1, _SORTED // examples) * examples), np.int32)
-                rows.add_outer_sorted(first, last, *arguments, sums[number], listed, np.empty(pre, np.int32))
+                rows.add_outer_sorted(
+                    first,
+                    last,
+                    self.index,
+                    self.count,
+                    self.values,
+                    self.ones,
+                    delta,
+                    sums[number],
+                    listed,
+                    np.empty(pre, np.int32),
+                )
             else:
-                rows.add_outer(first, last, *arguments, sums[number])
+                rows.add_outer(first, last, self.index, self.count, self.values, self.ones, delta, sums[number])
 
         each(part, ranges)
         return sums[0] if len(ranges) == 1 else sums.sum(axis=0)

@@ -9,12 +9,16 @@ A list of events is [time, batch, neuron] of neuron numbers, of which the first 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from neko_rules.kernels.compiling import kernel
 
+Array = Any
+"""An array in C order."""
+
 
 @kernel
-def list_events(first, last, values, index, count):  # type: ignore[no-untyped-def]
+def list_events(first: int, last: int, values: Array, index: Array, count: Array) -> int:
     """Which neurons are not zero, at every time step and example of a range: returns how many are, and not 1."""
     steps, _, size = values.shape
     odd = 0
@@ -31,7 +35,9 @@ def list_events(first, last, values, index, count):  # type: ignore[no-untyped-d
 
 
 @kernel
-def add_outer(first, last, index, count, values, ones, delta, gradient):  # type: ignore[no-untyped-def]
+def add_outer(
+    first: int, last: int, index: Array, count: Array, values: Array, ones: bool, delta: Array, gradient: Array
+) -> None:
     """gradient[j] += Σ_{t, b} values[t, b, j] delta[t, b] over the events of a range of examples, in order of time."""
     steps, _, size = delta.shape
     for t in range(steps):
@@ -49,7 +55,18 @@ def add_outer(first, last, index, count, values, ones, delta, gradient):  # type
 
 
 @kernel
-def add_outer_sorted(first, last, index, count, values, ones, delta, gradient, listed, length):  # type: ignore[no-untyped-def]
+def add_outer_sorted(
+    first: int,
+    last: int,
+    index: Array,
+    count: Array,
+    values: Array,
+    ones: bool,
+    delta: Array,
+    gradient: Array,
+    listed: Array,
+    length: Array,
+) -> None:
     """The same, with the events of a few steps sorted by presynaptic neuron, so that its row is written less often.
 
     ``listed`` [presynaptic, events] and ``length`` [presynaptic] are scratch; the room for events of one presynaptic
@@ -88,7 +105,7 @@ def add_outer_sorted(first, last, index, count, values, ones, delta, gradient, l
 
 
 @kernel
-def count_not_finite(values):  # type: ignore[no-untyped-def]
+def count_not_finite(values: Array) -> int:
     """How many entries of a vector are NaN or infinite."""
     found = 0
     for n in range(values.shape[0]):

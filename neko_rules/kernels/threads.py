@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 from neko_rules import arguments
@@ -65,7 +66,7 @@ def parts(batch: int, work: int) -> list[tuple[int, int]]:
     """
     count = max(1, min(threads(), batch, work // _WORTHWHILE))
     edges = [batch * i // count for i in range(count + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def each(function: Callable[[int, int, int], Any], ranges: list[tuple[int, int]]) -> list[Any]:

@@ -208,11 +208,22 @@ def _fused_record(
         bias=held(parameters[bias_name(name)]) if graph.populations[name].bias else None,
         outside=None if current is None else held(current),
         gathered=[(held(parameters[c.weight]), trajectory.events[c.source]) for c in others if walked(c)],
-        recurrent=held(sum(effective_weight(nx, c, parameters) for c in own)) if own else None,
+        recurrent=_together([(held(parameters[c.weight]), c.masked) for c in own]),
         start=None if start is None else {key: held(value) for key, value in start.items()},
         keep_current=name in keep_current,
     )
     return None if stepped is None else _recorded(host, trajectory, name, stepped, start)
+
+
+def _together(matrices: list[tuple[np.ndarray, bool]]) -> np.ndarray | None:
+    """The sum of weights within a population, with a zero diagonal where autapses are excluded."""
+    total: np.ndarray | None = None
+    for matrix, masked in matrices:
+        weight = np.array(matrix)
+        if masked:
+            np.fill_diagonal(weight, 0)
+        total = weight if total is None else total + weight
+    return total
 
 
 def _recorded(

@@ -325,7 +325,13 @@ class LearningRule(Rule):
         return total
 
     def signals(
-        self, trajectory: Trajectory, judged: Signals, own: Own, target: Array, weights: Array, rates: bool = True
+        self,
+        trajectory: Trajectory,
+        judged: Signals,
+        own: Own,
+        target: Array,
+        weights: Array,
+        rates: bool = True,
     ) -> Signals:
         """∂E/∂z and ∂E/∂s: from the loss at the output, from outside of the chain, and from regularisers.
 
@@ -408,8 +414,10 @@ class LearningRule(Rule):
             examples: sequences side by side.
             moment: which numbers: 0 and the updates made before a batch, or 1 and the time steps seen by a stream.
         """
-        random = np.random.default_rng([self.seed, *moment])
         found: dict[str, np.ndarray] = {}
+        if self.credit.trace != "random_projection" and self.credit.spatial != "mirror":
+            return found
+        random = np.random.default_rng([self.seed, *moment])
         if self.credit.trace == "random_projection":
             found |= draw_signs(self.model.network.graph, random, steps, examples)
         if self.credit.spatial == "mirror":

@@ -1,0 +1,190 @@
+"""Recursion: one step back in time of a group of populations, over the arrays of any backend.
+
+For a population with state s, given G_t = ∂E/∂z_t and g_t = ∂E/∂s_t from outside it,
+
+    λz_t = G_t + r_{t+1}·λs_{t+1} + V δ_{t+1}          (V δ only for layer and full credit)
+    λs_t = g_t + D_{t+1}ᵀ λs_{t+1} + h_t λz_t
+    δ_t  = q_t·λs_t                                     the derivative with respect to the input current
+
+The step is a function of arrays [batch, neuron] and of values that stand for a single neuron alike: ``adjoint`` scans
+it, and ``fused`` writes a compiled loop from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from neko_rules.backend import Array, Arrays, Backend
+from neko_rules.credit.axes import Credit
+from neko_rules.layers.cell import Constants
+from neko_rules.layers.forward import Signals, Z
+from neko_rules.layers.graph import INPUT, Connection, Graph
+from neko_rules.layers.jacobians import Entry, Jacobians
+
+Local = dict[Entry, Array]
+"""The local derivatives of a population at one step: entries [batch, neuron], or constant in time."""
+
+Carried = tuple[str, str, str]
+"""What a step back sends to the step before: (population, "state", state name), (…, "z", "") or (…, "delta", "")."""
+
+Constant = tuple[str, str]
+"""A learnable constant: the population and the constant's name in the cell's equations."""
+
+
+def keeps_paths(credit: Credit, graph: Graph, name: str) -> bool:
+    """Whether the error that a population sends down includes its paths through time."""
+    return credit.learning_signal == "exact" or (credit.learning_signal == "filtered" and name == graph.output)
+
+
+def times(factor: Array, array: Array) -> Array:
+    """A product that leaves out a factor of exactly one (derivatives are often the number 1)."""
+    if isinstance(factor, int) and factor == 1:
+        return array
+    if isinstance(array, int) and array == 1:
+        return factor
+    return factor * array
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the recursion of a group of populations depends on, in the arrays of one backend.
+
+    Args:
+        nx: backend.
+        graph: the network.
+        jacobians: population name → the derivatives of its cell.
+        constants: population name → the constants of its cell.
+        credit: which gradient.
+        back: the transposed weight that carries a connection's error back: [target, source].
+    """
+
+    nx: Backend
+    graph: Graph
+    jacobians: dict[str, Jacobians]
+    constants: dict[str, Constants]
+    credit: Credit
+    back: Callable[[Connection], Array]
+
+
+class Recursion:
+    """λs and λz of a group of populations, stepped backward in time: what t+1 sends to t, and what it does there.
+
+    The carry holds only what is not identically zero: per population Σ_k D_kj λs_k for each state j, r·λs where
+    something depends on z_{t-1}, and δ where a delayed connection carries error back.
+
+    Args:
+        setting: the network.
+        group: the populations.
+        states: (population, state) of the signals from outside that arrive at a state.
+    """
+
+    def __init__(self, setting: Setting, group: tuple[str, ...], states: tuple[tuple[str, str], ...]) -> None:
+        self.setting = setting
+        self.nx = setting.nx
+        self.group = group
+        self.arriving = (*((name, Z) for name in group), *states)
+        self.recorded = [
+            (name, key)
+            for name in group
+            for key in setting.jacobians[name].arguments
+            if key not in setting.constants[name]
+        ]
+        temporal = setting.credit.temporal
+        self.outgoing: dict[str, list[tuple[Connection, Array]]] = {name: [] for name in group}
+        for connection in setting.graph.within(group):
+            own = connection.source == connection.target
+            if temporal == "full" or (temporal == "layer" and own):
+                self.outgoing[connection.source].append((connection, setting.back(connection)))
+        self.carried = [key for name in group for key in self._carried(name)]
+        below = [name for name in group if any(c.source != INPUT and not c.delay for c in setting.graph.into(name))]
+        self.instantaneous = [name for name in below if not keeps_paths(setting.credit, setting.graph, name)]
+        self.learnable: list[Constant] = [
+            (name, constant) for name in group for constant in setting.jacobians[name].learnable
+        ]
+
+    def _carried(self, name: str) -> list[Carried]:
+        entries = self.setting.jacobians[name].expressions
+        states = {entry[2] for entry in entries if entry[0] == "D"}
+        keys: list[Carried] = [(name, "state", state) for state in sorted(states)]
+        if any(entry[0] == "r" for entry in entries):
+            keys.append((name, "z", ""))
+        edges = (connection for edges in self.outgoing.values() for connection, _ in edges)
+        if any(connection.delay and connection.target == name for connection in edges):
+            keys.append((name, "delta", ""))
+        return keys
+
+    def step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        """One step back: the signals in the order of ``arriving``, then the histories in the order of ``recorded``.
+
+        Returns the next carry and, by population, δ; q_t·h_t G_t where that is what goes down; ∂E/∂c of the step.
+        """
+        later = dict(zip(self.carried, carry, strict=True))
+        signals = dict(zip(self.arriving, inputs, strict=False))
+        recorded = dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
+        delta: dict[str, Array] = {}
+        sent: dict[Carried, Array] = {}
+        within_step: dict[str, Array] = {}
+        constants: dict[Constant, Array] = {}
+        for name in reversed(self.group):
+            local = self._local(name, recorded)
+            z = signals[name, Z]
+            if (name, "z", "") in later:
+                z = z + later[name, "z", ""]
+            for connection, back in self.outgoing[name]:
+                error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
+                z = z + self.nx.matmul(error, back)
+            lam = self._lambda(name, local, later, signals, z)
+            delta[name] = total(self.nx, local, [("q", k) for k in lam], lam, z)
+            for key in self.carried:
+                if key[0] == name:
+                    entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
+                    sent[key] = delta[name] if key[1] == "delta" else total(self.nx, local, entries, lam, z)
+            if name in self.instantaneous:
+                within_step[name] = instantaneous_error(self.nx, name, local, signals)
+            for _, constant in (key for key in self.learnable if key[0] == name):
+                entries = [("c", k, constant) for k in (*lam, Z)]
+                constants[name, constant] = total(self.nx, local, entries, {**lam, Z: z}, z)
+        outputs = (
+            *(delta[name] for name in self.group),
+            *(within_step[name] for name in self.instantaneous),
+            *(constants[key] for key in self.learnable),
+        )
+        return tuple(sent[key] for key in self.carried), outputs
+
+    def _local(self, name: str, recorded: dict[tuple[str, str], Array]) -> Local:
+        """The local derivatives of a population at one step."""
+        setting = self.setting
+        return setting.jacobians[name].evaluate(
+            self.nx, setting.graph.cell(name), setting.constants[name], lambda key: recorded[name, key]
+        )
+
+    def _lambda(
+        self, name: str, local: Local, later: dict[Carried, Array], signals: Signals, z: Array
+    ) -> dict[str, Array]:
+        """λs_t = g_t + D_{t+1}ᵀ λs_{t+1} + h_t λz_t of every state that an error reaches."""
+        lam: dict[str, Array] = {}
+        for state in self.setting.jacobians[name].states:
+            parts = [later[name, "state", state]] if (name, "state", state) in later else []
+            parts += [times(local["h", state], z)] if ("h", state) in local else []
+            parts += [signals[name, state]] if (name, state) in signals else []
+            if parts:
+                lam[state] = sum(parts[1:], parts[0])
+        return lam
+
+
+def instantaneous_error(nx: Backend, name: str, local: Local, signals: Signals) -> Array:
+    """q_t·(h_t G_t + g_t): a population's error at its current within the time step."""
+    direct = {entry[1]: times(h, signals[name, Z]) for entry, h in local.items() if entry[0] == "h"}
+    for (population, state), signal in signals.items():
+        if population == name and state != Z:
+            direct[state] = direct[state] + signal if state in direct else signal
+    return total(nx, local, [("q", k) for k in direct], direct, signals[name, Z])
+
+
+def total(nx: Backend, local: Local, entries: list[Entry], lam: dict[str, Array], like: Array) -> Array:
+    """Σ_k entry_k λ_k over the entries that are not identically zero."""
+    parts = [times(local[entry], lam[entry[1]]) for entry in entries if entry in local]
+    if not parts:
+        return nx.full(like.shape, 0.0, nx.dtype(like))
+    return sum(parts[1:], parts[0])
