@@ -35,7 +35,11 @@ class TorchBackend:
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
         self.device = torch.device(device)
         self.threads = threads
-        self.in_host_memory = self.device.type == "cpu"
+
+    @property
+    def in_host_memory(self) -> bool:
+        # While PyTorch records for a gradient, nothing may happen behind its back.
+        return self.device.type == "cpu" and not torch.is_grad_enabled()
 
     def host(self, array: Array) -> np.ndarray:
         return array.detach().numpy()

@@ -17,7 +17,7 @@ from neko_rules.layers.adaptors.adaptor import Adaptor
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
-from neko_rules.losses import LOSSES, Loss
+from neko_rules.losses import LOSSES, Loss, weighed
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
 from neko_rules.recorded import Recorded
 from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
@@ -220,7 +220,7 @@ class Evaluator:
             raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
         # A sum is finite only if all its terms are: a fast look before the slow search for the place.
         with np.errstate(over="ignore", invalid="ignore"):
-            sound = array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64))
+            sound = array.dtype.kind != "f" or np.isfinite(array.sum())
         if not sound:
             wrong = np.argwhere(~np.isfinite(array))
             if wrong.size:
@@ -299,9 +299,7 @@ class Evaluator:
         supervised = nx.sum(steps, axis=0, keepdims=True)
         group = network.outputs // self.scores
         wanted = loss.desired(nx, scores, target, supervised, network.task_type, group)
-        value, slope = loss.value_and_gradient(nx, scores, wanted)
-        total = nx.sum(counted * value)
-        gradient = nx.expand_dims(counted / divisor, -1) * slope
+        total, gradient = weighed(nx, loss, scores, wanted, counted, counted / divisor)
         pulled = loss.pull_back(nx, pooled, steps, gradient)
         signal = unpool(nx, readout, self.observed(trajectory), pulled)
         return Judgement(total / divisor, {(network.graph.output, loss.observes): signal}, {"loss": (total, count)})

@@ -23,7 +23,7 @@ from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
 from neko_rules.kernels.threads import each as each_part
 from neko_rules.kernels.threads import parts
 from neko_rules.kernels.tracing import Body, NotTraceableError, Traced, TracingBackend
-from neko_rules.kernels.writer import Carried, Constant, adjoint_source
+from neko_rules.kernels.writer import TOGETHER, Carried, Constant, adjoint_source
 from neko_rules.layers.forward import Record, Z
 from neko_rules.layers.graph import Connection, Graph
 
@@ -99,7 +99,7 @@ class Loop:
         fixed += [*errors, *totals]
 
         def part(_: int, first: int, last: int) -> None:
-            rows = np.empty((self.carried + len(self.outgoing), size), z.dtype)
+            rows = np.empty((self.carried + len(self.outgoing), TOGETHER, size), z.dtype)
             lists = [np.empty(size, index_type(size))] if self.outgoing else []
             self.kernel(first, last, *fixed, *rows, *lists)
 

@@ -82,7 +82,7 @@ def add_rows(into: str, matrix: str, row: str, count: str, factor: str = "") -> 
         factor: what the row numbered ``{}`` is multiplied with; nothing if left out.
 
     Example:
-        >>> print("\\n".join(add_rows("out", "matrix", "index[{}]", "count")[-8:]))
+        >>> print("\\n".join(add_rows("out", "matrix", "index[{}]", "count")[-6:]))
         while j < count:
             i0 = index[j + 0]
             m0 = matrix[i0]
@@ -218,31 +218,66 @@ def adjoint_source(
     names = ["first", "last", *signals, *recorded, *(f"start_{key}" for key in starts)]
     names += [f"matrix_{name}" for name, _ in products]
     names += [constant.name for constant in constants]
-    names += [*outputs, *totals, *(f"carry_{each.name}" for each in carried)]
-    names += [f"sum_{name}" for name, _ in products] + (["listed"] if products else [])
+    names += [*outputs, *totals, *(f"carries_{each.name}" for each in carried)]
+    names += [f"sums_{name}" for name, _ in products] + (["listed"] if products else [])
     source.function("run", names)
-    source.add(1, f"steps, _, size = {next(iter(outputs))}.shape")
-    source.add(1, "for b in range(first, last):")
-    if carried:
-        source.add(2, "for n in range(size):", *(f"    carry_{each.name}[n] = 0" for each in carried))
-    if totals:
-        source.add(2, "for n in range(size):", *(f"    {name}[b, n] = 0" for name in totals))
+    together = TOGETHER if products else 1
+    source.add(1, f"steps, _, size = {next(iter(outputs))}.shape", "begin = first", "while begin < last:")
+    source.add(2, f"several = {together} if begin + {together} <= last else 1", "for e in range(several):")
+    source.add(3, "for n in range(size):", *(f"    carries_{each.name}[e, n] = 0" for each in carried))
+    source.add(4, *(f"{name}[begin + e, n] = 0" for name in totals))
     source.add(2, "for step in range(steps):", "    t = steps - 1 - step")
     for name, of in products:
-        source.add(3, "k = 0", "for n in range(size):", f"    sum_{name}[n] = 0", "    listed[k] = n")
-        source.add(4, f"k += carry_{of}[n] != 0")
-        source.add(3, *add_rows(f"sum_{name}", f"matrix_{name}", "listed[{}]", "k", f"carry_{of}[{{}}]"))
-    source.add(3, *(f"r_{name} = {name}[t, b]" for name in (*signals, *recorded, *outputs)))
+        source.add(3, *_gathered(f"sums_{name}", f"matrix_{name}", f"carries_{of}"))
+    source.add(3, "for e in range(several):", "    b = begin + e")
+    source.add(4, *(f"r_{name} = {name}[t, b]" for name in (*signals, *recorded, *outputs)))
+    source.add(4, *(f"carry_{each.name} = carries_{each.name}[e]" for each in carried))
+    source.add(4, *(f"sum_{name} = sums_{name}[e]" for name, _ in products))
     for key in starts:
-        source.add(3, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
-    source.add(3, *(f"r_{name} = {name}[b]" for name in totals))
-    source.add(3, "for n in range(size):")
-    source.add(4, *(f"{name} = {loading}" for name, loading in arguments.items()))
-    source.add(4, *body.statements)
-    source.add(4, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
-    source.add(4, *(f"r_{name}[n] += {result}" for name, result in totals.items()))
-    source.add(4, *(f"carry_{each.name}[n] = {each.result}" for each in carried))
+        source.add(4, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
+    source.add(4, *(f"r_{name} = {name}[b]" for name in totals))
+    source.add(4, "for n in range(size):")
+    source.add(5, *(f"{name} = {loading}" for name, loading in arguments.items()))
+    source.add(5, *body.statements)
+    source.add(5, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
+    source.add(5, *(f"r_{name}[n] += {result}" for name, result in totals.items()))
+    source.add(5, *(f"carry_{each.name}[n] = {each.result}" for each in carried))
+    source.add(2, "begin += several")
     return source.text()
+
+
+TOGETHER = 4
+"""Examples that go back through a matrix side by side: each of its rows is fetched once for all of them."""
+
+
+def _gathered(into: str, matrix: str, factors: str) -> list[str]:
+    """Statements for into[e] = Σ_j factors[e, j] matrix[j], that skip rows whose factors are all zero.
+
+    Four examples take four rows at a time, which keeps the arithmetic units as busy as a dense product would; a single
+    example takes the rows of its own list.
+    """
+    examples = range(TOGETHER)
+    alone = add_rows("row", matrix, "listed[{}]", "k", "factor[{}]")
+    lines = ["for e in range(several):", "    for n in range(size):", f"        {into}[e, n] = 0", "k = 0"]
+    lines += ["if several == 1:", f"    row, factor = {into}[0], {factors}[0]", "    for n in range(size):"]
+    lines += ["        listed[k] = n", "        k += factor[n] != 0", *(f"    {line}" for line in alone)]
+    lines += ["else:", *(f"    s{e}, d{e} = {into}[{e}], {factors}[{e}]" for e in examples)]
+    nonzero = " or ".join(f"d{e}[n] != 0" for e in examples)
+    lines += ["    for n in range(size):", "        listed[k] = n", f"        k += {nonzero}", "    j = 0"]
+    for several in (4, 1):
+        lines.append(f"    while j + {several} <= k:")
+        for i in range(several):
+            lines += [f"        i{i} = listed[j + {i}]", f"        m{i} = {matrix}[i{i}]"]
+            lines += [f"        f{e}{i} = d{e}[i{i}]" for e in examples]
+        lines.append("        for n in range(size):")
+        lines += [f"            w{i} = m{i}[n]" for i in range(several)]
+        for e in examples:
+            terms = [f"f{e}{i} * w{i}" for i in range(several)]
+            while len(terms) > 1:
+                terms = [f"({one} + {other})" for one, other in zip(terms[::2], terms[1::2], strict=True)]
+            lines.append(f"            s{e}[n] += {terms[0]}")
+        lines.append(f"        j += {several}")
+    return lines
 
 
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Losses: of outputs at every step, and of spike counts, membranes and spike times of spiking outputs."""
 
-from neko_rules.losses.loss import LOSSES, Loss, output_gradient, weighted_total
+from neko_rules.losses.loss import LOSSES, Loss, output_gradient, weighed, weighted_total
 from neko_rules.losses.outputs import (
     CategoricalCrossentropy,
     KLDivergence,
@@ -42,5 +42,6 @@ __all__ = [
     "SpikeRateCrossentropy",
     "SummedMembraneCrossentropy",
     "output_gradient",
+    "weighed",
     "weighted_total",
 ]

@@ -19,6 +19,8 @@ import numpy as np
 
 from neko_rules.backend import Array, Backend
 from neko_rules.errors import DataError
+from neko_rules.kernels.host import host_of
+from neko_rules.kernels.rowwise import pass_of
 from neko_rules.registry import Registry
 
 
@@ -134,6 +136,36 @@ def weighted_total(nx: Backend, loss: Loss, outputs: Array, target: Array, weigh
         0.75
     """
     return nx.sum(weights * loss.value(nx, outputs, target))
+
+
+def weighed(
+    nx: Backend, loss: Loss, outputs: Array, target: Array, counted: Array, weights: Array
+) -> tuple[Array, Array]:
+    """Σ_{t,b} counted · value, a scalar, and weight · gradient [steps, batch, n_out], in one pass where there is one.
+
+    Args:
+        nx: the backend of the arrays.
+        loss: the loss of one step.
+        outputs: [steps, batch, n_out].
+        target: [1 or steps, batch, n_out].
+        counted: the weight of the values, [steps, batch].
+        weights: of the gradients, [steps, batch].
+
+    Example:
+        >>> from neko_rules.backend import get_backend
+        >>> from neko_rules.losses import MeanSquaredError
+        >>> y, t, w = np.ones((2, 1, 1)), np.zeros((1, 1, 1)), np.array([[0.5], [0.25]])
+        >>> total, gradient = weighed(get_backend("numpy"), MeanSquaredError(), y, t, w, 2 * w)
+        >>> total.item(), gradient.ravel()
+        (0.75, array([2., 1.]))
+    """
+    host = host_of(nx)
+    rows = None if host is None else pass_of(loss, loss.value_and_gradient, nx.dtype(outputs))
+    if host is None or rows is None:
+        value, gradient = loss.value_and_gradient(nx, outputs, target)
+        return nx.sum(counted * value), nx.expand_dims(weights, -1) * gradient
+    value, gradient = rows.run(host, outputs, target, weights)
+    return nx.sum(counted * value), gradient
 
 
 def output_gradient(nx: Backend, loss: Loss, outputs: Array, target: Array, weights: Array) -> Array:
