@@ -1,0 +1,353 @@
+"""Kernels: what is fused gives the numbers of the engine that is not, for every neuron, loss and optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from cell_cases import VARIANTS
+from credit_cases import OUTPUTS, data, feedback_network, recurrent_readout
+
+from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, Network
+from neko_rules.backend import get_backend
+from neko_rules.credit import fused as fused_adjoint
+from neko_rules.errors import NonFiniteError
+from neko_rules.kernels import host
+from neko_rules.kernels.buffers import Buffers
+from neko_rules.kernels.elementwise import all_finite
+from neko_rules.kernels.events import Events, crossover, listed
+from neko_rules.kernels.host import unfused
+from neko_rules.kernels.rowwise import pass_of
+from neko_rules.kernels.threads import set_threads, threads
+from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
+from neko_rules.layers import fused as fused_forward
+from neko_rules.layers.cell import Cell
+from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.losses import LOSSES, weighed
+from neko_rules.optimizers import OPTIMIZERS
+
+NX = get_backend("numpy")
+SAME = 1e-12
+RULES: dict[str, Callable[[Evaluator], Any]] = {"bptt": BPTT, "eprop": EProp, "ostl": OSTL}
+
+
+def network_of(cell: Any, size: int = 3, backend: str = "numpy", dtype: str = "float64") -> Network:
+    strong = {"name": "scaled_normal", "gain": 1.5}
+    return Network(
+        {"hidden": {"cell": cell, "size": size}, "readout": {"cell": "leaky_readout", "size": OUTPUTS}},
+        [
+            {"source": "input", "target": "hidden", "initializer": strong},
+            {"source": "hidden", "target": "hidden", "delay": 1, "initializer": strong},
+            {"source": "hidden", "target": "readout"},
+        ],
+        "readout",
+        inputs=4,
+        backend=backend,
+        dtype=dtype,
+        seed=2,
+    )
+
+
+def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    """Largest difference, relative to the largest entry of each parameter."""
+    assert one.keys() == other.keys()
+    assert any(np.abs(value).max() > 1e-6 for value in other.values()), "a dead gradient proves nothing"
+    return max(float(np.abs(one[k] - v).max() / (np.abs(v).max() or 1.0)) for k, v in other.items())
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often a compiled loop ran forward and backward."""
+    calls = {"forward": 0, "backward": 0}
+    run, step = fused_adjoint.Loop.run, fused_forward.step_through
+
+    def backward(*arguments: Any) -> Any:
+        calls["backward"] += 1
+        return run(*arguments)
+
+    def forward(*arguments: Any, **named: Any) -> Any:
+        found = step(*arguments, **named)
+        calls["forward"] += found is not None
+        return found
+
+    monkeypatch.setattr(fused_adjoint.Loop, "run", backward)
+    monkeypatch.setattr("neko_rules.layers.forward.step_through", forward)
+    return calls
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("label", VARIANTS)
+def test_every_neuron_is_fused_and_gives_the_same_gradients(label: str, rule: str, counted: dict[str, int]) -> None:
+    model = Evaluator(network_of(VARIANTS[label]))
+    x, y = data()
+    fused = RULES[rule](model).gradients(x, y)
+    assert counted == {"forward": 2, "backward": 2}
+    with unfused():
+        plain = RULES[rule](model).gradients(x, y)
+    assert counted == {"forward": 2, "backward": 2}
+    assert distance(fused, plain) < SAME
+
+
+@pytest.mark.parametrize("label", VARIANTS)
+def test_every_neuron_has_the_same_states_and_spikes(label: str) -> None:
+    network = network_of(VARIANTS[label])
+    x = np.ascontiguousarray(data()[0].transpose(1, 0, 2))
+    one = network.forward(network.values, x)
+    with unfused():
+        other = network.forward(network.values, x)
+    for name, record in other.records.items():
+        np.testing.assert_array_equal(one.records[name].z != 0, record.z != 0)
+        for key, value in record.states.items():
+            np.testing.assert_allclose(one.records[name].states[key], value, rtol=SAME, atol=SAME)
+    assert (one.records["hidden"].z != 0).any()
+
+
+@pytest.mark.parametrize("make", [feedback_network, recurrent_readout])
+@pytest.mark.parametrize("rule", RULES)
+def test_networks_of_several_populations(make: Callable[[str], Network], rule: str) -> None:
+    model = Evaluator(make("numpy"))
+    x, y = data()
+    fused = RULES[rule](model).gradients(x, y)
+    with unfused():
+        assert distance(fused, RULES[rule](model).gradients(x, y)) < SAME
+
+
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.3, 0.9])
+@pytest.mark.parametrize("batch", [1, 5, 40])
+def test_sparse_and_dense_inputs(batch: int, density: float) -> None:
+    """Several examples side by side and a remainder; inputs that are walked and inputs that are not."""
+    rng = np.random.default_rng(0)
+    x = (rng.random((batch, 20, 30)) < density) * rng.uniform(0.5, 2, (batch, 20, 30))
+    y = rng.integers(0, 2, batch)
+    model = Evaluator(ALIF(33, 2, inputs=30, dtype="float64"))
+    for rule in (BPTT(model), EProp(model)):
+        fused = rule.gradients(x, y)
+        with unfused():
+            plain = rule.gradients(x, y)
+        assert max(float(np.abs(fused[k] - v).max()) for k, v in plain.items()) < SAME
+
+
+def test_single_precision_and_torch_share_the_loops(counted: dict[str, int]) -> None:
+    pytest.importorskip("torch")
+    x, y = data()
+    found = {
+        backend: EProp(Evaluator(network_of(LIFCell(), backend=backend, dtype="float32"))).gradients(x, y)
+        for backend in ("numpy", "torch")
+    }
+    assert counted == {"forward": 4, "backward": 4}
+    assert distance(found["torch"], found["numpy"]) < 1e-5
+
+
+def test_torch_records_what_it_differentiates(counted: dict[str, int]) -> None:
+    """While a gradient is recorded, arrays must not leave PyTorch: the loops stay out of it."""
+    torch = pytest.importorskip("torch")
+    network = network_of(LIFCell(), backend="torch")
+    values = {name: value.clone().requires_grad_() for name, value in network.values.items()}
+    x = torch.as_tensor(data()[0].transpose(1, 0, 2).copy())
+    network.forward(values, x).z("readout").sum().backward()
+    assert counted["forward"] == 0
+    assert values["readout.from_hidden.weight"].grad.abs().sum() > 0
+
+
+# What is written down, and what is not.
+
+
+@dataclass(frozen=True)
+class Halving(Cell):
+    """A neuron that nobody has registered: half of its membrane leaks away in each step."""
+
+    states = ("v",)
+
+    def constants(self, dt: float) -> dict[str, Any]:
+        return {"theta": 1.0}
+
+    def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+        return {"v": 0.5 * s.v + nx.tanh(current) - p.theta * nx.stop_gradient(z)}
+
+    def emit(self, nx: Any, p: Any, s: Any) -> Any:
+        return nx.spike((s.v - 0.3 * p.theta) / p.theta)
+
+
+def test_a_users_own_neuron_is_fused_without_a_line_more(counted: dict[str, int]) -> None:
+    model = Evaluator(network_of(Halving()))
+    x, y = data()
+    fused = BPTT(model).gradients(x, y)
+    assert counted == {"forward": 2, "backward": 2}
+    with unfused():
+        assert distance(fused, BPTT(model).gradients(x, y)) < SAME
+
+
+def test_a_surrogate_without_a_scalar_form_runs_as_it_is(counted: dict[str, int]) -> None:
+    def slope(nx: Any, u: Any) -> Any:
+        return nx.exp(-nx.abs(u)) * nx.reshape(nx.full((1,), 1.0, nx.dtype(u)), (1, 1))
+
+    model = Evaluator(network_of(LIFCell(surrogate=slope)))  # type: ignore[arg-type]
+    x, y = data()
+    fused = BPTT(model).gradients(x, y)
+    assert counted == {"forward": 2, "backward": 1}, "only the readout's way back has a loop"
+    with unfused():
+        assert distance(fused, BPTT(model).gradients(x, y)) < SAME
+
+
+def test_a_decision_on_a_value_is_not_traceable() -> None:
+    body = Body("float64")
+    with pytest.raises(NotTraceableError):
+        bool(body.argument("v") > 0)
+    with pytest.raises(NotTraceableError, match="reshape"):
+        TracingBackend(body).reshape(body.argument("v"), (1,))
+
+
+def test_single_precision_stays_single() -> None:
+    body = Body("float32")
+    TracingBackend(body).sigmoid(0.5 * body.argument("v") + 1)
+    assert {dtype for dtype, _ in body.literals.values()} == {"float32"}
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS)))
+def test_every_optimizer_is_one_loop_and_gives_the_same_updates(name: str) -> None:
+    optimizer = OPTIMIZERS.resolve(name)
+    assert optimizer._compiled("float64", "float64") is not None
+
+    def course() -> list[dict[str, np.ndarray]]:
+        rng = np.random.default_rng(0)
+        values = {"w": rng.normal(size=(5, 4)), "b": np.zeros(4)}
+        state, seen = optimizer.init(NX, values), []
+        for step in range(4):
+            gradient = {k: rng.normal(size=v.shape) for k, v in values.items()}
+            rate = np.asarray(optimizer.learning_rate_at(step))
+            updates, state = optimizer.update(NX, gradient, state, values, rate, np.asarray(step + 1.0))
+            values = {k: v + updates[k] for k, v in values.items()}
+            seen.append(values)
+        return seen
+
+    fused = course()
+    with unfused():
+        plain = course()
+    assert max(distance(one, other) for one, other in zip(fused, plain, strict=True)) < SAME
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES)))
+@pytest.mark.parametrize("steps", [1, 7])
+def test_every_loss_of_a_step_is_one_pass_and_gives_the_same_numbers(name: str, steps: int) -> None:
+    loss = LOSSES.resolve(name)
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(7, 5, 4)) * 3
+    target = np.eye(4)[rng.integers(0, 4, (steps, 5))]
+    counted, weights = rng.random((7, 5)), rng.random((7, 5))
+    total, gradient = weighed(NX, loss, y, target, counted, weights)
+    with unfused():
+        plain_total, plain = weighed(NX, loss, y, target, counted, weights)
+    assert total == pytest.approx(plain_total, rel=SAME)
+    np.testing.assert_allclose(gradient, plain, rtol=SAME, atol=SAME)
+
+
+def test_cross_entropy_has_a_pass() -> None:
+    loss = LOSSES.resolve("categorical_crossentropy")
+    assert pass_of(loss, loss.value_and_gradient, "float64") is not None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["hidden.input.weight", "readout.bias"])
+def test_what_is_not_finite_is_refused_by_name(name: str, value: float) -> None:
+    """A NaN must come through every comparison of a loop."""
+    model = Evaluator(ALIF(8, 3, inputs=4))
+    rule = EProp(model)
+    x, y = data()
+    rule.step(x, y)
+    broken = model.network.parameters[name].copy()
+    broken.flat[0] = value
+    model.network.values = {**model.network.values, name: broken}
+    with pytest.raises(NonFiniteError):
+        rule.step(x, y)
+
+
+# Products.
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (2, 4, 300), (40, 16, 70)])
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("graded", [False, True])
+def test_gradient_of_events_is_the_dense_product(shape: tuple[int, int, int], density: float, graded: bool) -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.random(shape) < density) * (rng.normal(size=shape) if graded else 1.0)
+    delta = rng.normal(size=(*shape[:2], 6))
+    events = listed(values)
+    assert events.ones == (not graded or not values.any())
+    assert events.density == pytest.approx(np.count_nonzero(values) / values.size)
+    expected = np.einsum("tbi,tbj->ij", values, delta)
+    np.testing.assert_allclose(events.gradient(delta), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_the_crossover_is_a_density_and_is_measured_once() -> None:
+    assert 0 < crossover() <= 1
+    assert crossover() == crossover()
+
+
+def test_dense_events_are_not_walked() -> None:
+    dense = np.ones((4, 3, 5))
+    assert not listed(dense).sparse
+    sparse = np.zeros((40, 30, 50))
+    sparse[0, 0, 0] = 1
+    assert listed(sparse).sparse
+
+
+# Threads and memory.
+
+
+def test_threads_do_not_change_the_numbers() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.random((16, 60, 40)) < 0.1).astype(np.float64)
+    y = rng.integers(0, 3, 16)
+    found = []
+    before = threads()
+    try:
+        for number in (1, 3):
+            set_threads(number)
+            found.append(BPTT(Evaluator(ALIF(96, 3, inputs=40, dtype="float64"))).gradients(x, y))
+    finally:
+        set_threads(before)
+    assert distance(*found) < SAME
+
+
+def test_memory_is_lent_to_one_at_a_time() -> None:
+    buffers = Buffers()
+    one = buffers.empty((1 << 18,), "float64")
+    view = one[10:]
+    other = buffers.empty((1 << 18,), "float64")
+    assert not np.shares_memory(one, other)
+    address = one.ctypes.data
+    del one
+    assert not np.shares_memory(buffers.empty((1 << 18,), "float64"), view), "a view keeps its memory"
+    del view
+    assert buffers.empty((1 << 18,), "float64").ctypes.data == address
+
+
+def test_a_trajectory_that_is_kept_does_not_change() -> None:
+    """The next step must not write into what someone still looks at."""
+    rng = np.random.default_rng(0)
+    model = Evaluator(LIF(256, 2, inputs=20))
+    x = (rng.random((200, 32, 20)) < 0.2).astype(np.float32)
+    kept = model.network.forward(model.network.values, x)
+    before = {key: value.copy() for key, value in kept.records["hidden"].states.items()}
+    for _ in range(3):
+        model.network.forward(model.network.values, 1 - x)
+    for key, value in before.items():
+        np.testing.assert_array_equal(kept.records["hidden"].states[key], value)
+
+
+def test_without_numba_everything_runs(monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]) -> None:
+    monkeypatch.setattr(host, "numba_installed", lambda: False)
+    model = Evaluator(ALIF(8, 3, inputs=4))
+    EProp(model).step(*data())
+    assert counted == {"forward": 0, "backward": 0}
+    assert bool(all_finite(NX, [np.ones(2)]))
+
+
+def test_events_of_some_steps() -> None:
+    values = np.arange(6.0).reshape(3, 1, 2)
+    later: Events = listed(values)[1:]
+    assert later.count.tolist() == [[2], [2]]
+    assert np.shares_memory(later.values, values)
