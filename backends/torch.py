@@ -41,6 +41,11 @@ class TorchBackend:
         # While PyTorch records for a gradient, nothing may happen behind its back.
         return self.device.type == "cpu" and not torch.is_grad_enabled()
 
+    @property
+    def in_gpu_memory(self) -> bool:
+        """Whether Triton kernels may work on the arrays."""
+        return self.device.type == "cuda" and not torch.is_grad_enabled()
+
     def host(self, array: Array) -> np.ndarray:
         return array.detach().numpy()
 

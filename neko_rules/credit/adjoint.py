@@ -24,8 +24,10 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.credit.fused import Solved, loop_of
+from neko_rules.credit.on_gpu import launch_of
 from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.kernels.host import contiguous, host_of
+from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, Z, effective_weight, project, without_diagonal
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
@@ -116,6 +118,11 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) ->
         loop = loop_of(setting, group[0], arriving, nx.dtype(problem.trajectory.inputs))
         if loop is not None:
             return loop.run(host, setting, records[group[0]], [signals[key] for key in arriving])
+    if on_gpu(nx) and len(group) == 1:
+        arriving = tuple(key for key in signals if key[0] == group[0])
+        launch = launch_of(setting, group[0], arriving, nx.dtype(problem.trajectory.inputs))
+        if launch is not None:
+            return launch.run(nx, setting, records[group[0]], [signals[key] for key in arriving])
     recursion = Recursion(setting, group, tuple(key for key in signals if key[0] in group and key[1] != Z))
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     given = [nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in recursion.arriving]

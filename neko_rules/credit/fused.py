@@ -137,61 +137,112 @@ def loop_of(setting: Setting, name: str, arriving: tuple[tuple[str, str], ...], 
     return found[key]
 
 
-def _written(
-    setting: Setting, name: str, arriving: tuple[tuple[str, str], ...], ranks: tuple[int, ...], dtype: str
-) -> Loop:
-    body = Body(dtype)
-    nx = _Products(body)
+@dataclass(frozen=True)
+class TracedStep:
+    """One step back of a population, written down.
+
+    Args:
+        body: the statements.
+        constants: of the cell; traced as ``c_name``.
+        recursion: the recursion over traced values.
+        signals: traced names of the signals that arrive.
+        recorded: names of the histories that are needed, as ``Jacobians`` names them; traced as ``i_name``.
+        carried: what goes from step to step.
+        products: (name, what goes through a matrix): gathered values, traced as ``g_name``.
+        errors: traced names of δ, and of the error within the time step where it goes down apart.
+        learned: traced names of the derivatives of learnable constants.
+    """
+
+    body: Body
+    constants: list[Constant]
+    recursion: Recursion
+    signals: list[str]
+    recorded: list[str]
+    carried: list[Carried]
+    products: list[tuple[str, str]]
+    errors: list[str]
+    learned: list[str]
+
+
+def traced_step(
+    setting: Setting, name: str, arriving: tuple[tuple[str, str], ...], ranks: tuple[int, ...], body: Body
+) -> TracedStep:
+    """Write one step back of a population down.
+
+    Args:
+        setting: the network.
+        name: of the population.
+        arriving: keys of the signals that arrive.
+        ranks: for every constant, 1 if it has one value per neuron.
+        body: where to.
+
+    Raises:
+        NotTraceableError: an operation has no scalar form.
+    """
+    nx: Any = _Products(body)
     names = list(setting.constants[name])
-    constants = [Constant(f"p_{key}", rank > 0) for key, rank in zip(names, ranks, strict=True)]
     tokens: Any = {name: {key: body.argument(f"c_{key}") for key in names}}
-    traced: Any = nx
-    twin = Recursion(
-        replace(setting, nx=traced, constants=tokens, back=lambda connection: connection),
+    recursion = Recursion(
+        replace(setting, nx=nx, constants=tokens, back=lambda connection: connection),
         (name,),
         tuple(key for key in arriving if key[1] != Z),
     )
-    arguments = {f"c_{key}": constant.loading for key, constant in zip(names, constants, strict=True)}
-    carry = [f"l{i}" for i, _ in enumerate(twin.carried)]
-    arguments |= {each: f"carry_{each}[n]" for each in carry}
-    inputs = []
-    for signal in twin.arriving:
-        if signal in arriving:
-            arguments[f"i_signal{arriving.index(signal)}"] = f"r_signal{arriving.index(signal)}[n]"
-            inputs.append(body.argument(f"i_signal{arriving.index(signal)}"))
-        else:
-            inputs.append(body.literal(0.0, dtype))
-    recorded, starts = [], []
-    for _, key in twin.recorded:
-        now = key.removeprefix("previous_")
-        recorded.append(now)
-        starts += [now] if now != key else []
-        arguments[f"i_{key}"] = f"p_h_{now}[n]" if now != key else f"r_h_{now}[n]"
-        inputs.append(body.argument(f"i_{key}"))
-    recorded = list(dict.fromkeys(recorded))
-    after, results = twin.step(tuple(body.argument(each) for each in carry), tuple(inputs))
-    arguments |= {f"g_{product}": f"sum_{product}[n]" for product, _ in nx.products}
+    carry = [f"l{i}" for i, _ in enumerate(recursion.carried)]
+    signals = [f"i_signal{i}" for i, _ in enumerate(arriving)]
+    inputs = [
+        body.argument(signals[arriving.index(each)]) if each in arriving else body.literal(0.0, body.dtype)
+        for each in recursion.arriving
+    ]
+    recorded = [key for _, key in recursion.recorded]
+    inputs += [body.argument(f"i_{key}") for key in recorded]
+    after, results = recursion.step(tuple(body.argument(each) for each in carry), tuple(inputs))
     values = [body.value(each).name for each in results]
-    errors = 1 + len(twin.instantaneous)
-    source = adjoint_source(
+    errors = 1 + len(recursion.instantaneous)
+    return TracedStep(
         body,
-        constants=constants,
+        [Constant(f"p_{key}", rank > 0) for key, rank in zip(names, ranks, strict=True)],
+        recursion,
+        signals,
+        recorded,
+        [Carried(each, body.value(value).name) for each, value in zip(carry, after, strict=True)],
+        nx.products,
+        values[:errors],
+        values[errors:],
+    )
+
+
+def _written(
+    setting: Setting, name: str, arriving: tuple[tuple[str, str], ...], ranks: tuple[int, ...], dtype: str
+) -> Loop:
+    step = traced_step(setting, name, arriving, ranks, Body(dtype))
+    arguments = {f"c_{each.name.removeprefix('p_')}": each.loading for each in step.constants}
+    arguments |= {each.name: f"carry_{each.name}[n]" for each in step.carried}
+    arguments |= {each: f"r_{each.removeprefix('i_')}[n]" for each in step.signals}
+    for key in step.recorded:
+        now = key.removeprefix("previous_")
+        arguments[f"i_{key}"] = f"p_h_{now}[n]" if now != key else f"r_h_{now}[n]"
+    arguments |= {f"g_{product}": f"sum_{product}[n]" for product, _ in step.products}
+    recorded = list(dict.fromkeys(key.removeprefix("previous_") for key in step.recorded))
+    starts = [key.removeprefix("previous_") for key in step.recorded if key.startswith("previous_")]
+    source = adjoint_source(
+        step.body,
+        constants=step.constants,
         arguments=arguments,
-        signals=[f"signal{i}" for i, _ in enumerate(arriving)],
+        signals=[each.removeprefix("i_") for each in step.signals],
         recorded=[f"h_{key}" for key in recorded],
         starts=[f"h_{key}" for key in starts],
-        carried=[Carried(each, body.value(value).name) for each, value in zip(carry, after, strict=True)],
-        products=nx.products,
-        outputs={f"out{i}": value for i, value in enumerate(values[:errors])},
-        totals={f"total{i}": value for i, value in enumerate([values[0], *values[errors:]])},
+        carried=step.carried,
+        products=step.products,
+        outputs={f"out{i}": value for i, value in enumerate(step.errors)},
+        totals={f"total{i}": value for i, value in enumerate([step.errors[0], *step.learned])},
     )
     return Loop(
         name,
         module_of(source).run,
         tuple(recorded),
         tuple(starts),
-        len(carry),
-        tuple(connection for connection, _ in twin.outgoing[name]),
-        bool(twin.instantaneous),
-        tuple(twin.learnable),
+        len(step.carried),
+        tuple(connection for connection, _ in step.recursion.outgoing[name]),
+        bool(step.recursion.instantaneous),
+        tuple(step.recursion.learnable),
     )

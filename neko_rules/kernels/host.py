@@ -42,8 +42,13 @@ def host_of(nx: Backend) -> HostBackend | None:
         None
     """
     backend: Any = nx
-    usable = _fused.get() and getattr(backend, "in_host_memory", False) and numba_installed()
+    usable = fusing() and getattr(backend, "in_host_memory", False) and numba_installed()
     return backend if usable else None
+
+
+def fusing() -> bool:
+    """Whether loops may stand for the engine's operations here."""
+    return _fused.get()
 
 
 @contextmanager

@@ -19,9 +19,42 @@ static single assignment; the same operation on the same values is written once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 BOOL = "bool"
+
+
+class Dialect:
+    """How operations are spelled in the language of a kernel: here, scalars in a loop that Numba compiles."""
+
+    named_literals = True
+    """Whether numbers are names of typed constants, or stand in the text."""
+
+    functions: ClassVar[dict[str, str]] = {
+        "abs": "abs",
+        "exp": "math.exp",
+        "log": "np.log",
+        "sqrt": "np.sqrt",
+        "tanh": "math.tanh",
+        "floor": "np.floor",
+        "isfinite": "math.isfinite",
+    }
+    operators: ClassVar[dict[str, str]] = {"and": "and", "or": "or"}
+
+    def choice(self, condition: str, yes: str, no: str) -> str:
+        """One of two values."""
+        return f"{yes} if {condition} else {no}"
+
+    def cast(self, value: str, dtype: str) -> str:
+        """A value of another type."""
+        return f"{dtype}({value})"
+
+    def negation(self, condition: str) -> str:
+        """The opposite of a condition."""
+        return f"not {condition}"
+
+
+SCALARS = Dialect()
 
 
 class NotTraceableError(Exception):
@@ -33,10 +66,12 @@ class Body:
 
     Args:
         dtype: type of a Python number that meets no array.
+        dialect: how operations are spelled.
     """
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, dialect: Dialect = SCALARS) -> None:
         self.dtype = dtype
+        self.dialect = dialect
         self.statements: list[str] = []
         self.literals: dict[str, tuple[str, float]] = {}
         self._written: dict[tuple[str, str], Traced] = {}
@@ -48,6 +83,8 @@ class Body:
 
     def literal(self, value: float, dtype: str) -> Traced:
         """A number, typed, so that single precision stays single."""
+        if not self.dialect.named_literals:
+            return Traced(self, repr(float(value)), dtype, number=float(value))
         key = (dtype, repr(float(value)))
         if key not in self._literal_names:
             name = f"K{len(self.literals)}"
@@ -149,13 +186,13 @@ class Traced:
         return self._with("<=", other, BOOL)
 
     def __and__(self, other: Traced) -> Traced:
-        return self._with("and", other, BOOL)
+        return self._with(self.body.dialect.operators["and"], other, BOOL)
 
     def __or__(self, other: Traced) -> Traced:
-        return self._with("or", other, BOOL)
+        return self._with(self.body.dialect.operators["or"], other, BOOL)
 
     def __invert__(self) -> Traced:
-        return self.body.statement(f"not {self.name}", BOOL)
+        return self.body.statement(self.body.dialect.negation(self.name), BOOL)
 
     def __bool__(self) -> bool:
         raise NotTraceableError("a decision on the value of a neuron")
@@ -177,7 +214,7 @@ class TracingBackend:
         raise NotTraceableError(f"nx.{name}")
 
     def _call(self, function: str, array: Traced) -> Traced:
-        return self.body.statement(f"{function}({array.name})", array.dtype)
+        return self.body.statement(f"{self.body.dialect.functions[function]}({array.name})", array.dtype)
 
     def is_tensor(self, value: Any) -> bool:
         """Whether it is a traced value."""
@@ -193,7 +230,7 @@ class TracingBackend:
             return array
         if array.dtype == BOOL:
             return self.where(array, self.body.literal(1.0, dtype), self.body.literal(0.0, dtype))
-        return self.body.statement(f"{dtype}({array.name})", dtype)
+        return self.body.statement(self.body.dialect.cast(array.name, dtype), dtype)
 
     def full(self, shape: Sequence[int], value: float, dtype: str) -> Traced:
         """A literal."""
@@ -211,7 +248,10 @@ class TracingBackend:
         """A choice."""
         like = yes if isinstance(yes, Traced) else no if isinstance(no, Traced) else None
         yes, no = self.body.value(yes, like), self.body.value(no, like)
-        return self.body.statement(f"{yes.name} if {condition.name} else {no.name}", yes.dtype)
+        return self._chosen(condition.name, yes, no)
+
+    def _chosen(self, condition: str, yes: Traced, no: Traced) -> Traced:
+        return self.body.statement(self.body.dialect.choice(condition, yes.name, no.name), yes.dtype)
 
     def heaviside(self, array: Traced) -> Traced:
         """1 where positive, else 0."""
@@ -222,12 +262,12 @@ class TracingBackend:
     def maximum(self, left: Traced, right: Any) -> Traced:
         """The larger of two."""
         other = self.body.value(right, left)
-        return self.body.statement(f"{other.name} if {left.name} <= {other.name} else {left.name}", left.dtype)
+        return self._chosen(f"{left.name} <= {other.name}", other, left)
 
     def minimum(self, left: Traced, right: Any) -> Traced:
         """The smaller of two."""
         other = self.body.value(right, left)
-        return self.body.statement(f"{other.name} if {left.name} >= {other.name} else {left.name}", left.dtype)
+        return self._chosen(f"{left.name} >= {other.name}", other, left)
 
     def abs(self, array: Traced) -> Traced:
         """|x|."""
@@ -239,23 +279,23 @@ class TracingBackend:
 
     def exp(self, array: Traced) -> Traced:
         """e^x."""
-        return self._call("math.exp", array)
+        return self._call("exp", array)
 
     def log(self, array: Traced) -> Traced:
         """Natural logarithm."""
-        return self._call("np.log", array)
+        return self._call("log", array)
 
     def sqrt(self, array: Traced) -> Traced:
         """Square root."""
-        return self._call("np.sqrt", array)
+        return self._call("sqrt", array)
 
     def tanh(self, array: Traced) -> Traced:
         """Hyperbolic tangent."""
-        return self._call("math.tanh", array)
+        return self._call("tanh", array)
 
     def floor(self, array: Traced) -> Traced:
         """The largest whole number that is not larger."""
-        return self._call("np.floor", array)
+        return self._call("floor", array)
 
     def sigmoid(self, array: Traced) -> Traced:
         """1/(1 + e^-x), without overflow and without loss of digits for large negative x."""
@@ -264,4 +304,4 @@ class TracingBackend:
 
     def isfinite(self, array: Traced) -> Traced:
         """Whether it is neither NaN nor infinite."""
-        return self.body.statement(f"math.isfinite({array.name})", BOOL)
+        return self.body.statement(f"{self.body.dialect.functions['isfinite']}({array.name})", BOOL)

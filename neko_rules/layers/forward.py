@@ -11,6 +11,8 @@ import numpy as np
 from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
 from neko_rules.kernels.events import Events, listed
 from neko_rules.kernels.host import HostBackend, contiguous, host_of
+from neko_rules.kernels.triton import on_gpu
+from neko_rules.layers import on_gpu as on_gpu_loops
 from neko_rules.layers.cell import Cell, CellOperations, Constants, namespace
 from neko_rules.layers.fused import Stepped, step_through
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
@@ -153,7 +155,14 @@ def run(
     host = None if differentiable or detach_delayed else host_of(nx)
     if host is not None:
         trajectory.events[INPUT] = listed(contiguous(host.host(inputs)))
+    on_device = not differentiable and not detach_delayed and on_gpu(nx)
     for component in graph.components:
+        if on_device and len(component) == 1:
+            (name,) = component
+            launched = _launched_record(nx, graph, constants[name], parameters, trajectory, name, keep_current, extra)
+            if launched is not None:
+                trajectory.records[name] = launched
+                continue
         if host is not None and len(component) == 1:
             (name,) = component
             fused = _fused_record(nx, host, graph, constants[name], parameters, trajectory, name, keep_current, extra)
@@ -213,6 +222,28 @@ def _fused_record(
         keep_current=name in keep_current,
     )
     return None if stepped is None else _recorded(host, trajectory, name, stepped, start)
+
+
+def _launched_record(
+    nx: Backend,
+    graph: Graph,
+    constants: Constants,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    name: str,
+    keep_current: frozenset[str],
+    extra: dict[str, Array],
+) -> Record | None:
+    """A population's record by kernels on a GPU; None where its cell has none."""
+    current = _outside_current(nx, graph, parameters, trajectory, name, (name,)) + extra.get(name, 0.0)
+    own = [connection for connection in graph.into(name) if connection.source == name]
+    recurrent = sum(effective_weight(nx, connection, parameters) for connection in own) if own else None
+    start = None if trajectory.start is None else trajectory.start[name]
+    stepped = on_gpu_loops.step_through(nx, graph.cell(name), constants, current, recurrent, start)
+    if stepped is None:
+        return None
+    states, z, received = stepped
+    return Record(states, z, received if name in keep_current else None, start)
 
 
 def _together(matrices: list[tuple[np.ndarray, bool]]) -> np.ndarray | None:
