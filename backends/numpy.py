@@ -61,7 +61,8 @@ class NumpyBackend:
         return np.reshape(array, tuple(shape))
 
     def broadcast_to(self, array: Array, shape: Sequence[int]) -> Array:
-        return np.broadcast_to(array, tuple(shape))
+        shape = tuple(shape)
+        return array if np.shape(array) == shape else np.broadcast_to(array, shape)
 
     def transpose(self, array: Array, axes: Sequence[int]) -> Array:
         return np.transpose(array, tuple(axes))

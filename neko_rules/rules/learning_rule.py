@@ -437,8 +437,8 @@ class LearningRule(Rule):
         return own
 
     def _decay_of(self, name: str) -> float:
-        followed = {connection.weight for connection in carriers(self.model.network.graph)}
-        return super()._decay_of(name) + (self.feedback_decay if name in followed else 0.0)
+        followed = self.feedback_decay and name in {c.weight for c in carriers(self.model.network.graph)}
+        return super()._decay_of(name) + (self.feedback_decay if followed else 0.0)
 
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
