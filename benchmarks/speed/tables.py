@@ -1,0 +1,86 @@
+"""Tables: measured suites as Markdown, the claims that they bear out or not, and the block in docs/speed.md."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+Record = Mapping[str, Any]
+"""A suite at some number of threads: ``suite``, ``threads``, ``title``, ``load``, ``rows``."""
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def timed(rows: Sequence[Row]) -> list[Row]:
+    """The rows that have figures, the fastest first."""
+    return sorted((row for row in rows if row["seconds"]), key=lambda row: row["median"])
+
+
+def milliseconds(seconds: float) -> str:
+    """Three significant digits.
+
+    Example:
+        >>> milliseconds(0.012345), milliseconds(1.5)
+        ('12.3', '1500')
+    """
+    value = 1e3 * seconds
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:.{digits}f}"
+
+
+def ratio(row: Row, other: Row) -> float:
+    """Seconds per step in units of another row's: the median over the rounds that both have, or of the medians."""
+    theirs = dict(zip(other["rounds"], other["seconds"], strict=False))
+    shared = sorted(
+        mine / theirs[number] for number, mine in zip(row["rounds"], row["seconds"], strict=False) if number in theirs
+    )
+    if not shared:
+        return row["median"] / other["median"]
+    middle = len(shared) // 2
+    return shared[middle] if len(shared) % 2 else (shared[middle - 1] + shared[middle]) / 2
+
+
+def fastest(rows: Sequence[Row], kind: str) -> Row | None:
+    """The row with the smallest median of a kind: ``"peer"``, or a word within the label of what is no peer."""
+    for row in timed(rows):
+        if row["peer"] if kind == "peer" else (not row["peer"] and kind in row["label"]):
+            return row
+    return None
+
+
+def markdown(record: Record) -> str:
+    """One suite as a Markdown table, the fastest first."""
+    reference = fastest(record["rows"], "peer")
+    threads = f"{record['threads']} thread" + ("s" if record["threads"] > 1 else "")
+    lines = [f"**{record['title']}, {threads}**", ""]
+    lines.append("| | ms per step | quartiles | processor ms | fastest peer = 1 | spikes | peak MB | first step s | |")
+    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|---|")
+    for row in timed(record["rows"]):
+        spread = f"{milliseconds(row['low'])} to {milliseconds(row['high'])}"
+        relative = f"{ratio(row, reference):.2f}" if reference else ""
+        rates = " ".join(f"{100 * rate:.1f}" for rate in row["rates"])
+        label = row["label"] if row["peer"] or "neko" not in row["label"] else f"**{row['label']}**"
+        memory, first = f"{row['peak_bytes'] / 1e6:.0f}", f"{row['first_seconds']:.1f}"
+        cells = (milliseconds(row["median"]), spread, milliseconds(row["cpu"]), relative, f"{rates} %", memory, first)
+        lines.append(f"| {label} | {' | '.join(cells)} | {row['note']} |")
+    lines += [f"\nLeft out: {row['label']} ({row['error']})." for row in record["rows"] if row["error"]]
+    return "\n".join(lines)
+
+
+def write_block(path: Path, text: str) -> None:
+    """Put a text between the two marks of a file, in place of what stood there."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
+
+
+def read_records(path: Path) -> dict[str, Any]:
+    """What has been measured so far: ``machine`` and ``records``."""
+    if not path.exists():
+        return {"machine": {}, "records": []}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
