@@ -77,6 +77,11 @@ class Case:
     peer: bool = False
     note: str = ""
 
+    @property
+    def key(self) -> str:
+        """What a worker knows it by."""
+        return f"{self.label}/{self.workload.name}/{self.note}"
+
 
 @dataclass
 class Result:
@@ -226,12 +231,13 @@ def _made(order: Mapping[str, Any], threads: int) -> tuple[Contender, dict[str, 
     first = time.perf_counter()
     for _ in range(WARM):
         made.step()
+    rates = made.rates() if order["rates"] else []
     return made, {
         "import_seconds": imported - begin,
         "build_seconds": built - imported,
         "first_seconds": first - built,
         "loss": float(loss),
-        "rates": [float(rate) for rate in made.rates()],
+        "rates": [float(rate) for rate in rates],
     }
 
 
@@ -273,16 +279,19 @@ class Worker:
         threads: how many it may use; it is bound to as many cores where the system can do that.
         python: the interpreter.
         paths: folders where it finds modules before its own, instead of the caller's.
+        place: which cores: workers of different places get different ones, as far as they go; the last core is place 0,
+            since systems use the first one for themselves.
     """
 
-    def __init__(self, threads: int, python: str = sys.executable, paths: Sequence[Path] = ()) -> None:
+    def __init__(self, threads: int, python: str = sys.executable, paths: Sequence[Path] = (), place: int = 0) -> None:
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
         if paths:
             environment["PYTHONPATH"] = os.pathsep.join(map(str, paths))
         environment["TF_CPP_MIN_LOG_LEVEL"] = "2"
         # Lives as long as the process; close() closes it.
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        cores = sorted(os.sched_getaffinity(0))[-threads:] if hasattr(os, "sched_getaffinity") else []
+        cores = sorted(os.sched_getaffinity(0), reverse=True) if hasattr(os, "sched_getaffinity") else []
+        mine = {cores[(place * threads + number) % len(cores)] for number in range(threads)} if cores else set()
         self.process = subprocess.Popen(
             [python, "-m", "neko_rules.experiments.benchmark", str(threads)],
             stdin=subprocess.PIPE,
@@ -291,9 +300,9 @@ class Worker:
             text=True,
             env=environment,
         )
-        if cores:
+        if mine:
             # Before it loads any library, so that XLA makes no more threads than it has cores.
-            os.sched_setaffinity(self.process.pid, cores)
+            os.sched_setaffinity(self.process.pid, mine)
 
     def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to an order."""
@@ -321,13 +330,14 @@ class Worker:
                 stream.close()
 
 
-def make(worker: Worker, case: Case, threads: int) -> Result:
-    """Have a worker make a case and its first steps."""
+def make(worker: Worker, case: Case, threads: int, rates: bool = True) -> Result:
+    """Have a worker make a case and its first steps, and count its spikes if they are wanted."""
     order = {
-        "make": case.label + case.workload.name,
+        "make": case.key,
         "workload": asdict(case.workload),
         "contender": case.contender,
         "options": dict(case.options),
+        "rates": rates,
     }
     return Result(case, threads, **worker.ask(order))
 
@@ -348,8 +358,7 @@ def time_rounds(
         for place in rng.permutation(len(entries)):
             worker, result = entries[place]
             if not result.error:
-                key = result.case.label + result.case.workload.name
-                answer = worker.ask({"time": key, "seconds": seconds})
+                answer = worker.ask({"time": result.case.key, "seconds": seconds})
                 result.error = answer.get("error", "")
                 if not result.error:
                     result.seconds.append(answer["seconds"])
