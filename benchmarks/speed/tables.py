@@ -71,6 +71,22 @@ def markdown(record: Record) -> str:
     return "\n".join(lines)
 
 
+def described(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """The machine and the libraries, in a paragraph."""
+
+    def listed(found: Mapping[str, str]) -> str:
+        return ", ".join(f"{name} {version}" for name, version in found.items())
+
+    loads = [load for record in records for load in record["load"]]
+    rounds = sorted({record["rounds"] for record in records})
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; {machine['system']}, "
+        f"Python {machine['python']}. This package: {listed(machine['libraries'])}. Peers: {listed(machine['peers'])}. "
+        f"Rounds: {' or '.join(map(str, rounds))}. Processes that wanted a core before and after a suite (load "
+        f"average): {min(loads):g} to {max(loads):g}."
+    )
+
+
 def write_block(path: Path, text: str) -> None:
     """Put a text between the two marks of a file, in place of what stood there."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)

@@ -97,8 +97,8 @@ def rules_shown() -> list[RenderableType]:
     drawing.add_column(style="bold cyan", no_wrap=True)
     for name, line in other_rules():
         drawing.add_row(name, Text(line))
-    heading = Text("\nrules that draw weights from their posterior", "bold")
-    return [table, Text(f"\n{legend}", "dim"), heading, drawing]
+    title = Text("\nrules that draw weights from their posterior", "bold")
+    return [table, Text(f"\n{legend}", "dim"), title, drawing]
 
 
 def _facts(name: str) -> RuleFacts:
