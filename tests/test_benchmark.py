@@ -230,10 +230,12 @@ class TestCommand:
 def speed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The benchmarks' own package."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import speed.claims
+    import speed.figures
     import speed.suites
     import speed.tables
 
-    return SimpleNamespace(suites=speed.suites, tables=speed.tables)
+    return SimpleNamespace(claims=speed.claims, figures=speed.figures, suites=speed.suites, tables=speed.tables)
 
 
 class TestSuites:
@@ -253,12 +255,57 @@ class TestSuites:
         mine = result([1.0, 2.0], label="neko numpy, BPTT").summary()
         record = {"title": "A", "threads": 1, "rows": [peer, mine, {**mine, "seconds": [], "error": "not there"}]}
         text = speed.tables.markdown(record)
-        assert re.search(r"\*\*neko numpy, BPTT\*\* \| 1500 \|.*\| 0.50 \|", text)
+        assert re.search(r"\*\*neko numpy, BPTT\*\* \| 1500 \| 1250 to 1750 \| 0.50 \|", text)
         assert "Left out: neko numpy, BPTT (not there)." in text
+
+    def test_claims_compare_the_fastest_of_each_kind(self, speed: Any) -> None:
+        def row(label: str, seconds: float, peer: bool = False, backend: str = "torch") -> dict[str, Any]:
+            made = result([seconds, seconds, seconds], peer=peer, label=label).summary()
+            contender = "speed.torch_contenders:plain" if peer else benchmark.NEKO
+            return {**made, "contender": contender, "options": {} if peer else {"backend": backend}}
+
+        rows = [
+            row("peer", 6.0, peer=True),
+            row("slow peer", 9.0, peer=True),
+            row("neko torch, BPTT", 3.0),
+            row("neko torch, e-prop", 1.5),
+            row("neko jax, e-prop", 7.0, backend="jax"),
+        ]
+        record = {"suite": "A", "threads": 1, "title": "A", "rows": rows}
+        found = {claim.statement: claim for claim in speed.claims.claims_of(record)}
+        assert found["A: e-prop : fastest peer"].measured == 0.25
+        assert found["A: e-prop : fastest peer"].holds
+        assert found["A: BPTT : fastest peer"].measured == 0.5
+        assert not found["A: BPTT : fastest peer"].holds
+        assert found["A: on torch : fastest peer on torch"].between == "neko torch, e-prop : peer"
+        assert found["A: e-prop : BPTT"].processor == 0.5
+        assert "A: on jax : fastest peer on jax" not in found
+        assert "**does not hold**" in speed.claims.markdown([record])
+
+    def test_d_is_compared_with_what_is_quoted(self, speed: Any) -> None:
+        made = result([1e-3] * 3, label="neko numpy, e-prop").summary()
+        row = {**made, "contender": benchmark.NEKO, "options": {"backend": "numpy"}}
+        [claim] = speed.claims.claims_of({"suite": "D 128", "threads": 1, "title": "D", "rows": [row]})
+        assert claim.measured == pytest.approx(1 / 5.3)
+        assert "quoted" in claim.between
+
+    def test_the_figure_has_a_panel_for_each_suite(self, speed: Any) -> None:
+        rows = [result([2.0, 4.0], peer=True, label="peer").summary(), result([1.0, 2.0], label="neko").summary()]
+        records = [
+            {"suite": name, "threads": threads, "title": name, "rows": rows}
+            for name in ("A", "D 128")
+            for threads in (1, 2)
+        ]
+        drawn = speed.figures.by_suite(records)
+        assert [[text.get_text() for text in ax.get_yticklabels()] for ax in drawn.axes] == [
+            ["neko", "peer"],
+            ["neko", "peer", "mlGeNN (quoted)"],
+        ]
 
     def test_only_what_stands_between_the_marks_is_replaced(self, speed: Any, tmp_path: Path) -> None:
         path = tmp_path / "speed.md"
-        path.write_text(f"before\n{speed.tables.BEGIN}\nold\n{speed.tables.END}\nafter\n", encoding="utf-8")
+        begin, end = (mark.format("measured") for mark in speed.tables.MARKS)
+        path.write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
         speed.tables.write_block(path, "new")
         text = path.read_text(encoding="utf-8")
         assert "old" not in text

@@ -17,7 +17,8 @@ class Claim:
         statement: what is compared.
         threads: of both.
         most: the bound.
-        measured: the ratio.
+        measured: the ratio of seconds.
+        processor: the ratio of seconds of the processor, which tell of the work where other programs ran beside.
         between: labels of the two.
     """
 
@@ -25,6 +26,7 @@ class Claim:
     threads: int
     most: float
     measured: float
+    processor: float
     between: str
 
     @property
@@ -44,7 +46,7 @@ def compared(statement: str, record: Record, most: float, row: Row | None, other
     """The claim that a row takes at most so many times as long as another, if both were measured."""
     if row is not None and other is not None:
         names = f"{row['label']} : {other['label']}"
-        yield Claim(statement, record["threads"], most, ratio(row, other), names)
+        yield Claim(statement, record["threads"], most, ratio(row, other), ratio(row, other, "cpu_seconds"), names)
 
 
 def among(rows: Sequence[Row], backend: str) -> list[Row]:
@@ -79,7 +81,8 @@ def claims_of(record: Record) -> Iterator[Claim]:
         mine = fastest(rows, "neko")
         if mine is not None:
             between = f"{mine['label']} : mlGeNN, quoted {1e3 * QUOTED[name]:g} ms"
-            yield Claim(f"{name} : mlGeNN", record["threads"], 1 / 10, mine["median"] / QUOTED[name], between)
+            measured, processor = mine["median"] / QUOTED[name], mine["cpu"] / QUOTED[name]
+            yield Claim(f"{name} : mlGeNN", record["threads"], 1 / 10, measured, processor, between)
     for backend in BACKENDS:
         on_it = [row for row in among(rows, backend) if not row["peer"]]
         by_rule: Mapping[str, Row | None] = {rule: deferred(on_it, rule) for rule in ("BPTT", "e-prop")}
@@ -91,10 +94,11 @@ def claims_of(record: Record) -> Iterator[Claim]:
 
 def markdown(records: Sequence[Record]) -> str:
     """All claims as a Markdown table."""
-    lines = ["| | threads | at most | measured | | between |", "|---|--:|--:|--:|---|---|"]
+    lines = ["| | threads | at most | measured | processor | | between |", "|---|--:|--:|--:|--:|---|---|"]
     for record in records:
         for claim in claims_of(record):
             sign = "holds" if claim.holds else "**does not hold**"
-            cells = (claim.statement, claim.threads, f"{claim.most:.2g}", f"{claim.measured:.2f}", sign, claim.between)
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            ratios = [f"{value:.2f}" for value in (claim.most, claim.measured, claim.processor)]
+            cells = (claim.statement, str(claim.threads), *ratios, sign, claim.between)
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

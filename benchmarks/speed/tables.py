@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ Row = Mapping[str, Any]
 Record = Mapping[str, Any]
 """A suite at some number of threads: ``suite``, ``threads``, ``title``, ``load``, ``rows``."""
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+MARKS = "<!-- {}: begin -->", "<!-- {}: end -->"
+"""Comments in a Markdown file around what a program writes, by the name of the block."""
 
 
 def timed(rows: Sequence[Row]) -> list[Row]:
@@ -32,16 +34,17 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def ratio(row: Row, other: Row) -> float:
-    """Seconds per step in units of another row's: the median over the rounds that both have, or of the medians."""
-    theirs = dict(zip(other["rounds"], other["seconds"], strict=False))
-    shared = sorted(
-        mine / theirs[number] for number, mine in zip(row["rounds"], row["seconds"], strict=False) if number in theirs
-    )
-    if not shared:
-        return row["median"] / other["median"]
-    middle = len(shared) // 2
-    return shared[middle] if len(shared) % 2 else (shared[middle - 1] + shared[middle]) / 2
+def ratio(row: Row, other: Row, clock: str = "seconds") -> float:
+    """Time per step in units of another row's: the median over the rounds that both have.
+
+    Args:
+        row: whose time.
+        other: in units of whose.
+        clock: ``"seconds"`` of the wall, or ``"cpu_seconds"`` of the processor, which other programs do not lengthen.
+    """
+    theirs = dict(zip(other["rounds"], other[clock], strict=True))
+    mine = dict(zip(row["rounds"], row[clock], strict=True))
+    return statistics.median(mine[number] / theirs[number] for number in mine.keys() & theirs.keys())
 
 
 def fastest(rows: Sequence[Row], kind: str) -> Row | None:
@@ -52,21 +55,41 @@ def fastest(rows: Sequence[Row], kind: str) -> Row | None:
     return None
 
 
+HEADINGS = (
+    "",
+    "ms per step",
+    "quartiles",
+    "fastest peer = 1",
+    "processor ms",
+    "fastest peer = 1",
+    "spikes %",
+    "peak MB",
+    "first step s",
+    "",
+)
+
+
 def markdown(record: Record) -> str:
     """One suite as a Markdown table, the fastest first."""
     reference = fastest(record["rows"], "peer")
     threads = f"{record['threads']} thread" + ("s" if record["threads"] > 1 else "")
-    lines = [f"**{record['title']}, {threads}**", ""]
-    lines.append("| | ms per step | quartiles | processor ms | fastest peer = 1 | spikes | peak MB | first step s | |")
-    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|---|")
+    lines = [f"**{record['title']}, {threads}**", "", f"| {' | '.join(HEADINGS)} |"]
+    lines.append("|---|" + "--:|" * (len(HEADINGS) - 2) + "---|")
     for row in timed(record["rows"]):
-        spread = f"{milliseconds(row['low'])} to {milliseconds(row['high'])}"
-        relative = f"{ratio(row, reference):.2f}" if reference else ""
-        rates = " ".join(f"{100 * rate:.1f}" for rate in row["rates"])
-        label = row["label"] if row["peer"] or "neko" not in row["label"] else f"**{row['label']}**"
-        memory, first = f"{row['peak_bytes'] / 1e6:.0f}", f"{row['first_seconds']:.1f}"
-        cells = (milliseconds(row["median"]), spread, milliseconds(row["cpu"]), relative, f"{rates} %", memory, first)
-        lines.append(f"| {label} | {' | '.join(cells)} | {row['note']} |")
+        ratios = [f"{ratio(row, reference, clock):.2f}" if reference else "" for clock in ("seconds", "cpu_seconds")]
+        cells = (
+            row["label"] if row["peer"] or "neko" not in row["label"] else f"**{row['label']}**",
+            milliseconds(row["median"]),
+            f"{milliseconds(row['low'])} to {milliseconds(row['high'])}",
+            ratios[0],
+            milliseconds(row["cpu"]),
+            ratios[1],
+            " ".join(f"{100 * rate:.1f}" for rate in row["rates"]),
+            f"{row['peak_bytes'] / 1e6:.0f}",
+            f"{row['first_seconds']:.1f}",
+            row["note"],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [f"\nLeft out: {row['label']} ({row['error']})." for row in record["rows"] if row["error"]]
     return "\n".join(lines)
 
@@ -87,11 +110,12 @@ def described(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
     )
 
 
-def write_block(path: Path, text: str) -> None:
-    """Put a text between the two marks of a file, in place of what stood there."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
+def write_block(path: Path, text: str, name: str = "measured") -> None:
+    """Put a text between the two marks of a block of a file, in place of what stood there."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
 
 
 def read_records(path: Path) -> dict[str, Any]:
