@@ -6,6 +6,8 @@ import ast
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -111,7 +113,7 @@ def case(label: str, **options: Any) -> Case:
 @pytest.fixture
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """This module by its name, however the tests were collected."""
-    monkeypatch.setitem(__import__("sys").modules, __name__, SimpleNamespace(spiking=spiking))
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(spiking=spiking))
 
 
 @pytest.mark.usefixtures("importable")
@@ -192,6 +194,15 @@ class TestProcess:
         assert found.error == ""
         assert len(found.seconds) == 2
         assert found.rates == pytest.approx(firing_rates(SMALL), rel=1e-3)
+
+    def test_an_environment_with_numpy_alone_can_run_a_worker(self) -> None:
+        code = (
+            "import sys, neko_rules.experiments.benchmark; "
+            "heavy = {'torch', 'tensorflow', 'jax', 'scipy', 'sympy', 'pydantic', 'yaml', 'rich', 'typer'}; "
+            "print(sorted(heavy & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
 
     def test_a_process_that_ends_is_an_error_and_no_hang(self) -> None:
         worker = Worker(1)
