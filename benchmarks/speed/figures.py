@@ -38,11 +38,11 @@ def by_suite(records: Sequence[Record]) -> Figure:
     names = list(dict.fromkeys(record["suite"] for record in records))
     found = {name: {r["threads"]: r for r in records if r["suite"] == name} for name in names}
     tallest = [max(len(timed(record["rows"])) for record in found[name].values()) for name in names]
-    columns = 2
+    columns = min(2, len(names))
     rows = [names[start : start + columns] for start in range(0, len(names), columns)]
     heights = [max(tallest[names.index(name)] for name in row) for row in rows]
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(7.2, 0.6 * len(rows) + 0.145 * sum(heights)), layout="constrained")
+        drawn = Figure(figsize=(3.6 * columns, 0.6 * len(rows) + 0.145 * sum(heights)), layout="constrained")
         axes = drawn.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
         for place, ax in enumerate(axes.flat):
             if place >= len(names):
@@ -50,7 +50,9 @@ def by_suite(records: Sequence[Record]) -> Figure:
                 continue
             panel(ax, found[names[place]])
         handles = [
-            matplotlib.lines.Line2D([], [], color=BLACK, marker=marker, linestyle="", label=f"{threads} thread(s)")
+            matplotlib.lines.Line2D(
+                [], [], color=BLACK, marker=marker, linestyle="", label=f"{threads} thread{'s'[: threads - 1]}"
+            )
             for threads, marker in SHOWN.items()
             if any(record["threads"] == threads for record in records)
         ]
@@ -80,7 +82,7 @@ def panel(ax: Any, records: Mapping[int, Record]) -> None:
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(plain_number))
     ax.grid(axis="x", linewidth=0.3)
-    ax.set_title(next(iter(records.values()))["title"], fontsize=7, loc="left")
+    ax.set_title(next(iter(records.values()))["title"], fontsize=6.5, loc="left")
     ax.set_xlabel("ms per training step", fontsize=7)
 
 

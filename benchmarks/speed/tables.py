@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,13 @@ def described(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
 
     loads = [load for record in records for load in record["load"]]
     rounds = sorted({record["rounds"] for record in records})
-    return (
+    text = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; {machine['system']}, "
         f"Python {machine['python']}. This package: {listed(machine['libraries'])}. Peers: {listed(machine['peers'])}. "
         f"Rounds: {' or '.join(map(str, rounds))}. Processes that wanted a core before and after a suite (load "
         f"average): {min(loads):g} to {max(loads):g}."
     )
+    return textwrap.fill(text, 120)
 
 
 def write_block(path: Path, text: str, name: str = "measured") -> None:
