@@ -14,8 +14,8 @@ from speed.suites import QUOTED
 from speed.tables import Record, Row, timed
 
 GREY = "#8c8c8c"
-SHOWN = {1: "o", 2: "D"}
-"""Marker by number of threads."""
+MARKERS = {1: "o", 2: "D"}
+"""By number of threads; ``"s"`` for any other."""
 
 
 def plain_number(value: float, _: Any = None) -> str:
@@ -50,11 +50,9 @@ def by_suite(records: Sequence[Record]) -> Figure:
                 continue
             panel(ax, found[names[place]])
         handles = [
-            matplotlib.lines.Line2D(
-                [], [], color=BLACK, marker=marker, linestyle="", label=f"{threads} thread{'s'[: threads - 1]}"
-            )
-            for threads, marker in SHOWN.items()
-            if any(record["threads"] == threads for record in records)
+            matplotlib.lines.Line2D([], [], color=BLACK, marker=MARKERS.get(threads, "s"), linestyle="", label=label)
+            for threads in sorted({record["threads"] for record in records})
+            for label in [f"{threads} thread" if threads == 1 else f"{threads} threads"]
         ]
         drawn.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return drawn
@@ -70,7 +68,7 @@ def panel(ax: Any, records: Mapping[int, Record]) -> None:
             low, middle, high = (1e3 * row[key] for key in ("low", "median", "high"))
             ax.plot([low, high], [place, place], color=colour(row), linewidth=1)
             face = colour(row) if threads == min(records) else "white"
-            ax.plot(middle, place, SHOWN.get(threads, "s"), color=colour(row), markerfacecolor=face, markersize=3.5)
+            ax.plot(middle, place, MARKERS.get(threads, "s"), color=colour(row), markerfacecolor=face, markersize=3.5)
     name = next(iter(records.values()))["suite"]
     if name in QUOTED:
         labels["mlGeNN (quoted)"] = len(labels)
