@@ -1,4 +1,4 @@
-"""The command line: ``neko run``, ``list``, ``explain``, ``show``, ``compare``, ``verify``, ``landscape``, ``report``.
+"""The command line, ``neko``: ``run``, ``list``, ``explain``, ``show``, ``compare``, ``verify``, ``bench`` and more.
 
 Whatever a user can get wrong is answered by one sentence on the standard error stream and exit code 2; Ctrl-C ends with
 130. NumPy and all that is heavy is imported inside the commands, so that help is immediate and the number of threads
@@ -133,7 +133,10 @@ def list_(
     from neko_rules.experiments.listing import KINDS, backends, listing
 
     if kind == "rules":
-        _print_rules()
+        from neko_rules.experiments.explaining import rules_shown
+
+        for part in rules_shown():
+            _console().print(part)
         return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True)
@@ -405,6 +408,33 @@ def report(
     _console().print(f"report  {shown_path(written)}", highlight=False, soft_wrap=True)
 
 
+BENCH_EXAMPLES = """[bold]Examples[/bold]
+
+neko bench
+
+neko bench --backends numpy torch --threads 2 --seconds 30"""
+
+
+@app.command(epilog=BENCH_EXAMPLES)
+def bench(
+    backends: Annotated[
+        list[str] | None,
+        typer.Option("--backends", metavar="BACKEND …", help="Backends.", show_default="all that are installed"),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, help="Time to take in all; what is not ready is left out.")] = 45,
+) -> None:
+    """Time training steps by BPTT and e-prop on this machine, on every backend."""
+    from neko_rules.experiments.quick_benchmark import quick_benchmark, table
+
+    found = quick_benchmark(backends, threads=threads, seconds=seconds)
+    console = _console()
+    for part in table(found, threads):
+        console.print(part)
+    if not any(result.seconds for result in found):
+        raise typer.Exit(WRONG)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
@@ -445,33 +475,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(str(sentence), "bold red", "Error: ")
         return WRONG
     return code if isinstance(code, int) else 0
-
-
-def _print_rules() -> None:
-    """Every rule: its point on the axes, what it costs, what it needs and what it equals."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from neko_rules.experiments.explaining import other_rules, rule_facts
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("rule", style="bold cyan", no_wrap=True)
-    for heading in ("temporal · spatial · signal", "operations", "memory", "needs", "equals", "paper"):
-        table.add_column(heading, overflow="fold")
-    for row in rule_facts():
-        texts = (row.axes, row.time, row.memory, row.requires, row.identity, row.paper)
-        table.add_row(row.name, *(Text(text) for text in texts))
-    console = _console()
-    console.print(table)
-    console.print()
-    legend = "N neurons, K outputs, P parameters, T time steps; 'neko explain RULE' gives its equations and limits."
-    console.print(legend, style="dim")
-    drawing = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    drawing.add_column(style="bold cyan", no_wrap=True)
-    for name, line in other_rules():
-        drawing.add_row(name, Text(line))
-    console.print("\n[bold]rules that draw weights from their posterior[/bold]")
-    console.print(drawing)
 
 
 def _run(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.experiments.listing import KINDS, listing
 from neko_rules.experiments.parts import registry_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 FACTS = ("paper", "time", "memory", "identity")
 """What a rule says of itself, in the order in which it is shown; time and memory are per example."""
@@ -75,6 +78,27 @@ def other_rules() -> list[tuple[str, str]]:
     from neko_rules.rules import RULES
 
     return [(name, line) for name, line in listing("rules") if name not in RULES]
+
+
+def rules_shown() -> list[RenderableType]:
+    """Every rule for the terminal: axes of credit, cost, needs and identity; then those that draw weights."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("rule", style="bold cyan", no_wrap=True)
+    for heading in ("temporal · spatial · signal", "operations", "memory", "needs", "equals", "paper"):
+        table.add_column(heading, overflow="fold")
+    for row in rule_facts():
+        texts = (row.axes, row.time, row.memory, row.requires, row.identity, row.paper)
+        table.add_row(row.name, *(Text(text) for text in texts))
+    legend = "N neurons, K outputs, P parameters, T time steps; 'neko explain RULE' gives its equations and limits."
+    drawing = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    drawing.add_column(style="bold cyan", no_wrap=True)
+    for name, line in other_rules():
+        drawing.add_row(name, Text(line))
+    title = Text("\nrules that draw weights from their posterior", "bold")
+    return [table, Text(f"\n{legend}", "dim"), title, drawing]
 
 
 def _facts(name: str) -> RuleFacts:

@@ -1,0 +1,1 @@
+"""Speed: this package beside its peers, every contender in a process of its own."""

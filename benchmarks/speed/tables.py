@@ -1,0 +1,128 @@
+"""Tables: measured suites as Markdown, the claims that they bear out or not, and the block in docs/speed.md."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+Record = Mapping[str, Any]
+"""A suite at some number of threads: ``suite``, ``threads``, ``title``, ``load``, ``rows``."""
+
+MARKS = "<!-- {}: begin -->", "<!-- {}: end -->"
+"""Comments in a Markdown file around what a program writes, by the name of the block."""
+
+
+def timed(rows: Sequence[Row]) -> list[Row]:
+    """The rows that have figures, the fastest first."""
+    return sorted((row for row in rows if row["seconds"]), key=lambda row: row["median"])
+
+
+def milliseconds(seconds: float) -> str:
+    """Three significant digits.
+
+    Example:
+        >>> milliseconds(0.012345), milliseconds(1.5)
+        ('12.3', '1500')
+    """
+    value = 1e3 * seconds
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{value:.{digits}f}"
+
+
+def ratio(row: Row, other: Row, clock: str = "seconds") -> float:
+    """Time per step in units of another row's: the median over the rounds that both have.
+
+    Args:
+        row: whose time.
+        other: in units of whose.
+        clock: ``"seconds"`` of the wall, or ``"cpu_seconds"`` of the processor, which other programs do not lengthen.
+    """
+    theirs = dict(zip(other["rounds"], other[clock], strict=True))
+    mine = dict(zip(row["rounds"], row[clock], strict=True))
+    return statistics.median(mine[number] / theirs[number] for number in mine.keys() & theirs.keys())
+
+
+def fastest(rows: Sequence[Row], kind: str) -> Row | None:
+    """The row with the smallest median of a kind: ``"peer"``, or a word within the label of what is no peer."""
+    for row in timed(rows):
+        if row["peer"] if kind == "peer" else (not row["peer"] and kind in row["label"]):
+            return row
+    return None
+
+
+HEADINGS = (
+    "",
+    "ms per step",
+    "quartiles",
+    "fastest peer = 1",
+    "processor ms",
+    "fastest peer = 1",
+    "spikes %",
+    "peak MB",
+    "first step s",
+    "",
+)
+
+
+def markdown(record: Record) -> str:
+    """One suite as a Markdown table, the fastest first."""
+    reference = fastest(record["rows"], "peer")
+    threads = f"{record['threads']} thread" + ("s" if record["threads"] > 1 else "")
+    lines = [f"**{record['title']}, {threads}**", "", f"| {' | '.join(HEADINGS)} |"]
+    lines.append("|---|" + "--:|" * (len(HEADINGS) - 2) + "---|")
+    for row in timed(record["rows"]):
+        ratios = [f"{ratio(row, reference, clock):.2f}" if reference else "" for clock in ("seconds", "cpu_seconds")]
+        cells = (
+            row["label"] if row["peer"] or "neko" not in row["label"] else f"**{row['label']}**",
+            milliseconds(row["median"]),
+            f"{milliseconds(row['low'])} to {milliseconds(row['high'])}",
+            ratios[0],
+            milliseconds(row["cpu"]),
+            ratios[1],
+            " ".join(f"{100 * rate:.1f}" for rate in row["rates"]),
+            f"{row['peak_bytes'] / 1e6:.0f}",
+            f"{row['first_seconds']:.1f}",
+            row["note"],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"\nLeft out: {row['label']} ({row['error']})." for row in record["rows"] if row["error"]]
+    return "\n".join(lines)
+
+
+def described(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """The machine and the libraries, in a paragraph."""
+
+    def listed(found: Mapping[str, str]) -> str:
+        return ", ".join(f"{name} {version}" for name, version in found.items())
+
+    loads = [load for record in records for load in record["load"]]
+    rounds = sorted({record["rounds"] for record in records})
+    text = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; {machine['system']}, "
+        f"Python {machine['python']}. This package: {listed(machine['libraries'])}. Peers: {listed(machine['peers'])}. "
+        f"Rounds: {' or '.join(map(str, rounds))}. Processes that wanted a core before and after a suite (load "
+        f"average): {min(loads):g} to {max(loads):g}."
+    )
+    return textwrap.fill(text, 120)
+
+
+def write_block(path: Path, text: str, name: str = "measured") -> None:
+    """Put a text between the two marks of a block of a file, in place of what stood there."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
+
+
+def read_records(path: Path) -> dict[str, Any]:
+    """What has been measured so far: ``machine`` and ``records``."""
+    if not path.exists():
+        return {"machine": {}, "records": []}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,79 @@
+"""How seconds and memory per training step grow with neurons, steps, batch, spikes and threads: curves from workload B.
+
+    python benchmarks/speed_scaling.py --peers .peers/bin/python                   # all axes, about half an hour
+    python benchmarks/speed_scaling.py --peers .peers/bin/python --axes T spikes --rounds 3
+
+Workload B (80 inputs, 256 recurrent ALIF, T 200, batch 32, one thread) with one thing changed at a time, weights scaled
+anew so that hidden neurons spike at the wanted rate. Contenders are measured as by speed_table.py. Results go to
+docs/results/speed_scaling.json and docs/figures/speed_scaling.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from neko_rules.experiments.workloads import WORKLOADS, Workload, calibrated
+from speed.arena import Arena, machine
+from speed.figures import by_size
+from speed.suites import neko_cases, recurrent_peers
+from speed.tables import Row, milliseconds
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RESULTS = DOCS / "results" / "speed_scaling.json"
+BASE = WORKLOADS["B"]
+AXES: dict[str, Sequence[float]] = {
+    "neurons": (64, 128, 256, 512, 1024),
+    "T": (50, 100, 200, 400, 1000),
+    "batch": (1, 8, 32, 128),
+    "spikes": (0.01, 0.02, 0.05, 0.1, 0.2),
+    "threads": (1, 2),
+}
+PEERS = ("plain PyTorch, BPTT", "plain JAX, e-prop", "norse, BPTT")
+
+
+def changed(axis: str, value: float) -> Workload:
+    """Workload B with one thing changed; with other threads it stays what it is."""
+    name = f"B, {axis} {value:g}"
+    if axis == "neurons":
+        return calibrated(replace(BASE, name=name, hidden=(int(value),)))
+    if axis == "spikes":
+        return calibrated(replace(BASE, name=name, input_rate=value, hidden_rate=value))
+    if axis == "T":
+        return replace(BASE, name=name, steps=int(value))
+    return replace(BASE, name=name, batch=int(value)) if axis == "batch" else replace(BASE, name=name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--backends", nargs="+", default=["numpy", "torch", "jax"])
+    parser.add_argument("--peers", default=sys.executable, help="Python of the peers' environment")
+    options = parser.parse_args()
+    arena = Arena(options.peers, options.rounds)
+    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"curves": {}}
+    for axis in options.axes:
+        curves: dict[str, list[tuple[float, Row]]] = {}
+        for value in AXES[axis]:
+            workload = changed(axis, value)
+            mine = [case for case in neko_cases(workload, ("e-prop",)) if case.options["backend"] in options.backends]
+            peers = [case for case in recurrent_peers(workload, workload, 10) if case.label in PEERS]
+            threads = int(value) if axis == "threads" else 1
+            for result in arena.run([*mine, *peers], threads, workload.name):
+                if result.seconds:
+                    curves.setdefault(result.case.label, []).append((value, result.summary()))
+                    print(f"{workload.name:20} {result.case.label:24} {milliseconds(result.median):>8} ms", flush=True)
+        kept["machine"] = machine(options.peers)
+        kept["curves"][axis] = curves
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    by_size(kept["curves"]).savefig(DOCS / "figures" / "speed_scaling.png", dpi=200)
+
+
+if __name__ == "__main__":
+    main()
