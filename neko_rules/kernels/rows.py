@@ -97,6 +97,13 @@ def add_outer_sorted(
                 for n in range(size):
                     into[n] += p[n] + q[n]
                 k += 2
+            while not ones and k + 4 <= length[j]:
+                p, q, r, s = rows[events[k]], rows[events[k + 1]], rows[events[k + 2]], rows[events[k + 3]]
+                y, z = inputs[events[k], j], inputs[events[k + 1], j]
+                g, h = inputs[events[k + 2], j], inputs[events[k + 3], j]
+                for n in range(size):
+                    into[n] += (y * p[n] + z * q[n]) + (g * r[n] + h * s[n])
+                k += 4
             while k < length[j]:
                 y, p = inputs[events[k], j], rows[events[k]]
                 for n in range(size):
