@@ -313,6 +313,12 @@ class TestSuites:
             ["neko", "peer", "mlGeNN (quoted)"],
         ]
 
+    def test_curves_show_time_above_memory(self, speed: Any) -> None:
+        row = {**result([1.0, 2.0]).summary(), "peak_bytes": 5e6}
+        drawn = speed.figures.by_size({"T": {"neko": [(50, row), (100, row)]}, "batch": {"neko": [(1, row)]}})
+        values = [list(ax.lines[0].get_ydata()) for ax in drawn.axes]
+        assert values == [[1500.0, 1500.0], [1500.0], [5.0, 5.0], [5.0]]
+
     def test_only_what_stands_between_the_marks_is_replaced(self, speed: Any, tmp_path: Path) -> None:
         path = tmp_path / "speed.md"
         begin, end = (mark.format("measured") for mark in speed.tables.MARKS)

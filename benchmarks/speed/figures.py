@@ -80,7 +80,7 @@ def panel(ax: Any, records: Mapping[int, Record]) -> None:
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(plain_number))
     ax.grid(axis="x", linewidth=0.3)
-    ax.set_title(next(iter(records.values()))["title"], fontsize=6.5, loc="left")
+    ax.set_title(next(iter(records.values()))["title"].replace(", T ", "\nT ", 1), fontsize=7, loc="left")
     ax.set_xlabel("ms per training step", fontsize=7)
 
 
@@ -91,7 +91,7 @@ def by_size(curves: Mapping[str, Mapping[str, Sequence[tuple[float, Row]]]]) -> 
         curves: axis → label → (value on the axis, row).
     """
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(1.9 * len(curves), 4.0), layout="constrained")
+        drawn = Figure(figsize=(max(5.0, 1.9 * len(curves)), 4.4), layout="constrained")
         axes = drawn.subplots(2, len(curves), squeeze=False, sharey="row")
         shown = looks(dict.fromkeys(label for lines in curves.values() for label in lines))
         for column, (axis, lines) in enumerate(curves.items()):
@@ -114,6 +114,8 @@ def by_size(curves: Mapping[str, Mapping[str, Sequence[tuple[float, Row]]]]) -> 
                 ax.set_yscale("log")
                 ax.xaxis.set_major_formatter(FuncFormatter(plain_number))
                 ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+                ax.yaxis.set_major_formatter(FuncFormatter(plain_number))
+                ax.yaxis.set_minor_formatter(FuncFormatter(plain_number))
                 ax.set_xticks([value for value, _ in max(lines.values(), key=len)])
                 ax.set_xlabel(axis if row else "")
             axes[0, 0].set_ylabel("ms per training step")
