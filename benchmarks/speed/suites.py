@@ -14,6 +14,8 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "BPTT": ("bptt", {}),
     "e-prop": ("eprop", {}),
     "e-prop, online": ("eprop", {"online": True}),
+    "OTTT": ("ottt", {}),
+    "OTTT, online": ("ottt", {"online": True}),
 }
 TORCH, JAX = "speed.torch_contenders", "speed.jax_contenders"
 
@@ -101,7 +103,7 @@ def suite(name: str) -> list[Case]:
         return [*neko_cases(workload, ("e-prop", "e-prop, online")), *few, *tracing_peers(workload)]
     letter = name[0]
     lif = WORKLOADS[f"{letter} LIF"]
-    rules = ("BPTT", "e-prop", "e-prop, online") if workload is lif else ("BPTT", "e-prop")
+    rules = tuple(RULES) if workload is lif else ("BPTT", "e-prop")
     chunk = {"A": 28, "B": 10}[letter]
     return [*neko_cases(workload, rules), *recurrent_peers(workload, lif, chunk), *tracing_peers(workload)]
 
