@@ -25,7 +25,11 @@ class NumpyBackend:
     name = "numpy"
     description = "NumPy on the CPU: the embedded default"
     differentiates = False
-    in_host_memory = True
+
+    @property
+    def in_host_memory(self) -> bool:
+        # Whoever changes an operation in a subclass wants to see it used, not passed by.
+        return type(self) is NumpyBackend
 
     def host(self, array: Array) -> np.ndarray:
         return np.asarray(array)

@@ -38,13 +38,14 @@ class TorchBackend:
 
     @property
     def in_host_memory(self) -> bool:
-        # While PyTorch records for a gradient, nothing may happen behind its back.
-        return self.device.type == "cpu" and not torch.is_grad_enabled()
+        # While PyTorch records for a gradient, nothing may happen behind its back. And whoever changes an operation in a
+        # subclass wants to see it used, not passed by.
+        return type(self) is TorchBackend and self.device.type == "cpu" and not torch.is_grad_enabled()
 
     @property
     def in_gpu_memory(self) -> bool:
         """Whether Triton kernels may work on the arrays."""
-        return self.device.type == "cuda" and not torch.is_grad_enabled()
+        return type(self) is TorchBackend and self.device.type == "cuda" and not torch.is_grad_enabled()
 
     def host(self, array: Array) -> np.ndarray:
         return array.detach().numpy()

@@ -46,7 +46,7 @@ def set_threads(number: int | None) -> None:
     Example:
         >>> set_threads(0)
         Traceback (most recent call last):
-        neko_rules.errors.ArgumentError: threads must be a whole number of at least 1 (received: 0)
+        neko_rules.errors.ArgumentError: threads must be a whole number of at least 1 (received: 0).
     """
     if number is not None:
         arguments.integer("threads", number, at_least=1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,10 +58,6 @@ class Loss(ABC):
     @abstractmethod
     def gradient(self, nx: Backend, outputs: Array, target: Array) -> Array:
         """The derivative of every value with respect to the scores of its step, [steps, batch, n_out]."""
-
-    def value_and_gradient(self, nx: Backend, outputs: Array, target: Array) -> tuple[Array, Array]:
-        """Both at once, for a loss that can share work between them."""
-        return self.value(nx, outputs, target), self.gradient(nx, outputs, target)
 
     def scores(self, nx: Backend, history: Array, mask: Array) -> Array:
         """What the value is computed from and decisions are made on: by default the history as it is.
@@ -160,10 +156,14 @@ def weighed(
         (0.75, array([2., 1.]))
     """
     host = host_of(nx)
-    rows = None if host is None else pass_of(loss, loss.value_and_gradient, nx.dtype(outputs))
+
+    def both(operations: Any, y: Any, wanted: Any) -> tuple[Any, Any]:
+        # What the two have in common, such as the logarithm of a softmax, is written down once.
+        return loss.value(operations, y, wanted), loss.gradient(operations, y, wanted)
+
+    rows = None if host is None else pass_of(loss, both, nx.dtype(outputs))
     if host is None or rows is None:
-        value, gradient = loss.value_and_gradient(nx, outputs, target)
-        return nx.sum(counted * value), nx.expand_dims(weights, -1) * gradient
+        return weighted_total(nx, loss, outputs, target, counted), output_gradient(nx, loss, outputs, target, weights)
     value, gradient = rows.run(host, outputs, target, weights)
     return nx.sum(counted * value), gradient
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from neko_rules.backend import Array, Backend, log_softmax
+from neko_rules.backend import Array, Backend, log_softmax, softmax
 from neko_rules.errors import DataError
 from neko_rules.losses.loss import LOSSES, Loss
 
@@ -31,19 +31,11 @@ class CategoricalCrossentropy(Loss):
 
     def value(self, nx: Backend, outputs: Array, target: Array) -> Array:
         """-Σ_k t_k log softmax(y)_k."""
-        return self._surprise(nx, log_softmax(nx, outputs), target)
+        return -nx.sum(target * log_softmax(nx, outputs), axis=-1)
 
     def gradient(self, nx: Backend, outputs: Array, target: Array) -> Array:
         """softmax(y) Σ_k t_k - t."""
-        return _excess(nx, log_softmax(nx, outputs), target)
-
-    def value_and_gradient(self, nx: Backend, outputs: Array, target: Array) -> tuple[Array, Array]:
-        """Both from one logarithm of the softmax."""
-        logarithms = log_softmax(nx, outputs)
-        return self._surprise(nx, logarithms, target), _excess(nx, logarithms, target)
-
-    def _surprise(self, nx: Backend, logarithms: Array, target: Array) -> Array:
-        return -nx.sum(target * logarithms, axis=-1)
+        return softmax(nx, outputs) * nx.sum(target, axis=-1, keepdims=True) - target
 
     def check_target(self, target: np.ndarray) -> None:
         """Refuse what is not a distribution over the outputs."""
@@ -130,9 +122,10 @@ class KLDivergence(CategoricalCrossentropy):
         True
     """
 
-    def _surprise(self, nx: Backend, logarithms: Array, target: Array) -> Array:
+    def value(self, nx: Backend, outputs: Array, target: Array) -> Array:
+        """Σ_k t_k (log t_k - log softmax(y)_k)."""
         log_target = nx.log(nx.where(target > 0, target, 1.0))
-        return nx.sum(target * (log_target - logarithms), axis=-1)
+        return nx.sum(target * (log_target - log_softmax(nx, outputs)), axis=-1)
 
 
 @LOSSES.register("poisson")
@@ -165,11 +158,6 @@ class Poisson(Loss):
         super().check_target(target)
         if np.any(target < 0):
             raise DataError("the target of a Poisson loss must be counts of at least 0", received=float(target.min()))
-
-
-def _excess(nx: Backend, logarithms: Array, target: Array) -> Array:
-    """softmax Σ_k t_k - t, from log softmax."""
-    return nx.exp(logarithms) * nx.sum(target, axis=-1, keepdims=True) - target
 
 
 def _check_distribution(target: np.ndarray) -> None:
