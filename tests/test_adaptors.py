@@ -126,7 +126,7 @@ class TestEveryLibrary:
             np.testing.assert_allclose(twin.state()[name], value, rtol=1e-6, err_msg=name)
 
     def test_rules_that_need_neurons_refuse_it_naming_what_fits(self, library: str) -> None:
-        with pytest.raises(IncompatibleError, match="use BPTT, Manhattan, a sampler, or weight or node perturbation"):
+        with pytest.raises(IncompatibleError, match="use BPTT, Manhattan, Tiki-Taka, a sampler or weight pert"):
             EProp(Evaluator(wrapped(library)))
 
     def test_data_that_do_not_fit_are_refused(self, library: str) -> None:

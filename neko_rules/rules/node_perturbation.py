@@ -51,7 +51,8 @@ class NodePerturbation(Rule):
         seed: of the noise, which depends on it and on the number of updates made, and on nothing else.
 
     Raises:
-        IncompatibleError: the network has learned constants, which a current says nothing about.
+        IncompatibleError: the network has learned constants, which a current says nothing about, or is a wrapped
+            model, whose neurons are not known.
 
     Example:
         >>> from neko_rules import LIF, Evaluator, NodePerturbation
@@ -61,7 +62,7 @@ class NodePerturbation(Rule):
         (3, 8)
     """
 
-    requires: ClassVar[str] = "forward"
+    requires: ClassVar[str] = "currents"
     descends: ClassVar[str] = "on average"
     about: ClassVar[dict[str, str]] = {
         "axes": "loss differences, currents moved at random",

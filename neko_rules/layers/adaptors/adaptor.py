@@ -26,7 +26,7 @@ from neko_rules.layers.cell import Cell
 from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.layers.pooling import POOLINGS
-from neko_rules.layers.quantized import rounded_weights
+from neko_rules.layers.protocol import NetworkProtocol
 
 OUTPUT = "output"
 
@@ -50,7 +50,7 @@ class OutputOnly:
         return Outputs()
 
 
-class Adaptor:
+class Adaptor(NetworkProtocol):
     """A user's own differentiable model; subclasses speak for one library.
 
     Args:
@@ -62,10 +62,7 @@ class Adaptor:
         dt: length of a time step in seconds.
     """
 
-    offers: ClassVar[tuple[str, ...]] = ("forward", "loss_gradient")
-    """What rules can have of it: not ``"cells"``, neurons with known derivatives."""
-
-    weight_bits: int = 0
+    stochastic: ClassVar[bool] = True
     graph = OutputOnly()
     spiking: tuple[str, ...] = ()
     learned: ClassVar[dict[str, Any]] = {}
@@ -89,6 +86,7 @@ class Adaptor:
         self.inputs: tuple[int, ...] | None = None
         self._outputs: int | None = None
         self._seed: Array | None = None
+        self._evaluating = False
         if inputs is not None:
             self.build((inputs,) if isinstance(inputs, int) else tuple(inputs))
 
@@ -103,24 +101,8 @@ class Adaptor:
     def values(self, values: Parameters) -> None:
         raise NotImplementedError
 
-    @property
-    def observed(self) -> Parameters:
-        """What the model keeps of its data, by name: running means and variances."""
-        return {}
-
-    @observed.setter
-    def observed(self, observed: Parameters) -> None:
-        return
-
     def call(self, values: Parameters, x: Array, training: bool) -> Array:
         """Outputs of the model, [batch, n_out] or [batch, time, n_out]; changes nothing."""
-        raise NotImplementedError
-
-    def observe(self, inputs: Array) -> None:
-        """Bring what the model keeps of its data up to date with a batch."""
-
-    def clone(self) -> Self:
-        """The same model with parameters of its own."""
         raise NotImplementedError
 
     # What an Evaluator and rules need.
@@ -131,9 +113,14 @@ class Adaptor:
         return self.nx.name
 
     @property
-    def built(self) -> bool:
-        """Whether the parameters exist."""
-        return True
+    def static(self) -> bool:
+        """Whether the model takes each example as it is."""
+        return not self.sequence
+
+    @property
+    def sized(self) -> bool:
+        """Whether the number of outputs is known, which the first data show."""
+        return self._outputs is not None
 
     @property
     def outputs(self) -> int:
@@ -172,24 +159,9 @@ class Adaptor:
     def _run(self, x: Array) -> Array:
         return self.call(self.values, x, training=False)
 
-    def require_built(self) -> None:
-        """Refuse to go on without parameters."""
-        if not self.built:
-            raise ArgumentError("this model has no weights yet", works="give inputs=… or run it on data first")
-
-    def seen(self, parameters: Parameters) -> Parameters:
-        """The parameters as a forward pass sees them: weights rounded to ``weight_bits``."""
-        return rounded_weights(self.nx, parameters, self.weight_bits)
-
     def within_bounds(self, parameters: Parameters) -> Parameters:
         """The parameters themselves: none of them is bounded."""
         return parameters
-
-    @property
-    def parameters(self) -> dict[str, np.ndarray]:
-        """The trainable parameters by name, as NumPy copies."""
-        self.require_built()
-        return {name: self.nx.to_numpy(value) for name, value in self.values.items()}
 
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them).
@@ -212,7 +184,7 @@ class Adaptor:
 
     def forward(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """Run in training mode on inputs [1, batch, …feature], or [time, batch, feature] for sequences."""
-        return self._trajectory(parameters, inputs, training=True)
+        return self._trajectory(parameters, inputs, training=not self._evaluating)
 
     def infer(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """Run in evaluation mode."""
@@ -247,6 +219,15 @@ class Adaptor:
             yield
         finally:
             self._seed = None
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let ``forward`` run in evaluation mode: no dropout, and the running statistics of batch normalisation."""
+        before, self._evaluating = self._evaluating, True
+        try:
+            yield
+        finally:
+            self._evaluating = before
 
     def _copied(self) -> Self:
         return copy.copy(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -127,6 +128,11 @@ class TorchModel(Adaptor):
                 torch.set_rng_state(state)
             for each, mode in before:
                 each.training = mode
+
+    def fan_in(self, name: str) -> int:
+        """How many inputs a weight sums over: torch has them on all axes but the first; 1 for a vector."""
+        shape = tuple(self.values[name].shape)
+        return math.prod(shape[1:]) if len(shape) > 1 else 1
 
     def clone(self) -> Self:
         """The same model around a copy of the module."""
