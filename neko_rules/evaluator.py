@@ -425,7 +425,7 @@ class Evaluator:
         def judged(parameters: Parameters, inputs: Array, target: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
             return self.judge(self._inferred(parameters, inputs), target, mask).totals
 
-        return self.nx.jit(judged)
+        return self.network.compiled(judged)
 
     @cached_property
     def _recorded(self) -> Callable[..., dict[str, tuple[dict[str, Array], Array]]]:
@@ -433,7 +433,7 @@ class Evaluator:
             records = self._inferred(parameters, inputs).records
             return {name: (record.states, record.z) for name, record in records.items()}
 
-        return self.nx.jit(recorded)
+        return self.network.compiled(recorded)
 
     @cached_property
     def _predicted(self) -> Callable[..., Array]:
@@ -443,7 +443,7 @@ class Evaluator:
             every_step = self.nx.full(tuple(pooled.shape[:2]), 1.0, self.nx.dtype(pooled))
             return self.loss.scores(self.nx, pooled, every_step)
 
-        return self.nx.jit(predicted)
+        return self.network.compiled(predicted)
 
 
 def _require_supervised(some: bool) -> None:

@@ -8,7 +8,7 @@ true says so itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -115,6 +115,10 @@ class NetworkProtocol:
     def evaluating(self) -> Iterator[None]:
         """Let ``forward`` run as ``infer`` does: a fixed function of parameters and inputs."""
         yield
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that runs this model, compiled; it sees what the model keeps of its data as it is at each call."""
+        return self.nx.jit(function)
 
     # What is kept of the data.
 

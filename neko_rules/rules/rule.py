@@ -423,7 +423,7 @@ class Rule:
 
     @cached_property
     def _compiled_gradients(self) -> Callable[..., Any]:
-        return self.nx.jit(self._seeded(self._measured, 2))
+        return self.model.network.compiled(self._seeded(self._measured, 2))
 
     @cached_property
     def _compiled_evaluation_gradients(self) -> Callable[..., Any]:
@@ -435,11 +435,11 @@ class Rule:
             with self.model.network.evaluating():
                 return self._measured(*arguments)
 
-        return self.nx.jit(measured)
+        return self.model.network.compiled(measured)
 
     @cached_property
     def _compiled_step(self) -> Callable[..., Any]:
-        return self.nx.jit(self._seeded(self._trained, 3))
+        return self.model.network.compiled(self._seeded(self._trained, 3))
 
     def _seeded(self, function: Callable[..., Any], place: int) -> Callable[..., Any]:
         """The function with the dropout of a wrapped model drawn from what is drawn for the step, its argument."""
@@ -460,7 +460,7 @@ class Rule:
             _, found = self._judged_gradients(self.model.network.seen(values), own, drawn, batch)
             return self._trained(values, own, memory, drawn, batch, *scalars), found
 
-        return self.nx.jit(self._seeded(observed, 3))
+        return self.model.network.compiled(self._seeded(observed, 3))
 
     # State.
 
