@@ -376,6 +376,28 @@ class Manhattan(Rule):
         self._own = {**own, **{CROSSBAR + group: each for group, each in state.items()}}
         network.values = {**network.values, **self.nx.jit(lambda held: self._read(held, {}))(self._own)}
 
+    def wait(self, seconds: float, since: float | None = None) -> None:
+        """Let time pass without a pulse: every device drifts and leaks, and the network's weights are what is left.
+
+        Args:
+            seconds: how long.
+            since: the time since the devices were programmed at which the wait begins; by default the device's t₀.
+
+        Raises:
+            IncompatibleError: the weights are digital.
+        """
+        if self._crossbar is None:
+            raise IncompatibleError(
+                "only weights on a crossbar change by waiting", received="digital weights", works="give crossbar=…"
+            )
+        self._own = self._waited(self.prepared()[0], self._crossbar, CROSSBAR, seconds, since)
+        network = self.model.network
+        network.values = {**network.values, **self.nx.jit(lambda held: self._read(held, {}))(self._own)}
+
+    def _waited(self, own: Own, crossbar: Crossbar, prefix: str, seconds: float, since: float | None) -> Own:
+        state = self.nx.jit(lambda held: crossbar.wait(self.nx, held, seconds, since))(_group(own, prefix))
+        return {**own, **{prefix + group: values for group, values in state.items()}}
+
     @cached_property
     def _compiled_refresh(self) -> Callable[..., Any]:
         assert self._crossbar is not None, "only a crossbar is refreshed"
