@@ -87,11 +87,11 @@ def read_path(bits: int, noise: float, weights: dict[str, np.ndarray], seed: int
     return Crossbar(Constant(step=1e-8, read_noise=noise), w_max=largest, seed=seed, **asdict(converters))
 
 
-def read(seeds: list[int], epochs: int) -> None:
+def read(seeds: list[int], epochs: int, through: list[int]) -> None:
     """Accuracies with weights that were trained in floating point, and that were trained through the converters."""
     data = MNIST1D().load()
     before: dict[tuple[int, float], list[float]] = {path: [] for path in READ_PATHS}
-    after: dict[tuple[int, float], list[float]] = {path: [] for path in READ_PATHS if path[0]}
+    after: dict[tuple[int, float], list[float]] = {(bits, 0.0): [] for bits in through}
     for seed in seeds:
         rule = RULES["floating point, Adam"](evaluator(seed), seed)
         trained(rule, data, epochs, seed)
@@ -102,8 +102,8 @@ def read(seeds: list[int], epochs: int) -> None:
             before[bits, noise].append(100 * figures["accuracy"])
         for bits, noise in after:
             first = evaluator(seed).network
-            through = on_crossbar(first, read_path(bits, noise, first.parameters, seed))
-            model = Evaluator(through, metrics=["accuracy"])
+            converted = on_crossbar(first, read_path(bits, noise, first.parameters, seed))
+            model = Evaluator(converted, metrics=["accuracy"])
             after[bits, noise].append(trained(RULES["floating point, Adam"](model, seed), data, epochs, seed))
             both = f"{before[bits, noise][-1]:.1f} %, {after[bits, noise][-1]:.1f} %"
             print(f"{bits} bits, seed {seed}: {both}", flush=True)
@@ -120,11 +120,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rules", nargs="+", default=list(RULES))
+    parser.add_argument("--through", type=int, nargs="*", default=[5, 4], help="bits of converters to train through")
     options = parser.parse_args()
     if options.what == "train":
         train(options.rules, options.seeds, options.epochs)
     else:
-        read(options.seeds, options.epochs)
+        read(options.seeds, options.epochs, options.through)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from neko_rules import (
     JaxModel,
     KerasModel,
     Manhattan,
+    NodePerturbation,
     Posterior,
     TorchModel,
     Trainer,
@@ -31,7 +32,7 @@ from neko_rules.errors import IncompatibleError
 from neko_rules.rules import RULES
 
 FIT = ("bptt", "manhattan", "tiki_taka", "tiki_taka_v2", "weight_perturbation")
-"""The rules that train a wrapped model."""
+"""The rules that train every wrapped model; node perturbation needs layers, which a JAX function does not show."""
 
 libraries = pytest.mark.parametrize("library", LIBRARIES)
 
@@ -70,7 +71,7 @@ class TestWeightPerturbation:
         assert abs(slope) > 1e-2
 
     def test_many_directions_point_along_the_gradient(self, library: str) -> None:
-        """Cosine of n = 400 directions in 66 dimensions: about (1 + 65/400)^-1/2 = 0.93; below 0.8 never seen."""
+        """Cosine of n = 400 directions in 66 dimensions: about (1 + 65/400)^-1/2 = 0.93; 0.91 to 0.95 over ten seeds."""
         model = Evaluator(wrapped(library))
         truth = BPTT(model).gradients(X, Y)
         found = WeightPerturbation(model, size=1e-2, directions=400).gradients(X, Y)
@@ -98,6 +99,92 @@ def test_both_sides_of_a_difference_see_the_same_dropout() -> None:
     # With masks of their own, two losses would differ by far more than a step of 0.001 moves them.
     assert np.linalg.norm(one) < 3 * np.linalg.norm(other)
     assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.6
+
+
+@pytest.mark.parametrize("library", [name for name in LIBRARIES if name != "jax"])
+class TestNodePerturbation:
+    def test_it_is_its_equation(self, library: str) -> None:
+        """Noise on the outputs of both layers, written out in NumPy for two directions."""
+        model = Evaluator(wrapped(library))
+        rule = NodePerturbation(model, size=0.3, directions=2, seed=5)
+        found, drawn = rule.gradients(X, Y), rule._draw(1, len(X))
+        first, second = drawn.values()
+        assert first.shape == (2, 40, 8)
+        weights = [value for value in model.network.parameters.values() if value.ndim == 2]
+        w, v = (value.T if library == "torch" else value for value in weights)
+
+        def losses(one: np.ndarray | float, other: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+            hidden = np.tanh(X @ w + one)
+            logits = hidden @ v + other
+            return -(logits - np.log(np.exp(logits).sum(1, keepdims=True)))[np.arange(40), Y] / 40, hidden
+
+        before, wanted = losses(0.0, 0.0)[0], [np.zeros((5, 8)), np.zeros(8), np.zeros((8, 2)), np.zeros(2)]
+        for direction in range(2):
+            for sign in (1, -1):
+                xi = [sign * each[direction] for each in (first, second)]
+                loss, hidden = losses(0.3 * xi[0], 0.3 * xi[1])
+                one, other = ((loss - before)[:, None] * each / (2 * 2 * 0.3) for each in xi)
+                for part, more in zip(wanted, (X.T @ one, one.sum(0), hidden.T @ other, other.sum(0)), strict=True):
+                    part += more
+        for gradient, value in zip(found.values(), wanted, strict=True):
+            transposed = value.T if library == "torch" and value.ndim == 2 else value
+            np.testing.assert_allclose(gradient, transposed, rtol=1e-3, atol=1e-5)
+        assert np.abs(wanted[0]).max() > 1e-2
+
+    def test_its_mean_is_the_gradient_and_the_model_is_left_as_it_was(self, library: str) -> None:
+        """40 directions: the cosine lay between 0.93 and 0.97 over ten seeds."""
+        model = Evaluator(wrapped(library))
+        truth = BPTT(model).gradients(X, Y)
+        before = model.predict(X)
+        found = NodePerturbation(model, size=0.02, directions=40).gradients(X, Y)
+        one, other = (np.concatenate([g[name].ravel() for name in truth]) for g in (found, truth))
+        assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.75
+        assert np.array_equal(model.predict(X), before)
+        assert all(np.array_equal(BPTT(model).gradients(X, Y)[name], value) for name, value in truth.items())
+
+    def test_batch_normalisation_credits_the_batch_and_dropout_is_shared(self, library: str) -> None:
+        if library == "torch":
+            network = bare()
+        else:
+            import keras
+
+            between = [keras.layers.BatchNormalization(name="norm"), keras.layers.Dropout(0.5, seed=3)]
+            network = KerasModel(keras_model(*between), inputs=5)
+        model = Evaluator(network)
+        truth = BPTT(model).gradients(X, Y)
+        found = NodePerturbation(model, size=0.01, directions=30).gradients(X, Y)
+        one, other = (np.concatenate([g[name].ravel() for name in truth]) for g in (found, truth))
+        # Credited with the batch: the noise of 40 examples in every entry, and the gradient on average. Over ten seeds
+        # its part along the gradient lay between 0.5 and 1.8 of it, 1.1 ± 0.4.
+        assert 0.1 < one @ other / (other @ other) < 2.5
+
+
+def test_what_has_no_layers_of_its_own_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+            self.inner = torch.nn.Linear(5, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(self.scale * x)
+
+    class Recurrent(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = torch.nn.RNN(5, 2, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            return self.rnn(x[:, None])[0][:, 0]
+
+    with pytest.raises(IncompatibleError, match="both in Scaled"):
+        NodePerturbation(Evaluator(TorchModel(Scaled()))).step(X, Y)
+    with pytest.raises(IncompatibleError, match="rnn returns more"):
+        NodePerturbation(Evaluator(TorchModel(Recurrent()))).step(X, Y)
+    with pytest.raises(IncompatibleError, match="neurons or layers that noise can be added to"):
+        NodePerturbation(Evaluator(wrapped("jax")))
 
 
 # Samplers.
@@ -202,7 +289,7 @@ def test_keras_and_jax_models_are_sampled_in_evaluation_mode_too() -> None:
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_every_rule_trains_a_wrapped_model_or_names_what_does(library: str, name: str) -> None:
     model = Evaluator(wrapped(library))
-    if name in FIT:
+    if name in FIT or (name == "node_perturbation" and library != "jax"):
         rule = RULES[name](model)
         before = model.network.parameters
         assert np.isfinite(rule.step(X, Y)["loss"])

@@ -96,7 +96,7 @@ class Network(NetworkProtocol):
         if inputs is not None:
             self.build(inputs)
 
-    offers: ClassVar[tuple[str, ...]] = ("cells", "currents", "forward", "loss_gradient")
+    offers: ClassVar[tuple[str, ...]] = ("cells", "nodes", "forward", "loss_gradient")
 
     @property
     def backend(self) -> str:

@@ -31,7 +31,8 @@ class NetworkProtocol:
     """
 
     offers: ClassVar[tuple[str, ...]] = ("forward", "loss_gradient")
-    """What rules can have of it: beside these ``"cells"``, neurons with known derivatives, and their ``"currents"``."""
+    """What rules can have of it: beside these ``"cells"``, neurons with known derivatives, and ``"nodes"``, neurons or
+    layers that noise can be added to."""
 
     stochastic: ClassVar[bool] = False
     """Whether a forward pass in training draws random numbers, from a seed that ``seeded`` hands in."""

@@ -26,7 +26,7 @@ WEIGHT = (".weight", ".kernel")
 
 NEEDS = {
     "cells": "neurons whose local derivatives are known",
-    "currents": "neurons whose input currents can be reached",
+    "nodes": "neurons or layers that noise can be added to",
     "loss_gradient": "the gradient of the loss",
     "forward": "a forward pass",
 }
@@ -92,8 +92,8 @@ class Rule:
     """What ``neko list rules`` says beside the axes: ``paper``, ``time`` and ``memory`` (cost), ``identity``."""
 
     requires: ClassVar[str] = "cells"
-    """What the model must offer: ``"cells"`` (neurons with known derivatives), ``"currents"`` (their inputs),
-    ``"loss_gradient"`` or ``"forward"``."""
+    """What the model must offer: ``"cells"`` (neurons with known derivatives), ``"nodes"`` (what noise can be
+    added to), ``"loss_gradient"`` or ``"forward"``."""
 
     descends: ClassVar[str] = "always"
     """Whether ``gradients`` descends the loss: ``"always"``, ``"on average"`` over what it draws, or ``"never"``."""

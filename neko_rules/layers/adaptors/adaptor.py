@@ -12,8 +12,8 @@ of batch normalisation) is brought up to date once per step by ``observe``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend
-from neko_rules.errors import ArgumentError, DataError, nearest
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError, nearest
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import TASK_TYPES
@@ -210,6 +210,61 @@ class Adaptor(NetworkProtocol):
 
         _, gradients = self.nx.value_and_grad(loss)(values)
         return held[-1], gradients
+
+    # Noise on the outputs of layers, where a library lets it be added.
+
+    def visiting(self, visit: Callable[[str, Array], Array], cut: bool = False) -> AbstractContextManager[None]:
+        """Let ``visit(name, output)`` replace the output of every layer that has parameters, while this is open.
+
+        Args:
+            visit: is called in the order in which the layers are.
+            cut: whether no derivative goes through the inputs of these layers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define visiting()")
+
+    def nodes(self, steps: int, examples: int) -> dict[str, tuple[int, ...]]:
+        """The shape of the outputs of every layer that has parameters, for a batch of that size.
+
+        Raises:
+            IncompatibleError: a layer returns something else than one array.
+        """
+        assert self.inputs is not None, "a batch has been checked, which builds the model"
+        found: dict[str, tuple[int, ...]] = {}
+
+        def look(name: str, output: Array) -> Array:
+            if not self.nx.is_tensor(output):
+                raise IncompatibleError(
+                    f"noise can be added to the outputs of layers that return one array; {name} returns more",
+                    received=type(output).__name__,
+                    works="use weight_perturbation",
+                )
+            found[name] = tuple(int(size) for size in output.shape)
+            return output
+
+        shape = (examples, *((steps,) if self.sequence else ()), *self.inputs)
+        with self.visiting(look):
+            self.call(self.values, self.nx.asarray(np.zeros(shape, self.dtype)), training=False)
+        return found
+
+    def noisy(self, parameters: Parameters, inputs: Array, noise: Parameters) -> Trajectory:
+        """``forward`` with noise added to the outputs of layers, by their names."""
+        with self.visiting(lambda name, output: output + noise[name]):
+            return self.forward(parameters, inputs)
+
+    def node_score(self, parameters: Parameters, inputs: Array, noise: Parameters, weights: Parameters) -> Array:
+        """Σ weights · outputs of layers in a noisy pass, each a function of that layer's own parameters alone.
+
+        Its derivative with respect to the parameters is that of log p(outputs), where weights are noise/σ².
+        """
+        parts: list[Array] = []
+
+        def visit(name: str, output: Array) -> Array:
+            parts.append(self.nx.sum(weights[name] * output))
+            return output + noise[name]
+
+        with self.visiting(visit, cut=True):
+            self.forward(parameters, inputs)
+        return self.nx.sum(self.nx.stack(parts, 0))
 
     @contextmanager
     def seeded(self, seed: Array | None) -> Iterator[None]:
