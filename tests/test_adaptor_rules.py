@@ -71,7 +71,7 @@ class TestWeightPerturbation:
         assert abs(slope) > 1e-2
 
     def test_many_directions_point_along_the_gradient(self, library: str) -> None:
-        """n = 400 directions in 66 dimensions: a cosine of about (1 + 65/400)^-1/2 = 0.93; 0.91 to 0.95 over ten seeds."""
+        """400 directions in 66 dimensions: a cosine of about (1 + 65/400)^-1/2 = 0.93; 0.91 to 0.95 over ten seeds."""
         model = Evaluator(wrapped(library))
         truth = BPTT(model).gradients(X, Y)
         found = WeightPerturbation(model, size=1e-2, directions=400).gradients(X, Y)
