@@ -40,7 +40,8 @@ def on_crossbar(network: Model, crossbar: Crossbar, *, read: int = 0) -> Model:
         >>> import numpy as np
         >>> from neko_rules import LIF, Crossbar, Evaluator
         >>> network, x = LIF(8, 2, inputs=3), np.random.default_rng(0).normal(size=(4, 5, 3))
-        >>> coarse = on_crossbar(network, Crossbar(dac_bits=4, dac_bound=3.0, adc_bits=3, adc_bound=2.0))
+        >>> bar = Crossbar(w_max=4.0, dac_bits=4, dac_bound=3.0, adc_bits=3, adc_bound=2.0)
+        >>> coarse = on_crossbar(network, bar)
         >>> np.allclose(coarse.parameters["hidden.input.weight"], network.parameters["hidden.input.weight"])
         True
         >>> np.allclose(Evaluator(coarse).predict(x), Evaluator(network).predict(x))
