@@ -1,7 +1,7 @@
 """MNIST with a 784-64-32-10 perceptron, as a torch and as a Keras model: backpropagation and the Manhattan family.
 
     python benchmarks/mnist_manhattan.py table      # test accuracies, three seeds; prints Markdown
-    python benchmarks/mnist_manhattan.py figure     # accuracy against pulses and energy for four presets; writes a PNG
+    python benchmarks/mnist_manhattan.py figure     # accuracy, pulses and energy of four presets; draws a figure
 
 All 60,000 images for training, 10,000 for the test, pixels between 0 and 1, batches of 128. The test accuracy is that
 after the last epoch.
@@ -77,12 +77,14 @@ RULES: dict[str, Callable[[Evaluator, int], Any]] = {
     ),
 }
 
-PRESETS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
-    "idealised": (presets.Idealized, {}),
-    "ECRAM": (presets.EcRam, {}),
-    "capacitor": (presets.Capacitor, {}),
-    "ReRAM, soft bounds": (presets.ReRamSB, {}),
+PRESETS: dict[str, Callable[[], Any]] = {
+    "idealised": presets.Idealized,
+    "ECRAM": presets.EcRam,
+    "capacitor": presets.Capacitor,
+    "ReRAM, soft bounds": presets.ReRamSB,
 }
+LOOKS = (("#000000", "o"), ("#009E73", "s"), ("#0072B2", "^"), ("#D55E00", "D"))
+"""Colour and marker of every preset, which can be told apart without colour vision."""
 
 
 def data() -> tuple[np.ndarray, ...]:
@@ -124,54 +126,75 @@ def table(names: list[str], libraries: list[str], out: Path) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def figure(epochs: int, out: Path) -> None:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
-
+def figure(epochs: int, seeds: list[int], out: Path) -> None:
     arrays = data()
     rows: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    for name, (make, options) in PRESETS.items():
+    for seed in seeds:
+        for name, make in PRESETS.items():
+            for dead_zone in (0.0, 1.0):
+                key = f"{name} / {dead_zone} / {seed}"
+                if key not in rows:
+                    begin = time.perf_counter()
+                    rows[key] = pulses_and_accuracy(make(), dead_zone, seed, arrays, epochs)
+                    out.write_text(json.dumps(rows, indent=1))
+                    print(f"{key}: {rows[key][-1]}  ({time.perf_counter() - begin:.0f} s)", flush=True)
+    print("\n| devices | dead zone | test accuracy | pulses per device | energy |\n|---|---|---|---|---|")
+    for name in PRESETS:
         for dead_zone in (0.0, 1.0):
-            key = f"{name} / {dead_zone}"
-            if key in rows:
-                continue
-            begin = time.perf_counter()
-            model = Evaluator(torch_perceptron(0), metrics=["accuracy"])
-            crossbar = Crossbar(make(), w_max=1.0, **options)
-            rule = Manhattan(model, 1e-3, crossbar=crossbar, dead_zone=dead_zone)
-            points: list[tuple[float, float, float]] = []
-            for _ in range(epochs):
-                curve = accuracy_of_epoch(rule, arrays, len(points))
-                report = rule.crossbar.report()  # type: ignore[union-attr]
-                points.append((report.pulses / report.devices, report.energy, curve))
-            rows[key] = points
-            out.write_text(json.dumps(rows, indent=1))
-            print(f"{key}: {points[-1]}  ({time.perf_counter() - begin:.0f} s)", flush=True)
-    colours = dict(zip(PRESETS, ("#000000", "#009E73", "#0072B2", "#D55E00"), strict=True))
-    drawing = Figure(figsize=(9.0, 3.4), layout="constrained")
+            runs = np.array([rows[f"{name} / {dead_zone} / {seed}"] for seed in seeds])[:, -1]
+            pulses, energy, last = runs.mean(0)
+            spread = f"({runs[:, 2].min():.1f} to {runs[:, 2].max():.1f})"
+            said = "on" if dead_zone else "off"
+            print(f"| {name} | {said} | {last:.1f} % {spread} | {pulses:.0f} | {energy:.1e} J |")
+    draw(rows, seeds)
+
+
+def pulses_and_accuracy(
+    device: Any, dead_zone: float, seed: int, arrays: tuple[np.ndarray, ...], epochs: int
+) -> list[tuple[float, float, float]]:
+    """Pulses per device, energy of all pulses in J, and test accuracy in per cent after every epoch."""
+    x_train, y_train, x_test, y_test = arrays
+    model = Evaluator(torch_perceptron(seed), metrics=["accuracy"])
+    rule = Manhattan(model, 1e-3, crossbar=Crossbar(device, w_max=1.0, seed=seed), dead_zone=dead_zone, seed=seed)
+    points = []
+    for epoch in range(epochs):
+        Trainer(rule).train(x_train, y_train, epochs=1, seed=1000 * seed + epoch, progress=False)
+        report = rule.crossbar.report()  # type: ignore[union-attr]
+        found = 100 * model.evaluate(x_test, y_test)["accuracy"]
+        points.append((report.pulses / report.devices, report.energy, found))
+    return points
+
+
+def draw(rows: dict[str, Any], seeds: list[int]) -> None:
+    """Test accuracy against pulses and energy: lines are means over seeds, bands reach from the least to the most."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    drawing = Figure(figsize=(7.2, 3.2), layout="constrained")
     left, right = drawing.subplots(1, 2, sharey=True)
-    for key, points in rows.items():
-        name, dead = key.split(" / ")
-        on = float(dead) > 0
-        label = f"{name}{', dead zone' if on else ''}"
-        for axes, place in ((left, 0), (right, 1)):
-            line = [(point[place], point[2]) for point in points]
-            axes.plot(*zip(*line, strict=True), "o-" if on else "s--", markersize=3.5, color=colours[name], label=label)
+    for name, (colour, marker) in zip(PRESETS, LOOKS, strict=True):
+        for dead_zone in (0.0, 1.0):
+            runs = np.array([rows[f"{name} / {dead_zone} / {seed}"] for seed in seeds])
+            filled = "white" if dead_zone else colour
+            for axes, place in ((left, 0), (right, 1)):
+                x, y = runs[:, :, place].mean(0), runs[:, :, 2]
+                axes.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, linewidth=0)
+                axes.plot(
+                    x, y.mean(0), marker=marker, markersize=4, color=colour, linewidth=1.1, markerfacecolor=filled
+                )
     left.set(xscale="log", xlabel="Pulses per device", ylabel="Test accuracy (%)")
     right.set(xscale="log", xlabel="Energy of all pulses (J)")
-    right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    for axes in (left, right):
+    keys = [Line2D([], [], color=c, marker=m, markersize=4, label=n) for n, (c, m) in zip(PRESETS, LOOKS, strict=True)]
+    for face, label in (("0.4", "no dead zone"), ("white", "dead zone, 1 rms")):
+        keys.append(Line2D([], [], color="0.4", marker="o", markersize=4, markerfacecolor=face, label=label))
+    drawing.legend(handles=keys, frameon=False, fontsize=8, loc="outside upper center", ncols=6, columnspacing=1.2)
+    for axes, letter in ((left, "a"), (right, "b")):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    left.set_xticks([30, 100, 300, 1000], ["30", "100", "300", "1000"])
+        axes.set_title(letter, loc="left", fontweight="bold", fontsize=10)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="y", color="0.92", linewidth=0.6)
     (DOCS / "figures").mkdir(parents=True, exist_ok=True)
-    drawing.savefig(DOCS / "figures" / "pulses_and_energy.png", dpi=150)
-
-
-def accuracy_of_epoch(rule: Any, arrays: tuple[np.ndarray, ...], epoch: int) -> float:
-    x_train, y_train, x_test, y_test = arrays
-    Trainer(rule).train(x_train, y_train, epochs=1, seed=1000 + epoch, progress=False)
-    return 100 * rule.model.evaluate(x_test, y_test)["accuracy"]
+    drawing.savefig(DOCS / "figures" / "pulses_and_energy.png", dpi=250)
 
 
 if __name__ == "__main__":
@@ -179,11 +202,12 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["table", "figure"])
     parser.add_argument("--rules", nargs="*", default=list(RULES))
     parser.add_argument("--libraries", nargs="*", default=list(PERCEPTRONS))
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10, help="of the figure")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="of the figure")
     parser.add_argument("--out", type=Path, default=Path("runs/mnist_manhattan.json"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.what == "table":
         table(options.rules, options.libraries, options.out)
     else:
-        figure(options.epochs, options.out.with_name("pulses_and_energy.json"))
+        figure(options.epochs, options.seeds, options.out.with_name("pulses_and_energy.json"))

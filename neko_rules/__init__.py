@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from neko_rules.layers.adaptors import JaxModel as JaxModel
     from neko_rules.layers.adaptors import KerasModel as KerasModel
     from neko_rules.layers.adaptors import TorchModel as TorchModel
+    from neko_rules.layers.analog import on_crossbar as on_crossbar
     from neko_rules.layers.graph import Connection as Connection
     from neko_rules.layers.graph import Population as Population
     from neko_rules.layers.models import ALIF as ALIF
@@ -91,6 +92,7 @@ _HOMES = {
     "neko_rules.devices": ["Crossbar"],
     "neko_rules.evaluator": ["Evaluator"],
     "neko_rules.layers.adaptors": ["JaxModel", "KerasModel", "TorchModel"],
+    "neko_rules.layers.analog": ["on_crossbar"],
     "neko_rules.layers.graph": ["Connection", "Population"],
     "neko_rules.layers.models": ["ALIF", "LIF", "RNN", "Layer", "Stack"],
     "neko_rules.layers.network": ["Network"],

@@ -112,7 +112,7 @@ class Evaluator:
         if len(set(names)) < len(names):
             raise ArgumentError("each metric can be given once", received=names)
         for metric in self.metrics:
-            if isinstance(metric, TopK) and self._sized and metric.k > self.scores:
+            if isinstance(metric, TopK) and self.network.sized and metric.k > self.scores:
                 raise IncompatibleError(
                     "top-k accuracy needs a k of at most the number of outputs",
                     received=f"k = {metric.k} for {self.scores} outputs",
@@ -132,7 +132,7 @@ class Evaluator:
         """Refuse a loss that has no meaning for the output population or for the way it is read out."""
         loss, network = self.loss, self.network
         name, cell = type(loss).__name__, network.graph.cell(network.graph.output)
-        if self._sized:
+        if self.network.sized:
             loss.number_of_scores(network.outputs)
         if loss.of_spikes and not cell.spiking:
             raise IncompatibleError(
@@ -153,11 +153,6 @@ class Evaluator:
             )
 
     @property
-    def _sized(self) -> bool:
-        """Whether the number of outputs is known, which a wrapped model shows at the first data."""
-        return isinstance(self.network, Network) or self.network.inputs is not None
-
-    @property
     def scores(self) -> int:
         """The number of outputs that a target has: output neurons, or classes of a population code."""
         return self.loss.number_of_scores(self.network.outputs)
@@ -175,10 +170,14 @@ class Evaluator:
     def clone(self) -> Evaluator:
         """The same model, loss and metrics, with weights of its own."""
         twin = copy.copy(self)
-        for compiled in ("_judged_forward", "_predicted", "_recorded"):
-            twin.__dict__.pop(compiled, None)
+        twin.forget_compiled()
         twin.network = self.network.clone()
         return twin
+
+    def forget_compiled(self) -> None:
+        """Compile anew what runs the network, after something but its weights has changed."""
+        for compiled in ("_judged_forward", "_predicted", "_recorded"):
+            self.__dict__.pop(compiled, None)
 
     # Data in.
 
@@ -235,7 +234,7 @@ class Evaluator:
     @property
     def _static(self) -> bool:
         """Whether the model takes each example as it is, which makes it a sequence of one time step."""
-        return isinstance(self.network, Adaptor) and not self.network.sequence
+        return self.network.static
 
     def _time_major(self, array: np.ndarray) -> np.ndarray:
         dtype = self.network.dtype
@@ -418,17 +417,14 @@ class Evaluator:
 
     def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """A forward pass in evaluation mode, which a wrapped model may have."""
-        network: Any = self.network
-        run = network.infer if isinstance(network, Adaptor) else network.forward
-        trajectory: Trajectory = run(network.seen(parameters), inputs)
-        return trajectory
+        return self.network.infer(self.network.seen(parameters), inputs)
 
     @cached_property
     def _judged_forward(self) -> Callable[..., dict[str, tuple[Array, Array]]]:
         def judged(parameters: Parameters, inputs: Array, target: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
             return self.judge(self._inferred(parameters, inputs), target, mask).totals
 
-        return self.nx.jit(judged)
+        return self.network.compiled(judged)
 
     @cached_property
     def _recorded(self) -> Callable[..., dict[str, tuple[dict[str, Array], Array]]]:
@@ -436,7 +432,7 @@ class Evaluator:
             records = self._inferred(parameters, inputs).records
             return {name: (record.states, record.z) for name, record in records.items()}
 
-        return self.nx.jit(recorded)
+        return self.network.compiled(recorded)
 
     @cached_property
     def _predicted(self) -> Callable[..., Array]:
@@ -446,7 +442,7 @@ class Evaluator:
             every_step = self.nx.full(tuple(pooled.shape[:2]), 1.0, self.nx.dtype(pooled))
             return self.loss.scores(self.nx, pooled, every_step)
 
-        return self.nx.jit(predicted)
+        return self.network.compiled(predicted)
 
 
 def _require_supervised(some: bool) -> None:

@@ -53,9 +53,10 @@ def step(
     size: int = SIZE,
     dt: float = DT,
     backend: str = "numpy",
+    nx: CellOperations | None = None,
 ) -> tuple[dict[str, Any], Any]:
     """s_t and z_t from s_{t-1}, z_{t-1} and I_t."""
-    nx = operations(cell, backend)
+    nx = nx or operations(cell, backend)
     p = namespace(backend_constants(nx.nx, cell, size, dt, "float64", "test"))
     after = cell.update(nx, p, namespace(states), z, current)
     return after, cell.emit(nx, p, namespace(after))

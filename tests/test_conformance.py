@@ -68,8 +68,7 @@ class TestSurrogates:
 
 
 class TestNeurons:
-    # The derivative of a rounded membrane is by definition not that of the rounding.
-    @pytest.mark.parametrize("name", [name for name in CELLS if name != "quantized"])
+    @pytest.mark.parametrize("name", list(CELLS))
     def test_ours_pass(self, name: str) -> None:
         check_neuron(name, ["numpy"])
 

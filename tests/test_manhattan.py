@@ -329,6 +329,33 @@ def test_one_sided_pairs_are_refreshed_on_time() -> None:
         Manhattan(model_of(), crossbar=Crossbar(encoding="one_sided"))
 
 
+@pytest.mark.parametrize("name", PULSED)
+def test_waiting_leaks_every_device_of_a_rule_and_its_network_sees_it(name: str, backend: str) -> None:
+    x, y = data(steps=4)
+    device = Constant(step=1e-6, retention=10.0, rest=0.5)
+    rule = RULES[name](model_of(backend), crossbar=Crossbar(device, w_max=4.0))
+    rule.step(x, y)
+    before = rule.model.network.parameters
+    rule.wait(5.0)
+    for key, value in rule.model.network.parameters.items():
+        # Both devices of a pair decay towards the middle of their range, where the weight is 0.
+        left = value if value.ndim == 1 else before[key] * np.exp(-0.5)
+        np.testing.assert_allclose(value, left, rtol=1e-9, atol=1e-12, err_msg=key)
+    assert np.isfinite(rule.step(x, y)["loss"])
+
+
+def test_drift_takes_pcm_weights_down_by_its_power_law() -> None:
+    x, y = data(steps=4)
+    crossbar = Crossbar(presets.PCM(cycle_noise=0.0), encoding="one_sided", budget=40, w_max=4.0)
+    rule = Manhattan(model_of(), crossbar=crossbar)
+    rule.step(x, y)
+    before = rule.model.network.parameters["hidden.input.weight"]
+    rule.wait(99.0)
+    np.testing.assert_allclose(rule.model.network.parameters["hidden.input.weight"], before * 100**-0.05, rtol=1e-9)
+    with pytest.raises(IncompatibleError, match="only weights on a crossbar"):
+        Manhattan(model_of()).wait(1.0)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     model = model_of()
     with pytest.raises(IncompatibleError, match="of the same model"):

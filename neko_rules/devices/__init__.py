@@ -2,6 +2,7 @@
 
 from neko_rules.devices import presets
 from neko_rules.devices.aihwkit_exchange import from_aihwkit, to_aihwkit
+from neko_rules.devices.converters import Converters
 from neko_rules.devices.crossbar import Crossbar
 from neko_rules.devices.crossbar_report import CrossbarReport
 from neko_rules.devices.device import DEVICES, Cells, Device
@@ -12,6 +13,7 @@ __all__ = [
     "DEVICES",
     "Cells",
     "Constant",
+    "Converters",
     "Crossbar",
     "CrossbarReport",
     "Curve",

@@ -21,10 +21,10 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.devices.converters import Converters
 from neko_rules.devices.crossbar_report import CrossbarReport, report
 from neko_rules.devices.device import DEVICES, Cells, Device
 from neko_rules.devices.encoding import ENCODINGS, pulsed, scale, shape_of, split
-from neko_rules.devices.quantization import quantized
 from neko_rules.devices.steps import SoftBounds
 from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.seeding import stream
@@ -49,8 +49,8 @@ class Crossbar:
             the others stay digital.
         half_select: part of a step that a pulse also gives to every other device of its row and of its column, which
             see half of its voltage.
-        dac_bits, dac_bound: resolution (0: exact) and largest size of the inputs of ``multiply``.
-        adc_bits, adc_bound: the same of its outputs.
+        dac_bits, dac_bound: resolution (0: exact) and largest size of the inputs of a product with the weights.
+        adc_bits, adc_bound: the same of its outputs (``neko_rules.devices.converters``).
         tolerance: write-verify: how far from its target a conductance may stay, as a fraction of the range.
         budget: write-verify: pulses spent on a device at most; 0 writes the first weights exactly.
         refresh_at: one-sided: a pair is written again when one of the two is above this fraction of the range.
@@ -91,12 +91,8 @@ class Crossbar:
         if isinstance(self.parameters, str):
             arguments.choice("parameters", self.parameters, WHICH)
         arguments.number("half_select", self.half_select, at_least=0, at_most=1)
-        for name in ("dac_bits", "adc_bits"):
-            bits = arguments.integer(name, getattr(self, name), at_least=0)
-            if bits == 1:
-                raise ArgumentError(f"{name} is 0 (exact) or at least 2, of which one is the sign", received=bits)
-        for name in ("dac_bound", "adc_bound", "tolerance"):
-            arguments.number(name, getattr(self, name), above=0)
+        _ = self.converters  # checks what belongs to them
+        arguments.number("tolerance", self.tolerance, above=0)
         arguments.integer("budget", self.budget, at_least=0)
         arguments.number("refresh_at", self.refresh_at, above=0, at_most=1)
         arguments.integer("seed", self.seed, at_least=0)
@@ -112,6 +108,11 @@ class Crossbar:
         """The device, as one."""
         assert isinstance(self.device, Device)
         return self.device
+
+    @property
+    def converters(self) -> Converters:
+        """What its inputs and outputs go through."""
+        return Converters(self.dac_bits, self.dac_bound, self.adc_bits, self.adc_bound)
 
     # Which weights live here, and in what units.
 
@@ -244,15 +245,9 @@ class Crossbar:
     def multiply(self, nx: Backend, inputs: Array, weight: Array) -> Array:
         """inputs @ weight through the converters: inputs rounded and cut by the DAC, outputs by the ADC.
 
-        Example:
-            >>> from neko_rules.backend import get_backend
-            >>> bar = Crossbar(dac_bits=2, adc_bits=8, adc_bound=12.7)
-            >>> bar.multiply(get_backend("numpy"), np.array([[0.8, 0.4]]), np.array([[0.52], [3.0]])).round(6)
-            array([[0.5]])
+        A network's own products go through them by ``neko_rules.layers.analog.on_crossbar``, and in Manhattan.
         """
-        inputs = quantized(nx, inputs, self.dac_bits, self.dac_bound) if self.dac_bits else inputs
-        outputs = nx.matmul(inputs, weight)
-        return quantized(nx, outputs, self.adc_bits, self.adc_bound) if self.adc_bits else outputs
+        return self.converters.multiply(nx, inputs, weight)
 
     # Writing.
 

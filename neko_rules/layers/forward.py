@@ -275,7 +275,8 @@ def _outside_current(
     current: Any = None
     for connection in graph.into(name):
         if connection.source not in component:
-            part = project(nx, trajectory.sent(nx, connection), effective_weight(nx, connection, parameters))
+            sent, weight = trajectory.sent(nx, connection), effective_weight(nx, connection, parameters)
+            part = connection.current(nx, sent, weight, project(nx, sent, weight))
             current = part if current is None else current + part
     if graph.populations[name].bias:
         bias = parameters[bias_name(name)]
@@ -336,7 +337,7 @@ class _ComponentRun:
                 sent = z_before[connection.source] if connection.delay else z_now[connection.source]
                 if connection.delay and self.detach_delayed:
                     sent = self.nx.stop_gradient(sent)
-                current = current + self.nx.matmul(sent, weight)
+                current = current + connection.current(self.nx, sent, weight, self.nx.matmul(sent, weight))
             cell = self.cells[name]
             state, z_now[name] = _stepped(
                 cell, self.operations[name], self.constants[name], states[name], z_before[name], current
@@ -437,7 +438,8 @@ def advance(
         parts = []
         for connection in graph.into(name):
             sent = (state if connection.delay else after)[connection.source][Z]
-            parts.append(nx.matmul(sent, effective_weight(nx, connection, parameters)))
+            weight = effective_weight(nx, connection, parameters)
+            parts.append(connection.current(nx, sent, weight, nx.matmul(sent, weight)))
         if graph.populations[name].bias:
             parts.append(parameters[bias_name(name)])
         before = state[name]

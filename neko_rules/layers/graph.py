@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neko_rules import arguments
+from neko_rules.backend import Array, Backend
+from neko_rules.devices.converters import Converters
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.initializers import INITIALIZERS, Initializer
 from neko_rules.layers.cell import CELLS, Cell
+from neko_rules.registry import create
 
 INPUT = "input"
 """The name of the source that stands for the data."""
@@ -56,6 +59,8 @@ class Connection:
         initializer: distribution of the first weights, by name, mapping or object.
         autapses: whether a neuron may be connected to itself (delayed connections within one population).
         label: the middle part of the weight's name, ``target.label.weight``.
+        converters: what outputs of the source and currents into the target go through, Converters or a mapping; None
+            for exact products.
 
     Example:
         >>> Connection("hidden", "hidden", delay=1).weight
@@ -68,9 +73,12 @@ class Connection:
     initializer: Initializer | str | Mapping[str, Any] = "scaled_normal"
     autapses: bool = False
     label: str = ""
+    converters: Converters | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "initializer", INITIALIZERS.resolve(self.initializer))
+        if self.converters is not None:
+            object.__setattr__(self, "converters", create(Converters, self.converters))
         arguments.integer("delay", self.delay, at_least=0, at_most=1)
         arguments.flag("autapses", self.autapses)
         if self.autapses and (self.source != self.target or not self.delay):
@@ -85,6 +93,13 @@ class Connection:
     def weight(self) -> str:
         """The name of the weight matrix among the parameters."""
         return f"{self.target}.{self.label}.weight"
+
+    def current(self, nx: Backend, sent: Array, weight: Array, product: Array) -> Array:
+        """What arrives of the exact product of what is sent and the weights: converted, or as it is."""
+        if self.converters is None:
+            return product
+        assert isinstance(self.converters, Converters)
+        return self.converters.passed_through(nx, sent, weight, product)
 
     @property
     def masked(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from neko_rules.layers.forward import NetworkState, Trajectory, run
 from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.pooling import POOLINGS
-from neko_rules.layers.quantized import rounded_weights
+from neko_rules.layers.protocol import NetworkProtocol
 from neko_rules.registry import Registry, create
 from neko_rules.seeding import stream
 
@@ -25,7 +25,7 @@ TASK_TYPES = ("classification", "regression")
 DTYPES = ("float32", "float64")
 
 
-class Network:
+class Network(NetworkProtocol):
     """Populations of neurons, the connections between them, and their weights, on one array library.
 
     Args:
@@ -96,15 +96,7 @@ class Network:
         if inputs is not None:
             self.build(inputs)
 
-    weight_bits: int = 0
-    """Bits of the weights that a forward pass sees; 0: all of them (``neko_rules.layers.quantized.quantize``)."""
-
-    def seen(self, parameters: Parameters) -> Parameters:
-        """The parameters as a forward pass sees them: weights rounded to ``weight_bits``."""
-        return rounded_weights(self.nx, parameters, self.weight_bits)
-
-    offers: ClassVar[tuple[str, ...]] = ("cells", "forward", "loss_gradient")
-    """What rules can have of it."""
+    offers: ClassVar[tuple[str, ...]] = ("cells", "nodes", "forward", "loss_gradient")
 
     @property
     def backend(self) -> str:
@@ -120,6 +112,16 @@ class Network:
     def outputs(self) -> int:
         """The number of output units."""
         return self.graph.populations[self.graph.output].size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters, which are known before they exist."""
+        return tuple(self.graph.parameter_shapes(inputs=1))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The populations."""
+        return self.graph.order
 
     @property
     def spiking(self) -> tuple[str, ...]:
@@ -185,21 +187,11 @@ class Network:
                 population, constant = self.learned[name][:2]
                 value = np.broadcast_to(self.nx.to_numpy(self.constants[population][constant]), shape).copy()
             else:
-                value = initializer.sample(stream(self.seed, name), *shape) if initializer else np.zeros(shape)  # type: ignore[union-attr]
+                value = initializer.sample(stream(self.seed, name), *shape) if initializer else np.zeros(shape)
             if name in masked:
                 np.fill_diagonal(value, 0.0)
             drawn[name] = self.nx.asarray(value, self.dtype)
         self.inputs, self.values = inputs, drawn
-
-    @property
-    def parameters(self) -> dict[str, np.ndarray]:
-        """The parameters by name, as NumPy copies.
-
-        Raises:
-            ArgumentError: the network has no weights yet, because the number of input features is not known.
-        """
-        self.require_built()
-        return {name: self.nx.to_numpy(value) for name, value in self.values.items()}
 
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them), converted to this network's type.
@@ -226,11 +218,6 @@ class Network:
             checked[name] = self.nx.asarray(np.array(array, self.dtype))
         self.values = {**self.values, **checked}
 
-    def require_built(self) -> None:
-        """Refuse to go on without weights."""
-        if not self.built:
-            raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
-
     def forward(
         self,
         parameters: Parameters,
@@ -253,7 +240,7 @@ class Network:
             extra_current=extra_current,
         )
 
-    def clone(self) -> Network:
+    def clone(self) -> Self:
         """The same network with the same weights, to be trained on its own."""
         return copy.copy(self)
 

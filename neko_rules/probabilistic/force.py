@@ -82,7 +82,7 @@ def force_of(rule: Rule) -> Force:
     own, _ = rule.prepared()
 
     def force(values: Parameters, chunk: Chunk) -> tuple[Sums, dict[str, np.ndarray]]:
-        totals, found = rule._compiled_gradients(values, own, {}, chunk)
+        totals, found = rule._compiled_evaluation_gradients(values, own, {}, chunk)
         total, count = (float(nx.to_numpy(part)) for part in totals["loss"])
         # The rule's gradient is of the mean over the supervised outputs; of the sum it is count times that.
         return (total, count), {name: count * nx.to_numpy(found[name]) for name in model.network.values}

@@ -124,8 +124,7 @@ class Posterior:
         self._layout: list[tuple[str, np.ndarray, slice]] | None = None
 
     def _check_names(self) -> None:
-        graph = self.model.network.graph
-        known = [*graph.order, *graph.parameter_shapes(inputs=1)]
+        known = [*self.model.network.layers, *self.model.network.names]
         for argument, names in (("layers", self.layers), ("fixed", self.fixed)):
             for name in names:
                 if name not in known:
@@ -187,13 +186,11 @@ class Posterior:
     # Densities.
 
     def _priors(self) -> list[tuple[Prior, float, slice]]:
-        shapes = self.model.network.graph.parameter_shapes(self.model.network.inputs or 0)
-        found = []
-        for name, _, place in self.layout:
-            layer = name.split(".")[0]
+        network, found = self.model.network, []
+        for name, mask, place in self.layout:
+            layer = next((layer for layer in self.layers if name.startswith(f"{layer}.")), name)
             prior = self.layers.get(name, self.layers.get(layer, self.prior))
-            shape = shapes[name]
-            usual = 1.0 if len(shape) < 2 else 1 / math.sqrt(shape[0])
+            usual = 1.0 if mask.ndim < 2 else 1 / math.sqrt(network.fan_in(name))
             given = prior.scale if prior.scale is not None else self.prior_scale
             found.append((prior, usual if given is None else given, place))
         return found

@@ -24,6 +24,7 @@ from neko_rules.clipping import Clipping
 from neko_rules.devices import Crossbar, CrossbarReport
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.layers.analog import convert
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
@@ -78,7 +79,8 @@ class Manhattan(Rule):
         delta: δ, the change of a digital weight by one pulse: a number or a schedule.
         gradient: the rule whose gradient decides: a Rule of the same model, or its name or mapping; BPTT by default.
         crossbar: the Crossbar (or a mapping of its arguments) that the weights live on; None for digital weights.
-            Parameters that do not live on it, such as biases, are digital.
+            Parameters that do not live on it, such as biases, are digital. From then on the network's products with
+            its weights go through its converters, in evaluation too; their derivative is straight-through.
         decision: how many pulses: ``"sign"``, ``"stochastic"``, ``"top_k"``, ``"accumulate"``, ``"momentum"``,
             ``"multi_pulse"``, a mapping, or a Decision.
         dead_zone: θ: gradients of at most this size count as zero.
@@ -142,6 +144,9 @@ class Manhattan(Rule):
         self.per_sample = arguments.flag("per_sample", per_sample)
         self.refresh_every = arguments.integer("refresh_every", refresh_every, at_least=1)
         self._crossbar = None if crossbar is None else create(Crossbar, crossbar)
+        if self._crossbar is not None:
+            convert(model.network, self._crossbar)
+            model.forget_compiled()
         self._check_gradient()
         if self._crossbar is not None and self._crossbar.encoding == "one_sided" and not self._crossbar.budget:
             raise IncompatibleError(
@@ -370,6 +375,28 @@ class Manhattan(Rule):
         state = self._compiled_refresh(_group(own, CROSSBAR), drawn)
         self._own = {**own, **{CROSSBAR + group: each for group, each in state.items()}}
         network.values = {**network.values, **self.nx.jit(lambda held: self._read(held, {}))(self._own)}
+
+    def wait(self, seconds: float, since: float | None = None) -> None:
+        """Let time pass without a pulse: every device drifts and leaks, and the network's weights are what is left.
+
+        Args:
+            seconds: how long.
+            since: the time since the devices were programmed at which the wait begins; by default the device's t₀.
+
+        Raises:
+            IncompatibleError: the weights are digital.
+        """
+        if self._crossbar is None:
+            raise IncompatibleError(
+                "only weights on a crossbar change by waiting", received="digital weights", works="give crossbar=…"
+            )
+        self._own = self._waited(self.prepared()[0], self._crossbar, CROSSBAR, seconds, since)
+        network = self.model.network
+        network.values = {**network.values, **self.nx.jit(lambda held: self._read(held, {}))(self._own)}
+
+    def _waited(self, own: Own, crossbar: Crossbar, prefix: str, seconds: float, since: float | None) -> Own:
+        state = self.nx.jit(lambda held: crossbar.wait(self.nx, held, seconds, since))(_group(own, prefix))
+        return {**own, **{prefix + group: values for group, values in state.items()}}
 
     @cached_property
     def _compiled_refresh(self) -> Callable[..., Any]:

@@ -9,6 +9,10 @@ distributed as N(x W, σ²): its mean is exactly the gradient of the loss smooth
 networks alike and for any σ (a spike enters only by its effect on the loss, so no surrogate is used). As σ → 0 on a
 smooth network x± → x, the sum becomes (E⁺ - E⁻)/(2σ) Σ_t x_tᵀ ξ_t, and its mean the gradient of BPTT.
 
+In a wrapped model the nodes are the outputs of its layers that have parameters, o = f(x; θ) ± σ ξ, and x_tᵀ ξ_t becomes
+the derivative of ξ·f(x; θ) with respect to that layer's θ, by the library. Where batch normalisation lets one example
+into the outputs of another, all examples are credited with the loss of the batch.
+
 References: I. R. Fiete, H. S. Seung, Gradient learning in spiking neural networks by dynamic perturbation of
 conductances, Physical Review Letters 97:048104, 2006; J. Werfel, X. Xie, H. S. Seung, Learning curves for stochastic
 gradient descent in linear feedforward networks, Neural Computation 17:2699, 2005 (node against weight perturbation).
@@ -16,18 +20,20 @@ gradient descent in linear feedforward networks, Neural Computation 17:2699, 200
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Unpack
 
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import Array, Parameters
+from neko_rules.backend import Array, Arrays, Parameters
 from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.layers.adaptors import Adaptor
 from neko_rules.layers.forward import Record, Trajectory
-from neko_rules.rules.rule import RULES, Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.rule import DROPOUT, RULES, Batch, Own, Rule, UpdateOptions
 from neko_rules.rules.weight_perturbation import penalty
 from neko_rules.seeding import stream
 
@@ -51,7 +57,8 @@ class NodePerturbation(Rule):
         seed: of the noise, which depends on it and on the number of updates made, and on nothing else.
 
     Raises:
-        IncompatibleError: the network has learned constants, which a current says nothing about.
+        IncompatibleError: the network has learned constants, which a current says nothing about, or is a JaxModel,
+            whose function has no layers that could be seen.
 
     Example:
         >>> from neko_rules import LIF, Evaluator, NodePerturbation
@@ -61,7 +68,7 @@ class NodePerturbation(Rule):
         (3, 8)
     """
 
-    requires: ClassVar[str] = "forward"
+    requires: ClassVar[str] = "nodes"
     descends: ClassVar[str] = "on average"
     about: ClassVar[dict[str, str]] = {
         "axes": "loss differences, currents moved at random",
@@ -85,8 +92,14 @@ class NodePerturbation(Rule):
             )
 
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
-        """ξ [time, n · batch, neuron] by population."""
-        populations = self.model.network.graph.populations
+        """ξ [time, n · batch, neuron] by population, or [n, …] by layer of a wrapped model."""
+        network = self.model.network
+        if isinstance(network, Adaptor):
+            return {
+                name: stream(self.seed, f"noise/{self.steps}/{name}").standard_normal((self.directions, *shape))
+                for name, shape in network.nodes(steps, examples).items()
+            }
+        populations = network.graph.populations
         return {
             name: stream(self.seed, f"noise/{self.steps}/{name}").standard_normal(
                 (steps, self.directions * examples, population.size)
@@ -98,6 +111,8 @@ class NodePerturbation(Rule):
         self, values: Parameters, own: Own, drawn: Parameters, batch: Batch
     ) -> tuple[Judgement, Parameters]:
         nx, network, model = self.nx, self.model.network, self.model
+        if isinstance(network, Adaptor):
+            return self._by_layers(network, values, drawn, batch)
         inputs, target, mask = batch
         trajectory = network.forward(values, inputs)
         judgement = model.judge(trajectory, target, mask)
@@ -119,6 +134,40 @@ class NodePerturbation(Rule):
         for name in network.graph.order:
             found.update(adjoint.weight_gradients(problem, name, factor * signed[name]))
         return judgement, {name: found[name] for name in values}
+
+    def _by_layers(
+        self, network: Adaptor, values: Parameters, drawn: Parameters, batch: Batch
+    ) -> tuple[Judgement, Parameters]:
+        """The same for the layers of a wrapped model; every pass is a batch of its own, with the same dropout."""
+        nx, model = self.nx, self.model
+        inputs, target, mask = batch
+        trajectory = network.forward(values, inputs)
+        judgement, before = model.judge(trajectory, target, mask), model.example_losses(trajectory, target, mask)
+        layers, parts = [name for name in drawn if name != DROPOUT], 2 * self.directions
+
+        def score_gradient(noise: Parameters, xi: Parameters) -> Parameters:
+            rise = model.example_losses(network.noisy(values, inputs, noise), target, mask) - before
+            if network.observed:
+                rise = nx.sum(rise) + 0 * rise
+            factor = rise / (parts * self.size)
+            weights = {
+                name: nx.stop_gradient(nx.reshape(factor, (-1, *(1,) * (len(each.shape) - 1))) * each)
+                for name, each in xi.items()
+            }
+            return nx.value_and_grad(partial(network.node_score, inputs=inputs, noise=noise, weights=weights))(values)[
+                1
+            ]
+
+        def add(total: Arrays, direction: Arrays) -> tuple[Arrays, Arrays]:
+            for sign in (1.0, -1.0):
+                xi = {name: sign * each for name, each in zip(layers, direction, strict=True)}
+                found = score_gradient({name: self.size * each for name, each in xi.items()}, xi)
+                total = tuple(part + found[name] for part, name in zip(total, values, strict=True))
+            return total, ()
+
+        zeros = tuple(0 * value for value in values.values())
+        total, _ = nx.scan(add, zeros, tuple(drawn[name] for name in layers), self.directions)
+        return judgement, dict(zip(values, total, strict=True))
 
     def _penalty_rise(self, noisy: Trajectory, trajectory: Trajectory) -> Array:
         """What each noisy pass adds to the penalty of the regularisers, for each of its examples: [2n · batch]."""

@@ -25,6 +25,14 @@ from neko_rules.seeding import stream
 WEIGHT = (".weight", ".kernel")
 """How the names of weights end, here and in torch, and in Keras."""
 
+NEEDS = {
+    "cells": "neurons whose local derivatives are known",
+    "nodes": "neurons or layers that noise can be added to",
+    "loss_gradient": "the gradient of the loss",
+    "forward": "a forward pass",
+}
+"""What a model lacks that does not offer it."""
+
 DROPOUT = "dropout of the model"
 
 Own = dict[str, Parameters]
@@ -85,7 +93,8 @@ class Rule:
     """What ``neko list rules`` says beside the axes: ``paper``, ``time`` and ``memory`` (cost), ``identity``."""
 
     requires: ClassVar[str] = "cells"
-    """What the model must offer: ``"cells"`` (neurons with known derivatives), ``"loss_gradient"`` or ``"forward"``."""
+    """What the model must offer: ``"cells"`` (neurons with known derivatives), ``"nodes"`` (what noise can be
+    added to), ``"loss_gradient"`` or ``"forward"``."""
 
     descends: ClassVar[str] = "always"
     """Whether ``gradients`` descends the loss: ``"always"``, ``"on average"`` over what it draws, or ``"never"``."""
@@ -111,9 +120,9 @@ class Rule:
             )
         if self.requires not in model.network.offers:
             raise IncompatibleError(
-                f"{type(self).__name__} needs neurons whose local derivatives are known",
+                f"{type(self).__name__} needs {NEEDS[self.requires]}",
                 received=f"{model.network!r}",
-                works="use BPTT, Manhattan, a sampler, or weight or node perturbation, which need only its loss",
+                works="use BPTT, Manhattan, Tiki-Taka, a sampler or weight perturbation, which need only its loss",
             )
         self.model = model
         self.optimizer = OPTIMIZERS.resolve(optimizer)
@@ -268,15 +277,13 @@ class Rule:
         updates = self._updates_in(batch[0].shape[0])
         scalars = self.rates(updates)
         drawn = self._drawn(batch)
-        wrapped = getattr(network, "observe", None)
         trained, beside = compiled(network.values, own, memory, drawn, batch, *scalars)
         values, own, memory, totals, finite = trained
         sound = {name: bool(self.nx.to_numpy(flag)) for name, flag in finite.items()}
         for name in [*network.values, *(name for name in sound if name not in network.values)]:
             if not sound.get(name, True):
                 raise NonFiniteError(name, self.steps + updates)
-        if wrapped is not None:
-            wrapped(batch[0])
+        network.observe(batch[0])
         self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
         return ratios(figures), beside
@@ -291,8 +298,8 @@ class Rule:
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
         twin = copy.copy(self)
-        for compiled in ("_compiled_step", "_compiled_gradients", "_compiled_observed_step"):
-            twin.__dict__.pop(compiled, None)
+        for compiled in [name for name in vars(twin) if name.startswith("_compiled")]:
+            twin.__dict__.pop(compiled)
         twin.model = self.model.clone()
         return twin
 
@@ -302,7 +309,7 @@ class Rule:
         arrays = {f"parameters/{name}": value for name, value in self.model.network.values.items()}
         arrays |= {f"{group}/{name}": value for group, values in own.items() for name, value in values.items()}
         arrays |= {f"optimizer/{slot}/{name}": v for slot, values in memory.items() for name, v in values.items()}
-        arrays |= {f"observed/{name}": value for name, value in getattr(self.model.network, "observed", {}).items()}
+        arrays |= {f"observed/{name}": value for name, value in self.model.network.observed.items()}
         return {**{name: self.nx.to_numpy(v) for name, v in arrays.items()}, "steps": np.array(self.steps, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -329,7 +336,7 @@ class Rule:
         observed = {name: value for name, value in state.items() if name.startswith("observed/")}
         if observed:
             kept = {name.removeprefix("observed/"): self.nx.asarray(np.array(v)) for name, v in observed.items()}
-            network.observed = kept  # type: ignore[attr-defined]
+            network.observed = kept
         self._own = {group: taken(f"{group}/") for group in own}
         self._memory = {slot: taken(f"optimizer/{slot}/") for slot in memory}
         self.steps = int(state["steps"])
@@ -408,26 +415,35 @@ class Rule:
         found = {name: all_finite(nx, [group[name] for group in kept if name in group]) for name in names}
         return {**found, "loss": nx.isfinite(loss)}
 
+    def _measured(self, values: Parameters, *arguments: Any) -> Any:
+        judgement, found = self._judged_gradients(self.model.network.seen(values), *arguments)
+        return judgement.totals, found
+
     @cached_property
     def _compiled_gradients(self) -> Callable[..., Any]:
-        def judged(values: Parameters, *arguments: Any) -> Any:
-            judgement, found = self._judged_gradients(self.model.network.seen(values), *arguments)
-            return judgement.totals, found
+        return self.model.network.compiled(self._seeded(self._measured, 2))
 
-        return self.nx.jit(self._seeded(judged, 2))
+    @cached_property
+    def _compiled_evaluation_gradients(self) -> Callable[..., Any]:
+        """Gradients of the model in evaluation mode, a fixed function of its weights: what samplers follow."""
+        if not self.model.network.stochastic:
+            return self._compiled_gradients
+
+        def measured(*arguments: Any) -> Any:
+            with self.model.network.evaluating():
+                return self._measured(*arguments)
+
+        return self.model.network.compiled(measured)
 
     @cached_property
     def _compiled_step(self) -> Callable[..., Any]:
-        return self.nx.jit(self._seeded(self._trained, 3))
+        return self.model.network.compiled(self._seeded(self._trained, 3))
 
     def _seeded(self, function: Callable[..., Any], place: int) -> Callable[..., Any]:
         """The function with the dropout of a wrapped model drawn from what is drawn for the step, its argument."""
-        network: Any = self.model.network
-        if not hasattr(network, "seeded"):
-            return function
 
         def run(*arguments: Any) -> Any:
-            with network.seeded(arguments[place].get(DROPOUT)):
+            with self.model.network.seeded(arguments[place].get(DROPOUT)):
                 return function(*arguments)
 
         return run
@@ -442,7 +458,7 @@ class Rule:
             _, found = self._judged_gradients(self.model.network.seen(values), own, drawn, batch)
             return self._trained(values, own, memory, drawn, batch, *scalars), found
 
-        return self.nx.jit(self._seeded(observed, 3))
+        return self.model.network.compiled(self._seeded(observed, 3))
 
     # State.
 
@@ -454,7 +470,7 @@ class Rule:
         steps, examples = batch[0].shape[:2]
         dtype = self.model.network.dtype
         drawn = dict(self._draw(steps, examples))
-        if hasattr(self.model.network, "seeded"):
+        if self.model.network.stochastic:
             # Whole numbers up to 2^23 are exact in single precision.
             drawn[DROPOUT] = np.array(stream(self.seed, f"dropout/{self.steps}").integers(2**23))
         return {name: self.nx.asarray(value, dtype) for name, value in drawn.items()}

@@ -125,6 +125,10 @@ class TikiTaka(Manhattan):
         }
         return LoadedCrossbar(self._fast, state)
 
+    def _waited(self, own: Own, crossbar: Crossbar, prefix: str, seconds: float, since: float | None) -> Own:
+        slow = super()._waited(own, crossbar, prefix, seconds, since)
+        return super()._waited(slow, self._fast, FAST, seconds, since)
+
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         first = super()._first()
         weights = {name: np.zeros_like(value) for name, value in self.model.network.parameters.items()}

@@ -91,10 +91,10 @@ class WeightPerturbation(Rule):
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
         """The directions [n, *parameter] of the next update, by the name of the parameter."""
         network = self.model.network
-        assert network.inputs is not None, "a batch has been checked, which builds the network"
         masked = {connection.weight for connection in network.graph.connections if connection.masked}
         drawn = {}
-        for name, shape in network.graph.parameter_shapes(network.inputs).items():
+        for name, value in network.values.items():
+            shape = tuple(value.shape)
             rng = stream(self.seed, f"perturbation/{self.steps}/{name}")
             size = (self.directions, *shape)
             signs = self.distribution == "signs"

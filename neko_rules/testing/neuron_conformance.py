@@ -1,8 +1,9 @@
 """Conformance of a neuron: what the engine derives from its two functions is checked against central differences.
 
-``stop_gradient`` and ``spike`` are where a derivative is not that of the numbers. For the differences, what passes
-through ``stop_gradient`` is held at its value, and a spike is the line H(u₀) + ψ(u₀)(u - u₀): so no automatic
-differentiation is needed, and nothing of the engine is used.
+``stop_gradient``, ``spike`` and ``rounded`` are where a derivative is not that of the numbers. For the differences,
+what passes through ``stop_gradient`` is held at its value, a spike is the line H(u₀) + ψ(u₀)(u - u₀), and what is
+rounded keeps its distance from the unrounded: so no automatic differentiation is needed, and nothing of the engine is
+used.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def check_neuron(
 
 
 class _Fixed:
-    """Operations on NumPy that remember what passes through stop_gradient and spike, or hold it as remembered."""
+    """Operations on NumPy that remember what passes through stop_gradient, spike and rounded, or hold it so."""
 
     def __init__(self, surrogate: Any, remembered: list[tuple[np.ndarray, np.ndarray]] | None = None) -> None:
         self._nx = CellOperations(get_backend("numpy"), surrogate)
@@ -98,6 +99,14 @@ class _Fixed:
             return (u0 > 0) + slope * (u - u0)
         self.memory.append((np.array(u), np.asarray(self._surrogate.derivative(get_backend("numpy"), u))))
         return self._nx.spike(u)
+
+    def rounded(self, array: Any, apart: Any) -> Any:
+        """The array and the distance to its rounded value at the point."""
+        if self._left is not None:
+            return array + self._left.pop(0)[0]
+        hard = self._nx.rounded(array, apart)
+        self.memory.append((np.array(hard - array), np.array(array)))
+        return hard
 
 
 class _Point:

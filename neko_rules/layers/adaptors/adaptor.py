@@ -12,8 +12,8 @@ of batch normalisation) is brought up to date once per step by ``observe``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -21,12 +21,12 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend
-from neko_rules.errors import ArgumentError, DataError, nearest
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError, nearest
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.layers.pooling import POOLINGS
-from neko_rules.layers.quantized import rounded_weights
+from neko_rules.layers.protocol import NetworkProtocol
 
 OUTPUT = "output"
 
@@ -50,7 +50,7 @@ class OutputOnly:
         return Outputs()
 
 
-class Adaptor:
+class Adaptor(NetworkProtocol):
     """A user's own differentiable model; subclasses speak for one library.
 
     Args:
@@ -62,10 +62,7 @@ class Adaptor:
         dt: length of a time step in seconds.
     """
 
-    offers: ClassVar[tuple[str, ...]] = ("forward", "loss_gradient")
-    """What rules can have of it: not ``"cells"``, neurons with known derivatives."""
-
-    weight_bits: int = 0
+    stochastic: ClassVar[bool] = True
     graph = OutputOnly()
     spiking: tuple[str, ...] = ()
     learned: ClassVar[dict[str, Any]] = {}
@@ -89,6 +86,7 @@ class Adaptor:
         self.inputs: tuple[int, ...] | None = None
         self._outputs: int | None = None
         self._seed: Array | None = None
+        self._evaluating = False
         if inputs is not None:
             self.build((inputs,) if isinstance(inputs, int) else tuple(inputs))
 
@@ -103,24 +101,8 @@ class Adaptor:
     def values(self, values: Parameters) -> None:
         raise NotImplementedError
 
-    @property
-    def observed(self) -> Parameters:
-        """What the model keeps of its data, by name: running means and variances."""
-        return {}
-
-    @observed.setter
-    def observed(self, observed: Parameters) -> None:
-        return
-
     def call(self, values: Parameters, x: Array, training: bool) -> Array:
         """Outputs of the model, [batch, n_out] or [batch, time, n_out]; changes nothing."""
-        raise NotImplementedError
-
-    def observe(self, inputs: Array) -> None:
-        """Bring what the model keeps of its data up to date with a batch."""
-
-    def clone(self) -> Self:
-        """The same model with parameters of its own."""
         raise NotImplementedError
 
     # What an Evaluator and rules need.
@@ -131,9 +113,14 @@ class Adaptor:
         return self.nx.name
 
     @property
-    def built(self) -> bool:
-        """Whether the parameters exist."""
-        return True
+    def static(self) -> bool:
+        """Whether the model takes each example as it is."""
+        return not self.sequence
+
+    @property
+    def sized(self) -> bool:
+        """Whether the number of outputs is known, which the first data show."""
+        return self._outputs is not None
 
     @property
     def outputs(self) -> int:
@@ -172,24 +159,9 @@ class Adaptor:
     def _run(self, x: Array) -> Array:
         return self.call(self.values, x, training=False)
 
-    def require_built(self) -> None:
-        """Refuse to go on without parameters."""
-        if not self.built:
-            raise ArgumentError("this model has no weights yet", works="give inputs=… or run it on data first")
-
-    def seen(self, parameters: Parameters) -> Parameters:
-        """The parameters as a forward pass sees them: weights rounded to ``weight_bits``."""
-        return rounded_weights(self.nx, parameters, self.weight_bits)
-
     def within_bounds(self, parameters: Parameters) -> Parameters:
         """The parameters themselves: none of them is bounded."""
         return parameters
-
-    @property
-    def parameters(self) -> dict[str, np.ndarray]:
-        """The trainable parameters by name, as NumPy copies."""
-        self.require_built()
-        return {name: self.nx.to_numpy(value) for name, value in self.values.items()}
 
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them).
@@ -212,7 +184,7 @@ class Adaptor:
 
     def forward(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """Run in training mode on inputs [1, batch, …feature], or [time, batch, feature] for sequences."""
-        return self._trajectory(parameters, inputs, training=True)
+        return self._trajectory(parameters, inputs, training=not self._evaluating)
 
     def infer(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """Run in evaluation mode."""
@@ -239,6 +211,61 @@ class Adaptor:
         _, gradients = self.nx.value_and_grad(loss)(values)
         return held[-1], gradients
 
+    # Noise on the outputs of layers, where a library lets it be added.
+
+    def visiting(self, visit: Callable[[str, Array], Array], cut: bool = False) -> AbstractContextManager[None]:
+        """Let ``visit(name, output)`` replace the output of every layer that has parameters, while this is open.
+
+        Args:
+            visit: is called in the order in which the layers are.
+            cut: whether no derivative goes through the inputs of these layers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define visiting()")
+
+    def nodes(self, steps: int, examples: int) -> dict[str, tuple[int, ...]]:
+        """The shape of the outputs of every layer that has parameters, for a batch of that size.
+
+        Raises:
+            IncompatibleError: a layer returns something else than one array.
+        """
+        assert self.inputs is not None, "a batch has been checked, which builds the model"
+        found: dict[str, tuple[int, ...]] = {}
+
+        def look(name: str, output: Array) -> Array:
+            if not self.nx.is_tensor(output):
+                raise IncompatibleError(
+                    f"noise can be added to the outputs of layers that return one array; {name} returns more",
+                    received=type(output).__name__,
+                    works="use weight_perturbation",
+                )
+            found[name] = tuple(int(size) for size in output.shape)
+            return output
+
+        shape = (examples, *((steps,) if self.sequence else ()), *self.inputs)
+        with self.visiting(look):
+            self.call(self.values, self.nx.asarray(np.zeros(shape, self.dtype)), training=False)
+        return found
+
+    def noisy(self, parameters: Parameters, inputs: Array, noise: Parameters) -> Trajectory:
+        """``forward`` with noise added to the outputs of layers, by their names."""
+        with self.visiting(lambda name, output: output + noise[name]):
+            return self.forward(parameters, inputs)
+
+    def node_score(self, parameters: Parameters, inputs: Array, noise: Parameters, weights: Parameters) -> Array:
+        """Σ weights · outputs of layers in a noisy pass, each a function of that layer's own parameters alone.
+
+        Its derivative with respect to the parameters is that of log p(outputs), where weights are noise/σ².
+        """
+        parts: list[Array] = []
+
+        def visit(name: str, output: Array) -> Array:
+            parts.append(self.nx.sum(weights[name] * output))
+            return output + noise[name]
+
+        with self.visiting(visit, cut=True):
+            self.forward(parameters, inputs)
+        return self.nx.sum(self.nx.stack(parts, 0))
+
     @contextmanager
     def seeded(self, seed: Array | None) -> Iterator[None]:
         """Let dropout draw from a seed, a whole number in an array."""
@@ -247,6 +274,15 @@ class Adaptor:
             yield
         finally:
             self._seed = None
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let ``forward`` run in evaluation mode: no dropout, and the running statistics of batch normalisation."""
+        before, self._evaluating = self._evaluating, True
+        try:
+            yield
+        finally:
+            self._evaluating = before
 
     def _copied(self) -> Self:
         return copy.copy(self)

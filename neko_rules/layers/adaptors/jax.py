@@ -111,6 +111,22 @@ class JaxModel(Adaptor):
         leaves, structure = jax.tree_util.tree_flatten_with_path(self.state)
         self.state = jax.tree_util.tree_unflatten(structure, [observed[_name(path)] for path, _ in leaves])
 
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function compiled with the state as an argument: JAX would keep the numbers it had at the first call."""
+        if self.state is None:
+            return self.nx.jit(function)
+
+        def run(observed: Parameters, *given: Any) -> Any:
+            before = self.state
+            try:
+                self.observed = observed
+                return function(*given)
+            finally:
+                self.state = before
+
+        jitted = self.nx.jit(run)
+        return lambda *given: jitted(self.observed, *given)
+
     def call(self, values: Parameters, x: Array, training: bool) -> Array:
         """Outputs with the given parameters."""
         return self._called(values, x, training)[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -38,6 +39,8 @@ class KerasModel(Adaptor):
         >>> {name: value.shape for name, value in model.parameters.items()}
         {'first.kernel': (3, 4), 'first.bias': (4,)}
     """
+
+    offers: ClassVar[tuple[str, ...]] = ("forward", "loss_gradient", "nodes")
 
     def __init__(
         self,
@@ -130,6 +133,39 @@ class KerasModel(Adaptor):
             self.model(self._swapped(inputs) if self.sequence else inputs[0], training=True)
             for each, state in before:
                 each.assign(state)
+
+    @contextmanager
+    def visiting(self, visit: Callable[[str, Array], Array], cut: bool = False) -> Iterator[None]:
+        """Let ``visit`` replace the outputs of the layers that have trainable variables, in place of their ``call``."""
+        import tensorflow as tf
+
+        # Layers within layers too, of which Keras' public ``layers`` tells nothing.
+        layers = [each for each in self.model._flatten_layers(include_self=False) if each.trainable_variables]
+        replaced = [each for each in layers if not any(one.trainable_variables for one in each._layers)]
+        covered = {id(one) for each in replaced for one in each.trainable_variables}
+        left = [one.path for one in self.model.trainable_variables if id(one) not in covered]
+        if left:
+            raise IncompatibleError(
+                "noise can be added to layers that have variables of their own or inner layers with some",
+                received=f"both in the layer of {left[0]}",
+                works="use weight_perturbation",
+            )
+
+        def instead(layer: Any) -> Callable[..., Any]:
+            usual = layer.call
+
+            def call(x: Any, *given: Any, **named: Any) -> Any:
+                return visit(layer.path, usual(tf.stop_gradient(x) if cut else x, *given, **named))
+
+            return call
+
+        try:
+            for each in replaced:
+                each.__dict__["call"] = instead(each)
+            yield
+        finally:
+            for each in replaced:
+                each.__dict__.pop("call", None)
 
     def clone(self) -> Self:
         """The same model around a copy of the Keras model."""

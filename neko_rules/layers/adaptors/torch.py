@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import ArgumentError, IncompatibleError
@@ -39,6 +40,8 @@ class TorchModel(Adaptor):
         >>> losses[-1] < 0.3 * losses[0]
         True
     """
+
+    offers: ClassVar[tuple[str, ...]] = ("forward", "loss_gradient", "nodes")
 
     def __init__(
         self,
@@ -127,6 +130,34 @@ class TorchModel(Adaptor):
                 torch.set_rng_state(state)
             for each, mode in before:
                 each.training = mode
+
+    @contextmanager
+    def visiting(self, visit: Callable[[str, Array], Array], cut: bool = False) -> Iterator[None]:
+        """Let ``visit`` replace the outputs of the submodules that have trainable parameters, by forward hooks."""
+        handles = []
+        try:
+            for name, each in self.module.named_modules():
+                own = any(one.requires_grad for one in each.parameters(recurse=False))
+                below = any(one.requires_grad for child in each.children() for one in child.parameters())
+                if own and below:
+                    raise IncompatibleError(
+                        "noise can be added to modules that have parameters of their own or submodules with some",
+                        received=f"both in {name or type(each).__name__}",
+                        works="use weight_perturbation",
+                    )
+                if own:
+                    handles.append(each.register_forward_hook(lambda _m, _x, out, name=name: visit(name, out)))
+                if own and cut:
+                    handles.append(each.register_forward_pre_hook(lambda _m, given: tuple(x.detach() for x in given)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def fan_in(self, name: str) -> int:
+        """How many inputs a weight sums over: torch has them on all axes but the first; 1 for a vector."""
+        shape = tuple(self.values[name].shape)
+        return math.prod(shape[1:]) if len(shape) > 1 else 1
 
     def clone(self) -> Self:
         """The same model around a copy of the module."""

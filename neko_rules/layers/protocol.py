@@ -1,0 +1,136 @@
+"""Protocol of networks: what rules, evaluators and samplers ask of every model, the package's own and wrapped ones.
+
+The answers here are those of a model whose forward pass is a fixed function of parameters and inputs: it draws no
+random numbers, keeps nothing of its data, and runs in evaluation as in training. A model of which something else is
+true says so itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.errors import ArgumentError
+from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.quantized import rounded_weights
+
+
+class NetworkProtocol:
+    """A model as rules, evaluators and samplers see it; Network and the adaptors are the two kinds.
+
+    Example:
+        >>> from neko_rules import LIF
+        >>> network = LIF(8, 2, inputs=3)
+        >>> network.static, network.stochastic, network.observed, network.fan_in("hidden.input.weight")
+        (False, False, {}, 3)
+    """
+
+    offers: ClassVar[tuple[str, ...]] = ("forward", "loss_gradient")
+    """What rules can have of it: beside these ``"cells"``, neurons with known derivatives, and ``"nodes"``, neurons or
+    layers that noise can be added to."""
+
+    stochastic: ClassVar[bool] = False
+    """Whether a forward pass in training draws random numbers, from a seed that ``seeded`` hands in."""
+
+    nx: Backend
+    values: Parameters
+    graph: Any
+    """What is known of its inside: the Graph of a network, of a wrapped model the output alone."""
+
+    weight_bits: int = 0
+    """Bits of the weights that a forward pass sees; 0: all of them (``neko_rules.layers.quantized.quantize``)."""
+
+    @property
+    def static(self) -> bool:
+        """Whether the model takes each example as it is, which makes it a sequence of one time step."""
+        return False
+
+    @property
+    def built(self) -> bool:
+        """Whether the parameters exist."""
+        return True
+
+    @property
+    def sized(self) -> bool:
+        """Whether the number of outputs is known."""
+        return True
+
+    def require_built(self) -> None:
+        """Refuse to go on without parameters."""
+        if not self.built:
+            raise ArgumentError("this network has no weights yet", works="give inputs=… or run it on data first")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters."""
+        return tuple(self.values)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What stands before the last dot in the names of parameters, in order: that for which a prior can be given."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in self.names))
+
+    def fan_in(self, name: str) -> int:
+        """How many inputs a weight sums over: all axes but the last, which is that of the neurons; 1 for a vector."""
+        return math.prod(tuple(self.values[name].shape)[:-1])
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters by name, as NumPy copies."""
+        self.require_built()
+        return {name: self.nx.to_numpy(value) for name, value in self.values.items()}
+
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Take over parameters by name (all or some of them)."""
+        raise NotImplementedError(f"{type(self).__name__} must define set_parameters()")
+
+    def clone(self) -> Self:
+        """The same model with parameters of its own."""
+        raise NotImplementedError(f"{type(self).__name__} must define clone()")
+
+    # A forward pass.
+
+    def seen(self, parameters: Parameters) -> Parameters:
+        """The parameters as a forward pass sees them: weights rounded to ``weight_bits``."""
+        return rounded_weights(self.nx, parameters, self.weight_bits)
+
+    def forward(self, parameters: Parameters, inputs: Array) -> Trajectory:
+        """A forward pass in training over inputs [time, batch, feature]."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def infer(self, parameters: Parameters, inputs: Array) -> Trajectory:
+        """A forward pass in evaluation."""
+        return self.forward(parameters, inputs)
+
+    @contextmanager
+    def seeded(self, seed: Array | None) -> Iterator[None]:
+        """Let what is ``stochastic`` draw from a seed, a whole number in an array."""
+        yield
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let ``forward`` run as ``infer`` does: a fixed function of parameters and inputs."""
+        yield
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that runs this model, compiled; it sees what the model keeps of its data as it is at each call."""
+        return self.nx.jit(function)
+
+    # What is kept of the data.
+
+    @property
+    def observed(self) -> Parameters:
+        """What the model keeps of its data, by name, such as running means and variances."""
+        return {}
+
+    @observed.setter
+    def observed(self, observed: Parameters) -> None:
+        return
+
+    def observe(self, inputs: Array) -> None:
+        """Bring what the model keeps of its data up to date with a batch, once per step."""
