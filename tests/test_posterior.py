@@ -4,6 +4,8 @@ Expectations are asked to lie within four Monte-Carlo standard errors (false fai
 1e-6; all are seeded. Each such test has a control that must fail.
 """
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from posterior_cases import (
@@ -392,6 +394,23 @@ def test_the_gradient_is_the_derivative_and_chunks_change_nothing(chunk_size):
     np.testing.assert_allclose(gradient, (energies[0] - energies[1]) / (2 * h), rtol=1e-5, atol=1e-7)
     whole = Posterior(model, prior="student_t", layers={"readout": "laplace"}).density(x, y)
     np.testing.assert_allclose(gradient, whole.energy_and_gradient(theta[None])[1][0], rtol=1e-11)
+
+
+def test_memory_does_not_grow_with_the_data_set():
+    model = Evaluator(LIF(16, 3, inputs=4, readout="mean"))
+    posterior, rng, peaks = Posterior(model, chunk_size=64), np.random.default_rng(0), []
+    theta = posterior.draw_prior(rng)[None]
+    for examples in (64, 128, 8192):  # the first compiles
+        x, y = rng.normal(size=(examples, 8, 4)).astype(np.float32), rng.integers(3, size=examples)
+        density, data = posterior.density(x, y), posterior.examples(x, y)
+        tracemalloc.start()
+        data.fingerprint()
+        density.energy_and_gradient(theta)
+        density.energy(theta)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert x.nbytes + y.nbytes > 3 * peaks[1]
+    assert peaks[2] < 1.2 * peaks[1]
 
 
 def test_the_mini_batch_gradient_is_unbiased():
