@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def rule_of(seed: int, backend: str) -> EProp:
     return EProp(Evaluator(network, metrics=["accuracy"]), optimizer={"name": "adam", "learning_rate": 3e-3})
 
 
-def row(name: str, told: Predictive, labels: np.ndarray, passes: int, seconds: float) -> str:
+def row(name: str, told: Predictive, labels: np.ndarray, passes: int) -> str:
     """A line of the table."""
     right = told.classes == labels
     chance, p_value = rank_test(told.entropy, right)
@@ -87,33 +86,28 @@ def row(name: str, told: Predictive, labels: np.ndarray, passes: int, seconds: f
         f"{np.median(told.entropy[right]):.2f} / {np.median(told.entropy[~right]):.2f}",
         f"{chance:.3f} ({p_value:.0e})",
         f"{passes}",
-        f"{seconds:.0f} s",
     ]
     return f"| {name} | " + " | ".join(figures) + " |"
 
 
-def table(results: dict[str, tuple[Predictive, int, float]], labels: np.ndarray) -> str:
+def table(results: dict[str, tuple[Predictive, int]], labels: np.ndarray) -> str:
     """The table of all methods."""
     heads = ["", "accuracy", "negative log likelihood", "ECE", "AURC", "median entropy right / wrong"]
-    heads += ["wrong less sure than right (p)", "passes", "time"]
-    lines = [
-        row(f"{name}, {told.networks}", told, labels, passes, seconds)
-        for name, (told, passes, seconds) in results.items()
-    ]
+    heads += ["wrong less sure than right (p)", "passes"]
+    lines = [row(f"{name}, {told.networks}", told, labels, passes) for name, (told, passes) in results.items()]
     return "\n".join(["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *lines])
 
 
-def compute(given: argparse.Namespace) -> tuple[dict[str, tuple[Predictive, int, float]], np.ndarray]:
-    """Sample, train, and predict: name → (predictions, passes over the data, seconds)."""
+def compute(given: argparse.Namespace) -> None:
+    """Sample, train, predict, and keep: name → (predictions, passes over the data)."""
     x, y, x_test, y_test = DATASETS.resolve({"name": "mnist1d", "num_samples": 5000}).load()
     x, y, x_test = windows(x)[: given.examples], y[: given.examples], windows(x_test)
-    results: dict[str, tuple[Predictive, int, float]] = {}
+    results: dict[str, tuple[Predictive, int]] = {}
 
-    def add(name: str, told: Any, passes: int, begin: float) -> None:
+    def add(name: str, told: Any, passes: int) -> None:
         assert isinstance(told, Predictive)
-        results[name] = (told, passes, time.perf_counter() - begin)
+        results[name] = (told, passes)
 
-    begin = time.perf_counter()
     rule = rule_of(0, given.backend)
     posterior = Posterior(rule.model, layers=PRIORS, chunk_size=given.examples)
     sampler = HMC(
@@ -130,48 +124,45 @@ def compute(given: argparse.Namespace) -> tuple[dict[str, tuple[Predictive, int,
     plan = {"draws": given.draws, "warmup": given.warmup, "chains": given.chains, "folder": given.folder}
     samples = Trainer(sampler).sample(x, y, **plan, resume=given.folder is not None and given.folder.exists())
     passes = sum(samples.evaluations)
-    add("posterior mean", samples.predict(x_test), passes, begin)
+    add("posterior mean", samples.predict(x_test), passes)
     print(samples.summary(x_test[:100]), f"\n{posterior.dimension} weights", flush=True)
 
-    begin = time.perf_counter()
+    dropout = MonteCarloDropout(rule_of(0, given.backend), DROPOUT)
+    dropout.train(x, y, EPOCHS, BATCH)
+    add("dropout", dropout.predict(x_test, MASKS), EPOCHS)
+
     members = given.members or max(2, passes // EPOCHS)
     models: list[Evaluator] = []
     for seed in range(members):
         rule = rule_of(seed, given.backend)
         Trainer(rule).train(x, y, epochs=EPOCHS, batch_size=BATCH, seed=seed, progress=False)
         models.append(rule.model)
-        if seed == 0:
-            add("one network", Ensemble(models).predict(x_test), EPOCHS, begin)
-    add("deep ensemble", Ensemble(models).predict(x_test), members * EPOCHS, begin)
-
-    begin = time.perf_counter()
-    dropout = MonteCarloDropout(rule_of(0, given.backend), DROPOUT)
-    dropout.train(x, y, EPOCHS, BATCH)
-    add("dropout", dropout.predict(x_test, MASKS), EPOCHS, begin)
-    return results, y_test
+        add("deep ensemble" if seed else "one network", Ensemble(models).predict(x_test), len(models) * EPOCHS)
+        # What there is so far: a run may be stopped.
+        keep(results, y_test, given.results / f"{NAME}.npz")
 
 
-def keep(results: dict[str, tuple[Predictive, int, float]], labels: np.ndarray, path: Path) -> None:
+def keep(results: dict[str, tuple[Predictive, int]], labels: np.ndarray, path: Path) -> None:
     """Write what was predicted, and at what cost."""
     arrays: dict[str, Any] = {"labels": labels.astype(np.int8)}
-    for name, (told, _, _) in results.items():
+    for name, (told, _) in results.items():
         arrays[f"{name}/probabilities"] = told.probabilities.astype(np.float32)
         arrays[f"{name}/mutual_information"] = told.mutual_information.astype(np.float32)
-    about = {name: [told.networks, passes, seconds] for name, (told, passes, seconds) in results.items()}
+    about = {name: [told.networks, passes] for name, (told, passes) in results.items()}
     np.savez_compressed(path, about=json.dumps(about), **arrays)
 
 
-def kept(path: Path) -> tuple[dict[str, tuple[Predictive, int, float]], np.ndarray]:
+def kept(path: Path) -> tuple[dict[str, tuple[Predictive, int]], np.ndarray]:
     """Read it back."""
     from neko_rules.probabilistic.predictive import entropies
 
     results = {}
     with np.load(path) as stored:
-        for name, (networks, passes, seconds) in json.loads(str(stored["about"])).items():
+        for name, (networks, passes, *_) in json.loads(str(stored["about"])).items():
             probabilities = stored[f"{name}/probabilities"].astype(np.float64)
             doubt = stored[f"{name}/mutual_information"].astype(np.float64)
             told = Predictive(probabilities, entropies(probabilities), doubt, networks)
-            results[name] = (told, passes, seconds)
+            results[name] = (told, passes)
         return results, stored["labels"].astype(np.int64)
 
 
@@ -193,10 +184,10 @@ def main() -> None:
     given = parser.parse_args()
     stored = given.results / f"{NAME}.npz"
     if not given.draw:
-        keep(*compute(given), stored)
+        compute(given)
     results, labels = kept(stored)
     print(table(results, labels))
-    save_uncertainty_figure({name: told for name, (told, _, _) in results.items()}, labels, given.out / f"{NAME}.png")
+    save_uncertainty_figure({name: told for name, (told, _) in results.items()}, labels, given.out / f"{NAME}.png")
 
 
 if __name__ == "__main__":

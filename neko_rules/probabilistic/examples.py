@@ -93,5 +93,5 @@ class Examples:
         """CRC-32 of the bytes, chunk by chunk."""
         found = 0
         for start in range(0, len(array), self.chunk_size):
-            found = zlib.crc32(np.ascontiguousarray(array[start : start + self.chunk_size]), found)
+            found = zlib.crc32(np.ascontiguousarray(array[start : start + self.chunk_size]).data, found)
         return found

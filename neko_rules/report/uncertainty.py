@@ -43,8 +43,12 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
 
     look = looks(predictions)
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(3, width=2.9, height=2.7)
+        figure = new_figure(3, width=3.0, height=2.7)
         boxes, calibration, risk = figure.axes
+        # The boxes of several methods need more room than the curves.
+        grid = boxes.get_gridspec()
+        assert grid is not None, "made by subplots"
+        grid.set_width_ratios([1 + 0.12 * len(predictions), 1, 1])
         calibration.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
         for place, (name, told) in enumerate(predictions.items()):
             right = told.classes == labels
@@ -55,9 +59,10 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
         _finish_boxes(boxes, list(predictions))
         calibration.set(xlabel="Confidence", ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         risk.set(xlabel="Coverage (%)", ylabel="Error (%)", xlim=(0, 100), ylim=(0, None))
-        risk.legend(frameon=False, loc="upper left")
+        risk.legend(frameon=False, loc="lower right")
         for letter, ax in zip("abc", figure.axes, strict=True):
-            ax.set_title(letter, loc="left", fontweight="bold", fontsize=10)
+            at = ax.transAxes
+            ax.text(-0.08, 1.04, letter, transform=at, ha="right", va="bottom", fontweight="bold", fontsize=10)
     return figure
 
 
@@ -81,7 +86,9 @@ def _boxes(ax: Axes, place: int, entropy: np.ndarray, right: np.ndarray, colour:
     if right.any() and not right.all():
         chance, p_value = rank_test(entropy, right)
         above = ax.get_xaxis_transform()
-        ax.text(place, 1.0, f"{chance:.2f}\n{_power(p_value)}", transform=above, ha="center", va="bottom", fontsize=7)
+        ax.text(
+            place, 1.0, f"AUROC {chance:.2f}\n{_power(p_value)}", transform=above, ha="center", va="bottom", fontsize=7
+        )
 
 
 def _power(p_value: float) -> str:
