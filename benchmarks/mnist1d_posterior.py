@@ -49,6 +49,8 @@ PRIORS = {
     "readout": {"name": "normal", "scale": 0.5},
 }
 NAME = "mnist1d_posterior"
+METHODS = ("posterior mean", "one network", "deep ensemble", "dropout")
+"""In the order of the table and the figure."""
 
 
 def windows(x: np.ndarray) -> np.ndarray:
@@ -57,8 +59,8 @@ def windows(x: np.ndarray) -> np.ndarray:
     return np.stack([padded[:, at : at + WIDTH] for at in range(0, x.shape[1], STRIDE)], axis=1)
 
 
-def rule_of(seed: int, backend: str) -> EProp:
-    """An untrained network and its rule."""
+def rule_of(seed: int, backend: str, surrogate: dict[str, Any] | None = None, detach_reset: bool = False) -> EProp:
+    """An untrained network and its rule; the surrogate is a bell of area 1 unless another is given."""
     network = LIF(
         NEURONS,
         10,
@@ -66,8 +68,8 @@ def rule_of(seed: int, backend: str) -> EProp:
         readout="mean",
         readout_decay=0.0,
         tau_membrane=np.geomspace(0.3e-3, 2e-3, NEURONS).tolist(),
-        surrogate={"name": "gaussian", "width": 0.3, "gamma": 1 / (0.3 * (2 * np.pi) ** 0.5)},
-        detach_reset=False,
+        surrogate=surrogate or {"name": "gaussian", "width": 0.3, "gamma": 1 / (0.3 * (2 * np.pi) ** 0.5)},
+        detach_reset=detach_reset,
         backend=backend,
         seed=seed,
     )
@@ -156,13 +158,14 @@ def kept(path: Path) -> tuple[dict[str, tuple[Predictive, int]], np.ndarray]:
     """Read it back."""
     from neko_rules.probabilistic.predictive import entropies
 
-    results = {}
+    results: dict[str, tuple[Predictive, int]] = {}
     with np.load(path) as stored:
         for name, (networks, passes, *_) in json.loads(str(stored["about"])).items():
             probabilities = stored[f"{name}/probabilities"].astype(np.float64)
             doubt = stored[f"{name}/mutual_information"].astype(np.float64)
             told = Predictive(probabilities, entropies(probabilities), doubt, networks)
             results[name] = (told, passes)
+        results = {name: results[name] for name in METHODS if name in results}
         return results, stored["labels"].astype(np.int64)
 
 

@@ -59,7 +59,7 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
         _finish_boxes(boxes, list(predictions))
         calibration.set(xlabel="Confidence", ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         risk.set(xlabel="Coverage (%)", ylabel="Error (%)", xlim=(0, 100), ylim=(0, None))
-        risk.legend(frameon=False, loc="lower right")
+        risk.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=7)
         for letter, ax in zip("abc", figure.axes, strict=True):
             at = ax.transAxes
             ax.text(-0.08, 1.04, letter, transform=at, ha="right", va="bottom", fontweight="bold", fontsize=10)
