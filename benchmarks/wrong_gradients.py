@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 cases: Any = importlib.import_module("posterior_cases")
 """The models of the tests, with their known posteriors."""
 
-CHAINS, WARMUP, STEPS = 8, 500, 3
+CHAINS, WARMUP, STEPS = 8, 300, 3
 ALPHA = 1e-5
 
 TARGETS = {"random e-prop": 0.4, "sign flipped": 0.3}
