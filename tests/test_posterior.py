@@ -112,7 +112,7 @@ def test_every_force_gives_the_same_gaussian(force):
     assert p_value_of_force(linear_case, force, MALAKernel(), draws=400) > 1e-5
 
 
-@pytest.mark.parametrize("force", FORCES)
+@pytest.mark.parametrize("force", [*FORCES[:3], pytest.param(FORCES[3], marks=pytest.mark.long)])
 def test_every_force_gives_the_same_posterior_of_a_spiking_network(force):
     assert p_value_of_force(spiking_case, force, MALAKernel(), draws=300) > 1e-5
 
