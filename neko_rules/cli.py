@@ -22,6 +22,7 @@ from neko_rules.errors import ArgumentError, NekoError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from neko_rules.experiments.folder import RunFolder
     from neko_rules.experiments.run import Outcome
     from neko_rules.experiments.sampling import Drawn
 
@@ -213,8 +214,11 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as r
     console.print(f"[bold]{configuration.get('name', folder.name)}[/bold]", highlight=False)
     console.print(tables.description_table(described, parameters))
     console.print()
-    for found in sampling.lines(summary):
-        console.print(found, highlight=False, soft_wrap=True)
+    if sampling.is_sampling(configuration.get("rule")):
+        for drawn in sampling.trace_lines(written, console.width):
+            console.print(drawn, highlight=False, soft_wrap=True)
+        _print_sampled(console, written)
+        return
     if records:
         loss = configuration.get("loss")
         name = str(loss.get("name", "")) if isinstance(loss, dict) else ""
@@ -223,9 +227,6 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as r
         console.print()
         console.print(tables.figures_table(records))
         console.print()
-    if sampling.is_sampling(configuration.get("rule")):
-        _print_end(console, str(summary.get("status", "unfinished")), summary.get("seconds"), folder)
-        return
     train = configuration.get("train")
     epochs = train.get("epochs", len(records)) if isinstance(train, dict) else len(records)
     status, reason = str(summary.get("status", "unfinished")), str(summary.get("reason", ""))
@@ -522,12 +523,17 @@ def _limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def _print_end(console: Console, status: str, seconds: Any, folder: Path) -> None:
-    """How a sampling run ended, and where it lies."""
-    from neko_rules.report import tables
+def _print_sampled(console: Console, folder: RunFolder) -> None:
+    """What a sampling run found, how it ended, and where it lies."""
+    from neko_rules.experiments import sampling
+    from neko_rules.report.tables import shown_path
 
-    console.print(f"{status} after {float(seconds or 0.0):.1f} s", highlight=False)
-    console.print(f"folder  {tables.shown_path(folder)}", highlight=False, soft_wrap=True)
+    for found in sampling.lines(folder.read_json("summary.json")):
+        console.print(found, highlight=False, soft_wrap=True)
+    console.print(sampling.status(folder))
+    figure = folder.path / sampling.FIGURE
+    if figure.exists():
+        console.print(f"figure  {shown_path(figure)}", highlight=False, soft_wrap=True)
 
 
 def _print_outcome(outcome: Outcome | Drawn) -> None:
@@ -537,9 +543,8 @@ def _print_outcome(outcome: Outcome | Drawn) -> None:
 
     console = _console()
     if isinstance(outcome, sampling.Drawn):
-        for line in sampling.lines(outcome.summary):
-            console.print(line, highlight=False, soft_wrap=True)
-        _print_end(console, outcome.status, outcome.seconds, outcome.folder.path)
+        _print_sampled(console, outcome.folder)
+        console.print(f"folder  {tables.shown_path(outcome.folder.path)}", highlight=False, soft_wrap=True)
         return
     records = outcome.history.epochs
     if records:

@@ -1,6 +1,10 @@
 """Sampling runs from YAML: what they write, that they say what Python says, how they go on, and what is refused."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,8 @@ from neko_rules.experiments.run import resume, run
 from neko_rules.experiments.sampling import report
 from neko_rules.experiments.yaml_file import read_mapping
 from neko_rules.probabilistic import SAMPLING_RULES
-from neko_rules.probabilistic.chain_files import ChainRecord
+from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord
+from neko_rules.report.readable import figure
 from neko_rules.rules import RULES
 from neko_rules.samplers import Chain
 
@@ -156,3 +161,68 @@ def test_the_example_is_a_configuration():
 
     experiment = Experiment.build(load(Path(__file__).parents[1] / "configs" / "mnist1d_mala.yaml"))
     assert isinstance(experiment.rule, MALA)
+
+
+def test_the_report_of_a_run_holds_its_chains_and_its_doubt(tiny, tmp_path):
+    run(tiny, out=tmp_path / "run", progress=False)
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for heading in ("What was run", "Chains", "Uncertainty", "Activity", "Environment"):
+        assert f"<h2>{heading}</h2>" in page
+    found = RunFolder(tmp_path / "run").read_json("summary.json")["sampling"]
+    for words in ("finished after 12 of 12 draws of 2 chains", "The chains do not agree", "the last drawn network"):
+        assert words.lower() in page.lower()
+    for name in ("log_likelihood_r_hat", "predictions_ess_bulk", "test_accuracy", "test_mutual_information"):
+        assert f">{figure(found[name])}<" in page
+    charts = {chart["y"]: chart for chart in json.loads(re.search(r'id="charts">(.*?)</script>', page, re.DOTALL)[1])}
+    statistics = [ChainRecord.read(tmp_path / "run" / "samples" / f"chain-{chain}").statistics for chain in range(2)]
+    traces = charts["Log density (nats)"]["series"]
+    assert [trace["name"] for trace in traces] == ["chain 0", "chain 1"]
+    for trace, chain in zip(traces, statistics, strict=True):
+        np.testing.assert_allclose(trace["y"], chain[:, STATISTICS.index("lp")], rtol=1e-5)
+    risk = charts["Error (%)"]["series"][0]
+    assert risk["x"][-1] == 100
+    assert risk["y"][-1] == pytest.approx(100 * (1 - found["test_accuracy"]), rel=1e-5)
+    assert not re.search(r"https?:", page)
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from neko_rules.experiments.run import run
+from neko_rules.probabilistic import sampling
+from neko_rules.samplers import Chain
+advance, left = Chain.advance, [8 + 6 + 8 + 5]
+def dying(chain):
+    left[0] -= 1
+    return advance(chain) if left[0] >= 0 else os._exit(9)  # without a word, as by a kill
+Chain.advance, sampling.sample.__kwdefaults__["seconds"] = dying, 0.0
+run(Path(sys.argv[1]), out=Path(sys.argv[2]), progress=False)
+"""
+
+
+def test_a_run_that_was_killed_is_shown_and_reported_as_far_as_it_came(tiny, tmp_path, capsys):
+    killed = subprocess.run([sys.executable, "-c", DYING, str(tiny), str(tmp_path / "run")], check=False)
+    assert killed.returncode == 9
+    assert main(["show", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "unfinished after 11 of 12 draws of 2 chains" in shown
+    assert "log density of 2 chains" in shown
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "unfinished after 11 of 12 draws" in page
+    assert "<td>log-likelihood</td>" in page
+    assert "<h2>Uncertainty</h2>" not in page
+    resume(tmp_path / "run", progress=False)
+    run(tiny, out=tmp_path / "whole", progress=False)
+    np.testing.assert_array_equal(draws_of(tmp_path / "whole"), draws_of(tmp_path / "run"))
+
+
+def test_a_run_that_has_drawn_nothing_has_a_report(tiny, tmp_path):
+    run(tiny, out=tmp_path / "run", progress=False)
+    shutil.rmtree(tmp_path / "run" / "samples")
+    (tmp_path / "run" / "summary.json").unlink()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "unfinished after 0 of 12 draws of 2 chains" in page
+    assert "must hold a draw" in page

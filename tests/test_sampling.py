@@ -3,8 +3,10 @@
 Run as a program (``python test_sampling.py FOLDER``), this file samples slowly, to be killed from outside.
 """
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from posterior_cases import linear, linear_data, posterior_of, spiking, spiking_data
+from rich.console import Console
 from scipy import stats
 
 from neko_rules import BPTT, HMC, LIF, MALA, NUTS, SGHMC, SGLD, EProp, Evaluator, Posterior, RandomWalk, Trainer
@@ -23,6 +26,7 @@ from neko_rules.probabilistic import arviz as adapter
 from neko_rules.probabilistic.chain_files import STATISTICS
 from neko_rules.probabilistic.predictive import entropies, of_logits, of_values
 from neko_rules.samplers import Chain, ess_bulk, r_hat
+from neko_rules.trainers.sampling_progress import SamplingProgress
 
 X, Y = spiking_data(12)
 RUN = {"draws": 12, "warmup": 25, "chains": 2, "seed": 3}
@@ -101,6 +105,7 @@ def test_the_gradient_is_a_choice_and_changes_the_chain():
         {"target_acceptance": 0.9},
         {"adaptation": "robbins_monro"},
         {"mass": "identity"},
+        {"scales": {"hidden": 0.1}},
         {"start": "model"},
     ],
 )
@@ -115,6 +120,19 @@ def test_chains_begin_at_the_model_if_asked():
     np.testing.assert_array_equal(
         rule.begin(np.random.default_rng(0))[0], rule.posterior.vector(rule.model.network.parameters)
     )
+
+
+def test_scales_say_how_far_a_layer_moves_beside_the_others():
+    rule = rule_of(MALA, scales={"hidden": 0.01, "readout.input.weight": 2.0})
+    rule.model.check(X, Y)
+    np.testing.assert_allclose(rule.inverse_mass(), np.array([0.01, 2.0, 2.0]) ** 2)
+    samples = Trainer(rule).sample(X, Y, **RUN)
+    moved = np.abs(np.diff(drawn(samples), axis=1)).mean(axis=(0, 1))
+    assert moved[0] < 0.05 * moved[1:].min()
+    with pytest.raises(ArgumentError, match="did you mean 'hidden'"):
+        rule_of(MALA, scales={"hiden": 0.1})
+    with pytest.raises(ArgumentError, match="above 0"):
+        rule_of(MALA, scales={"hidden": 0})
 
 
 def test_thinning_keeps_every_so_manieth():
@@ -212,6 +230,30 @@ def test_a_rule_that_was_compiled_can_be_sent_to_a_process(backend_name):
     assert twin.gradient.model is twin.posterior.model
     for name, gradient in twin.gradient.gradients(X, Y).items():
         np.testing.assert_array_equal(gradient, rule.gradient.gradients(X, Y)[name])
+
+
+# Progress.
+
+
+def progress_of(terminal, **options):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=80)
+    with SamplingProgress(25, 12, 2, console=console, **options) as told:
+        samples = sample(rule_of(), X, Y, **RUN, told=told)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()), samples
+
+
+def test_progress_is_shown_where_there_is_a_terminal_and_changes_nothing():
+    text, samples = progress_of(True, delay=0.0)
+    assert "chain 1 of 2, warm-up" in text
+    assert "/74 · " in text
+    assert "left" in text
+    same(samples, sample(rule_of(), X, Y, **RUN))
+    lines, _ = progress_of(False, delay=0.0)
+    assert [line.split(" after ")[0] for line in lines.splitlines()] == [
+        f"chain {chain} of 2 has made its 37 transitions" for chain in (1, 2)
+    ]
+    assert progress_of(True, delay=60.0)[0] == ""
 
 
 # Refusals.

@@ -161,12 +161,17 @@ def test_the_figure_shows_what_it_was_given(tmp_path):
     figure = uncertainty_figure(
         {"honest": one, "sharp": Predictive(sharp, stats.entropy(sharp, axis=1), np.zeros(300), 1)}, labels
     )
-    calibration, risk, boxes = figure.axes
+    boxes, calibration, risk = figure.axes
     curve = calibration_curve(told, labels)
-    np.testing.assert_array_equal(calibration.lines[1].get_ydata(), curve.accuracy)
-    assert [text.get_text() for text in calibration.get_legend().get_texts()] == ["honest", "sharp"]
+    np.testing.assert_array_equal(calibration.lines[1].get_ydata(), curve.accuracy[curve.counts >= 5])
+    assert [text.get_text() for text in risk.get_legend().get_texts()] == ["honest", "sharp"]
     expected = 100 * risk_coverage(one.entropy, one.classes == labels)[1]
     np.testing.assert_allclose(risk.lines[0].get_ydata(), expected)
-    assert f"AUROC {rank_test(one.entropy, one.classes == labels)[0]:.2f}" in boxes.get_title()
+    right = one.classes == labels
+    medians = [
+        line.get_ydata()[0] for line in boxes.lines if len(set(line.get_ydata())) == 1 and line.get_color() == "black"
+    ]
+    assert medians[:2] == pytest.approx([np.median(one.entropy[right]), np.median(one.entropy[~right])])
+    assert f"AUROC {rank_test(one.entropy, right)[0]:.2f}" in boxes.texts[0].get_text()
     save_uncertainty_figure({"honest": one}, labels, tmp_path / "doubt.png")
     assert (tmp_path / "doubt.svg").stat().st_size > 1000

@@ -8,6 +8,8 @@
 ``weights.safetensors``  the last finite parameters by name
 ``learning_curve.png``   the figure, and the same as ``.svg``
 ``summary.json``         how the run ended, why, and its last figures
+``samples/``             of a run that samples, in place of epochs and weights: draws and states of its chains
+``uncertainty.png``      of a run that samples: doubt about the test data, and the curves as ``uncertainty.json``
 =======================  ==========================================================================================
 """
 

@@ -175,7 +175,7 @@ def run(
     folder.write_text("config.yaml", dump(_written(experiment.configuration)))
     folder.write_json("environment.json", environment_now(experiment.configuration))
     if isinstance(experiment.rule, SamplingRule):
-        return sampling.run(experiment.rule, experiment.configuration, data, folder, begin, resume=False)
+        return sampling.run(experiment.rule, experiment.configuration, data, folder, begin, False, progress)
     return _train(experiment, data, folder, begin, resume=None, progress=progress)
 
 
@@ -202,7 +202,7 @@ def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> O
         apply_setting(raw, setting)
     configuration = resolved(checked(raw, str(folder.config)))
     if sampling.is_sampling(configuration.rule):
-        return _resume_sampling(configuration, folder)
+        return _resume_sampling(configuration, folder, progress)
     finished = len(folder.read_metrics())
     if finished >= configuration.train.epochs:
         raise ConfigurationError(
@@ -224,14 +224,14 @@ def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> O
     return _train(experiment, data, folder, begin, resume=folder.checkpoints, progress=progress)
 
 
-def _resume_sampling(configuration: Configuration, folder: RunFolder) -> sampling.Drawn:
+def _resume_sampling(configuration: Configuration, folder: RunFolder, progress: bool) -> sampling.Drawn:
     """Go on with chains that were stopped."""
     summary = folder.read_json("summary.json")
     sampling.check_resumable(summary, folder.path)
     experiment = Experiment.build(configuration)
     assert isinstance(experiment.rule, SamplingRule), "its configuration names one"
     begin = time.perf_counter() - float(summary.get("seconds") or 0.0)
-    return sampling.run(experiment.rule, configuration, load_data(experiment), folder, begin, resume=True)
+    return sampling.run(experiment.rule, configuration, load_data(experiment), folder, begin, True, progress)
 
 
 def _written(configuration: Configuration) -> dict[str, Any]:

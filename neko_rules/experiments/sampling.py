@@ -4,8 +4,9 @@
     rule: {name: mala, gradient: {name: eprop, mode: random}}
     sample: {draws: 500, warmup: 200, chains: 4}     the arguments of Trainer.sample
 
-Beside what every run folder holds it writes ``samples/`` (the draws as they come, from which the run goes on) and
-``uncertainty.png``; ``summary.json`` holds the diagnostics of the chains and the predictions of the test data.
+Beside what every run folder holds it writes ``samples/`` (the draws as they come, from which the run goes on),
+``uncertainty.png`` and ``uncertainty.json`` (the curves in it); ``summary.json`` holds the diagnostics of the chains
+and the predictions of the test data.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.errors import ConfigurationError
+from neko_rules.errors import CheckpointError, ConfigurationError
 from neko_rules.evaluator import Evaluator
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.parts import supplied, with_defaults, within
+from neko_rules.experiments.yaml_file import read_mapping
 from neko_rules.probabilistic import SAMPLING_RULES, Posterior, Predictive, PredictiveValues, Samples, SamplingRule
 from neko_rules.probabilistic.calibration import (
     area_under_risk_coverage,
@@ -31,14 +33,27 @@ from neko_rules.probabilistic.calibration import (
     negative_log_likelihood,
     rank_test,
 )
+from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord, read_state
+from neko_rules.probabilistic.samples import agrees
 from neko_rules.registry import construct
 from neko_rules.rules import RULES
+from neko_rules.samplers import ess_bulk, ess_tail, r_hat
 from neko_rules.trainers import Trainer
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from neko_rules.experiments.config import Configuration
 
 SECTIONS = ("posterior", "sample")
+
+SAMPLES, FIGURE, UNCERTAINTY = "samples", "uncertainty.png", "uncertainty.json"
+
+FOLLOWED = ("log_likelihood", "predictions")
+"""Quantities that have R-hat and ESS."""
+
+LEAST = 4
+"""Draws below which a chain, split in two, tells nothing."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +141,17 @@ class Drawn:
 
 
 def run(
-    rule: SamplingRule, configuration: Configuration, data: Any, folder: RunFolder, begin: float, resume: bool
+    rule: SamplingRule,
+    configuration: Configuration,
+    data: Any,
+    folder: RunFolder,
+    begin: float,
+    resume: bool,
+    progress: bool,
 ) -> Drawn:
     """Draw, and write down what the draws say of the test data."""
     (x_train, y_train), (x_test, y_test) = data
-    place = folder.path / "samples"
+    place = folder.path / SAMPLES
     try:
         # Whatever is not finite is a rejection that is counted; NumPy's warnings about it would only come in between.
         with np.errstate(all="ignore"):
@@ -141,6 +162,7 @@ def run(
                 seed=configuration.seed,
                 folder=place,
                 resume=resume and (place / "sampling.json").exists(),
+                progress=None if progress else False,
             )
             found = report(samples, x_test, y_test, folder.path)
     except KeyboardInterrupt:
@@ -178,6 +200,7 @@ def report(samples: Samples, x: Any, y: Any, folder: Path | None = None) -> dict
 
 def _classified(told: Predictive, labels: np.ndarray, folder: Path | None) -> dict[str, Any]:
     """Accuracy, calibration and doubt over the outputs that have a label."""
+    from neko_rules.report.sampling import spread
     from neko_rules.report.uncertainty import save_uncertainty_figure
 
     kept = labels >= 0
@@ -198,8 +221,87 @@ def _classified(told: Predictive, labels: np.ndarray, folder: Path | None) -> di
         chance, p_value = rank_test(told.entropy, right)
         found |= {"wrong_less_sure_than_right": chance, "rank_test_p_value": p_value}
     if folder is not None:
-        save_uncertainty_figure({"posterior": told}, labels, folder / "uncertainty.png")
+        save_uncertainty_figure({"posterior": told}, labels, folder / FIGURE)
+        RunFolder(folder).write_json(UNCERTAINTY, spread(told, labels))
     return found
+
+
+def traces(folder: RunFolder, chains: int) -> dict[str, list[np.ndarray]]:
+    """Every statistic over the draws made so far, an array for each chain; a chain that has not begun has none.
+
+    Raises:
+        CheckpointError: a file of a chain is damaged.
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
+    for chain in range(chains):
+        place = folder.path / SAMPLES / f"chain-{chain}"
+        stored = read_state(place)
+        rows = np.empty((0, len(STATISTICS)))
+        if stored is not None:
+            rows = np.array(ChainRecord.read(place).statistics[: int(stored[1]["draws"])])
+        for column, name in enumerate(STATISTICS):
+            found[name].append(rows[:, column])
+    return found
+
+
+def status(folder: RunFolder) -> Text:
+    """How far a sampling run has come, and how it ended."""
+    from neko_rules.report.sampling import status_line
+
+    asked, summary = read_mapping(folder.config)["sample"], folder.read_json("summary.json")
+    drawn = [len(chain) for chain in traces(folder, asked["chains"])["lp"]]
+    seconds = float(summary.get("seconds") or 0.0)
+    return status_line(str(summary.get("status", "unfinished")), drawn, asked["draws"], seconds)
+
+
+def trace_lines(folder: RunFolder, width: int) -> list[str]:
+    """The log density over the draws of every chain, drawn in characters; nothing before there are two draws."""
+    from neko_rules.report.terminal import curve_lines
+
+    chains = traces(folder, read_mapping(folder.config)["sample"]["chains"])["lp"]
+    named = {f"chain {place}": chain.tolist() for place, chain in enumerate(chains) if len(chain) > 1}
+    if not named:
+        return []
+    drawn = curve_lines(named, 1, width=max(20, min(60, width - 20)), height=8)
+    lines = ["".join(text for text, _ in line) for line in drawn]
+    return [f"log density of {len(named)} chains", *lines, " " * 17 + "draw", ""]
+
+
+def unfinished(found: Mapping[str, list[np.ndarray]]) -> dict[str, Any]:
+    """What can be said of chains that have not come to their end, from as many draws as all of them have."""
+    shortest = min(map(len, found["lp"]))
+    if shortest < LEAST:
+        return {}
+    likelihood = np.stack([chain[:shortest] for chain in found["log_likelihood"]])
+    figures = {"r_hat": r_hat, "ess_bulk": ess_bulk, "ess_tail": ess_tail}
+    return {
+        **{f"log_likelihood_{name}": float(figure(likelihood)) for name, figure in figures.items()},
+        "acceptance_rate": float(np.mean([chain[:shortest] for chain in found["acceptance_rate"]])),
+        "divergences": int(sum(chain.sum() for chain in found["diverging"])),
+    }
+
+
+def converged(found: Mapping[str, Any]) -> bool | None:
+    """Whether R-hat and ESS of what is known are good enough; None if there are none, as of a single draw."""
+    chains = found.get("chains")
+    rows: list[list[Any]] = [[found.get(f"{name}_{figure}") for figure in ("r_hat", "ess_bulk")] for name in FOLLOWED]
+    if chains is None or None in [value for row in rows for value in row]:
+        return None
+    return all(agrees(worst, least, chains) for worst, least in rows)
+
+
+def last_drawn(rule: SamplingRule, folder: RunFolder) -> dict[str, np.ndarray]:
+    """The parameters of the last draw of the first chain.
+
+    Raises:
+        CheckpointError: there is none yet.
+    """
+    place = folder.path / SAMPLES / "chain-0"
+    stored = read_state(place)
+    drawn = 0 if stored is None else int(stored[1]["draws"])
+    if not drawn:
+        raise CheckpointError(f"{place} must hold a draw", received="a chain that warms up")
+    return rule.posterior.parameters(np.asarray(ChainRecord.read(place).draws[drawn - 1], np.float64))
 
 
 def check_resumable(summary: Mapping[str, Any], path: Path) -> None:

@@ -22,7 +22,7 @@ class SGLD(SamplingRule):
         posterior: the density to draw near.
         step_size: h; it is not adapted.
         batch_size: examples per mini-batch, drawn without replacement.
-        gradient, mass, start: as for SamplingRule; target_acceptance and adaptation have no effect.
+        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -55,7 +55,7 @@ class SGHMC(SamplingRule):
         batch_size: examples per mini-batch, drawn without replacement.
         friction: α, the part of the momentum lost in a step.
         gradient_noise: β̂, the part of the noise that the mini-batches are thought to bring.
-        gradient, mass, start: as for SamplingRule; target_acceptance and adaptation have no effect.
+        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect.
 
     Example:
         >>> from neko_rules import Evaluator, LIF

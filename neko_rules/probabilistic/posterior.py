@@ -124,13 +124,22 @@ class Posterior:
         self._layout: list[tuple[str, np.ndarray, slice]] | None = None
 
     def _check_names(self) -> None:
-        known = [*self.model.network.layers, *self.model.network.names]
         for argument, names in (("layers", self.layers), ("fixed", self.fixed)):
             for name in names:
-                if name not in known:
-                    raise ArgumentError(
-                        f"{argument} must name layers or parameters", received=name, works=nearest(str(name), known)
-                    )
+                self.check_name(argument, name)
+
+    def check_name(self, argument: str, name: str) -> str:
+        """The name, which must be that of a layer or a parameter.
+
+        Raises:
+            ArgumentError: it is not; the sentence says which argument gave it, and the nearest name there is.
+        """
+        known = [*self.model.network.layers, *self.model.network.names]
+        if name not in known:
+            raise ArgumentError(
+                f"{argument} must name layers or parameters", received=name, works=nearest(str(name), known)
+            )
+        return name
 
     def __repr__(self) -> str:
         return f"Posterior({self.model.network!r}, prior={self.prior!r}, prior_scale={self.prior_scale})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,24 +17,22 @@ import numpy as np
 from neko_rules.backend import Backend, get_backend
 
 
-def in_processes(function: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> list[Any]:
-    """``function(task)`` for every task, at most so many at a time, in the order of the tasks.
+def in_processes(function: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
+    """``function(task)`` for every task, at most so many at a time, each as it is ready, in the order of the tasks.
 
     A program that calls this outside a function must guard it by ``if __name__ == "__main__":``, as the new processes
     import its module.
 
     Example:
-        >>> in_processes(abs, [-1, 2], processes=1)
-        [1, 2]
+        >>> list(in_processes(abs, [], processes=2))
+        []
     """
-    if processes == 1 or len(tasks) == 1:
-        return [function(task) for task in tasks]
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     # Forking a process in which an array library has started threads may deadlock.
-    with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=get_context("spawn")) as pool:
-        return list(pool.map(_unpacked, [(function, packed(task)) for task in tasks]))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_unpacked, [(function, packed(task)) for task in tasks])
 
 
 def _unpacked(work: tuple[Callable[[Any], Any], bytes]) -> Any:

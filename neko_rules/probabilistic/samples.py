@@ -196,8 +196,8 @@ class Summary:
 
     @property
     def converged(self) -> bool:
-        """R-hat below 1.01 and ESS above 100 per chain in every row (Vehtari et al. 2021)."""
-        return all(row["r_hat"] < 1.01 and row["ess_bulk"] > 100 * self.chains for row in self.rows.values())
+        """Whether the chains agree in every row."""
+        return all(agrees(row["r_hat"], row["ess_bulk"], self.chains) for row in self.rows.values())
 
     def __str__(self) -> str:
         lines = [f"{'':16}{'R-hat':>8}{'bulk ESS':>10}{'tail ESS':>10}{'per 1000 gradients':>20}"]
@@ -209,6 +209,16 @@ class Summary:
         if not self.exact:
             lines.append("approximate sampler: no accept step")
         return "\n".join(lines)
+
+
+def agrees(r_hat: float, ess_bulk: float, chains: int) -> bool:
+    """R-hat below 1.01 and bulk ESS above 100 per chain (Vehtari et al. 2021).
+
+    Example:
+        >>> agrees(1.005, 850.0, chains=4), agrees(1.03, 850.0, chains=4)
+        (True, False)
+    """
+    return r_hat < 1.01 and ess_bulk > 100 * chains
 
 
 def _row(draws: np.ndarray) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,12 @@ def sample(
     resume: bool = False,
     processes: int = 1,
     seconds: float = SECONDS,
+    told: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Draw from a posterior; ``Trainer(rule).sample`` says more.
+
+    ``told`` is called with the number of a chain and its transitions so far: after each, or, if chains run in processes
+    of their own, after the last.
 
     Raises:
         ArgumentError: an argument is out of range.
@@ -110,7 +115,14 @@ def sample(
         Task(rule, examples.x, examples.y, draws, warmup, thin, seed, chain, _place(path, chain), seconds)
         for chain in range(chains)
     ]
-    finished = in_processes(run_chain, tasks, processes)
+    finished = []
+    if processes == 1 or chains == 1:
+        finished = [run_chain(task, told) for task in tasks]
+    else:
+        for chain, each in enumerate(in_processes(run_chain, tasks, processes)):
+            finished.append(each)
+            if told is not None:
+                told(chain, warmup + draws * thin)
     records = [
         each.record if each.record is not None else ChainRecord.read(task.folder)  # type: ignore[arg-type]
         for each, task in zip(finished, tasks, strict=True)
@@ -154,8 +166,8 @@ def _prepare(folder: Path, description: dict[str, Any], resume: bool) -> None:
             )
 
 
-def run_chain(task: Task) -> Finished:
-    """Run one chain from where it is to its end."""
+def run_chain(task: Task, told: Callable[[int, int], None] | None = None) -> Finished:
+    """Run one chain from where it is to its end, and tell after every draw how far it is."""
     rule, adaptation = task.rule, task.rule.adaptation(task.warmup)
     density = rule.posterior.density(task.x, task.y, rule.gradient, rule.batch_size)
     stored = None if task.folder is None else read_state(task.folder)
@@ -163,7 +175,7 @@ def run_chain(task: Task) -> Finished:
         # The start has a stream of its own: where chains begin does not depend on the sampler.
         begin = rule.begin(stream(task.seed, f"start {task.chain}"))
         rng = stream(task.seed, f"chain {task.chain}")
-        chain = Chain(rule.kernel, density, adaptation, begin, rng, rule.posterior.prior_scales() ** 2)
+        chain = Chain(rule.kernel, density, adaptation, begin, rng, rule.inverse_mass())
         record = ChainRecord.begin(task.draws, begin.shape[1], rule.model.network.dtype, task.folder)
         done, evaluations = 0, 0
     else:
@@ -187,6 +199,8 @@ def run_chain(task: Task) -> Finished:
             record.draws[done] = chain.state.position[0]
             record.statistics[done] = _statistics(chain, info, rule)
             done += 1
+        if told is not None:
+            told(task.chain, chain.transitions)
         if time.monotonic() - saved >= task.seconds:
             save()
             saved = time.monotonic()

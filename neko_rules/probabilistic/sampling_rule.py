@@ -28,6 +28,7 @@ class SamplingOptions(TypedDict, total=False):
     target_acceptance: float | None
     adaptation: str
     mass: str
+    scales: Mapping[str, float] | None
     start: str
 
 
@@ -43,6 +44,9 @@ class SamplingRule:
         target_acceptance: mean acceptance probability to adapt to; by default what is best for the sampler.
         adaptation: of the step size: ``"dual_averaging"`` or ``"robbins_monro"``.
         mass: ``"diagonal"``, found in windows, or ``"identity"``: the prior's scales, kept.
+        scales: layer or parameter → how far it moves beside the others, a factor of the prior's scale, above 0. Where a
+            weight is upstream of many spikes the energy is rough, and long steps of a readout ask for short ones there:
+            ``{"hidden": 0.01}``.
         start: where chains begin: at draws of the ``"prior"``, or at the weights of the ``"model"``.
 
     Raises:
@@ -63,6 +67,7 @@ class SamplingRule:
         target_acceptance: float | None = None,
         adaptation: str = "dual_averaging",
         mass: str = "diagonal",
+        scales: Mapping[str, float] | None = None,
         start: str = "prior",
     ) -> None:
         if not isinstance(posterior, Posterior):
@@ -74,6 +79,10 @@ class SamplingRule:
         self.posterior = posterior
         self.gradient = resolve(gradient, posterior.model)
         self.start = arguments.choice("start", start, STARTS)
+        self.scales = {
+            posterior.check_name("scales", name): arguments.number(f"scales[{name!r}]", factor, above=0)
+            for name, factor in (scales or {}).items()
+        }
         self._adaptation = Adaptation(0, target_acceptance, adaptation, mass, step_size)
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
@@ -102,6 +111,13 @@ class SamplingRule:
         given = self._adaptation
         return Adaptation(warmup, given.target_acceptance, given.method, given.mass, given.step_size)
 
+    def inverse_mass(self) -> np.ndarray:
+        """The M⁻¹ that adaptation begins with, [dimension]: the square of how far each weight is to move."""
+        moves = self.posterior.prior_scales()
+        for name, _, place in self.posterior.layout:
+            moves[place] *= self.scales.get(name, self.scales.get(name.split(".")[0], 1.0))
+        return moves**2
+
     def begin(self, rng: np.random.Generator) -> np.ndarray:
         """Where a chain begins, [1, dimension]."""
         if self.start == "model":
@@ -117,6 +133,7 @@ class SamplingRule:
             "gradient": f"{type(self.gradient).__name__}: {self.gradient!r}",
             "batch_size": self.batch_size,
             "adaptation": repr(self._adaptation),
+            "scales": self.scales,
             "start": self.start,
             "model": repr(self.model.network),
             "likelihood": f"{self.model.loss!r}, noise scale {posterior.noise_scale}",

@@ -187,6 +187,7 @@ class Trainer:
         folder: str | os.PathLike[str] | None = None,
         resume: bool = False,
         processes: int = 1,
+        progress: bool | None = None,
     ) -> Samples:
         """Draw weights from the posterior of a sampling rule such as ``MALA``; the model keeps its own weights.
 
@@ -201,6 +202,8 @@ class Trainer:
             folder: where draws are written as they come; by default they are kept in memory.
             resume: go on with the run in the folder, bit for bit as it would have gone on.
             processes: how many chains run at once, each in a Python of its own.
+            progress: whether to show a progress bar; by default if there is a terminal to show it and the run takes
+                longer than two seconds.
 
         Raises:
             IncompatibleError: the rule trains and does not sample.
@@ -208,25 +211,18 @@ class Trainer:
             CheckpointError: the folder holds another run, or one and ``resume`` is not set.
         """
         from neko_rules.probabilistic import SamplingRule, sample
+        from neko_rules.trainers.sampling_progress import SamplingProgress
 
         if not isinstance(self.rule, SamplingRule):
             raise IncompatibleError(
                 "sample needs a rule that samples", received=self.rule, works="for example MALA(Posterior(model))"
             )
-        place = None if folder is None else Path(folder)
-        return sample(
-            self.rule,
-            x,
-            y,
-            draws,
-            warmup,
-            chains,
-            thin=thin,
-            seed=seed,
-            folder=place,
-            resume=resume,
-            processes=processes,
-        )
+        shown = sys.stderr.isatty() if progress is None else flag("progress", progress)
+        run: dict[str, Any] = {"thin": thin, "seed": seed, "folder": folder, "resume": resume, "processes": processes}
+        if not shown:
+            return sample(self.rule, x, y, draws, warmup, chains, **run)
+        with SamplingProgress(warmup, draws, chains, thin) as told:
+            return sample(self.rule, x, y, draws, warmup, chains, **run, told=told)
 
     def snapshot(self) -> Snapshot:
         """The run as it is between two steps, for a checkpoint."""
