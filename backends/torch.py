@@ -38,7 +38,7 @@ class TorchBackend:
 
     @property
     def in_host_memory(self) -> bool:
-        # While PyTorch records for a gradient, nothing may happen behind its back. And whoever changes an operation in a
+        # While PyTorch records for a gradient, nothing may happen behind its back. Whoever changes an operation in a
         # subclass wants to see it used, not passed by.
         return type(self) is TorchBackend and self.device.type == "cpu" and not torch.is_grad_enabled()
 

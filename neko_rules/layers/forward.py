@@ -198,14 +198,17 @@ def _fused_record(
 
     def walked(connection: Connection) -> bool:
         events = trajectory.events.get(connection.source)
-        return not connection.delay and events is not None and events.sparse
+        return not connection.delay and connection.converters is None and events is not None and events.sparse
 
     own = [connection for connection in graph.into(name) if connection.source == name]
+    if any(connection.converters is not None for connection in own):
+        return None
     others = [connection for connection in graph.into(name) if connection.source != name]
     current = extra.get(name)
     for connection in others:
         if not walked(connection):
-            part = project(nx, trajectory.sent(nx, connection), effective_weight(nx, connection, parameters))
+            sent, weight = trajectory.sent(nx, connection), effective_weight(nx, connection, parameters)
+            part = connection.current(nx, sent, weight, project(nx, sent, weight))
             current = part if current is None else current + part
     steps, batch, _ = trajectory.inputs.shape
     start = None if trajectory.start is None else trajectory.start[name]
@@ -235,8 +238,10 @@ def _launched_record(
     extra: dict[str, Array],
 ) -> Record | None:
     """A population's record by kernels on a GPU; None where its cell has none."""
-    current = _outside_current(nx, graph, parameters, trajectory, name, (name,)) + extra.get(name, 0.0)
     own = [connection for connection in graph.into(name) if connection.source == name]
+    if any(connection.converters is not None for connection in own):
+        return None
+    current = _outside_current(nx, graph, parameters, trajectory, name, (name,)) + extra.get(name, 0.0)
     recurrent = sum(effective_weight(nx, connection, parameters) for connection in own) if own else None
     start = None if trajectory.start is None else trajectory.start[name]
     stepped = on_gpu_loops.step_through(nx, graph.cell(name), constants, current, recurrent, start)
