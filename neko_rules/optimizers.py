@@ -128,7 +128,9 @@ class Optimizer(ABC):
             change, after = self._change(nx, given["g"], memory, given["p"], given["rate"], given["t"])
             return change, *after
 
-        return kernel_of(self, formula, ("g", "p", *self.slots), {"rate": dtype, "t": step_dtype}, dtype)
+        return kernel_of(
+            (self, type(self)._change), formula, ("g", "p", *self.slots), {"rate": dtype, "t": step_dtype}, dtype
+        )
 
     @abstractmethod
     def _change(

@@ -142,7 +142,7 @@ class TestNodePerturbation:
         assert np.array_equal(model.predict(X), before)
         assert all(np.array_equal(BPTT(model).gradients(X, Y)[name], value) for name, value in truth.items())
 
-    def test_batch_normalisation_credits_the_batch_and_dropout_is_shared(self, library: str) -> None:
+    def test_batch_normalisation_credits_the_batch_and_dropout_is_one_for_all(self, library: str) -> None:
         if library == "torch":
             network = bare()
         else:

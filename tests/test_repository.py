@@ -63,6 +63,8 @@ HEAVY = [
     "torch",
     "tensorflow",
     "jax",
+    "numba",
+    "triton",
     "scipy",
     "sympy",
     "matplotlib",
@@ -89,6 +91,8 @@ ROWS = (
     ("samplers", "devices", "datasets", "encoders", "losses", "metrics", "optimizers", "clipping"),
     ("initializers", "schedules", "surrogates", "targets"),
     ("trees",),
+    # What knows nothing but arrays.
+    ("kernels",),
     ("backends",),
     ("backend",),
     ("recorded",),
@@ -157,6 +161,8 @@ def test_only_declared_libraries_are_imported() -> None:
                 continue
             speaks = name.startswith(("neko_rules.backends.", "neko_rules.layers.adaptors."))
             allowed = {*extras, "keras"} if speaks and library in {*extras, "keras"} else declared
+            if name.startswith("neko_rules.kernels."):
+                allowed = {*declared, "numba"}
             assert distributions.get(library, library) in allowed, f"{path}:{line} imports {library}"
 
 

@@ -161,7 +161,7 @@ def weighed(
         # What the two have in common, such as the logarithm of a softmax, is written down once.
         return loss.value(operations, y, wanted), loss.gradient(operations, y, wanted)
 
-    rows = None if host is None else pass_of(loss, both, nx.dtype(outputs))
+    rows = None if host is None else pass_of((loss, type(loss).value, type(loss).gradient), both, nx.dtype(outputs))
     if host is None or rows is None:
         return weighted_total(nx, loss, outputs, target, counted), output_gradient(nx, loss, outputs, target, weights)
     value, gradient = rows.run(host, outputs, target, weights)
