@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -351,3 +352,22 @@ def test_events_of_some_steps() -> None:
     later: Events = listed(values)[1:]
     assert later.count.tolist() == [[2], [2]]
     assert np.shares_memory(later.values, values)
+
+
+def test_a_step_leaves_no_history_to_the_garbage_collector() -> None:
+    """A cycle of references would keep the memory of a step until the collector runs, and the next ask for more."""
+    rng = np.random.default_rng(0)
+    x = (rng.random((32, 100, 20)) < 0.1).astype(np.float32)
+    rule = BPTT(Evaluator(ALIF(256, 2, inputs=20)))
+    y = rng.integers(0, 2, 32)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            rule.step(x, y)
+        before = host.BUFFERS._peak
+        for _ in range(3):
+            rule.step(x, y)
+        assert host.BUFFERS._peak == before
+    finally:
+        gc.enable()

@@ -45,7 +45,7 @@ def test_every_neuron(label: str, rule: str, monkeypatch: pytest.MonkeyPatch) ->
     run = Launch.run
 
     def counted(self: Launch, *arguments: Any) -> Any:
-        backward.append(self.name)
+        backward.append(self.step.name)
         return run(self, *arguments)
 
     monkeypatch.setattr(Launch, "run", counted)

@@ -49,13 +49,17 @@ class TorchContender:
         return [float(each.mean()) for each in spikes]
 
 
-class Triangular(torch.autograd.Function):  # type: ignore[misc]
-    """Heaviside forward, γ max(0, 1 - |u|) backward."""
+class Spike(torch.autograd.Function):  # type: ignore[misc]
+    """Heaviside forward; a subclass writes what stands for the derivative."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor) -> Tensor:
         ctx.save_for_backward(u)
         return (u > 0).to(u.dtype)
+
+
+class Triangular(Spike):
+    """γ max(0, 1 - |u|) backward."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
@@ -63,13 +67,8 @@ class Triangular(torch.autograd.Function):  # type: ignore[misc]
         return g * workloads.TRIANGULAR_PEAK * torch.clamp(1 - u.abs(), min=0)
 
 
-class FastSigmoid(torch.autograd.Function):  # type: ignore[misc]
-    """Heaviside forward, 1 / (1 + s|u|)² backward."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor) -> Tensor:
-        ctx.save_for_backward(u)
-        return (u > 0).to(u.dtype)
+class FastSigmoid(Spike):
+    """1 / (1 + s|u|)² backward."""
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:

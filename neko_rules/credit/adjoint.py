@@ -17,15 +17,17 @@ are in the processor's cache; weight gradients and signals are one matrix produc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
-from neko_rules.credit.fused import Solved, loop_of
-from neko_rules.credit.on_gpu import launch_of
+from neko_rules.credit.fused import LOOPS
+from neko_rules.credit.on_gpu import LAUNCHES
 from neko_rules.credit.recursion import Recursion, Setting
+from neko_rules.credit.traced import Solved
 from neko_rules.kernels.host import contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
@@ -57,6 +59,12 @@ class Problem:
     feedback: Parameters
     trajectory: Trajectory
     credit: Credit
+
+    @property
+    def setting(self) -> Setting:
+        """What the recursion sees of it."""
+        # Not kept: it holds on to this problem, and the two would keep the histories of a step alive after it.
+        return Setting(self.nx, self.graph, self.jacobians, self.constants, self.credit, self.back)
 
     def back(self, connection: Connection) -> Array:
         """The transposed weight that carries a connection's error back: [target, source]."""
@@ -111,18 +119,15 @@ def _solved(problem: Problem, signals: Signals) -> tuple[Parameters, Signals]:
 def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) -> Solved:
     """The recursion of a group over all time steps, as one compiled loop where there is one."""
     nx, records = problem.nx, problem.trajectory.records
-    setting = Setting(nx, problem.graph, problem.jacobians, problem.constants, problem.credit, problem.back)
+    setting = problem.setting
     host = host_of(nx)
-    if host is not None and len(group) == 1:
+    if len(group) == 1 and (host is not None or on_gpu(nx)):
         arriving = tuple(key for key in signals if key[0] == group[0])
-        loop = loop_of(setting, group[0], arriving, nx.dtype(problem.trajectory.inputs))
-        if loop is not None:
-            return loop.run(host, setting, records[group[0]], [signals[key] for key in arriving])
-    if on_gpu(nx) and len(group) == 1:
-        arriving = tuple(key for key in signals if key[0] == group[0])
-        launch = launch_of(setting, group[0], arriving, nx.dtype(problem.trajectory.inputs))
-        if launch is not None:
-            return launch.run(nx, setting, records[group[0]], [signals[key] for key in arriving])
+        made: Any = LAUNCHES if host is None else LOOPS
+        compiled = made.of(setting, group[0], arriving, nx.dtype(problem.trajectory.inputs))
+        if compiled is not None:
+            solved: Solved = compiled.run(nx, setting, records[group[0]], [signals[key] for key in arriving])
+            return solved
     recursion = Recursion(setting, group, tuple(key for key in signals if key[0] in group and key[1] != Z))
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     given = [nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in recursion.arriving]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ import numpy as np
 from neko_rules.backend import Array, Backend
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, host_of
-from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
+from neko_rules.kernels.tracing import Body, Memo, TracingBackend
 from neko_rules.kernels.writer import elementwise_source
 
 Formula = Callable[[Any, Mapping[str, Any]], Sequence[Any]]
 """Results from a backend and the arguments by name."""
 
-_kernels: dict[Hashable, Callable[..., Any] | None] = {}
+_kernels: Memo[Callable[..., Any]] = Memo()
 
 
 def kernel_of(
@@ -32,19 +31,16 @@ def kernel_of(
         scalars: name → type of the arguments that are the same for all entries.
         dtype: of the arrays.
     """
-    whole = (key, tuple(arrays), tuple(scalars.items()), dtype)
-    if whole not in _kernels:
+
+    def written() -> Callable[..., Any]:
         body = Body(dtype)
         values = {name: body.argument(f"a_{name}") for name in arrays}
         values |= {name: body.argument(f"x_{name}", kind) for name, kind in scalars.items()}
-        try:
-            results = [body.value(each).name for each in formula(TracingBackend(body), values)]
-        except NotTraceableError:
-            _kernels[whole] = None
-        else:
-            source = elementwise_source(body, list(arrays), list(scalars), results)
-            _kernels[whole] = module_of(source).run
-    return _kernels[whole]
+        results = [body.value(each).name for each in formula(TracingBackend(body), values)]
+        run: Callable[..., Any] = module_of(elementwise_source(body, list(arrays), list(scalars), results)).run
+        return run
+
+    return _kernels.of((key, tuple(arrays), tuple(scalars.items()), dtype), written)
 
 
 def evaluated(
@@ -55,14 +51,6 @@ def evaluated(
     out = [BUFFERS.empty(views[0].shape, views[0].dtype) for _ in range(results)]
     run(*(host.host(scalar)[()] for scalar in scalars), *(each.reshape(-1) for each in (*views, *out)))
     return [host.from_host(each) for each in out]
-
-
-@lru_cache(maxsize=1)
-def _finite() -> Callable[..., Any]:
-    from neko_rules.kernels.rows import count_not_finite
-
-    function: Callable[..., Any] = count_not_finite
-    return function
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
@@ -76,5 +64,7 @@ def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
     host = host_of(nx)
     if host is None:
         return nx.all(nx.stack([nx.all(nx.isfinite(array)) for array in arrays], 0))
+    from neko_rules.kernels.rows import count_not_finite
+
     views = (contiguous(host.host(array)) for array in arrays)
-    return host.from_host(np.array(not any(_finite()(view.reshape(-1)) for view in views)))
+    return host.from_host(np.array(not any(count_not_finite(view.reshape(-1)) for view in views)))

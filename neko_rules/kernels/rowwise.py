@@ -17,7 +17,7 @@ import numpy as np
 from neko_rules.backend import Array
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
-from neko_rules.kernels.tracing import Body, NotTraceableError, Traced, TracingBackend
+from neko_rules.kernels.tracing import Body, Memo, NotTraceableError, Traced, TracingBackend
 from neko_rules.kernels.writer import Source
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -112,7 +112,7 @@ class Pass:
         return host.from_host(values), host.from_host(slopes)
 
 
-_passes: dict[Hashable, Pass | None] = {}
+_passes: Memo[Pass] = Memo()
 
 
 def pass_of(key: Hashable, formula: Formula, dtype: str) -> Pass | None:
@@ -123,15 +123,14 @@ def pass_of(key: Hashable, formula: Formula, dtype: str) -> Pass | None:
         formula: of outputs and target.
         dtype: of all arrays.
     """
-    if (key, dtype) not in _passes:
+
+    def written() -> Pass:
         body = RowBody(dtype, ("y", "g"))
-        try:
-            value, gradient = formula(RowBackend(body), body.argument("y"), body.argument("g"))
-            source, kept = _source(body, body.value(value), body.value(gradient))
-            _passes[key, dtype] = Pass(module_of(source).run, kept)
-        except NotTraceableError:
-            _passes[key, dtype] = None
-    return _passes[key, dtype]
+        value, gradient = formula(RowBackend(body), body.argument("y"), body.argument("g"))
+        source, kept = _source(body, body.value(value), body.value(gradient))
+        return Pass(module_of(source).run, kept)
+
+    return _passes.of((key, dtype), written)
 
 
 def _source(body: RowBody, value: Traced, gradient: Traced) -> tuple[str, int]:

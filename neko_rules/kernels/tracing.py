@@ -18,8 +18,8 @@ static single assignment; the same operation on the same values is written once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 BOOL = "bool"
 
@@ -59,6 +59,31 @@ SCALARS = Dialect()
 
 class NotTraceableError(Exception):
     """An equation asks for an operation that has no scalar form."""
+
+
+Made = TypeVar("Made")
+
+
+class Memo(Generic[Made]):
+    """What was made for a key, once; None where an operation that was asked for has no scalar form.
+
+    Example:
+        >>> memo = Memo[str]()
+        >>> memo.of("a", lambda: "made"), memo.of("a", lambda: "made again")
+        ('made', 'made')
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Made | None] = {}
+
+    def of(self, key: Hashable, make: Callable[[], Made]) -> Made | None:
+        """What belongs to a key."""
+        if key not in self._made:
+            try:
+                self._made[key] = make()
+            except NotTraceableError:
+                self._made[key] = None
+        return self._made[key]
 
 
 class Body:

@@ -16,7 +16,7 @@ from neko_rules.backend import Array, Backend
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.host import fusing
 from neko_rules.kernels.tracing import Body, Dialect
-from neko_rules.kernels.writer import Carried, Constant
+from neko_rules.kernels.writer import Carried, Constant, Lines
 
 LANES = 256
 """Neurons times examples in a block of one launch."""
@@ -82,22 +82,11 @@ def on_gpu(nx: Backend) -> bool:
     return fusing() and bool(getattr(nx, "in_gpu_memory", False)) and triton_installed()
 
 
-class _Source:
-    """Lines of a kernel."""
-
-    def __init__(self, title: str, arguments: Sequence[str]) -> None:
-        self._lines = [_HEAD.format(title=title, arguments=", ".join(arguments)).rstrip("\n")]
-
-    def add(self, depth: int, *lines: str) -> None:
-        """Lines at a depth of indentation."""
-        self._lines += ["    " * depth + line for line in lines]
-
-    def text(self) -> str:
-        """The module."""
-        return "\n".join(self._lines) + "\n"
+def _source(title: str, arguments: Sequence[str]) -> Lines:
+    return Lines(_HEAD.format(title=title, arguments=", ".join(arguments)))
 
 
-def _constants(source: _Source, constants: Sequence[Constant]) -> None:
+def _constants(source: Lines, constants: Sequence[Constant]) -> None:
     if any(constant.per_neuron for constant in constants):
         source.add(1, "n = i % size")
     for constant in constants:
@@ -118,7 +107,7 @@ def forward_kernel(
     """
     carried = [*states, "z"]
     names = ["current", *(f"start_{k}" for k in carried), *(f"out_{k}" for k in carried), *(c.name for c in constants)]
-    source = _Source("A forward pass of one population", names)
+    source = _source("A forward pass of one population", names)
     _constants(source, constants)
     source.add(1, *(f"s_{key} = tl.load(start_{key} + i, mask=there, other=0.0)" for key in carried))
     source.add(1, "for t in range(steps):", "    o = t * lanes + i")
@@ -153,7 +142,7 @@ def adjoint_kernel(
     """
     carries = [f"carry_{each.name}" for each in carried]
     names = [*signals, *recorded, *sums, *(c.name for c in constants), *outputs, *carries]
-    source = _Source("An adjoint pass of one population", names)
+    source = _source("An adjoint pass of one population", names)
     _constants(source, constants)
     source.add(1, *(f"{c.name} = tl.load(carry_{c.name} + i, mask=there, other=0.0)" for c in carried))
     source.add(1, *(f"{v} = tl.load({name} + i, mask=there, other=0.0)" for name, v in sums.items()))

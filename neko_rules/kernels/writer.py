@@ -41,8 +41,27 @@ class Constant:
         return f"{self.name}[n]" if self.per_neuron else self.name
 
 
-class Source:
+class Lines:
     """Lines of a module, with indentation.
+
+    Args:
+        head: the first ones.
+    """
+
+    def __init__(self, head: str) -> None:
+        self._lines = [head.rstrip("\n")]
+
+    def add(self, depth: int, *lines: str) -> None:
+        """Lines at a depth of indentation."""
+        self._lines += ["    " * depth + line for line in lines]
+
+    def text(self) -> str:
+        """The module."""
+        return "\n".join(self._lines) + "\n"
+
+
+class Source(Lines):
+    """A module for Numba.
 
     Args:
         title: of the module.
@@ -50,7 +69,8 @@ class Source:
     """
 
     def __init__(self, title: str, *bodies: Body) -> None:
-        self._lines = [_HEAD.format(title=title).rstrip("\n"), ""]
+        super().__init__(_HEAD.format(title=title))
+        self._lines.append("")
         for body in bodies:
             for name, (dtype, value) in body.literals.items():
                 number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
@@ -60,13 +80,12 @@ class Source:
         """Begin a function."""
         self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
 
-    def add(self, depth: int, *lines: str) -> None:
-        """Lines at a depth of indentation."""
-        self._lines += ["    " * depth + line for line in lines]
 
-    def text(self) -> str:
-        """The module."""
-        return "\n".join(self._lines) + "\n"
+def _sum(terms: Sequence[str]) -> str:
+    """A sum of 1, 2, 4 or 8 terms in pairs, which shortens the chain of additions that wait for each other."""
+    while len(terms) > 1:
+        terms = [f"({one} + {other})" for one, other in zip(terms[::2], terms[1::2], strict=True)]
+    return terms[0]
 
 
 def add_rows(into: str, matrix: str, row: str, count: str, factor: str = "") -> list[str]:
@@ -96,10 +115,8 @@ def add_rows(into: str, matrix: str, row: str, count: str, factor: str = "") -> 
         for i in range(several):
             lines += [f"    i{i} = {row.format(f'j + {i}')}", f"    m{i} = {matrix}[i{i}]"]
             lines += [f"    f{i} = {factor.format(f'i{i}')}"] if factor else []
-        terms = [f"f{i} * m{i}[n]" if factor else f"m{i}[n]" for i in range(several)]
-        while len(terms) > 1:
-            terms = [f"({one} + {other})" for one, other in zip(terms[::2], terms[1::2], strict=True)]
-        lines += ["    for n in range(size):", f"        {into}[n] += {terms[0]}"]
+        total = _sum([f"f{i} * m{i}[n]" if factor else f"m{i}[n]" for i in range(several)])
+        lines += ["    for n in range(size):", f"        {into}[n] += {total}"]
         lines.append(f"    j += {several}")
     return lines
 
@@ -271,11 +288,7 @@ def _gathered(into: str, matrix: str, factors: str) -> list[str]:
             lines += [f"        f{e}{i} = d{e}[i{i}]" for e in examples]
         lines.append("        for n in range(size):")
         lines += [f"            w{i} = m{i}[n]" for i in range(several)]
-        for e in examples:
-            terms = [f"f{e}{i} * w{i}" for i in range(several)]
-            while len(terms) > 1:
-                terms = [f"({one} + {other})" for one, other in zip(terms[::2], terms[1::2], strict=True)]
-            lines.append(f"            s{e}[n] += {terms[0]}")
+        lines += [f"            s{e}[n] += {_sum([f'f{e}{i} * w{i}' for i in range(several)])}" for e in examples]
         lines.append(f"        j += {several}")
     return lines
 

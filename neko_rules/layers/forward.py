@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers import on_gpu as on_gpu_loops
 from neko_rules.layers.cell import Cell, CellOperations, Constants, namespace
-from neko_rules.layers.fused import Stepped, step_through
+from neko_rules.layers.fused import step_through
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 
 Z = "z"
@@ -152,22 +153,14 @@ def run(
     """
     trajectory = Trajectory(inputs, {}, start)
     extra = extra_current or {}
-    host = None if differentiable or detach_delayed else host_of(nx)
-    if host is not None:
-        trajectory.events[INPUT] = listed(contiguous(host.host(inputs)))
-    on_device = not differentiable and not detach_delayed and on_gpu(nx)
+    compiled = _Compiled(nx, graph, parameters, trajectory, keep_current)
+    fusing = not differentiable and not detach_delayed and compiled.begin()
     for component in graph.components:
-        if on_device and len(component) == 1:
+        if fusing and len(component) == 1:
             (name,) = component
-            launched = _launched_record(nx, graph, constants[name], parameters, trajectory, name, keep_current, extra)
-            if launched is not None:
-                trajectory.records[name] = launched
-                continue
-        if host is not None and len(component) == 1:
-            (name,) = component
-            fused = _fused_record(nx, host, graph, constants[name], parameters, trajectory, name, keep_current, extra)
-            if fused is not None:
-                trajectory.records[name] = fused
+            record = compiled.record(name, constants[name], extra.get(name))
+            if record is not None:
+                trajectory.records[name] = record
                 continue
         outside = {name: _outside_current(nx, graph, parameters, trajectory, name, component) for name in component}
         outside = {name: current + extra[name] if name in extra else current for name, current in outside.items()}
@@ -180,75 +173,96 @@ def run(
     return trajectory
 
 
-def _fused_record(
-    nx: Backend,
-    host: HostBackend,
-    graph: Graph,
-    constants: Constants,
-    parameters: Parameters,
-    trajectory: Trajectory,
-    name: str,
-    keep_current: frozenset[str],
-    extra: dict[str, Array],
-) -> Record | None:
-    """A population's record by one compiled loop, and its events; None where its cell has none."""
+@dataclass(frozen=True)
+class _Compiled:
+    """Populations stepped through time by compiled loops, in host memory or on a GPU.
 
-    def held(array: Array) -> np.ndarray:
-        return host.host(array)
+    Args:
+        nx, graph, parameters, trajectory, keep_current: as in ``run``.
+    """
 
-    def walked(connection: Connection) -> bool:
-        events = trajectory.events.get(connection.source)
-        return not connection.delay and connection.converters is None and events is not None and events.sparse
+    nx: Backend
+    graph: Graph
+    parameters: Parameters
+    trajectory: Trajectory
+    keep_current: frozenset[str]
 
-    own = [connection for connection in graph.into(name) if connection.source == name]
-    if any(connection.converters is not None for connection in own):
-        return None
-    others = [connection for connection in graph.into(name) if connection.source != name]
-    current = extra.get(name)
-    for connection in others:
-        if not walked(connection):
-            sent, weight = trajectory.sent(nx, connection), effective_weight(nx, connection, parameters)
-            part = connection.current(nx, sent, weight, project(nx, sent, weight))
-            current = part if current is None else current + part
-    steps, batch, _ = trajectory.inputs.shape
-    start = None if trajectory.start is None else trajectory.start[name]
-    stepped = step_through(
-        graph.cell(name),
-        {key: held(value) for key, value in constants.items()},
-        (steps, batch, graph.populations[name].size),
-        nx.dtype(trajectory.inputs),
-        bias=held(parameters[bias_name(name)]) if graph.populations[name].bias else None,
-        outside=None if current is None else held(current),
-        gathered=[(held(parameters[c.weight]), trajectory.events[c.source]) for c in others if walked(c)],
-        recurrent=_together([(held(parameters[c.weight]), c.masked) for c in own]),
-        start=None if start is None else {key: held(value) for key, value in start.items()},
-        keep_current=name in keep_current,
-    )
-    return None if stepped is None else _recorded(host, trajectory, name, stepped, start)
+    def begin(self) -> bool:
+        """Whether there are loops for this backend; looks for the events of the input where they can be walked."""
+        host = host_of(self.nx)
+        if host is None:
+            return on_gpu(self.nx)
+        self.trajectory.events[INPUT] = listed(contiguous(host.host(self.trajectory.inputs)))
+        return True
 
+    def record(self, name: str, constants: Constants, extra: Array | None) -> Record | None:
+        """What a population does; None where its cell has no loop, or what feeds back is converted on the way."""
+        own = [connection for connection in self.graph.into(name) if connection.source == name]
+        if any(connection.converters is not None for connection in own):
+            return None
+        start = None if self.trajectory.start is None else self.trajectory.start[name]
+        host = host_of(self.nx)
+        if host is None:
+            return self._launched(name, constants, extra, own, start)
+        return self._fused(host, name, constants, extra, own, start)
 
-def _launched_record(
-    nx: Backend,
-    graph: Graph,
-    constants: Constants,
-    parameters: Parameters,
-    trajectory: Trajectory,
-    name: str,
-    keep_current: frozenset[str],
-    extra: dict[str, Array],
-) -> Record | None:
-    """A population's record by kernels on a GPU; None where its cell has none."""
-    own = [connection for connection in graph.into(name) if connection.source == name]
-    if any(connection.converters is not None for connection in own):
-        return None
-    current = _outside_current(nx, graph, parameters, trajectory, name, (name,)) + extra.get(name, 0.0)
-    recurrent = sum(effective_weight(nx, connection, parameters) for connection in own) if own else None
-    start = None if trajectory.start is None else trajectory.start[name]
-    stepped = on_gpu_loops.step_through(nx, graph.cell(name), constants, current, recurrent, start)
-    if stepped is None:
-        return None
-    states, z, received = stepped
-    return Record(states, z, received if name in keep_current else None, start)
+    def _fused(
+        self,
+        host: HostBackend,
+        name: str,
+        constants: Constants,
+        extra: Array | None,
+        own: list[Connection],
+        start: dict[str, Array] | None,
+    ) -> Record | None:
+        nx, graph, parameters, trajectory = self.nx, self.graph, self.parameters, self.trajectory
+        held: Callable[[Array], np.ndarray] = host.host
+
+        def walked(connection: Connection) -> bool:
+            events = trajectory.events.get(connection.source)
+            return not connection.delay and connection.converters is None and events is not None and events.sparse
+
+        others = [connection for connection in graph.into(name) if connection.source != name]
+        dense = [connection for connection in others if not walked(connection)]
+        current = _delivered(nx, parameters, trajectory, dense, extra)
+        steps, batch, _ = trajectory.inputs.shape
+        stepped = step_through(
+            graph.cell(name),
+            {key: held(value) for key, value in constants.items()},
+            (steps, batch, graph.populations[name].size),
+            nx.dtype(trajectory.inputs),
+            bias=held(parameters[bias_name(name)]) if graph.populations[name].bias else None,
+            outside=None if current is None else held(current),
+            gathered=[(held(parameters[c.weight]), trajectory.events[c.source]) for c in others if c not in dense],
+            recurrent=_together([(held(parameters[c.weight]), c.masked) for c in own]),
+            start=None if start is None else {key: held(value) for key, value in start.items()},
+            keep_current=name in self.keep_current,
+        )
+        if stepped is None:
+            return None
+        trajectory.events[name] = stepped.events
+        states = {key: host.from_host(value) for key, value in stepped.states.items()}
+        received = None if stepped.current is None else host.from_host(stepped.current)
+        return Record(states, host.from_host(stepped.z), received, start)
+
+    def _launched(
+        self,
+        name: str,
+        constants: Constants,
+        extra: Array | None,
+        own: list[Connection],
+        start: dict[str, Array] | None,
+    ) -> Record | None:
+        nx, graph, parameters = self.nx, self.graph, self.parameters
+        # A sum is memory of its own, which the kernels may write to.
+        outside = _outside_current(nx, graph, parameters, self.trajectory, name, (name,))
+        current = outside + (0.0 if extra is None else extra)
+        recurrent = sum(effective_weight(nx, connection, parameters) for connection in own) if own else None
+        stepped = on_gpu_loops.step_through(nx, graph.cell(name), constants, current, recurrent, start)
+        if stepped is None:
+            return None
+        states, z, received = stepped
+        return Record(states, z, received if name in self.keep_current else None, start)
 
 
 def _together(matrices: list[tuple[np.ndarray, bool]]) -> np.ndarray | None:
@@ -262,13 +276,19 @@ def _together(matrices: list[tuple[np.ndarray, bool]]) -> np.ndarray | None:
     return total
 
 
-def _recorded(
-    host: HostBackend, trajectory: Trajectory, name: str, stepped: Stepped, start: dict[str, Array] | None
-) -> Record:
-    trajectory.events[name] = stepped.events
-    states = {key: host.from_host(value) for key, value in stepped.states.items()}
-    current = None if stepped.current is None else host.from_host(stepped.current)
-    return Record(states, host.from_host(stepped.z), current, start)
+def _delivered(
+    nx: Backend,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    connections: Iterable[Connection],
+    current: Array | None = None,
+) -> Array | None:
+    """Σ z W over connections for all time steps, [time, batch, neuron], added to a current; None if there is none."""
+    for connection in connections:
+        sent, weight = trajectory.sent(nx, connection), effective_weight(nx, connection, parameters)
+        part = connection.current(nx, sent, weight, project(nx, sent, weight))
+        current = part if current is None else current + part
+    return current
 
 
 def _outside_current(
@@ -277,12 +297,8 @@ def _outside_current(
     """Σ z W + b over the connections from outside the component, for all time steps: [time, batch, neuron]."""
     steps, batch, _ = trajectory.inputs.shape
     size = graph.populations[name].size
-    current: Any = None
-    for connection in graph.into(name):
-        if connection.source not in component:
-            sent, weight = trajectory.sent(nx, connection), effective_weight(nx, connection, parameters)
-            part = connection.current(nx, sent, weight, project(nx, sent, weight))
-            current = part if current is None else current + part
+    outside = [connection for connection in graph.into(name) if connection.source not in component]
+    current: Any = _delivered(nx, parameters, trajectory, outside)
     if graph.populations[name].bias:
         bias = parameters[bias_name(name)]
         current = nx.broadcast_to(bias, (steps, batch, size)) if current is None else current + bias

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import Events, index_type
 from neko_rules.kernels.host import BUFFERS, contiguous
 from neko_rules.kernels.threads import each, parts
-from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
+from neko_rules.kernels.tracing import Body, Memo
 from neko_rules.kernels.writer import Constant, forward_source
-from neko_rules.layers.cell import Cell, CellOperations, namespace
+from neko_rules.layers.cell import Cell
+from neko_rules.layers.traced import traced_results
 
 Kernel = Callable[..., Any]
 
@@ -49,28 +49,26 @@ class Form:
     keep_current: bool
 
 
-@lru_cache(maxsize=256)
+_kernels: Memo[Kernel] = Memo()
+
+
 def kernel_of(form: Form) -> Kernel | None:
     """The compiled loop; None where the cell or its surrogate asks for an operation that has no scalar form."""
+    return _kernels.of(form, lambda: _written(form))
+
+
+def _written(form: Form) -> Kernel:
     cell, body = form.cell, Body(form.dtype)
-    states = cell.state_names()
     constants = [Constant(f"p_{name}", per_neuron) for name, per_neuron in form.constants]
-    operations = CellOperations(TracingBackend(body), cell.surrogate)  # type: ignore[arg-type]
-    p = namespace({name: body.argument(f"c_{name}") for name, _ in form.constants})
-    before = {key: body.argument(f"s_{key}") for key in (*states, "z")}
-    try:
-        after = cell.update(operations, p, namespace(before), before["z"], body.argument("i_current"))
-        emitted = body.value(cell.emit(operations, p, namespace({key: body.value(after[key]) for key in states})))
-    except NotTraceableError:
-        return None
-    arguments = {f"s_{key}": f"carry_{key}[n]" for key in before} | {"i_current": "current[n]"}
+    results = traced_results(cell, (name for name, _ in form.constants), body)
+    arguments = {f"s_{key}": f"carry_{key}[n]" for key in results} | {"i_current": "current[n]"}
     arguments |= {f"c_{name}": each.loading for (name, _), each in zip(form.constants, constants, strict=True)}
     source = forward_source(
         body,
-        states=states,
+        states=cell.state_names(),
         constants=constants,
         arguments=arguments,
-        results={**{key: body.value(after[key]).name for key in states}, "z": emitted.name},
+        results=results,
         gathered=form.gathered,
         outside=form.outside,
         recurrent=form.recurrent,

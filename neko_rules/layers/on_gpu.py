@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from neko_rules.backend import Array, Backend
 from neko_rules.kernels import triton
-from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
+from neko_rules.kernels.tracing import Body, Memo
 from neko_rules.kernels.writer import Constant
-from neko_rules.layers.cell import Cell, CellOperations, Constants, namespace
+from neko_rules.layers.cell import Cell, Constants
+from neko_rules.layers.traced import traced_results
+
+_kernels: Memo[Callable[..., Any]] = Memo()
 
 
-@lru_cache(maxsize=256)
 def _kernel(cell: Cell, constants: tuple[tuple[str, bool], ...], dtype: str) -> Callable[..., Any] | None:
-    body = Body(dtype, triton.LANE)
-    operations = CellOperations(TracingBackend(body), cell.surrogate)  # type: ignore[arg-type]
-    states = cell.state_names()
-    p = namespace({name: body.argument(f"c_{name}") for name, _ in constants})
-    before = {key: body.argument(f"s_{key}") for key in (*states, "z")}
-    try:
-        after = cell.update(operations, p, namespace(before), before["z"], body.argument("i_current"))
-        emitted = body.value(cell.emit(operations, p, namespace({key: body.value(after[key]) for key in states})))
-    except NotTraceableError:
-        return None
-    results = {**{key: body.value(after[key]).name for key in states}, "z": emitted.name}
-    return triton.forward_kernel(body, states, [Constant(f"p_{name}", rank) for name, rank in constants], results)
+    def written() -> Callable[..., Any]:
+        body = Body(dtype, triton.LANE)
+        results = traced_results(cell, (name for name, _ in constants), body)
+        ranked = [Constant(f"p_{name}", rank) for name, rank in constants]
+        return triton.forward_kernel(body, cell.state_names(), ranked, results)
+
+    return _kernels.of((cell, constants, dtype), written)
 
 
 def step_through(

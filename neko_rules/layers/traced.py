@@ -1,0 +1,31 @@
+"""Traced cell: a cell's two functions written down as statements, from which a forward kernel is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from neko_rules.kernels.tracing import Body, TracingBackend
+from neko_rules.layers.cell import Cell, CellOperations, namespace
+
+
+def traced_results(cell: Cell, constants: Iterable[str], body: Body) -> dict[str, str]:
+    """Traced names of the states and ``"z"`` after a step.
+
+    What the statements are about is named ``s_state`` and ``s_z`` before the step, ``i_current``, and ``c_constant``.
+
+    Args:
+        cell: the neuron model.
+        constants: names of its constants.
+        body: where the statements are written.
+
+    Raises:
+        NotTraceableError: an operation has no scalar form.
+    """
+    states = cell.state_names()
+    operations = CellOperations(TracingBackend(body), cell.surrogate)  # type: ignore[arg-type]
+    p = namespace({name: body.argument(f"c_{name}") for name in constants})
+    before = {key: body.argument(f"s_{key}") for key in (*states, "z")}
+    stepped = cell.update(operations, p, namespace(before), before["z"], body.argument("i_current"))
+    after = {key: body.value(stepped[key]) for key in states}
+    emitted = body.value(cell.emit(operations, p, namespace(after)))
+    return {key: value.name for key, value in {**after, "z": emitted}.items()}
