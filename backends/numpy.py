@@ -32,7 +32,7 @@ class NumpyBackend:
         return type(self) is NumpyBackend
 
     def host(self, array: Array) -> np.ndarray:
-        return np.asarray(array)
+        return array if type(array) is np.ndarray else np.asarray(array)
 
     def from_host(self, array: np.ndarray) -> Array:
         return array

@@ -4,12 +4,16 @@
 
 A window of 8 of the 40 points moves by 2 a step over 1,000 LIF neurons with membranes of 0.3 to 2 ms; what is
 classified is their mean over time. The weights are drawn by HMC, whose proposals follow the gradient of symmetric
-e-prop, in chains that begin at draws of the prior. A deep ensemble is trained by the same rule with as many passes over
-the same examples, and the first of its members, with and without dropout, stands for one network.
+e-prop, in chains that begin at draws of the prior, two at a time in processes of their own. Members of a deep ensemble
+are trained by the same rule on the same examples; the first of them, with and without dropout, stands for one network.
+Sampling makes far more passes over the data than an ensemble can use: how it goes on with more members is printed.
 
 The surrogate has the area 1, and the gradient goes through the reset. Averaged over many spikes it then is nearly the
 slope of the hard network's energy, which is what a proposal wants; with a peak of 0.3 and a detached reset, the
 defaults for training, it is not, and the chain must go in shorter steps.
+
+A trajectory is about π/2 prior scales long, after which the readout weights, whose energy is smooth, are drawn anew.
+Hidden weights, upstream of every spike, have a rough energy and move a small part of that.
 
 It prints a Markdown table and writes mnist1d_posterior.png and .svg: entropy of right and wrong predictions with a rank
 test, calibration, and risk against coverage. The predictions are kept in mnist1d_posterior.npz; ``--draw`` draws them
@@ -21,17 +25,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("NEKO_THREADS", "1")
 
 import numpy as np
 
 from neko_rules import HMC, LIF, EProp, Evaluator, Posterior, Trainer
 from neko_rules.datasets import DATASETS
-from neko_rules.probabilistic import Predictive
+from neko_rules.probabilistic import Predictive, Samples
 from neko_rules.probabilistic.calibration import (
     area_under_risk_coverage,
     expected_calibration_error,
@@ -42,11 +48,11 @@ from neko_rules.probabilistic.comparisons import Ensemble, MonteCarloDropout
 from neko_rules.report.uncertainty import save_uncertainty_figure
 
 NEURONS, WIDTH, STRIDE = 1000, 8, 2
-EPOCHS, BATCH, DROPOUT, MASKS = 30, 50, 0.2, 50
+EPOCHS, BATCH, CHUNK, DROPOUT, MASKS = 30, 50, 100, 0.2, 50
 PRIORS = {
     "hidden.input.weight": {"name": "normal", "scale": 1.5 / WIDTH**0.5},
     "hidden.bias": {"name": "normal", "scale": 0.3},
-    "readout": {"name": "normal", "scale": 0.5},
+    "readout": {"name": "normal", "scale": 1.0},
 }
 NAME = "mnist1d_posterior"
 METHODS = ("posterior mean", "one network", "deep ensemble", "dropout")
@@ -60,7 +66,7 @@ def windows(x: np.ndarray) -> np.ndarray:
 
 
 def rule_of(seed: int, backend: str, surrogate: dict[str, Any] | None = None, detach_reset: bool = False) -> EProp:
-    """An untrained network and its rule; the surrogate is a bell of area 1 unless another is given."""
+    """An untrained network and its rule; the surrogate is a triangle of area 1 unless another is given."""
     network = LIF(
         NEURONS,
         10,
@@ -68,12 +74,20 @@ def rule_of(seed: int, backend: str, surrogate: dict[str, Any] | None = None, de
         readout="mean",
         readout_decay=0.0,
         tau_membrane=np.geomspace(0.3e-3, 2e-3, NEURONS).tolist(),
-        surrogate=surrogate or {"name": "gaussian", "width": 0.3, "gamma": 1 / (0.3 * (2 * np.pi) ** 0.5)},
+        surrogate=surrogate or {"name": "triangular", "gamma": 1.0},
         detach_reset=detach_reset,
         backend=backend,
         seed=seed,
     )
     return EProp(Evaluator(network, metrics=["accuracy"]), optimizer={"name": "adam", "learning_rate": 3e-3})
+
+
+def hidden_way(samples: Samples, chain: int) -> float:
+    """How far the hidden weights of a chain went from its first draw to its last, in prior scales (rms)."""
+    first, last = (np.asarray(samples.records[chain].draws[at], np.float64) for at in (0, -1))
+    hidden = [at for name, _, at in samples.posterior.layout if name.startswith("hidden.")]
+    way = (last - first) / samples.posterior.prior_scales()
+    return float(np.sqrt(np.mean(np.concatenate([way[at] for at in hidden]) ** 2)))
 
 
 def row(name: str, told: Predictive, labels: np.ndarray, passes: int) -> str:
@@ -111,7 +125,7 @@ def compute(given: argparse.Namespace) -> None:
         results[name] = (told, passes)
 
     rule = rule_of(0, given.backend)
-    posterior = Posterior(rule.model, layers=PRIORS, chunk_size=given.examples)
+    posterior = Posterior(rule.model, layers=PRIORS, chunk_size=CHUNK)
     sampler = HMC(
         posterior,
         gradient=rule,
@@ -124,22 +138,34 @@ def compute(given: argparse.Namespace) -> None:
         scales={"hidden": given.hidden},
     )
     plan = {"draws": given.draws, "warmup": given.warmup, "chains": given.chains, "folder": given.folder}
+    plan["processes"] = given.processes
+    begin = time.perf_counter()
     samples = Trainer(sampler).sample(x, y, **plan, resume=given.folder is not None and given.folder.exists())
     passes = sum(samples.evaluations)
     add("posterior mean", samples.predict(x_test), passes)
-    print(samples.summary(x_test[:100]), f"\n{posterior.dimension} weights", flush=True)
+    print(f"{posterior.dimension} weights, {time.perf_counter() - begin:.0f} s", flush=True)
+    print(samples.summary(x_test[:100]), flush=True)
+    for chain in range(given.chains):
+        print(f"chain {chain}: hidden weights moved {hidden_way(samples, chain):.4f} prior scales", flush=True)
 
     dropout = MonteCarloDropout(rule_of(0, given.backend), DROPOUT)
     dropout.train(x, y, EPOCHS, BATCH)
     add("dropout", dropout.predict(x_test, MASKS), EPOCHS)
 
-    members = given.members or max(2, passes // EPOCHS)
+    begin = time.perf_counter()
     models: list[Evaluator] = []
-    for seed in range(members):
+    for seed in range(given.members):
         rule = rule_of(seed, given.backend)
         Trainer(rule).train(x, y, epochs=EPOCHS, batch_size=BATCH, seed=seed, progress=False)
         models.append(rule.model)
         add("deep ensemble" if seed else "one network", Ensemble(models).predict(x_test), len(models) * EPOCHS)
+        if seed in (0, 7, 15, 31) or seed == given.members - 1:
+            told = results["deep ensemble" if seed else "one network"][0]
+            right = 100 * (told.classes == y_test).mean()
+            loss = negative_log_likelihood(told.probabilities, y_test)
+            print(
+                f"{seed + 1} members: {right:.1f} %, {loss:.3f} nats, {time.perf_counter() - begin:.0f} s", flush=True
+            )
         # What there is so far: a run may be stopped.
         keep(results, y_test, given.results / f"{NAME}.npz")
 
@@ -171,15 +197,16 @@ def kept(path: Path) -> tuple[dict[str, tuple[Predictive, int]], np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="jax")
+    parser.add_argument("--backend", default="numpy")
     parser.add_argument("--examples", type=int, default=500)
-    parser.add_argument("--draws", type=int, default=25)
-    parser.add_argument("--warmup", type=int, default=20)
-    parser.add_argument("--chains", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--step-size", type=float, default=0.015, help="where adaptation begins, in prior scales")
-    parser.add_argument("--hidden", type=float, default=0.01, help="how far hidden weights move, in prior scales")
-    parser.add_argument("--members", type=int, help="of the ensemble; by default as many as the passes of HMC allow")
+    parser.add_argument("--draws", type=int, default=150)
+    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--chains", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--step-size", type=float, default=0.018, help="where adaptation begins, in prior scales")
+    parser.add_argument("--hidden", type=float, default=0.0005, help="how far hidden weights move, in prior scales")
+    parser.add_argument("--processes", type=int, default=2, help="chains side by side")
+    parser.add_argument("--members", type=int, default=64, help="of the ensemble")
     parser.add_argument("--folder", type=Path, help="where the draws are kept; a run that was stopped goes on")
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))

@@ -258,7 +258,8 @@ class Evaluator:
             outputs=self.scores,
             labels_only=self.loss.target_kind == "labels",
         )
-        self.loss.check_target(targets.dense[targets.mask.astype(bool)])
+        if not targets.one_hot:
+            self.loss.check_target(targets.dense[targets.mask.astype(bool)])
         return targets if self.loss.online else of_whole_sequence(targets)
 
     # Pure functions of parameters and data, in backend arrays.
@@ -270,8 +271,9 @@ class Evaluator:
         one that is defined for it.
         """
         network = self.network
-        judgement = self.judge_loss(trajectory, target, mask)
-        _, _, scores, counted = self._scored(trajectory, mask, network.readout)
+        scored = self._scored(trajectory, mask, network.readout)
+        judgement = self._judged(trajectory, target, network.readout, scored)
+        _, _, scores, counted = scored
         spikes = {name: trajectory.z(name) for name in network.spiking}
         measurement = Measurement(scores, target, mask if self.loss.online else counted, spikes, network.dt)
         return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **self.measured(measurement)})
@@ -289,9 +291,14 @@ class Evaluator:
             mask: [1 or steps, batch].
             readout: how the outputs are taken, if not as the network says.
         """
+        readout = readout or self.network.readout
+        return self._judged(trajectory, target, readout, self._scored(trajectory, mask, readout))
+
+    def _judged(
+        self, trajectory: Trajectory, target: Array, readout: str, scored: tuple[Array, Array, Array, Array]
+    ) -> Judgement:
         nx, network, loss = self.nx, self.network, self.loss
-        readout = readout or network.readout
-        pooled, steps, scores, counted = self._scored(trajectory, mask, readout)
+        pooled, steps, scores, counted = scored
         count = nx.sum(counted)
         # A part of a data set may have no supervised step; it then counts nothing.
         divisor = nx.maximum(count, 1.0)

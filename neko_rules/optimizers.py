@@ -8,7 +8,7 @@ rate η and update number t = 1, 2, …; all operations are entry by entry.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -104,19 +104,23 @@ class Optimizer(ABC):
             >>> updates["w"].round(6), state["first_moment"]["w"].round(6)
             (array([-0.1,  0.1]), array([ 0.1, -0.3]))
         """
-        updates = {}
+        updates: Parameters = {}
         after = {slot: dict(state[slot]) for slot in self.slots}
         host = host_of(nx)
+        kinds = {nx.dtype(gradient) for gradient in gradients.values()}
+        run = None if host is None or len(kinds) != 1 else self._compiled(kinds.pop(), nx.dtype(step))
+        if host is not None and run is not None:
+            groups = [gradients, parameters, *(state[slot] for slot in self.slots)]
+            arrays = [[group[name] for name in gradients] for group in groups]
+            changes, *memories = evaluated(host, run, arrays, (learning_rate, step), 1 + len(self.slots))
+            updates.update(zip(gradients, changes, strict=True))
+            for slot, memory in zip(self.slots, memories, strict=True):
+                after[slot].update(zip(gradients, memory, strict=True))
+            return updates, after
         for name, gradient in gradients.items():
             before = tuple(state[slot][name] for slot in self.slots)
-            memory: Sequence[Array]
-            run = None if host is None else self._compiled(nx.dtype(gradient), nx.dtype(step))
-            if host is None or run is None:
-                updates[name], memory = self._change(nx, gradient, before, parameters[name], learning_rate, step)
-            else:
-                arrays = (gradient, parameters[name], *before)
-                updates[name], *memory = evaluated(host, run, arrays, (learning_rate, step), 1 + len(before))
-            for slot, array in zip(self.slots, memory, strict=True):
+            updates[name], remembered = self._change(nx, gradient, before, parameters[name], learning_rate, step)
+            for slot, array in zip(self.slots, remembered, strict=True):
                 after[slot][name] = array
         return updates, after
 

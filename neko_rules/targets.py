@@ -26,10 +26,12 @@ class Targets:
     Args:
         dense: [1 or steps, batch, n_out]: one-hot, a distribution, or values.
         mask: [1 or steps, batch]: 1 where supervised, else 0.
+        one_hot: whether the supervised rows were made from labels, so that nothing can be wrong with them.
     """
 
     dense: np.ndarray
     mask: np.ndarray
+    one_hot: bool = False
 
 
 def encode(y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labels_only: bool = False) -> Targets:
@@ -106,7 +108,7 @@ def _labels(labels: np.ndarray, steps: int, outputs: int) -> Targets:
     by_step = labels.T if labels.ndim == 2 else labels[None]
     supervised = by_step != UNSUPERVISED
     dense = np.eye(outputs)[np.where(supervised, by_step, 0)]
-    return Targets(dense * supervised[..., None], supervised.astype(np.float64))
+    return Targets(dense * supervised[..., None], supervised.astype(np.float64), one_hot=True)
 
 
 def _distributions(array: np.ndarray, steps: int, outputs: int) -> Targets:
@@ -169,7 +171,7 @@ def of_whole_sequence(targets: Targets) -> Targets:
             received=f"targets that change within example {int(np.argmax(differs))}",
             works=f"give the same label at all steps that count, and {UNSUPERVISED} at the rest",
         )
-    return Targets(dense, targets.mask)
+    return Targets(dense, targets.mask, targets.one_hot)
 
 
 def _require_finite(dense: np.ndarray) -> None:

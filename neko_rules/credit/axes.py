@@ -94,7 +94,7 @@ class Credit:
         arguments.choice("temporal", self.temporal, tuple(TEMPORAL))
         arguments.choice("spatial", self.spatial, tuple(SPATIAL))
         if not self.learning_signal:
-            errorless = self.spatial in ("target", "local", "modulator") and self.temporal != "full"
+            errorless = self.outside_chain and self.temporal != "full"
             usual = "instantaneous" if errorless else _USUAL_SIGNAL[self.temporal]
             object.__setattr__(self, "learning_signal", usual)
         arguments.choice("learning_signal", self.learning_signal, tuple(LEARNING_SIGNAL))
@@ -119,7 +119,7 @@ class Credit:
                 received=f"temporal='full', spatial={self.spatial!r}",
                 works="use temporal 'layer', which keeps a layer's own recurrence",
             )
-        if self.spatial in ("target", "local", "modulator") and self.learning_signal != "instantaneous":
+        if self.outside_chain and self.learning_signal != "instantaneous":
             raise IncompatibleError(
                 f"{self.spatial} feedback has no error of the output whose memory could be followed",
                 received=f"learning_signal={self.learning_signal!r}",
@@ -156,6 +156,11 @@ class Credit:
     def passes_down(self) -> bool:
         """Whether errors are handed down from layer to layer."""
         return self.spatial in CHAINS
+
+    @property
+    def outside_chain(self) -> bool:
+        """Whether every layer has a signal of its own, which no layer above hands down."""
+        return self.spatial in ("target", "local", "modulator")
 
     @property
     def has_feedback(self) -> bool:

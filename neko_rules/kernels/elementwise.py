@@ -44,13 +44,60 @@ def kernel_of(
 
 
 def evaluated(
-    host: HostBackend, run: Callable[..., Any], arrays: Sequence[Array], scalars: Sequence[Array], results: int
-) -> list[Array]:
-    """New arrays from a loop that ``kernel_of`` made."""
-    views = [contiguous(host.host(array)) for array in arrays]
-    out = [BUFFERS.empty(views[0].shape, views[0].dtype) for _ in range(results)]
-    run(*(host.host(scalar)[()] for scalar in scalars), *(each.reshape(-1) for each in (*views, *out)))
-    return [host.from_host(each) for each in out]
+    host: HostBackend,
+    run: Callable[..., Any],
+    arrays: Sequence[Sequence[Array]],
+    scalars: Sequence[Array],
+    results: int,
+) -> list[list[Array]]:
+    """New arrays from a loop that ``kernel_of`` made, for all groups of arrays in one call.
+
+    Args:
+        host: the backend.
+        run: the loop.
+        arrays: for every argument that is an array, one array per group; within a group all have one shape.
+        scalars: the other arguments.
+        results: how many the loop has.
+
+    Returns:
+        For every result, one array per group.
+    """
+    rows = [[contiguous(host.host(each)) for each in row] for row in arrays]
+    shared = [host.host(scalar)[()] for scalar in scalars]
+    found: list[list[Array]] = [[None] * len(rows[0]) for _ in range(results)]
+    for places in _together([each.size for each in rows[0]]):
+        given = [_joined([row[place] for place in places]) for row in rows]
+        out = [BUFFERS.empty(given[0].shape, given[0].dtype) for _ in range(results)]
+        run(*shared, *given, *out)
+        start = 0
+        for place in places:
+            like = rows[0][place]
+            end = start + like.size
+            for parts, whole in zip(found, out, strict=True):
+                parts[place] = host.from_host(whole[start:end].reshape(like.shape))
+            start = end
+    return found
+
+
+_SHORT = 1 << 12
+"""Entries below which an array is looked at together with others: copying it costs less than a call."""
+
+
+def _together(sizes: Sequence[int]) -> list[list[int]]:
+    """Numbers of arrays by call: all short ones in one, each of the others in its own.
+
+    Example:
+        >>> _together([10, 100_000, 20])
+        [[0, 2], [1]]
+    """
+    short = [place for place, size in enumerate(sizes) if size < _SHORT]
+    return [*([short] if short else []), *([place] for place, size in enumerate(sizes) if size >= _SHORT)]
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """All entries of arrays in C order, one array after the other."""
+    flat = [array.reshape(-1) for array in arrays]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat)
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
@@ -66,5 +113,25 @@ def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
         return nx.all(nx.stack([nx.all(nx.isfinite(array)) for array in arrays], 0))
     from neko_rules.kernels.rows import count_not_finite
 
-    views = (contiguous(host.host(array)) for array in arrays)
-    return host.from_host(np.array(not any(count_not_finite(view.reshape(-1)) for view in views)))
+    views = [contiguous(host.host(each)) for each in arrays]
+    calls = _together([each.size for each in views])
+    sound = not any(count_not_finite(_joined([views[place] for place in places])) for places in calls)
+    return host.from_host(np.array(sound))
+
+
+def finite_names(nx: Backend, groups: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """By name, whether everything that groups of arrays hold under it is finite, a boolean scalar.
+
+    Example:
+        >>> from neko_rules.backend import get_backend
+        >>> flags = finite_names(get_backend("numpy"), [{"w": np.ones(3)}, {"w": np.ones(3), "b": np.array([np.nan])}])
+        >>> {name: bool(flag) for name, flag in flags.items()}
+        {'w': True, 'b': False}
+    """
+    names = dict.fromkeys(name for group in groups for name in group)
+    if host_of(nx) is not None:
+        # One look at everything, which nearly always is all there is to see.
+        flag = all_finite(nx, [array for group in groups for array in group.values()])
+        if flag:
+            return dict.fromkeys(names, flag)
+    return {name: all_finite(nx, [group[name] for group in groups if name in group]) for name in names}

@@ -345,7 +345,7 @@ class LearningRule(Rule):
         """
         network = self.model.network
         signals = judged
-        if self.credit.spatial in ("target", "local", "modulator"):
+        if self.credit.outside_chain:
             sent = {name: trajectory.z(name) for name in network.graph.order}
             parts = outside_chain(
                 self.nx, self.credit, own["feedback"], network.graph.output, sent, self.model.loss, target, weights

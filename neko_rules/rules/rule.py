@@ -15,7 +15,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.clipping import CLIPPINGS, Clipping
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
-from neko_rules.kernels.elementwise import all_finite
+from neko_rules.kernels.elementwise import finite_names
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
@@ -409,11 +409,8 @@ class Rule:
 
     def finite(self, values: Parameters, own: Own, memory: dict[str, Parameters], loss: Array) -> Parameters:
         """By name, whether all that is kept under it is finite: a parameter, its feedback, the optimiser's memory."""
-        nx = self.nx
-        kept = [values, *own.values(), *memory.values()]
-        names = dict.fromkeys(name for group in kept for name in group)
-        found = {name: all_finite(nx, [group[name] for group in kept if name in group]) for name in names}
-        return {**found, "loss": nx.isfinite(loss)}
+        found = finite_names(self.nx, [values, *own.values(), *memory.values()])
+        return {**found, "loss": self.nx.isfinite(loss)}
 
     def _measured(self, values: Parameters, *arguments: Any) -> Any:
         judgement, found = self._judged_gradients(self.model.network.seen(values), *arguments)
