@@ -314,10 +314,24 @@ class Evaluator:
         """What the loss looks at after pooling, the mask of its steps, its scores, and which of them count."""
         nx = self.nx
         pooled = pool(nx, readout, self.observed(trajectory))
-        steps = nx.broadcast_to(mask, pooled.shape[:2])
-        # A sequence that is judged as a whole counts if any of its steps does.
-        counted = steps if self.loss.online else nx.max(steps, axis=0, keepdims=True)
+        steps, counted = self._counting(mask, pooled.shape[0])
         return pooled, steps, self.loss.scores(nx, pooled, steps), counted
+
+    def _counting(self, mask: Array, steps: int) -> tuple[Array, Array]:
+        """The mask of the steps of pooled outputs, and that of what counts in the loss."""
+        nx = self.nx
+        spread = nx.broadcast_to(mask, (steps, mask.shape[1]))
+        # A sequence that is judged as a whole counts if any of its steps does.
+        return spread, spread if self.loss.online else nx.max(spread, axis=0, keepdims=True)
+
+    def counted(self, mask: Array, steps: int) -> Array:
+        """How many outputs count in the loss of a batch, a scalar.
+
+        Args:
+            mask: [1 or steps, batch], as ``batch`` gives it.
+            steps: number of time steps.
+        """
+        return self.nx.sum(self._counting(mask, steps if self.network.readout == "sequence" else 1)[1])
 
     def observed(self, trajectory: Trajectory) -> Array:
         """What the loss looks at in the output population: [time, batch, neuron]."""

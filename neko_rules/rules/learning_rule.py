@@ -24,6 +24,7 @@ from neko_rules.layers.jacobians import Jacobians
 from neko_rules.optimizers import AdamW, Optimizer
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.online import Online, Windowed
+from neko_rules.rules.portions import examples_at_once, judged_by_portions
 from neko_rules.rules.rule import Batch, Own, Rule, Trained, UpdateOptions
 from neko_rules.rules.streaming import StreamLearner
 
@@ -283,15 +284,43 @@ class LearningRule(Rule):
     ) -> tuple[Judgement, Parameters]:
         if self.window is not None:
             return Windowed(self, self.window).gradients(values, own, batch)
+        if self.evaluation == "adjoint":
+            steps, examples, _ = batch[0].shape
+            size = examples_at_once(self.model, steps, examples) if self._adds_up() else examples
+            if size < examples:
+                return judged_by_portions(self, values, own, batch, size)
+            return self.judged_part(values, own, batch)[:2]
         network = self.model.network
         inputs, target, mask = batch
         trajectory = network.forward(values, inputs)
         judgement = self.model.judge(trajectory, target, mask)
         weights = self.model.step_weights(mask, inputs.shape[0])
         signals = self.signals(trajectory, judgement.signals, own, target, weights)
-        if self.evaluation == "adjoint":
-            return judgement, self.adjoint(values, own, trajectory, signals)
         return judgement, self._traced(values, own, drawn, trajectory, signals)
+
+    def _adds_up(self) -> bool:
+        """Whether the gradient of a batch is a sum over its examples: a penalty on mean rates is not."""
+        return not self.regularizers and type(self).signals is LearningRule.signals
+
+    def judged_part(
+        self, values: Parameters, own: Own, batch: Batch, share: Array | None = None
+    ) -> tuple[Judgement, Parameters, Trajectory]:
+        """Loss, gradient backward in time and forward pass of some examples.
+
+        Args:
+            values: parameters by name.
+            own: the rule's own arrays.
+            batch: inputs, target and mask.
+            share: what the examples count in the loss whose gradient is wanted; 1 if left out.
+        """
+        inputs, target, mask = batch
+        trajectory = self.model.network.forward(values, inputs)
+        judgement = self.model.judge(trajectory, target, mask)
+        weights, arriving = self.model.step_weights(mask, inputs.shape[0]), judgement.signals
+        if share is not None:
+            weights, arriving = share * weights, {key: share * each for key, each in arriving.items()}
+        signals = self.signals(trajectory, arriving, own, target, weights)
+        return judgement, self.adjoint(values, own, trajectory, signals), trajectory
 
     def adjoint(self, values: Parameters, own: Own, trajectory: Trajectory, signals: Signals) -> Parameters:
         """The gradient backward in time."""
