@@ -25,11 +25,13 @@ def list_events(first: int, last: int, values: Array, index: Array, count: Array
     for t in range(steps):
         for b in range(first, last):
             row, found = values[t, b], index[t, b]
+            # Two loops: this one becomes vector code, which the list, entry after entry, cannot.
+            for n in range(size):
+                odd += (row[n] != 0) & (row[n] != 1)
             k = 0
             for n in range(size):
                 found[k] = n
                 k += row[n] != 0
-                odd += (row[n] != 0) & (row[n] != 1)
             count[t, b] = k
     return odd
 
