@@ -64,7 +64,11 @@ def parts(batch: int, work: int) -> list[tuple[int, int]]:
         >>> parts(5, work=10)
         [(0, 5)]
     """
-    count = max(1, min(threads(), batch, work // _WORTHWHILE))
+    count = min(batch, work // _WORTHWHILE)
+    if count > 1:
+        count = min(count, threads())
+    if count <= 1:
+        return [(0, batch)]
     edges = [batch * i // count for i in range(count + 1)]
     return list(pairwise(edges))
 
