@@ -10,6 +10,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 from neko_rules.errors import BackendError
+from neko_rules.kernels.threads import blas_on_one_thread, each, parts, products_are_shared_out
 
 
 class NumpyBackend:
@@ -68,12 +69,24 @@ class NumpyBackend:
         shape = tuple(shape)
         return array if np.shape(array) == shape else np.broadcast_to(array, shape)
 
+    def matmul(self, a: Array, b: Array) -> Array:
+        if not products_are_shared_out() or np.ndim(a) != 2 or np.ndim(b) != 2:
+            return np.matmul(a, b)
+        rows, inner = a.shape
+        columns = b.shape[1]
+        # About 50 products of numbers take as long as one neuron's step, which is the unit of work.
+        ranges = parts(rows, rows * inner * columns // 50)
+        if len(ranges) == 1:
+            return np.matmul(a, b)
+        product = np.empty((rows, columns), np.result_type(a, b))
+        each(lambda _, first, last: np.matmul(a[first:last], b, out=product[first:last]), ranges)
+        return product
+
     def transpose(self, array: Array, axes: Sequence[int]) -> Array:
         return np.transpose(array, tuple(axes))
 
     expand_dims = staticmethod(np.expand_dims)
     where = staticmethod(np.where)
-    matmul = staticmethod(np.matmul)
     exp = staticmethod(np.exp)
     log = staticmethod(np.log)
     sqrt = staticmethod(np.sqrt)
@@ -144,7 +157,7 @@ class NumpyBackend:
         @wraps(function)
         def quiet(*arguments: Any) -> Any:
             # Like the other libraries: what overflows becomes infinite in silence, and a rule refuses it by name.
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), blas_on_one_thread():
                 return function(*arguments)
 
         return quiet

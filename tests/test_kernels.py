@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from neko_rules.kernels.elementwise import all_finite
 from neko_rules.kernels.events import Events, crossover, listed
 from neko_rules.kernels.host import unfused
 from neko_rules.kernels.rowwise import pass_of
-from neko_rules.kernels.threads import set_threads, threads
+from neko_rules.kernels.threads import products_are_shared_out, set_threads, threads
 from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
 from neko_rules.layers import fused as fused_forward
 from neko_rules.layers.cell import Cell
@@ -311,6 +311,48 @@ def test_threads_do_not_change_the_numbers() -> None:
     finally:
         set_threads(before)
     assert distance(*found) < SAME
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = threads()
+    set_threads(2)
+    yield
+    set_threads(before)
+
+
+def blas_threads() -> set[int]:
+    controller = pytest.importorskip("threadpoolctl").ThreadpoolController()
+    return {each["num_threads"] for each in controller.info() if each["user_api"] == "blas"}
+
+
+def test_blas_keeps_to_one_thread_while_kernels_use_several(two_threads: None) -> None:
+    limits = pytest.importorskip("threadpoolctl")
+    seen = []
+
+    def step(fails: bool) -> None:
+        seen.append((products_are_shared_out(), blas_threads()))
+        if fails:
+            raise ValueError
+
+    with limits.threadpool_limits(2, user_api="blas"):
+        outside = blas_threads()
+        NX.jit(step)(False)
+        with pytest.raises(ValueError):
+            NX.jit(step)(True)
+        assert seen == [(True, {1})] * 2
+        assert not products_are_shared_out()
+        assert blas_threads() == outside, "given back, also after an error"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_product_that_is_shared_out_is_the_same(dtype: str, two_threads: None) -> None:
+    pytest.importorskip("threadpoolctl")
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2001, 300)).astype(dtype), random.normal(size=(300, 100)).astype(dtype)
+    product = NX.jit(lambda: NX.matmul(a, b))()
+    assert product.dtype == dtype
+    np.testing.assert_allclose(product, a @ b, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
 
 
 def test_memory_is_lent_to_one_at_a_time() -> None:

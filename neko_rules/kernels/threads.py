@@ -6,9 +6,13 @@ a certain amount of work the whole range stays on the caller's thread, because w
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -80,6 +84,48 @@ def each(function: Callable[[int, int, int], Any], ranges: list[tuple[int, int]]
     pool = _pool()
     others = [pool.submit(function, part, *each) for part, each in enumerate(ranges) if part]
     return [function(0, *ranges[0]), *(future.result() for future in others)]
+
+
+_blas: dict[str, Any] = {"users": 0, "limit": None}
+_lock = threading.Lock()
+
+
+@contextmanager
+def blas_on_one_thread() -> Iterator[None]:
+    """Within it BLAS keeps to the thread that calls it, if kernels use several: products are shared out like the rest.
+
+    A thread of OpenBLAS that has nothing to do keeps its processor busy for some milliseconds in case there is more to
+    come, and so takes it from the kernels. Does nothing without threadpoolctl.
+    """
+    if threads() == 1 or _controller() is None:
+        yield
+        return
+    with _lock:
+        _blas["users"] += 1
+        if _blas["users"] == 1:
+            _blas["limit"] = _controller().limit(limits=1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas["users"] -= 1
+            if not _blas["users"]:
+                _blas["limit"].restore_original_limits()
+
+
+def products_are_shared_out() -> bool:
+    """Whether BLAS keeps to one thread just now, so that a large product is worth cutting into parts."""
+    return bool(_blas["users"])
+
+
+@lru_cache(maxsize=1)
+def _controller() -> Any:
+    """What sets the number of threads of the BLAS libraries that are loaded; None if threadpoolctl is not there."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return None
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
 
 
 def _pool() -> ThreadPoolExecutor:
