@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from neko_rules import arguments
+from neko_rules.kernels.compiling import numba_installed
 
 VARIABLE = "NEKO_THREADS"
 
@@ -95,9 +96,9 @@ def blas_on_one_thread() -> Iterator[None]:
     """Within it BLAS keeps to the thread that calls it, if kernels use several: products are shared out like the rest.
 
     A thread of OpenBLAS that has nothing to do keeps its processor busy for some milliseconds in case there is more to
-    come, and so takes it from the kernels. Does nothing without threadpoolctl.
+    come, and so takes it from the kernels. Does nothing without threadpoolctl, or without Numba and so without kernels.
     """
-    if threads() == 1 or _controller() is None:
+    if threads() == 1 or not numba_installed() or _controller() is None:
         yield
         return
     with _lock:
