@@ -10,7 +10,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 from neko_rules.errors import BackendError
-from neko_rules.kernels.threads import blas_on_one_thread, each, parts, products_are_shared_out
+from neko_rules.threads import blas_on_one_thread, each, parts, products_are_shared_out
 
 
 class NumpyBackend:

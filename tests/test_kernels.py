@@ -22,13 +22,13 @@ from neko_rules.kernels.elementwise import all_finite
 from neko_rules.kernels.events import Events, crossover, listed
 from neko_rules.kernels.host import unfused
 from neko_rules.kernels.rowwise import pass_of
-from neko_rules.kernels.threads import products_are_shared_out, set_threads, threads
 from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
 from neko_rules.layers import fused as fused_forward
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.losses import LOSSES, weighed
 from neko_rules.optimizers import OPTIMIZERS
+from neko_rules.threads import products_are_shared_out, set_threads, threads
 
 NX = get_backend("numpy")
 SAME = 1e-12
@@ -382,7 +382,7 @@ def test_a_trajectory_that_is_kept_does_not_change() -> None:
 
 
 def test_without_numba_everything_runs(monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]) -> None:
-    monkeypatch.setattr(host, "numba_installed", lambda: False)
+    monkeypatch.setattr(host, "installed", lambda library: False)
     model = Evaluator(ALIF(8, 3, inputs=4))
     EProp(model).step(*data())
     assert counted == {"forward": 0, "backward": 0}

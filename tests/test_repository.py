@@ -94,9 +94,10 @@ ROWS = (
     # What knows nothing but arrays.
     ("kernels",),
     ("backends",),
+    ("threads",),
     ("backend",),
     ("recorded",),
-    ("arguments", "registry", "seeding"),
+    ("arguments", "optional", "registry", "seeding"),
     ("errors",),
 )
 """Every module or package of neko_rules; each imports only from rows below its own."""
@@ -163,6 +164,8 @@ def test_only_declared_libraries_are_imported() -> None:
             allowed = {*extras, "keras"} if speaks and library in {*extras, "keras"} else declared
             if name.startswith("neko_rules.kernels."):
                 allowed = {*declared, "numba"}
+            if name == "neko_rules.threads":
+                allowed = {*declared, "threadpoolctl"}
             assert distributions.get(library, library) in allowed, f"{path}:{line} imports {library}"
 
 

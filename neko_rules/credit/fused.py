@@ -18,11 +18,11 @@ from neko_rules.credit.traced import Solved, Steps, TracedStep
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
-from neko_rules.kernels.threads import each as each_part
-from neko_rules.kernels.threads import parts
 from neko_rules.kernels.tracing import SCALARS
 from neko_rules.kernels.writer import TOGETHER, adjoint_source
 from neko_rules.layers.forward import Record, Z
+from neko_rules.threads import each as each_part
+from neko_rules.threads import parts
 
 
 @dataclass(frozen=True)

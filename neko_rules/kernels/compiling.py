@@ -22,12 +22,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @lru_cache(maxsize=1)
-def numba_installed() -> bool:
-    """Whether Numba can be imported, without importing it."""
-    return importlib.util.find_spec("numba") is not None
-
-
-@lru_cache(maxsize=1)
 def _pipeline() -> type:
     """Numba's compiler, told that the arrays of one call do not overlap.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from neko_rules.kernels.compiling import folder
 from neko_rules.kernels.host import BUFFERS
-from neko_rules.kernels.threads import each, parts
+from neko_rules.threads import each, parts
 
 _SORTED = 256
 """Steps times examples whose events are sorted together: what the targets sent back in them stays in the cache."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Backend
 from neko_rules.kernels.buffers import Buffers
-from neko_rules.kernels.compiling import numba_installed
+from neko_rules.optional import installed
 
 _fused: ContextVar[bool] = ContextVar("fused", default=True)
 
@@ -42,7 +42,7 @@ def host_of(nx: Backend) -> HostBackend | None:
         None
     """
     backend: Any = nx
-    usable = fusing() and getattr(backend, "in_host_memory", False) and numba_installed()
+    usable = fusing() and getattr(backend, "in_host_memory", False) and installed("numba")
     return backend if usable else None
 
 

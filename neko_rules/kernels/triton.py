@@ -8,8 +8,6 @@ Without a GPU Triton's interpreter runs the kernels (``TRITON_INTERPRET=1``), wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from neko_rules.backend import Array, Backend
@@ -17,6 +15,7 @@ from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.host import fusing
 from neko_rules.kernels.tracing import Body, Dialect
 from neko_rules.kernels.writer import Carried, Constant, Lines
+from neko_rules.optional import installed
 
 LANES = 256
 """Neurons times examples in a block of one launch."""
@@ -71,15 +70,9 @@ def run({arguments}, steps, lanes, size, LANES: tl.constexpr):
 '''
 
 
-@lru_cache(maxsize=1)
-def triton_installed() -> bool:
-    """Whether Triton can be imported, without importing it."""
-    return find_spec("triton") is not None
-
-
 def on_gpu(nx: Backend) -> bool:
     """Whether kernels of this module may work on a backend's arrays."""
-    return fusing() and bool(getattr(nx, "in_gpu_memory", False)) and triton_installed()
+    return fusing() and bool(getattr(nx, "in_gpu_memory", False)) and installed("triton")
 
 
 def _source(title: str, arguments: Sequence[str]) -> Lines:

@@ -17,11 +17,11 @@ from neko_rules.backend import Array
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import Events, index_type
 from neko_rules.kernels.host import BUFFERS, contiguous
-from neko_rules.kernels.threads import each, parts
 from neko_rules.kernels.tracing import Body, Memo
 from neko_rules.kernels.writer import Constant, forward_source
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.traced import traced_results
+from neko_rules.threads import each, parts
 
 Kernel = Callable[..., Any]
 

@@ -19,8 +19,8 @@ import numpy as np
 from neko_rules.backend import Parameters
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.host import host_of
-from neko_rules.kernels.threads import threads
 from neko_rules.kernels.writer import TOGETHER
+from neko_rules.threads import threads
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule

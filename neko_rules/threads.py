@@ -1,4 +1,4 @@
-"""Threads: how many processors a kernel uses, and which part of a batch each of them takes.
+"""Threads: how many processors a compiled loop or a large product uses, and which part of a batch each takes.
 
 A kernel releases the interpreter lock and goes through a range of examples; examples do not depend on each other. Below
 a certain amount of work the whole range stays on the caller's thread, because waking another one takes longer.
@@ -6,7 +6,6 @@ a certain amount of work the whole range stays on the caller's thread, because w
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from neko_rules import arguments
-from neko_rules.kernels.compiling import numba_installed
+from neko_rules.optional import installed
 
 VARIABLE = "NEKO_THREADS"
 
@@ -98,7 +97,7 @@ def blas_on_one_thread() -> Iterator[None]:
     A thread of OpenBLAS that has nothing to do keeps its processor busy for some milliseconds in case there is more to
     come, and so takes it from the kernels. Does nothing without threadpoolctl, or without Numba and so without kernels.
     """
-    if threads() == 1 or not numba_installed() or _controller() is None:
+    if threads() == 1 or not installed("numba") or _controller() is None:
         yield
         return
     with _lock:
@@ -122,7 +121,7 @@ def products_are_shared_out() -> bool:
 @lru_cache(maxsize=1)
 def _controller() -> Any:
     """What sets the number of threads of the BLAS libraries that are loaded; None if threadpoolctl is not there."""
-    if importlib.util.find_spec("threadpoolctl") is None:
+    if not installed("threadpoolctl"):
         return None
     import threadpoolctl
 
