@@ -2,6 +2,7 @@
 
     python benchmarks/speed_scaling.py --peers .peers/bin/python                   # all axes, about half an hour
     python benchmarks/speed_scaling.py --peers .peers/bin/python --axes T spikes --rounds 3
+    python benchmarks/speed_scaling.py --axes                                      # the figure alone
 
 Workload B (80 inputs, 256 recurrent ALIF, T 200, batch 32, one thread) with one thing changed at a time, weights scaled
 anew so that hidden neurons spike at the wanted rate. Contenders are measured as by speed_table.py. Results go to
@@ -51,7 +52,7 @@ def changed(axis: str, value: float) -> Workload:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
+    parser.add_argument("--axes", nargs="*", choices=AXES, default=list(AXES), metavar="AXIS")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--backends", nargs="+", default=["numpy", "torch", "jax"])
     parser.add_argument("--peers", default=sys.executable, help="Python of the peers' environment")
@@ -59,7 +60,7 @@ def main() -> None:
     arena = Arena(options.peers, options.rounds)
     kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"curves": {}}
     for axis in options.axes:
-        curves: dict[str, list[tuple[float, Row]]] = {}
+        lines: dict[str, list[tuple[float, Row]]] = {}
         for value in AXES[axis]:
             workload = changed(axis, value)
             mine = [case for case in neko_cases(workload, ("e-prop",)) if case.options["backend"] in options.backends]
@@ -67,12 +68,13 @@ def main() -> None:
             threads = int(value) if axis == "threads" else 1
             for result in arena.run([*mine, *peers], threads, workload.name):
                 if result.seconds:
-                    curves.setdefault(result.case.label, []).append((value, result.summary()))
+                    lines.setdefault(result.case.label, []).append((value, result.summary()))
                     print(f"{workload.name:20} {result.case.label:24} {milliseconds(result.median):>8} ms", flush=True)
         kept["machine"] = machine(options.peers)
-        kept["curves"][axis] = curves
+        kept["curves"][axis] = lines
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    by_size(kept["curves"]).savefig(DOCS / "figures" / "speed_scaling.png", dpi=200)
+    curves = {axis: kept["curves"][axis] for axis in AXES if axis in kept["curves"]}
+    by_size(curves).savefig(DOCS / "figures" / "speed_scaling.png", dpi=200)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from neko_rules.report.style import BLACK, BLUE, STYLE, VERMILION, looks
 from speed.suites import QUOTED
@@ -115,6 +115,7 @@ def by_size(curves: Mapping[str, Mapping[str, Sequence[tuple[float, Row]]]]) -> 
                 ax.xaxis.set_major_formatter(FuncFormatter(plain_number))
                 ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
                 ax.yaxis.set_major_formatter(FuncFormatter(plain_number))
+                ax.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
                 ax.yaxis.set_minor_formatter(FuncFormatter(plain_number))
                 ax.set_xticks([value for value, _ in max(lines.values(), key=len)])
                 ax.set_xlabel(axis if row else "")
