@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from mnist1d_posterior import BATCH, EPOCHS, PRIORS, rule_of, windows
+from mnist1d_posterior import BATCH, CHUNK, EPOCHS, PRIORS, rule_of, windows
 
 from neko_rules import EProp, Evaluator, Posterior, Trainer
 from neko_rules.datasets import DATASETS
@@ -59,7 +59,7 @@ def main() -> None:
     gradients = {}
     for name, (surrogate, detached) in SURROGATES.items():
         rule: EProp = rule_of(0, given.backend, surrogate, detached)
-        posterior = Posterior(Evaluator(rule.model.network), layers=PRIORS, chunk_size=100)
+        posterior = Posterior(Evaluator(rule.model.network), layers=PRIORS, chunk_size=CHUNK)
         posterior.model.check(x, y)
         theta = posterior.vector(trained.model.network.parameters)[None]
         density = posterior.likelihood_density(posterior.examples(x, y), EProp(posterior.model))

@@ -31,7 +31,6 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("NEKO_THREADS", "1")
 
 import numpy as np
 
@@ -49,6 +48,9 @@ from neko_rules.report.uncertainty import save_uncertainty_figure
 
 NEURONS, WIDTH, STRIDE = 1000, 8, 2
 EPOCHS, BATCH, CHUNK, DROPOUT, MASKS = 30, 50, 100, 0.2, 50
+TOLD = (1, 8, 16, 32)
+"""Members after which the ensemble predicts, beside the last."""
+
 PRIORS = {
     "hidden.input.weight": {"name": "normal", "scale": 1.5 / WIDTH**0.5},
     "hidden.bias": {"name": "normal", "scale": 0.3},
@@ -158,16 +160,17 @@ def compute(given: argparse.Namespace) -> None:
         rule = rule_of(seed, given.backend)
         Trainer(rule).train(x, y, epochs=EPOCHS, batch_size=BATCH, seed=seed, progress=False)
         models.append(rule.model)
-        add("deep ensemble" if seed else "one network", Ensemble(models).predict(x_test), len(models) * EPOCHS)
-        if seed in (0, 7, 15, 31) or seed == given.members - 1:
-            told = results["deep ensemble" if seed else "one network"][0]
+        if len(models) in TOLD or len(models) == given.members:
+            told = Ensemble(models).predict(x_test)
+            assert isinstance(told, Predictive)
+            add("deep ensemble" if seed else "one network", told, len(models) * EPOCHS)
             right = 100 * (told.classes == y_test).mean()
             loss = negative_log_likelihood(told.probabilities, y_test)
             print(
                 f"{seed + 1} members: {right:.1f} %, {loss:.3f} nats, {time.perf_counter() - begin:.0f} s", flush=True
             )
-        # What there is so far: a run may be stopped.
-        keep(results, y_test, given.results / f"{NAME}.npz")
+            # What there is so far: a run may be stopped.
+            keep(results, y_test, given.results / f"{NAME}.npz")
 
 
 def keep(results: dict[str, tuple[Predictive, int]], labels: np.ndarray, path: Path) -> None:

@@ -8,7 +8,6 @@ or function without arguments that returns the backend) and proves it with ``nek
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from neko_rules.errors import BackendError, nearest
+from neko_rules.optional import installed
 
 Array = Any
 """An array of whichever library the backend speaks for."""
@@ -229,7 +229,7 @@ def _built_in(name: str, module: str, cls: str, library: str) -> Backend:
 def is_installed(name: str) -> bool:
     """Whether a backend's library can be imported here, without importing it."""
     source = available()[name]
-    return not isinstance(source, tuple) or importlib.util.find_spec(source[2]) is not None
+    return not isinstance(source, tuple) or installed(source[2])
 
 
 # Derived operations: written once, in terms of the protocol.

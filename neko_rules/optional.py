@@ -1,4 +1,4 @@
-"""Optional: libraries without which everything runs, slower."""
+"""Optional: libraries that need not be there: array libraries, and those without which all runs slower."""
 
 from __future__ import annotations
 

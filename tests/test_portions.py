@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator
-from neko_rules.evaluator import Evaluator as Model
 from neko_rules.kernels.host import unfused
 from neko_rules.rules import portions, rule_of
 from neko_rules.rules.portions import examples_at_once
@@ -45,21 +44,15 @@ def data(readout: str) -> tuple[np.ndarray, np.ndarray]:
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Portions of 8 examples, and how many examples every forward pass had."""
     seen: list[int] = []
-    judge = Model.judge
+    judge = Evaluator.judge
 
-    def counting(self: Model, trajectory: Any, *rest: Any) -> Any:
+    def counting(self: Evaluator, trajectory: Any, *rest: Any) -> Any:
         seen.append(trajectory.inputs.shape[1])
         return judge(self, trajectory, *rest)
 
-    monkeypatch.setattr(Model, "judge", counting)
-    monkeypatch.setattr(portions, "examples_at_once", lambda model, steps, examples: examples)
+    monkeypatch.setattr(Evaluator, "judge", counting)
     monkeypatch.setattr("neko_rules.rules.learning_rule.examples_at_once", lambda model, steps, examples: 8)
     return seen
-
-
-def found(rule: Any, x: np.ndarray, y: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    figures, gradient = rule.observed_step(x, y)
-    return figures, gradient
 
 
 @pytest.mark.parametrize("readout", ["sequence", "mean", "last"])
@@ -68,11 +61,11 @@ def found(rule: Any, x: np.ndarray, y: np.ndarray) -> tuple[dict[str, float], di
 def test_portions_add_up(name: str, backend: str, readout: str, parts: list[int]) -> None:
     pytest.importorskip(backend)
     x, y = data(readout)
-    split = found(RULES[name](model_of(backend, readout)), x, y)
+    split = RULES[name](model_of(backend, readout)).observed_step(x, y)
     assert parts == [8, 8, 6], "in portions, or nothing is tested"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("neko_rules.rules.learning_rule.examples_at_once", lambda model, steps, examples: examples)
-        whole = found(RULES[name](model_of(backend, readout)), x, y)
+        whole = RULES[name](model_of(backend, readout)).observed_step(x, y)
     assert parts[3:] == [EXAMPLES]
     assert split[0] == pytest.approx(whole[0], rel=SAME)
     for key, value in whole[1].items():
@@ -84,12 +77,12 @@ def test_a_portion_counts_by_its_supervised_steps(parts: list[int], monkeypatch:
     """Negative control: with equal shares for all portions the gradient is another."""
     x, y = data("sequence")
     whole = EProp(model_of("numpy", "sequence")).gradients(x, y)
-    counted = Model.counted
+    counted = Evaluator.counted
 
-    def equal(self: Model, mask: Any, steps: int) -> Any:
+    def equal(self: Evaluator, mask: Any, steps: int) -> Any:
         return counted(self, mask, steps) if mask.shape[1] == EXAMPLES else np.float64(8)
 
-    monkeypatch.setattr(Model, "counted", equal)
+    monkeypatch.setattr(Evaluator, "counted", equal)
     wrong = EProp(model_of("numpy", "sequence")).gradients(x, y)
     assert max(np.abs(wrong[key] - value).max() / np.abs(value).max() for key, value in whole.items()) > 1e-3
 

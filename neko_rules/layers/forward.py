@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -173,6 +173,24 @@ def run(
     return trajectory
 
 
+class _Population(NamedTuple):
+    """What a compiled loop needs of one population.
+
+    Attributes:
+        name: of the population.
+        constants: of its cell.
+        extra: a current that is added to its input, [time, batch, neuron].
+        own: its connections with itself.
+        start: every state and ``"z"`` before the first step; None where they are zero.
+    """
+
+    name: str
+    constants: Constants
+    extra: Array | None
+    own: list[Connection]
+    start: dict[str, Array] | None
+
+
 @dataclass(frozen=True)
 class _Compiled:
     """Populations stepped through time by compiled loops, in host memory or on a GPU.
@@ -201,20 +219,12 @@ class _Compiled:
         if any(connection.converters is not None for connection in own):
             return None
         start = None if self.trajectory.start is None else self.trajectory.start[name]
+        population = _Population(name, constants, extra, own, start)
         host = host_of(self.nx)
-        if host is None:
-            return self._launched(name, constants, extra, own, start)
-        return self._fused(host, name, constants, extra, own, start)
+        return self._launched(population) if host is None else self._fused(host, population)
 
-    def _fused(
-        self,
-        host: HostBackend,
-        name: str,
-        constants: Constants,
-        extra: Array | None,
-        own: list[Connection],
-        start: dict[str, Array] | None,
-    ) -> Record | None:
+    def _fused(self, host: HostBackend, population: _Population) -> Record | None:
+        name, constants, extra, own, start = population
         nx, graph, parameters, trajectory = self.nx, self.graph, self.parameters, self.trajectory
         held: Callable[[Array], np.ndarray] = host.host
 
@@ -245,14 +255,8 @@ class _Compiled:
         received = None if stepped.current is None else host.from_host(stepped.current)
         return Record(states, host.from_host(stepped.z), received, start)
 
-    def _launched(
-        self,
-        name: str,
-        constants: Constants,
-        extra: Array | None,
-        own: list[Connection],
-        start: dict[str, Array] | None,
-    ) -> Record | None:
+    def _launched(self, population: _Population) -> Record | None:
+        name, constants, extra, own, start = population
         nx, graph, parameters = self.nx, self.graph, self.parameters
         # A sum is memory of its own, which the kernels may write to.
         outside = _outside_current(nx, graph, parameters, self.trajectory, name, (name,))

@@ -290,12 +290,7 @@ class LearningRule(Rule):
             if size < examples:
                 return judged_by_portions(self, values, own, batch, size)
             return self.judged_part(values, own, batch)[:2]
-        network = self.model.network
-        inputs, target, mask = batch
-        trajectory = network.forward(values, inputs)
-        judgement = self.model.judge(trajectory, target, mask)
-        weights = self.model.step_weights(mask, inputs.shape[0])
-        signals = self.signals(trajectory, judgement.signals, own, target, weights)
+        judgement, trajectory, signals = self._judged(values, own, batch)
         return judgement, self._traced(values, own, drawn, trajectory, signals)
 
     def _adds_up(self) -> bool:
@@ -313,14 +308,20 @@ class LearningRule(Rule):
             batch: inputs, target and mask.
             share: what the examples count in the loss whose gradient is wanted; 1 if left out.
         """
+        judgement, trajectory, signals = self._judged(values, own, batch, share)
+        return judgement, self.adjoint(values, own, trajectory, signals), trajectory
+
+    def _judged(
+        self, values: Parameters, own: Own, batch: Batch, share: Array | None = None
+    ) -> tuple[Judgement, Trajectory, Signals]:
+        """Loss, forward pass and signals of some examples; as for ``judged_part``."""
         inputs, target, mask = batch
         trajectory = self.model.network.forward(values, inputs)
         judgement = self.model.judge(trajectory, target, mask)
         weights, arriving = self.model.step_weights(mask, inputs.shape[0]), judgement.signals
         if share is not None:
             weights, arriving = share * weights, {key: share * each for key, each in arriving.items()}
-        signals = self.signals(trajectory, arriving, own, target, weights)
-        return judgement, self.adjoint(values, own, trajectory, signals), trajectory
+        return judgement, trajectory, self.signals(trajectory, arriving, own, target, weights)
 
     def adjoint(self, values: Parameters, own: Own, trajectory: Trajectory, signals: Signals) -> Parameters:
         """The gradient backward in time."""

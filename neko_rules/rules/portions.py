@@ -20,12 +20,11 @@ from neko_rules.backend import Parameters
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.host import host_of
 from neko_rules.kernels.writer import TOGETHER
+from neko_rules.rules.rule import Batch, Own
 from neko_rules.threads import threads
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
-
-Batch = tuple[Any, Any, Any]
 
 CACHED = 64 << 20
 """Bytes of histories in a portion. Measured on a processor with 32 MB of third-level cache: between half of this and
@@ -59,7 +58,7 @@ def examples_at_once(model: Evaluator, steps: int, examples: int) -> int:
 
 
 def judged_by_portions(
-    rule: LearningRule, values: Parameters, own: Any, batch: Batch, size: int
+    rule: LearningRule, values: Parameters, own: Own, batch: Batch, size: int
 ) -> tuple[Judgement, Parameters]:
     """What ``LearningRule`` finds for a batch, from portions of it.
 
