@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from functools import lru_cache
 
 
-@lru_cache(maxsize=16)
 def installed(library: str) -> bool:
     """Whether a library can be imported, without importing it.
 
@@ -14,4 +14,13 @@ def installed(library: str) -> bool:
         >>> installed("numpy"), installed("a_library_that_nobody_wrote")
         (True, False)
     """
+    # Python's own register comes first: what is imported needs no search, and an entry of None forbids the import.
+    if library in sys.modules:
+        return sys.modules[library] is not None
+    return _found(library)
+
+
+@lru_cache(maxsize=16)
+def _found(library: str) -> bool:
+    """Whether the search for a library that is not imported finds it; asked in every step, so searched for once."""
     return importlib.util.find_spec(library) is not None
