@@ -12,8 +12,9 @@ The surrogate has the area 1, and the gradient goes through the reset. Averaged 
 slope of the hard network's energy, which is what a proposal wants; with a peak of 0.3 and a detached reset, the
 defaults for training, it is not, and the chain must go in shorter steps.
 
-A trajectory is about π/2 prior scales long, after which the readout weights, whose energy is smooth, are drawn anew.
-Hidden weights, upstream of every spike, have a rough energy and move a small part of that.
+A trajectory is about a prior scale long, after which the readout weights, whose energy is smooth, are drawn anew.
+Hidden weights, upstream of every spike, have a rough energy: between trajectories those of 200 neurons move, a neuron
+at a time.
 
 It prints a Markdown table and writes mnist1d_posterior.png and .svg: entropy of right and wrong predictions with a rank
 test, calibration, and risk against coverage. The predictions are kept in mnist1d_posterior.npz; ``--draw`` draws them
@@ -47,7 +48,7 @@ from neko_rules.probabilistic.comparisons import Ensemble, MonteCarloDropout
 from neko_rules.report.uncertainty import save_uncertainty_figure
 
 NEURONS, WIDTH, STRIDE = 1000, 8, 2
-EPOCHS, BATCH, CHUNK, DROPOUT, MASKS = 30, 50, 100, 0.2, 50
+EPOCHS, BATCH, CHUNK, DROPOUT, MASKS = 30, 50, 25, 0.2, 50
 TOLD = (1, 8, 16, 32)
 """Members after which the ensemble predicts, beside the last."""
 
@@ -138,6 +139,7 @@ def compute(given: argparse.Namespace) -> None:
         adaptation="robbins_monro",
         mass="identity",
         scales={"hidden": given.hidden},
+        neurons={"hidden": given.neurons},
     )
     plan = {"draws": given.draws, "warmup": given.warmup, "chains": given.chains, "folder": given.folder}
     plan["processes"] = given.processes
@@ -202,12 +204,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--examples", type=int, default=500)
-    parser.add_argument("--draws", type=int, default=150)
-    parser.add_argument("--warmup", type=int, default=50)
+    parser.add_argument("--draws", type=int, default=280)
+    parser.add_argument("--warmup", type=int, default=70)
     parser.add_argument("--chains", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--step-size", type=float, default=0.018, help="where adaptation begins, in prior scales")
-    parser.add_argument("--hidden", type=float, default=0.0005, help="how far hidden weights move, in prior scales")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--step-size", type=float, default=0.027, help="where adaptation begins, in prior scales")
+    parser.add_argument(
+        "--hidden", type=float, default=1e-5, help="how far hidden weights move in a trajectory, in prior scales"
+    )
+    parser.add_argument("--neurons", type=int, default=200, help="hidden neurons that move alone in a transition")
     parser.add_argument("--processes", type=int, default=2, help="chains side by side")
     parser.add_argument("--members", type=int, default=64, help="of the ensemble")
     parser.add_argument("--folder", type=Path, help="where the draws are kept; a run that was stopped goes on")

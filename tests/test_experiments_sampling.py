@@ -67,6 +67,17 @@ def test_yaml_says_what_python_says(tiny, tmp_path):
     assert (tmp_path / "run" / "uncertainty.png").stat().st_size > 1000
 
 
+def test_neurons_move_alone_from_yaml(tiny, tmp_path):
+    out = tmp_path / "run"
+    run(tiny, settings=["rule.neurons={hidden: 2}"], out=out, progress=False)
+    assert read_mapping(out / "config.yaml")["rule"]["neurons"] == {"hidden": 2}
+    found = json.loads((out / "summary.json").read_text())["sampling"]
+    assert 0 < found["block_acceptance_rate"] <= 1
+    assert found["gradients"] == 28 * (1 + 2 + 1)  # MALA's own, two energies, and the gradient where they lead
+    with pytest.raises(ConfigurationError, match="'hidden'"):
+        run(tiny, settings=["rule.neurons={hiden: 2}"], out=tmp_path / "other", progress=False)
+
+
 def test_the_written_configuration_gives_the_same_run(tiny, tmp_path):
     run(tiny, settings=["sample.draws=4"], out=tmp_path / "one", progress=False)
     written = read_mapping(tmp_path / "one" / "config.yaml")

@@ -8,6 +8,7 @@ from scipy import stats
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.samplers import (
     Adaptation,
+    BlockwiseKernel,
     Chain,
     Density,
     HMCKernel,
@@ -28,11 +29,12 @@ from neko_rules.samplers.nuts import _levels
 
 EXACT = [RandomWalkKernel(), MALAKernel(), HMCKernel(steps=4), NUTSKernel(max_depth=5)]
 ALL = [*EXACT, SGLDKernel(), SGHMCKernel()]
+BLOCKWISE = [BlockwiseKernel(inner, [([[0], [1, 2]], 2)], np.ones(3)) for inner in (EXACT[0], EXACT[2])]
 INVERSE_MASS = np.array([0.5, 2.0, 0.1])
 
 
 def named(kernel):
-    return type(kernel).__name__
+    return repr(kernel) if isinstance(kernel, BlockwiseKernel) else type(kernel).__name__
 
 
 def swirl(q):
@@ -206,8 +208,47 @@ def test_d8_a_rejection_restores_everything(kernel):
     assert (np.abs(new.position - kept.position).max(axis=1) > 0)[info.accepted].all()
 
 
+@pytest.mark.parametrize("kernel", BLOCKWISE, ids=named)
+def test_d8_moves_of_blocks_leave_energy_and_gradient_those_of_the_position(kernel):
+    density = gaussian().density.driven_by(swirl)
+    state = kernel.init(density, np.random.default_rng(0).normal(size=(500, 3)))
+    kept = State(*(array.copy() for array in state))
+    new, info = kernel.step(np.random.default_rng(1), density, state, Tuning(0.5, np.ones(3)))
+    stayed = (new.position == kept.position).all(axis=1)
+    assert 5 < stayed.sum() < 250
+    assert not info.accepted[stayed].any()
+    energy, gradient = density.energy_and_gradient(new.position)
+    np.testing.assert_allclose(new.energy, energy, rtol=1e-12)
+    for name in State._fields:
+        np.testing.assert_array_equal(getattr(state, name), getattr(kept, name))  # nothing is changed in place
+    if new.gradient.size:
+        np.testing.assert_allclose(new.gradient, gradient, rtol=1e-12)
+    assert 0.2 < info.block_acceptance_rate.mean() < 0.9
+    inner = kernel.inner.step(np.random.default_rng(1), density, kept, Tuning(0.5, np.ones(3)))[1]
+    assert np.isnan(inner.block_acceptance_rate).all()
+
+
+def test_a_block_moves_alone():
+    normal = Density(lambda q: 0.5 * (q**2).sum(1), lambda q: (0.5 * (q**2).sum(1), q))
+    kernel = BlockwiseKernel(RandomWalkKernel(), [([[0, 3], [1], [2]], 1)], np.ones(4))
+    state, rng, seen = kernel.init(normal, np.zeros((1, 4))), np.random.default_rng(0), set()
+    for _ in range(60):
+        new, _ = kernel.step(rng, normal, state, Tuning(1e-9, np.ones(4)))
+        moved = tuple(np.flatnonzero(np.abs(new.position - state.position)[0] > 1e-6))
+        seen.add(moved)
+        state = new
+    assert seen == {(0, 3), (1,), (2,)}  # the density is the one that proposals leave as it is: every move is accepted
+
+
+def test_blocks_that_cannot_move_are_refused():
+    with pytest.raises(ArgumentError, match="4 moves of 3 blocks"):
+        BlockwiseKernel(HMCKernel(), [([[0], [1], [2]], 4)], np.ones(3))
+    with pytest.raises(IncompatibleError, match="no accept step"):
+        BlockwiseKernel(SGLDKernel(), [([[0], [1], [2]], 1)], np.ones(3))
+
+
 @pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("kernel", EXACT, ids=named)
+@pytest.mark.parametrize("kernel", [*EXACT, *BLOCKWISE], ids=named)
 def test_d9_a_faulty_energy_is_rejected_and_counted(kernel, fault):
     def both(q):
         wrong = q[:, 0] > 1
@@ -243,7 +284,7 @@ def test_d9_a_chain_cannot_begin_in_a_faulty_place():
         MALAKernel().init(gaussian().density, np.zeros(3))
 
 
-@pytest.mark.parametrize("kernel", ALL, ids=named)
+@pytest.mark.parametrize("kernel", [*ALL, *BLOCKWISE], ids=named)
 def test_d10_a_seed_is_a_chain(kernel):
     density = gaussian().density
     adaptation = Adaptation(warmup=30, step_size=None if kernel.exact else 0.01)
@@ -258,7 +299,7 @@ def test_d10_a_seed_is_a_chain(kernel):
 
 
 @pytest.mark.parametrize("stop", [0, 7, 40, 90, 130])
-@pytest.mark.parametrize("kernel", ALL, ids=named)
+@pytest.mark.parametrize("kernel", [*ALL, *BLOCKWISE], ids=named)
 def test_a_chain_taken_up_again_is_the_same_chain(kernel, stop):
     density, adaptation = gaussian().density, Adaptation(warmup=100, step_size=0.05)
 

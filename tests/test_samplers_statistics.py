@@ -15,6 +15,7 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from neko_rules.samplers import (
     Adaptation,
+    BlockwiseKernel,
     Density,
     HMCKernel,
     MALAKernel,
@@ -30,6 +31,7 @@ from neko_rules.samplers import (
     nuts,
     random_walk,
 )
+from neko_rules.samplers import blockwise as blocks
 from neko_rules.samplers.leapfrog import leapfrog
 
 ALPHA = 1e-6
@@ -41,6 +43,12 @@ DRIFTS = {
     "gradient with coordinates exchanged": lambda g: 0.5 * g[:, [1, 2, 0]],
 }
 SCALES = {"gaussian": [1.0, 1.5, 0.25], "log-gamma": [1.0, 1.0], "funnel": [1.0, 1.0, 1.0]}
+
+
+def blockwise(inner, dimension=3):
+    """Two blocks, the second of all coordinates but one, with scales that are not those of the target."""
+    return BlockwiseKernel(inner, [([[0], list(range(1, dimension))], 2)], np.full(dimension, 1.3))
+
 
 CASES = [  # kernel, target, drift, step size
     (RandomWalkKernel(), "gaussian", "", 0.5),
@@ -55,11 +63,18 @@ CASES = [  # kernel, target, drift, step size
     (NUTSKernel(), "log-gamma", "", 1.0),
     (NUTSKernel(), "funnel", "", 0.6),
     (NUTSKernel(), "gaussian", "sign of the gradient", 0.35),
+    (blockwise(RandomWalkKernel()), "gaussian", "", 0.5),
+    (blockwise(HMCKernel(steps=3, jitter=0.3)), "gaussian", "sign of the gradient", 0.4),
+    (blockwise(MALAKernel(), dimension=2), "log-gamma", "", 0.5),
 ]
-IDS = [
-    f"{type(kernel).__name__.removesuffix('Kernel')}, {target}{drift and ', ' + drift}"
-    for kernel, target, drift, _ in CASES
-]
+
+
+def named(kernel):
+    name = type(kernel).__name__.removesuffix("Kernel")
+    return f"{name} and {named(kernel.inner)}" if isinstance(kernel, BlockwiseKernel) else name
+
+
+IDS = [f"{named(kernel)}, {target}{drift and ', ' + drift}" for kernel, target, drift, _ in CASES]
 
 
 def density_of(target, drift):
@@ -160,6 +175,9 @@ FAULTS = {
     "HMC with a half kick left out": (HMCKernel, [(hmc, "leapfrog", half_kick_forgotten)]),
     "HMC with a kinetic energy that ignores the mass": (HMCKernel, [(hmc, "kinetic_energy", unscaled)]),
     "HMC accepts everything": (HMCKernel, [(hmc, "acceptance", always)]),
+    "moves of blocks accepted by the energies alone": (
+        BlockwiseKernel, [(blocks, "log_reference", lambda whitened: np.zeros(len(whitened)))]),
+    "moves of blocks that are all accepted": (BlockwiseKernel, [(blocks, "acceptance", always)]),
     "NUTS without checks of the subtrees": (NUTSKernel, [(nuts, "_levels", lambda leaf: (1, 0))]),
     "NUTS with a half kick left out": (NUTSKernel, [(nuts, "leapfrog", half_kick_forgotten)]),
     "NUTS with a kinetic energy that ignores the mass": (NUTSKernel, [(nuts, "kinetic_energy", unscaled)]),

@@ -106,6 +106,7 @@ def test_the_gradient_is_a_choice_and_changes_the_chain():
         {"adaptation": "robbins_monro"},
         {"mass": "identity"},
         {"scales": {"hidden": 0.1}},
+        {"neurons": {"readout": 1}},
         {"start": "model"},
     ],
 )
@@ -135,6 +136,66 @@ def test_scales_say_how_far_a_layer_moves_beside_the_others():
         rule_of(MALA, scales={"hidden": 0})
 
 
+def wide(**options):
+    network = LIF(6, 2, inputs=3, readout="mean", tau_membrane=2e-3, dtype="float64", seed=1, **options)
+    return Evaluator(network)
+
+
+WIDE = np.random.default_rng(5).normal(size=(10, 6, 3)), np.arange(10) % 2
+
+
+@pytest.mark.parametrize("make", [HMC, NUTS, MALA, RandomWalk])
+def test_neurons_move_alone_where_a_trajectory_does_not_take_them(make):
+    def run(**options):
+        rule = rule_of(make, wide(), scales={"hidden": 1e-6}, **options)
+        samples = Trainer(rule).sample(*WIDE, draws=30, warmup=10, chains=1, seed=2)
+        return rule.posterior, samples
+
+    posterior, samples = run(neurons={"hidden": 2})
+    vectors, neurons = drawn(samples)[0], posterior.neurons("hidden")
+    assert [len(neuron) for neuron in neurons] == [3 + 5 + 1] * 6  # inputs, the other neurons, and the bias
+    assert not set(np.concatenate(neurons)) & set(np.concatenate(posterior.neurons("readout")))
+    jumped = np.array([[np.abs(np.diff(vectors[:, each], axis=0)).max(axis=1) > 1e-3] for each in neurons])[:, 0]
+    assert jumped.any(axis=1).all()
+    assert jumped.sum(axis=0).max() == 2  # two neurons a transition, accepted or not
+    assert samples.statistics["n_steps"].min() >= 3
+    # The mean of probabilities is that of acceptances, over 60 moves.
+    rate = samples.statistics["block_acceptance_rate"].mean()
+    assert abs(jumped.sum() / 58 - rate) < 0.25
+    assert f"acceptance of moves of single neurons {rate:.3f}" in str(samples.summary())
+    np.testing.assert_allclose(samples.statistics["lp"][0], -posterior.density(*WIDE).energy(vectors), rtol=1e-12)
+    _, without = run()
+    hidden = np.concatenate(neurons)
+    assert np.ptp(drawn(without)[0][:, hidden], axis=0).max() < 1e-3
+    assert np.isnan(without.statistics["block_acceptance_rate"]).all()
+    assert "single neurons" not in str(without.summary())
+
+
+def test_neurons_move_alone_the_same_on_every_backend(backend):
+    def run(**options):
+        rule = rule_of(HMC, wide(**options), steps=2, neurons={"hidden": 3, "readout": 1})
+        return Trainer(rule).sample(*WIDE, draws=4, warmup=4, chains=1)
+
+    reference, found = run(), run(backend=backend)
+    np.testing.assert_allclose(drawn(found), drawn(reference), rtol=1e-8)
+    assert found.evaluations == reference.evaluations
+
+
+def test_neurons_that_cannot_move_alone_are_refused():
+    with pytest.raises(ArgumentError, match="neurons must be one of hidden, readout"):
+        rule_of(MALA, neurons={"hiden": 1})
+    with pytest.raises(ArgumentError, match=r"neurons\['hidden'\] must be"):
+        rule_of(MALA, neurons={"hidden": 0})
+    with pytest.raises(ArgumentError, match="7 moves of 6 blocks"):
+        Trainer(rule_of(MALA, wide(), neurons={"hidden": 7})).sample(*WIDE, draws=1, warmup=0)
+    model = wide()
+    fixed = MALA(Posterior(model, fixed=["hidden"]), neurons={"hidden": 1})
+    with pytest.raises(ArgumentError, match="a layer with sampled weights"):
+        Trainer(fixed).sample(*WIDE, draws=1, warmup=0)
+    with pytest.raises(IncompatibleError, match="no accept step"):
+        rule_of(SGLD, neurons={"hidden": 1})
+
+
 def test_thinning_keeps_every_so_manieth():
     whole = Trainer(rule_of()).sample(X, Y, **RUN | {"draws": 12})
     thin = Trainer(rule_of()).sample(X, Y, **RUN | {"draws": 4}, thin=3)
@@ -157,10 +218,10 @@ def test_draws_on_disk_are_those_in_memory(tmp_path):
     same(in_memory, again)
 
 
-@pytest.mark.parametrize("make", [MALA, NUTS, SGHMC])
+@pytest.mark.parametrize("options", [{"make": MALA}, {"make": NUTS}, {"make": SGHMC}, {"neurons": {"readout": 1}}])
 @pytest.mark.parametrize("stop", [1, 20, 31, 45])
-def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, make, stop):
-    whole = Trainer(rule_of(make)).sample(X, Y, **RUN)
+def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, options, stop):
+    whole = Trainer(rule_of(**options)).sample(X, Y, **RUN)
     advance, left = Chain.advance, [stop]
 
     def failing(chain):
@@ -172,8 +233,8 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch, make, sto
     with monkeypatch.context() as patched:
         patched.setattr(Chain, "advance", failing)
         with pytest.raises(KeyboardInterrupt):
-            sample(rule_of(make), X, Y, **RUN, folder=tmp_path / "run", seconds=0)
-    resumed = sample(rule_of(make), X, Y, **RUN, folder=tmp_path / "run", resume=True, seconds=0)
+            sample(rule_of(**options), X, Y, **RUN, folder=tmp_path / "run", seconds=0)
+    resumed = sample(rule_of(**options), X, Y, **RUN, folder=tmp_path / "run", resume=True, seconds=0)
     same(whole, resumed)
 
 
@@ -202,6 +263,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         "seed": lambda: Trainer(rule_of()).sample(X, Y, **RUN | {"seed": 4}, folder=folder, resume=True),
         "data": lambda: Trainer(rule_of()).sample(X + 0.1, Y, **RUN, folder=folder, resume=True),
         "rule": lambda: Trainer(rule_of(RandomWalk)).sample(X, Y, **RUN, folder=folder, resume=True),
+        "neurons": lambda: Trainer(rule_of(neurons={"readout": 2})).sample(X, Y, **RUN, folder=folder, resume=True),
         "adaptation": lambda: Trainer(rule_of(mass="identity")).sample(X, Y, **RUN, folder=folder, resume=True),
     }
     for name, run in changes.items():
@@ -357,6 +419,8 @@ def test_arviz_gets_its_schema():
     assert weight.shape == (2, 12, 1, 2)
     np.testing.assert_array_equal(weight[1, 7], samples.parameters(1, 7)["readout.input.weight"])
     np.testing.assert_allclose(data.log_likelihood["y"].sum("y_dim_0"), samples.statistics["log_likelihood"], rtol=1e-9)
+    moving = Trainer(rule_of(MALA, neurons={"readout": 1})).sample(X, Y, **RUN).to_arviz(weights=False)
+    assert set(moving.sample_stats.data_vars) == wanted | {"block_acceptance_rate"}
     assert set(samples.to_arviz(weights=False).posterior.data_vars) == {"total_log_likelihood"}
     assert np.isfinite(float(arviz.rhat(data)["hidden.input.weight"].max()))
 

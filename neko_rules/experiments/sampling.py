@@ -185,6 +185,7 @@ def report(samples: Samples, x: Any, y: Any, folder: Path | None = None) -> dict
         "weights": samples.posterior.dimension,
         "exact": summary.exact,
         "acceptance_rate": summary.acceptance_rate,
+        **({"block_acceptance_rate": rate} if np.isfinite(rate := summary.block_acceptance_rate) else {}),
         "divergences": summary.divergences,
         "gradients": summary.evaluations,
         **{f"{name}_{figure}": value for name, row in summary.rows.items() for figure, value in row.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from neko_rules import arguments
-from neko_rules.errors import ArgumentError
+from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.probabilistic.posterior import Posterior
 from neko_rules.probabilistic.sampling_rule import SAMPLING_RULES, SamplingOptions, SamplingRule
 from neko_rules.samplers import SGHMCKernel, SGLDKernel
@@ -22,7 +22,8 @@ class SGLD(SamplingRule):
         posterior: the density to draw near.
         step_size: h; it is not adapted.
         batch_size: examples per mini-batch, drawn without replacement.
-        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect.
+        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect, and
+            neurons are refused.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -37,7 +38,7 @@ class SGLD(SamplingRule):
         batch_size: int = 128,
         **options: Unpack[SamplingOptions],
     ) -> None:
-        _check_step_size(type(self).__name__, options)
+        _check_options(type(self).__name__, options)
         super().__init__(posterior, **options)
         self.batch_size = arguments.integer("batch_size", batch_size, at_least=1)
         self.kernel = SGLDKernel()
@@ -55,7 +56,8 @@ class SGHMC(SamplingRule):
         batch_size: examples per mini-batch, drawn without replacement.
         friction: α, the part of the momentum lost in a step.
         gradient_noise: β̂, the part of the noise that the mini-batches are thought to bring.
-        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect.
+        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect, and
+            neurons are refused.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -72,14 +74,20 @@ class SGHMC(SamplingRule):
         gradient_noise: float = 0.0,
         **options: Unpack[SamplingOptions],
     ) -> None:
-        _check_step_size(type(self).__name__, options)
+        _check_options(type(self).__name__, options)
         super().__init__(posterior, **options)
         self.batch_size = arguments.integer("batch_size", batch_size, at_least=1)
         self.kernel = SGHMCKernel(friction, gradient_noise)
 
 
-def _check_step_size(name: str, options: SamplingOptions) -> None:
-    """Refuse to go without a step size, which nothing here can find for the user."""
+def _check_options(name: str, options: SamplingOptions) -> None:
+    """Refuse to go without a step size, which nothing here can find, and moves that have to be accepted."""
+    if options.get("neurons"):
+        raise IncompatibleError(
+            f"neurons move alone by the true energy, and {name} has no accept step",
+            received=f"neurons={options['neurons']}",
+            works="use MALA, HMC, NUTS or RandomWalk",
+        )
     if options.get("step_size") is None:
         raise ArgumentError(
             f"{name} needs a step_size: without an accept step there is nothing to adapt it by",

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from neko_rules.probabilistic.samples import Samples
 
 SAMPLE_STATS = [name for name in STATISTICS if name != "log_likelihood"]
-"""The statistics that the schema names in the group ``sample_stats``."""
+"""The statistics of the group ``sample_stats``, by the schema's names; that of single neurons' moves has none there."""
 
 
 def groups(samples: Samples, weights: bool, pointwise: bool) -> dict[str, dict[str, np.ndarray]]:
     """Group → variable → [chain, draw, …]."""
     statistics = {name: samples.statistics[name] for name in SAMPLE_STATS}
+    if np.isnan(statistics["block_acceptance_rate"]).all():
+        del statistics["block_acceptance_rate"]
     statistics |= {name: statistics[name].astype(np.int64) for name in ("n_steps", "tree_depth")}
     statistics["diverging"] = statistics["diverging"].astype(bool)
     posterior = {"total_log_likelihood": samples.statistics["log_likelihood"]}

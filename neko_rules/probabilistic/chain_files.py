@@ -30,8 +30,10 @@ STATISTICS = (
     "energy",
     "energy_error",
     "log_likelihood",
+    "block_acceptance_rate",
 )
-"""What is kept of every draw: the names of ArviZ' schema, and the log-likelihood at temperature 1."""
+"""What is kept of every draw: the names of ArviZ' schema, the log-likelihood at temperature 1, and the acceptance of
+moves of single neurons, NaN where there are none."""
 
 
 @dataclass

@@ -17,8 +17,8 @@ class MALA(SamplingRule):
 
     Args:
         posterior: the density to draw from.
-        gradient, step_size, target_acceptance, adaptation, mass, scales, start: as for SamplingRule; the step size
-            is h.
+        gradient, step_size, target_acceptance, adaptation, mass, scales, neurons, start: as for SamplingRule; the
+            step size is h.
 
     Example:
         >>> from neko_rules import EProp, Evaluator, LIF
@@ -42,7 +42,7 @@ class HMC(SamplingRule):
         posterior: the density to draw from.
         steps: leapfrog steps per draw.
         jitter: part of the step size by which it is varied at random from draw to draw.
-        gradient, step_size, target_acceptance, adaptation, mass, scales, start: as for SamplingRule.
+        gradient, step_size, target_acceptance, adaptation, mass, scales, neurons, start: as for SamplingRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -66,7 +66,7 @@ class NUTS(SamplingRule):
     Args:
         posterior: the density to draw from.
         max_depth: doublings of a trajectory at most.
-        gradient, step_size, target_acceptance, adaptation, mass, scales, start: as for SamplingRule.
+        gradient, step_size, target_acceptance, adaptation, mass, scales, neurons, start: as for SamplingRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -85,8 +85,8 @@ class RandomWalk(SamplingRule):
 
     Args:
         posterior: the density to draw from.
-        gradient, step_size, target_acceptance, adaptation, mass, scales, start: as for SamplingRule; no gradient is
-            asked for.
+        gradient, step_size, target_acceptance, adaptation, mass, scales, neurons, start: as for SamplingRule; no
+            gradient is asked for.
 
     Example:
         >>> from neko_rules import Evaluator, LIF

@@ -224,6 +224,36 @@ class Posterior:
             scales[place] = scale
         return scales
 
+    def neurons(self, layer: str) -> list[np.ndarray]:
+        """The places in the vector of what enters each neuron of a layer: its incoming weights and its bias.
+
+        Args:
+            layer: the name of a layer; channels stand for neurons where weights are shared, as in a convolution.
+
+        Raises:
+            ArgumentError: nothing of the layer is sampled, or its parameters do not belong to one neuron each.
+
+        Example:
+            >>> from neko_rules import Evaluator, LIF
+            >>> Posterior(Evaluator(LIF(4, 2, inputs=3))).neurons("readout")
+            [array([28, 30, 32, 34, 36]), array([29, 31, 33, 35, 37])]
+        """
+        owners: list[np.ndarray] = []
+        for name, mask, place in self.layout:
+            owner = np.full(place.stop - place.start, -1)
+            if name.startswith(f"{layer}."):
+                owner = np.broadcast_to(np.arange(mask.shape[-1]), mask.shape)[mask]
+            owners.append(owner)
+        sizes = sorted({mask.shape[-1] for name, mask, _ in self.layout if name.startswith(f"{layer}.")})
+        if len(sizes) != 1:
+            raise ArgumentError(
+                "neurons moved one at a time must be those of a layer with sampled weights, one column each",
+                received=f"{layer!r}, with columns {sizes}",
+                works=f"name one of {', '.join(self.model.network.layers)}",
+            )
+        every = np.concatenate(owners)
+        return [np.flatnonzero(every == neuron) for neuron in range(sizes[0])]
+
     def draw_prior(self, rng: np.random.Generator) -> np.ndarray:
         """Weights drawn from the prior, [dimension]."""
         return np.concatenate([prior.draw(rng, at.stop - at.start, scale) for prior, scale, at in self._priors()])

@@ -143,6 +143,7 @@ class Samples:
         return Summary(
             rows=rows,
             acceptance_rate=float(self.statistics["acceptance_rate"].mean()),
+            block_acceptance_rate=float(self.statistics["block_acceptance_rate"].mean()),
             divergences=int(self.statistics["diverging"].sum()),
             step_sizes=tuple(self.statistics["step_size"][:, -1].tolist()),
             evaluations=sum(self.evaluations),
@@ -178,6 +179,7 @@ class Summary:
     Attributes:
         rows: ``"log_likelihood"`` and ``"predictions"`` → R-hat (the largest), bulk and tail ESS (the smallest).
         acceptance_rate: mean acceptance probability.
+        block_acceptance_rate: that of moves of single neurons; NaN where there are none.
         divergences: how many transitions diverged, warm-up left out.
         step_sizes: of every chain.
         evaluations: gradients over all data, warm-up included, all chains together.
@@ -187,6 +189,7 @@ class Summary:
 
     rows: dict[str, dict[str, float]]
     acceptance_rate: float
+    block_acceptance_rate: float
     divergences: int
     step_sizes: tuple[float, ...]
     evaluations: int
@@ -206,6 +209,8 @@ class Summary:
             lines.append(f"{name:16}{row['r_hat']:8.3f}{row['ess_bulk']:10.0f}{row['ess_tail']:10.0f}{rate:20.2f}")
         steps = ", ".join(f"{step:.3g}" for step in self.step_sizes)
         lines.append(f"acceptance {self.acceptance_rate:.3f}, divergences {self.divergences}, step sizes {steps}")
+        if np.isfinite(self.block_acceptance_rate):
+            lines.append(f"acceptance of moves of single neurons {self.block_acceptance_rate:.3f}")
         if not self.exact:
             lines.append("approximate sampler: no accept step")
         return "\n".join(lines)

@@ -168,19 +168,19 @@ def _prepare(folder: Path, description: dict[str, Any], resume: bool) -> None:
 
 def run_chain(task: Task, told: Callable[[int, int], None] | None = None) -> Finished:
     """Run one chain from where it is to its end, and tell after every draw how far it is."""
-    rule, adaptation = task.rule, task.rule.adaptation(task.warmup)
+    rule, adaptation, kernel = task.rule, task.rule.adaptation(task.warmup), task.rule.transitions()
     density = rule.posterior.density(task.x, task.y, rule.gradient, rule.batch_size)
     stored = None if task.folder is None else read_state(task.folder)
     if stored is None:
         # The start has a stream of its own: where chains begin does not depend on the sampler.
         begin = rule.begin(stream(task.seed, f"start {task.chain}"))
         rng = stream(task.seed, f"chain {task.chain}")
-        chain = Chain(rule.kernel, density, adaptation, begin, rng, rule.inverse_mass())
+        chain = Chain(kernel, density, adaptation, begin, rng, rule.inverse_mass())
         record = ChainRecord.begin(task.draws, begin.shape[1], rule.model.network.dtype, task.folder)
         done, evaluations = 0, 0
     else:
         arrays, plain = stored
-        chain = Chain.resume(rule.kernel, density, adaptation, arrays, plain["chain"])
+        chain = Chain.resume(kernel, density, adaptation, arrays, plain["chain"])
         assert task.folder is not None, "read from it above"
         record = ChainRecord.read(task.folder, "r+")
         done, evaluations = int(plain["draws"]), int(plain["evaluations"])
@@ -218,6 +218,7 @@ def _thinned(chain: Chain, thin: int) -> Info:
         acceptance_rate=np.mean([info.acceptance_rate for info in infos], axis=0),
         n_steps=np.sum([info.n_steps for info in infos], axis=0),
         diverging=np.any([info.diverging for info in infos], axis=0),
+        block_acceptance_rate=np.mean([info.block_acceptance_rate for info in infos], axis=0),
     )
 
 
@@ -235,5 +236,6 @@ def _statistics(chain: Chain, info: Info, rule: SamplingRule) -> list[float]:
         "energy": energy if np.isnan(info.energy[0]) else info.energy[0],
         "energy_error": info.energy_error[0],
         "log_likelihood": (prior - energy) * rule.posterior.temperature,
+        "block_acceptance_rate": info.block_acceptance_rate[0],
     }
     return [float(found[name]) for name in STATISTICS]

@@ -15,7 +15,7 @@ from neko_rules.probabilistic.force import resolve
 from neko_rules.probabilistic.posterior import Posterior
 from neko_rules.registry import Registry
 from neko_rules.rules import Rule
-from neko_rules.samplers import Adaptation, Kernel
+from neko_rules.samplers import Adaptation, BlockwiseKernel, Kernel
 
 STARTS = ("prior", "model")
 
@@ -29,6 +29,7 @@ class SamplingOptions(TypedDict, total=False):
     adaptation: str
     mass: str
     scales: Mapping[str, float] | None
+    neurons: Mapping[str, int] | None
     start: str
 
 
@@ -47,10 +48,15 @@ class SamplingRule:
         scales: layer or parameter → how far it moves beside the others, a factor of the prior's scale, above 0. Where a
             weight is upstream of many spikes the energy is rough, and long steps of a readout ask for short ones there:
             ``{"hidden": 0.01}``.
+        neurons: layer → how many of its neurons, drawn anew in every transition, also move alone: all that enters a
+            neuron makes a random step in units of the prior's scales, accepted by the true energy, which costs a
+            forward pass over the data. It is how hidden weights get anywhere where ``scales`` must be small:
+            ``{"hidden": 100}``. See ``neko_rules.samplers.blockwise``.
         start: where chains begin: at draws of the ``"prior"``, or at the weights of the ``"model"``.
 
     Raises:
-        IncompatibleError: the gradient is random, changes while sampling, or is of another model.
+        IncompatibleError: the gradient is random, changes while sampling, or is of another model; or neurons are to
+            move alone beside a sampler without an accept step.
     """
 
     __signature__: ClassVar[inspect.Signature]
@@ -68,6 +74,7 @@ class SamplingRule:
         adaptation: str = "dual_averaging",
         mass: str = "diagonal",
         scales: Mapping[str, float] | None = None,
+        neurons: Mapping[str, int] | None = None,
         start: str = "prior",
     ) -> None:
         if not isinstance(posterior, Posterior):
@@ -83,6 +90,10 @@ class SamplingRule:
             posterior.check_name("scales", name): arguments.number(f"scales[{name!r}]", factor, above=0)
             for name, factor in (scales or {}).items()
         }
+        self.neurons = dict(neurons or {})
+        for name, moves in self.neurons.items():
+            arguments.choice("neurons", name, posterior.model.network.layers)
+            arguments.integer(f"neurons[{name!r}]", moves, at_least=1)
         self._adaptation = Adaptation(0, target_acceptance, adaptation, mass, step_size)
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
@@ -118,6 +129,18 @@ class SamplingRule:
             moves[place] *= self.scales.get(name, self.scales.get(name.split(".")[0], 1.0))
         return moves**2
 
+    def transitions(self) -> Kernel:
+        """What moves a chain: the kernel, and moves of single neurons beside it if they were asked for.
+
+        Raises:
+            ArgumentError: more neurons were asked for than a layer has, or nothing of it is sampled.
+            IncompatibleError: the kernel has no accept step.
+        """
+        if not self.neurons:
+            return self.kernel
+        groups = [(self.posterior.neurons(name), moves) for name, moves in self.neurons.items()]
+        return BlockwiseKernel(self.kernel, groups, self.posterior.prior_scales())
+
     def begin(self, rng: np.random.Generator) -> np.ndarray:
         """Where a chain begins, [1, dimension]."""
         if self.start == "model":
@@ -134,6 +157,7 @@ class SamplingRule:
             "batch_size": self.batch_size,
             "adaptation": repr(self._adaptation),
             "scales": self.scales,
+            "neurons": self.neurons,
             "start": self.start,
             "model": repr(self.model.network),
             "likelihood": f"{self.model.loss!r}, noise scale {posterior.noise_scale}",

@@ -121,7 +121,7 @@ def chains_section(
         parts.append(html.table(headings, rows, numbers=1))
     facts = [
         [name.replace("_", " "), f"{found[name]:.4g}" if isinstance(found[name], float) else found[name]]
-        for name in ("weights", "acceptance_rate", "divergences", "gradients")
+        for name in ("weights", "acceptance_rate", "block_acceptance_rate", "divergences", "gradients")
         if found.get(name) is not None
     ]
     steps = [chain[-1] for chain in traces["step_size"] if len(chain)]

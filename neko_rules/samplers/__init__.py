@@ -1,6 +1,7 @@
 """Samplers: Markov chains on any log density, which know nothing of networks."""
 
 from neko_rules.samplers.adaptation import Adaptation, initial_step_size
+from neko_rules.samplers.blockwise import BlockwiseKernel
 from neko_rules.samplers.chain import Chain, Drawn, draw
 from neko_rules.samplers.density import Density, tempered
 from neko_rules.samplers.diagnostics import ess_bulk, ess_mean, ess_tail, mcse_mean, r_hat
@@ -14,6 +15,7 @@ from neko_rules.samplers.sgld import SGLDKernel
 
 __all__ = [
     "Adaptation",
+    "BlockwiseKernel",
     "Chain",
     "Density",
     "Drawn",

@@ -16,7 +16,7 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.samplers.density import Density, Vector
-from neko_rules.samplers.kernel import Info, State, Tuning, acceptance, counts, moved, start
+from neko_rules.samplers.kernel import Info, State, Tuning, acceptance, counts, moved, no_blocks, start
 from neko_rules.samplers.leapfrog import Point, draw_momentum, kinetic_energy, leapfrog
 
 
@@ -74,4 +74,4 @@ class HMCKernel:
         new = moved(accepted, State(point.position, point.energy, point.gradient, state.momentum), state)
         hamiltonian = np.where(accepted, after, before)
         steps, depth = counts(chains, self.steps), counts(chains, 0)
-        return new, Info(probability, accepted, hamiltonian, -log_ratio, diverging, steps, depth)
+        return new, Info(probability, accepted, hamiltonian, -log_ratio, diverging, steps, depth, no_blocks(chains))

@@ -6,7 +6,7 @@ what the next transition needs, ``Info`` is what a person needs. The first axis 
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Info(NamedTuple):
         diverging: whether the energy was NaN, infinite, or off by more than ``DIVERGENT``.
         n_steps: evaluations of the gradient (of the energy, for a random walk).
         tree_depth: doublings of the trajectory (NUTS), else 0.
+        block_acceptance_rate: the mean of that probability over moves of single blocks; NaN where there are none.
     """
 
     acceptance_rate: Vector
@@ -53,6 +54,7 @@ class Info(NamedTuple):
     diverging: np.ndarray
     n_steps: np.ndarray
     tree_depth: np.ndarray
+    block_acceptance_rate: Vector
 
 
 class Tuning(NamedTuple):
@@ -70,11 +72,13 @@ class Tuning(NamedTuple):
 class Kernel(Protocol):
     """A way to make one transition."""
 
-    exact: ClassVar[bool]
-    """Whether the density is left invariant exactly; the mini-batch samplers are approximate."""
+    @property
+    def exact(self) -> bool:
+        """Whether the density is left invariant exactly; the mini-batch samplers are approximate."""
 
-    target_acceptance: ClassVar[float]
-    """The mean acceptance probability that adaptation aims at."""
+    @property
+    def target_acceptance(self) -> float:
+        """The mean acceptance probability that adaptation aims at."""
 
     def init(self, density: Density, position: Vector) -> State:
         """The state at a position."""
@@ -135,6 +139,11 @@ def select(accepted: np.ndarray, proposed: Vector, current: Vector) -> Vector:
 def moved(accepted: np.ndarray, proposed: State, current: State) -> State:
     """The proposed state where accepted; where not, everything is as it was."""
     return State(*(select(accepted, new, old) for new, old in zip(proposed, current, strict=True)))
+
+
+def no_blocks(chains: int) -> Vector:
+    """The acceptance of moves of single blocks in a transition that has none."""
+    return np.full(chains, np.nan)
 
 
 def counts(chains: int, number: int) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.samplers.density import Density, Vector
 from neko_rules.samplers.hmc import HMCKernel
-from neko_rules.samplers.kernel import Info, State, Tuning, acceptance, start
+from neko_rules.samplers.kernel import Info, State, Tuning, acceptance, no_blocks, start
 from neko_rules.samplers.leapfrog import Point, draw_momentum, kinetic_energy, leapfrog
 
 
@@ -108,7 +108,7 @@ class NUTSKernel:
                 break
         new = State(drawn.position, drawn.energy, drawn.gradient, state.momentum)
         error = hamiltonian - before
-        return new, Info(total / leaves, accepted, hamiltonian, error, diverging, leaves, depth)
+        return new, Info(total / leaves, accepted, hamiltonian, error, diverging, leaves, depth, no_blocks(chains))
 
 
 def _grow(

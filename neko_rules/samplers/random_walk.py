@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from neko_rules.samplers.density import Density, Vector
-from neko_rules.samplers.kernel import Info, State, Tuning, acceptance, counts, moved, start
+from neko_rules.samplers.kernel import Info, State, Tuning, acceptance, counts, moved, no_blocks, start
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,6 @@ class RandomWalkKernel:
             probability, log_ratio, diverging = acceptance(state.energy - energy, energy)
         accepted = rng.random(len(position)) < probability
         new = moved(accepted, State(position, energy, state.gradient, state.momentum), state)
-        ones, zeros = counts(len(position), 1), counts(len(position), 0)
-        return new, Info(probability, accepted, new.energy, -log_ratio, diverging, ones, zeros)
+        chains = len(position)
+        ones, zeros = counts(chains, 1), counts(chains, 0)
+        return new, Info(probability, accepted, new.energy, -log_ratio, diverging, ones, zeros, no_blocks(chains))

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from neko_rules.samplers.density import Density, Vector
-from neko_rules.samplers.kernel import Info, State, Tuning, counts, start
+from neko_rules.samplers.kernel import Info, State, Tuning, counts, no_blocks, start
 from neko_rules.samplers.mala import drift, scale
 
 
@@ -56,5 +56,5 @@ def unjudged(state: State) -> tuple[State, Info]:
     """A state that was reached without an accept step; a position that is not finite is told as a divergence."""
     chains = len(state.position)
     diverging = ~np.isfinite(state.position).all(axis=1)
-    unknown, ones = np.full(chains, np.nan), counts(chains, 1)
-    return state, Info(np.ones(chains), np.ones(chains, bool), unknown, unknown, diverging, ones, counts(chains, 0))
+    unknown, ones, zeros, always = np.full(chains, np.nan), counts(chains, 1), counts(chains, 0), np.ones(chains)
+    return state, Info(always, always > 0, unknown, unknown, diverging, ones, zeros, no_blocks(chains))
