@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from neko_rules.backend import Arrays, Backend
 
@@ -62,15 +63,75 @@ def scan(
         >>> float(total["sum"]), seen["seen"].tolist()
         (6.0, [0.0, 1.0, 2.0, 3.0])
     """
-    form: list[Tree] = []
+    carried, given_to = form_of(form(carry)), form_of(form(inputs))
+    seen: list[Form] = []
 
     def flat(values: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
-        after, outputs = body(rebuilt(carry, iter(values)), rebuilt(inputs, iter(given)))
-        form.append(outputs)
-        return leaves(ordered(after, carry)), leaves(ordered(outputs, form[0]))
+        after, outputs = body(carried.built(values), given_to.built(given))
+        if not seen:
+            ordered(after, carry)
+            seen.append(form_of(form(outputs)))
+        return carried.taken(after), seen[0].taken(outputs)
 
-    last, outputs = nx.scan(flat, leaves(carry), leaves(inputs), length)
-    return rebuilt(carry, iter(last)), rebuilt(form[0], iter(outputs))
+    last, outputs = nx.scan(flat, carried.taken(carry), given_to.taken(inputs), length)
+    return carried.built(last), seen[0].built(outputs)
+
+
+class Form(NamedTuple):
+    """How to take trees of one form apart and to put them together, as two functions without a recursion.
+
+    A scan in Python does both at every step, and walking down a tree of thirty arrays takes longer than a product of
+    small matrices.
+
+    Attributes:
+        taken: a tree to its arrays, in the order of the first tree of this form.
+        built: arrays to a tree.
+    """
+
+    taken: Callable[[Tree], tuple[Any, ...]]
+    built: Callable[[Any], Tree]
+
+
+def form(tree: Tree) -> Any:
+    """What two trees have in common that differ in their arrays alone; it can be hashed.
+
+    Example:
+        >>> form({"a": (1, 2)}) == form({"a": ("x", "y")}) != form({"a": (1,)})
+        True
+    """
+    if isinstance(tree, dict):
+        return dict, tuple((key, form(branch)) for key, branch in tree.items())
+    if isinstance(tree, tuple):
+        return tuple, tuple((place, form(branch)) for place, branch in enumerate(tree))
+    return None
+
+
+@lru_cache(maxsize=512)
+def form_of(form: Any) -> Form:
+    """The two functions of a form, written out as expressions.
+
+    Example:
+        >>> pair = form_of(form({"b": 1, "a": (2, {"c": 3})}))
+        >>> pair.taken({"a": ("y", {"c": "z"}), "b": "x"})
+        ('x', 'y', 'z')
+        >>> pair.built("xyz")
+        {'b': 'x', 'a': ('y', {'c': 'z'})}
+    """
+    places: list[str] = []
+
+    def written(form: Any, place: str) -> str:
+        if form is None:
+            places.append(place)
+            return f"arrays[{len(places) - 1}]"
+        kind, branches = form
+        parts = [(key, written(branch, f"{place}[{key!r}]")) for key, branch in branches]
+        if kind is dict:
+            return "{" + ", ".join(f"{key!r}: {part}" for key, part in parts) + "}"
+        return "(" + "".join(f"{part}, " for _, part in parts) + ")"
+
+    building = written(form, "tree")
+    taking = "(" + "".join(f"{place}, " for place in places) + ")"
+    return Form(eval(f"lambda tree: {taking}"), eval(f"lambda arrays: {building}"))
 
 
 def ordered(tree: Tree, like: Tree) -> Tree:

@@ -12,9 +12,10 @@ import pytest
 from cell_cases import VARIANTS
 from credit_cases import OUTPUTS, data, feedback_network, recurrent_readout
 
-from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, Network
+from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, LearningRule, Network
 from neko_rules.backend import get_backend
 from neko_rules.credit import fused as fused_adjoint
+from neko_rules.credit import traces
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import host
 from neko_rules.kernels.buffers import Buffers
@@ -104,6 +105,61 @@ def test_every_neuron_has_the_same_states_and_spikes(label: str) -> None:
         for key, value in record.states.items():
             np.testing.assert_allclose(one.records[name].states[key], value, rtol=SAME, atol=SAME)
     assert (one.records["hidden"].z != 0).any()
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[traces.Form]:
+    """The loops over eligibility traces that ran."""
+    forms: list[traces.Form] = []
+    run = traces.advanced
+
+    def advanced(host: Any, form: traces.Form, **given: Any) -> Any:
+        forms.append(form)
+        return run(host, form, **given)
+
+    monkeypatch.setattr(traces, "advanced", advanced)
+    return forms
+
+
+def trained_online(network: Network, every: int, signal: str = "filtered") -> dict[str, np.ndarray]:
+    """How far a network's parameters go in one online step of plain gradient descent."""
+    options = {"temporal": "neuron", "learning_signal": signal, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
+    rule = LearningRule(Evaluator(network), online=every, **options)
+    before = network.parameters
+    rule.step(*data())
+    return {name: value - before[name] for name, value in network.parameters.items()}
+
+
+@pytest.mark.parametrize("signal", ["filtered", "instantaneous"])
+@pytest.mark.parametrize("label", VARIANTS)
+def test_traces_of_every_neuron_are_advanced_by_one_loop(label: str, signal: str, traced: list[traces.Form]) -> None:
+    # One change of the weights, at the end: a step earlier and chaos would make more of the last digit.
+    fused = trained_online(network_of(VARIANTS[label]), 1000, signal)
+    wide = any(form.wide for form in traced)
+    assert wide or signal == "filtered" or not traced
+    assert any(form.filtered and form.signal for form in traced) == (signal == "filtered")
+    seen = len(traced)
+    with unfused():
+        plain = trained_online(network_of(VARIANTS[label]), 1000, signal)
+    assert len(traced) == seen
+    assert distance(fused, plain) < SAME
+
+
+def test_traces_of_several_parts_and_of_torch_share_the_loops(traced: list[traces.Form]) -> None:
+    found = {}
+    for backend in ("numpy", "torch"):
+        before = threads()
+        try:
+            set_threads(2)
+            found[backend] = trained_online(network_of("alif", size=40, backend=backend), 2)
+        finally:
+            set_threads(before)
+        assert traced
+        traced.clear()
+    assert distance(found["numpy"], found["torch"]) < SAME
+    with unfused():
+        assert distance(found["numpy"], trained_online(network_of("alif", size=40), 2)) < SAME
+    assert distance(found["numpy"], trained_online(network_of("alif", size=40), 1000)) > 1e-3
 
 
 @pytest.mark.parametrize("make", [feedback_network, recurrent_readout])

@@ -29,6 +29,7 @@ from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.credit.recursion import Local, instantaneous_error, times
 from neko_rules.credit.traces import (
     Diagonal,
+    Leaking,
     RankOne,
     Recurrent,
     Synapses,
@@ -41,6 +42,7 @@ from neko_rules.credit.traces import (
     synapses,
 )
 from neko_rules.errors import IncompatibleError
+from neko_rules.kernels.host import host_of
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Moment, Signals, Z, add_signals, effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph
@@ -257,26 +259,50 @@ class LocalTraces:
         nx, graph, moment = now.model.nx, now.model.graph, now.moment
         local = now.local()
         after: State = {}
-        for name in graph.order:
-            weights = {c.weight: now.back(c) for c in graph.into(name) if c.source == name}
-            for of in self.of[name]:
-                trace = self.traces[of.name]
-                if isinstance(trace, Recurrent):
-                    after[of.name] = trace.step(state[of.name], moment, local[name], weights)
-                else:
-                    after[of.name] = trace.step(state[of.name], moment, local[name])
         self._advance_estimates(state, after, now, local)
         arriving, above = self._signals(after, now, local, signals)
         found: Parameters = {}
         for name in graph.order:
+            weights = {c.weight: now.back(c) for c in graph.into(name) if c.source == name}
             for of in self.of[name]:
-                parts = [self._projected(of, after[of.name], local[name], arriving)]
-                if name in self.leak:
-                    parts += self._through_leak(of, state, after, now, local[name], above)
+                trace = self.traces[of.name]
+                parts = self._fused(of, state, after, now, local, arriving, above)
+                if not parts:
+                    if isinstance(trace, Recurrent):
+                        after[of.name] = trace.step(state[of.name], moment, local[name], weights)
+                    else:
+                        after[of.name] = trace.step(state[of.name], moment, local[name])
+                    parts = [self._projected(of, after[of.name], local[name], arriving)]
+                    if name in self.leak:
+                        parts += self._through_leak(of, state, after, now, local, above)
                 if name in self.unfolded:
                     parts += self._through_output(of, state, after, now, local, signals)
                 found[of.name] = of.shaped(nx, added(parts))
         return after, found
+
+    def _fused(
+        self,
+        of: Synapses,
+        state: State,
+        after: State,
+        now: Now,
+        local: dict[str, Local],
+        signals: Signals,
+        above: dict[str, Array],
+    ) -> list[Array]:
+        """A parameter's traces advanced and projected by one loop, kept in ``after``; nothing where there is none."""
+        name, trace, host = of.population, self.traces[of.name], host_of(now.model.nx)
+        if host is None or not isinstance(trace, Diagonal) or self._factor_kept_apart(trace):
+            return []
+        key = f"{of.name} filtered"
+        leaking = Leaking(state[key]["trace"], self._leak(name, local), above.get(name)) if name in self.leak else None
+        done = trace.fused(host, state[of.name], now.moment, local[name], signals, leaking)
+        if done is None:
+            return []
+        after[of.name], smooth, gradient = done
+        if leaking is not None:
+            after[key] = {"trace": smooth}
+        return [gradient]
 
     def _projected(self, of: Synapses, state: dict[str, Array], local: Local, signals: Signals) -> Array:
         """Σ_batch G_t e_t + g_t·ε_t."""
@@ -337,7 +363,7 @@ class LocalTraces:
         if now.model.credit.learning_signal != "estimated":
             return
         for name in self.hidden:
-            leak = self._leak(name, now)
+            leak = self._leak(name, local)
             (driven,) = reached(now.model.jacobians[name].cut("presynaptic").expressions)
             slope = full(now.model.nx, local[name]["h", driven], now.moment.after[name][Z])
             slope = times(local[name]["q", driven], slope)
@@ -346,20 +372,14 @@ class LocalTraces:
             mean = (earlier * state[f"{name} estimate"]["mean"] + slope) / count
             after[f"{name} estimate"] = {"mean": mean, "count": count}
 
-    def _leak(self, name: str, now: Now) -> Array:
+    def _leak(self, name: str, local: dict[str, Local]) -> Array:
         """The leak of the population above."""
-        m, target = now.model, self.leak[name]
-        jacobians = m.jacobians[target]
-        if m.credit.learning_signal == "estimated":
-            jacobians = jacobians.cut("presynaptic")
+        target = self.leak[name]
         state = self.leaking[target]
-        entries = jacobians.evaluate(
-            m.nx, m.graph.cell(target), now.constants[target], lambda key: now.moment.value(target, key)
-        )
-        return entries.get(("D", str(state), str(state)), 0.0)
+        return local[target].get(("D", str(state), str(state)), 0.0)
 
     def _through_leak(
-        self, of: Synapses, state: State, after: State, now: Now, local: Local, above: dict[str, Array]
+        self, of: Synapses, state: State, after: State, now: Now, local: dict[str, Local], above: dict[str, Array]
     ) -> list[Array]:
         """Σ_batch G_t ē_t with the trace filtered by the leak of the population above."""
         name, key, trace = of.population, f"{of.name} filtered", self.traces[of.name]
@@ -370,8 +390,8 @@ class LocalTraces:
             now_trace = after[of.name][trace.states[0]]
         else:
             assert isinstance(trace, Diagonal), "a rank-one trace has no filtered form"
-            now_trace = trace.trace(after[of.name], local, like)
-        filtered = self._leak(name, now) * state[key]["trace"] + now_trace
+            now_trace = trace.trace(after[of.name], local[name], like)
+        filtered = self._leak(name, local) * state[key]["trace"] + now_trace
         after[key] = {"trace": filtered}
         if name not in above:
             return []

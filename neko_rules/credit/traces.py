@@ -24,10 +24,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from neko_rules.backend import Array, Backend
+from neko_rules.credit.fused_traces import Form, advanced
 from neko_rules.credit.recursion import Local, times
+from neko_rules.kernels.host import HostBackend
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Moment, Signals, Z, without_diagonal
 from neko_rules.layers.graph import Connection, Graph, bias_name, constant_name
@@ -153,6 +155,20 @@ def added(parts: list[Array]) -> Array:
     return sum(parts[1:], parts[0])
 
 
+class Leaking(NamedTuple):
+    """The filter of a population's traces by the one leak above it.
+
+    Args:
+        trace: ē_{t-1} [batch, pre, post].
+        leak: κ.
+        signal: what ē_t meets, [batch, post]; None if no error comes down.
+    """
+
+    trace: Array
+    leak: Array
+    signal: Array | None
+
+
 class Diagonal:
     """Traces of one parameter for neuron credit and below: the influence of each synapse on its own neuron.
 
@@ -201,6 +217,78 @@ class Diagonal:
             after["h z"] = full(nx, local["c", Z, of.constant], like)
         return after
 
+    def fused(
+        self,
+        host: HostBackend,
+        state: State,
+        moment: Moment,
+        local: Local,
+        signals: Signals,
+        leaking: Leaking | None,
+    ) -> tuple[State, Array | None, Array] | None:
+        """``step``, ``project`` and the filter of the layer above in one go; None where there is no loop for it.
+
+        Args:
+            host: the backend.
+            state: ε_{t-1}.
+            moment: the step.
+            local: the local derivatives.
+            signals: what the traces meet as they are.
+            leaking: the filter above and what the filtered trace meets.
+
+        Returns:
+            ε_t, ē_t (None if there is no filter), and the gradient [pre, post].
+        """
+        nx, of, like = self.nx, self.of, moment.after[self.of.population][Z]
+        wide = tuple(k for k in self.states if k not in self.narrow)
+        if of.constant or not (wide or leaking):
+            return None
+        narrow = tuple(k for k in self.states if k in self.narrow)
+        drive = of.sent(nx, moment, like)
+        after: State = {}
+        for k in narrow:
+            terms = [times(local["D", k, j], state[j]) for j in narrow if ("D", k, j) in local]
+            terms += [times(local["q", k], drive[:, :, None])] if ("q", k) in local else []
+            after[k] = added(terms) if terms else 0 * state[k]
+        emitting = self.emitting if self.returns else ()
+        uses = [("D", k, j) for k in wide for j in self.states] + [(e, k) for e in "qr" for k in wide]
+        uses += [("h", k) for k in self.states] if leaking else []
+        uses = [entry for entry in uses if entry in local and (entry[0] != "r" or emitting)]
+        if any(not any(entry[1] == k for entry in uses if entry[0] != "h") for k in wide):
+            return None
+        if leaking and not any(entry[0] == "h" for entry in uses):
+            return None
+        plain = {k: total for k in self.states if (total := self._factor(k, local, signals)) is not None}
+        projected = tuple(k for k in wide if k in plain)
+        signal = None if leaking is None else leaking.signal
+        form = Form(wide, narrow, tuple(uses), emitting, projected, leaking is not None, signal is not None)
+        states, smooth, parts = advanced(
+            host,
+            form,
+            before=state,
+            after=after,
+            drive=drive if any(entry[0] == "q" for entry in uses) else None,
+            local={entry: full(nx, local[entry], like) for entry in uses},
+            earlier={k: state[f"h {k}"] for k in emitting},
+            factors={k: full(nx, plain[k], like) for k in projected},
+            filtered=None if leaking is None else leaking.trace,
+            leak=None if leaking is None else full(nx, leaking.leak, like),
+            signal=None if signal is None else full(nx, signal, like),
+            shape=(like.shape[0], of.pre, of.post),
+        )
+        parts += [self.over_batch(after[k], plain[k]) for k in narrow if k in plain]
+        gradient = added(parts) if parts else nx.full((of.pre, of.post), 0.0, nx.dtype(like))
+        ordered = {k: after[k] if k in after else states[k] for k in self.states}
+        return ordered | {f"h {k}": full(nx, local["h", k], like) for k in self.emitting}, smooth, gradient
+
+    def _factor(self, k: str, local: Local, signals: Signals) -> Array | None:
+        """What ε_t of a state meets: G_t h_t + g_t, or None."""
+        name = self.of.population
+        signal = signals.get((name, Z))
+        factors = [times(local["h", k], signal)] if signal is not None and ("h", k) in local else []
+        factors += [signals[name, k]] if (name, k) in signals else []
+        return added(factors) if factors else None
+
     def _emitted_before(self, state: State) -> Array | None:
         """e_{t-1} = h_{t-1}·ε_{t-1} (+ ∂z_{t-1}/∂c)."""
         parts = [over_synapses(state[f"h {k}"]) * state[k] for k in self.emitting]
@@ -220,12 +308,8 @@ class Diagonal:
         """Σ_batch G_t e_t + g_t·ε_t, [pre, post]."""
         nx, of, name = self.nx, self.of, self.of.population
         signal = signals.get((name, Z))
-        parts = []
-        for k in self.states:
-            factors = [times(local["h", k], signal)] if signal is not None and ("h", k) in local else []
-            factors += [signals[name, k]] if (name, k) in signals else []
-            if factors:
-                parts.append(self.over_batch(state[k], added(factors)))
+        factors = [(k, self._factor(k, local, signals)) for k in self.states]
+        parts = [self.over_batch(state[k], factor) for k, factor in factors if factor is not None]
         if signal is not None and self.emits_directly:
             parts.append(nx.sum(signal * full(nx, local["c", Z, of.constant], signal), axis=0, keepdims=True))
         if not parts:

@@ -114,6 +114,11 @@ def effective_weight(nx: Backend, connection: Connection, parameters: Parameters
 
 def without_diagonal(nx: Backend, matrix: Array) -> Array:
     """A square matrix with its diagonal set to zero."""
+    host = host_of(nx)
+    if host is not None:
+        copy = np.array(host.host(matrix))
+        np.fill_diagonal(copy, 0)
+        return host.from_host(copy)
     return matrix * (1 - nx.eye(matrix.shape[0], nx.dtype(matrix)))
 
 

@@ -160,25 +160,28 @@ class Online(_Schedule):
 
         def body(carry: Tree, given: Tree, entry: Tree, length: int) -> tuple[Tree, Tree]:
             rate, count, noise_now = entry
-            zero = {name: 0 * value for name, value in carry["values"].items()}
 
-            def step(state: Tree, at: Tree) -> tuple[Tree, Tree]:
-                moving, total = state
+            def step(before: Tree, at: Tree) -> tuple[Tree, Parameters, Array]:
                 moving, found, output = self.step(
-                    moving, carry["values"], carry["own"], at["step"], at["signs"], time_share
+                    before, carry["values"], carry["own"], at["step"], at["signs"], time_share
                 )
                 after = moving["network"]
-                moving["spikes"] = {name: each + after[name][Z] for name, each in state[0]["spikes"].items()}
-                loss = zip(state[0]["loss"], moving["loss"], strict=True)
+                moving["spikes"] = {name: each + after[name][Z] for name, each in before["spikes"].items()}
+                loss = zip(before["loss"], moving["loss"], strict=True)
                 moving["loss"] = tuple(one + other for one, other in loss)
-                return (moving, {name: total[name] + found[name] for name in total}), output
+                return moving, found, output
+
+            def adding(state: Tree, at: Tree) -> tuple[Tree, Array]:
+                moving, found, output = step(state[0], at)
+                return (moving, {name: total + found[name] for name, total in state[1].items()}), output
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
             if length == 1:
-                (moving, total), output = step((moving, zero), trees.mapped(lambda a: a[0], given))
+                moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
                 outputs = nx.expand_dims(output, 0)
             else:
-                (moving, total), outputs = trees.scan(nx, step, (moving, zero), given, length)
+                zero = {name: 0 * value for name, value in carry["values"].items()}
+                (moving, total), outputs = trees.scan(nx, adding, (moving, zero), given, length)
             kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, total, rate, count)
             return {**moving, "values": kept[0], "own": kept[1], "memory": kept[2]}, outputs
 
