@@ -12,6 +12,12 @@ from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 from neko_rules.errors import BackendError
 from neko_rules.threads import blas_on_one_thread, each, parts, products_are_shared_out
 
+# The ufuncs' own reductions: np.sum and the like take longer to get there than to add up a few numbers.
+_add: Any = np.add.reduce
+_maximum: Any = np.maximum.reduce
+_logical_or: Any = np.logical_or.reduce
+_logical_and: Any = np.logical_and.reduce
+
 
 class NumpyBackend:
     """NumPy on the CPU: no compilation, no automatic differentiation, always there.
@@ -102,11 +108,20 @@ class NumpyBackend:
     isfinite = staticmethod(np.isfinite)
     maximum = staticmethod(np.maximum)
     minimum = staticmethod(np.minimum)
-    sum = staticmethod(np.sum)
+
+    def sum(self, array: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        return _add(array, axis=axis, keepdims=keepdims)
+
+    def max(self, array: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        return _maximum(array, axis=axis, keepdims=keepdims)
+
+    def any(self, array: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        return _logical_or(array, axis=axis, keepdims=keepdims)
+
+    def all(self, array: Array, axis: Any = None, keepdims: bool = False) -> Array:
+        return _logical_and(array, axis=axis, keepdims=keepdims)
+
     mean = staticmethod(np.mean)
-    max = staticmethod(np.max)
-    any = staticmethod(np.any)
-    all = staticmethod(np.all)
 
     def concat(self, arrays: Sequence[Array], axis: int) -> Array:
         return np.concatenate(list(arrays), axis=axis)

@@ -247,8 +247,9 @@ def log_softmax(nx: Backend, logits: Array) -> Array:
 
 
 def softmax(nx: Backend, logits: Array) -> Array:
-    """softmax over the last axis."""
-    return nx.exp(log_softmax(nx, logits))
+    """softmax over the last axis; it shares its exponentials with ``log_softmax`` where a loop computes both."""
+    exponentials = nx.exp(logits - nx.max(logits, axis=-1, keepdims=True))
+    return exponentials / nx.sum(exponentials, axis=-1, keepdims=True)
 
 
 def shift_later(nx: Backend, array: Array) -> Array:

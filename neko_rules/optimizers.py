@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from neko_rules.arguments import number
 from neko_rules.backend import Array, Backend, Parameters
@@ -39,6 +39,20 @@ OptimizerState = dict[str, Parameters]
 """What an optimizer remembers: slot name, then parameter name, then an array shaped like the parameter."""
 
 LearningRate = float | Schedule | Mapping[str, Any]
+
+
+class Applied(NamedTuple):
+    """What an optimizer does with a gradient.
+
+    Attributes:
+        updates: what is added to every parameter that has a gradient.
+        parameters: all parameters, with that added.
+        state: the next state of the optimizer.
+    """
+
+    updates: Parameters
+    parameters: Parameters
+    state: OptimizerState
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,25 @@ class Optimizer(ABC):
             >>> updates["w"].round(6), state["first_moment"]["w"].round(6)
             (array([-0.1,  0.1]), array([ 0.1, -0.3]))
         """
+        step_made = self.applied(nx, gradients, state, parameters, learning_rate, step)
+        return step_made.updates, step_made.state
+
+    def applied(
+        self,
+        nx: Backend,
+        gradients: Parameters,
+        state: OptimizerState,
+        parameters: Parameters,
+        learning_rate: Array,
+        step: Array,
+    ) -> Applied:
+        """``update``, and the parameters with it added, in one loop where there is one.
+
+        Args:
+            nx, gradients, state, parameters, learning_rate, step: as for ``update``.
+        """
         updates: Parameters = {}
+        moved = dict(parameters)
         after = {slot: dict(state[slot]) for slot in self.slots}
         host = host_of(nx)
         kinds = {nx.dtype(gradient) for gradient in gradients.values()}
@@ -112,25 +144,27 @@ class Optimizer(ABC):
         if host is not None and run is not None:
             groups = [gradients, parameters, *(state[slot] for slot in self.slots)]
             arrays = [[group[name] for name in gradients] for group in groups]
-            changes, *memories = evaluated(host, run, arrays, (learning_rate, step), 1 + len(self.slots))
+            changes, sums, *memories = evaluated(host, run, arrays, (learning_rate, step), 2 + len(self.slots))
             updates.update(zip(gradients, changes, strict=True))
+            moved.update(zip(gradients, sums, strict=True))
             for slot, memory in zip(self.slots, memories, strict=True):
                 after[slot].update(zip(gradients, memory, strict=True))
-            return updates, after
+            return Applied(updates, moved, after)
         for name, gradient in gradients.items():
             before = tuple(state[slot][name] for slot in self.slots)
             updates[name], remembered = self._change(nx, gradient, before, parameters[name], learning_rate, step)
             for slot, array in zip(self.slots, remembered, strict=True):
                 after[slot][name] = array
-        return updates, after
+            moved[name] = parameters[name] + updates[name]
+        return Applied(updates, moved, after)
 
     def _compiled(self, dtype: str, step_dtype: str) -> Callable[..., Any] | None:
-        """The change of every entry as one loop."""
+        """The change of every entry, the entry after it and its memory as one loop."""
 
         def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
             memory = tuple(given[slot] for slot in self.slots)
             change, after = self._change(nx, given["g"], memory, given["p"], given["rate"], given["t"])
-            return change, *after
+            return change, given["p"] + change, *after
 
         return kernel_of(
             (self, type(self)._change), formula, ("g", "p", *self.slots), {"rate": dtype, "t": step_dtype}, dtype
@@ -271,8 +305,8 @@ class Adam(Optimizer):
         first, second = memory
         first = self.beta_1 * first + (1 - self.beta_1) * g
         second = self.beta_2 * second + (1 - self.beta_2) * (g * g)
-        first_corrected = first / _bias(nx, self.beta_1, t, p)
-        second_corrected = second / _bias(nx, self.beta_2, t, p)
+        first_corrected = first * _correction(nx, self.beta_1, t, p)
+        second_corrected = second * _correction(nx, self.beta_2, t, p)
         return -rate * first_corrected / (nx.sqrt(second_corrected) + self.epsilon), (first, second)
 
 
@@ -386,7 +420,7 @@ class Adamax(Optimizer):
         first, largest = memory
         first = self.beta_1 * first + (1 - self.beta_1) * g
         largest = nx.maximum(self.beta_2 * largest, nx.abs(g) + self.epsilon)
-        return -(rate / _bias(nx, self.beta_1, t, p)) * (first / largest), (first, largest)
+        return -(rate * _correction(nx, self.beta_1, t, p)) * (first / largest), (first, largest)
 
 
 @OPTIMIZERS.register("adagrad")
@@ -484,6 +518,6 @@ class Naive(Optimizer):
         return -g, ()
 
 
-def _bias(nx: Backend, beta: float, t: Array, p: Array) -> Array:
-    """1 - β^t in the type of t, then in that of the parameter."""
-    return nx.astype(1 - beta**t, nx.dtype(p))
+def _correction(nx: Backend, beta: float, t: Array, p: Array) -> Array:
+    """1/(1 - β^t) in the type of t, then in that of the parameter: one division for all entries."""
+    return nx.astype(1 / (1 - beta**t), nx.dtype(p))

@@ -9,6 +9,7 @@ regression       [batch, time, n_out], or [batch, time] for one output; without 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -107,8 +108,16 @@ def _labels(labels: np.ndarray, steps: int, outputs: int) -> Targets:
         raise DataError(f"a label must be between 0 and {outputs - 1}{extra}", received=f"label {wrong}")
     by_step = labels.T if labels.ndim == 2 else labels[None]
     supervised = by_step != UNSUPERVISED
-    dense = np.eye(outputs)[np.where(supervised, by_step, 0)]
+    if supervised.all():
+        return Targets(_identity(outputs)[by_step], supervised.astype(np.float64), one_hot=True)
+    dense = _identity(outputs)[np.where(supervised, by_step, 0)]
     return Targets(dense * supervised[..., None], supervised.astype(np.float64), one_hot=True)
+
+
+@lru_cache(maxsize=8)
+def _identity(size: int) -> np.ndarray:
+    """Unit vectors, to be looked at only."""
+    return np.eye(size)
 
 
 def _distributions(array: np.ndarray, steps: int, outputs: int) -> Targets:

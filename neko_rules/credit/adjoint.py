@@ -16,8 +16,7 @@ are in the processor's cache; weight gradients and signals are one matrix produc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +35,7 @@ from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constan
 from neko_rules.layers.jacobians import Jacobians
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A forward pass and all that is needed to go back through it.
 
     Args:

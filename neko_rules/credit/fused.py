@@ -76,7 +76,7 @@ class Loop:
             self.kernel(first, last, *fixed, *rows, *lists)
 
         each_part(part, parts(batch, z.size * (1 + len(step.outgoing) * size // 16)))
-        summed, *learned = (host.from_host(total.sum(axis=0)) for total in totals)
+        summed, *learned = (host.from_host(np.add.reduce(total, axis=0)) for total in totals)
         return step.solved([host.from_host(error) for error in errors], learned, {step.name: summed})
 
 

@@ -13,7 +13,7 @@ it, and ``fused`` writes a compiled loop from it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from neko_rules.backend import Array, Arrays, Backend
 from neko_rules.credit.axes import Credit
@@ -46,8 +46,7 @@ def times(factor: Array, array: Array) -> Array:
     return factor * array
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """What the recursion of a group of populations depends on, in the arrays of one backend.
 
     Args:

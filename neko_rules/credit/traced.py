@@ -7,7 +7,7 @@ that comes back through recurrent weights, becomes a value that is gathered from
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -82,7 +82,7 @@ def _traced(setting: Setting, name: str, arriving: Arriving, ranks: tuple[int, .
     names = list(setting.constants[name])
     tokens: Any = {name: {key: body.argument(f"c_{key}") for key in names}}
     recursion = Recursion(
-        replace(setting, nx=nx, constants=tokens, back=lambda connection: connection),
+        setting._replace(nx=nx, constants=tokens, back=lambda connection: connection),
         (name,),
         tuple(key for key in arriving if key[1] != Z),
     )

@@ -17,6 +17,9 @@ import numpy as np
 _SMALL = 1 << 20
 """Bytes below which the C library keeps freed memory to itself, and asking it is as fast."""
 
+_FEW = _SMALL // 16
+"""Entries that are small in every type."""
+
 
 class Buffers:
     """Memory that is lent and comes back.
@@ -37,8 +40,11 @@ class Buffers:
 
     def empty(self, shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
         """An array in C order whose contents are arbitrary."""
+        entries = math.prod(shape)
+        if entries < _FEW:
+            return np.empty(shape, dtype)
         kind = np.dtype(dtype)
-        size = math.prod(shape) * kind.itemsize
+        size = entries * kind.itemsize
         if size < _SMALL:
             return np.empty(shape, kind)
         with self._lock:

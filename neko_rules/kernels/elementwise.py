@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -62,20 +63,21 @@ def evaluated(
     Returns:
         For every result, one array per group.
     """
-    rows = [[contiguous(host.host(each)) for each in row] for row in arrays]
+    rows = [[host.host(each) for each in row] for row in arrays]
     shared = [host.host(scalar)[()] for scalar in scalars]
     found: list[list[Array]] = [[None] * len(rows[0]) for _ in range(results)]
     for places in _together([each.size for each in rows[0]]):
         given = [_joined([row[place] for place in places]) for row in rows]
-        out = [BUFFERS.empty(given[0].shape, given[0].dtype) for _ in range(results)]
+        size, dtype = given[0].size, given[0].dtype
+        out = [BUFFERS.empty((size,), dtype) for _ in range(results)]
         run(*shared, *given, *out)
-        start = 0
-        for place in places:
-            like = rows[0][place]
-            end = start + like.size
-            for parts, whole in zip(found, out, strict=True):
+        for parts, whole in zip(found, out, strict=True):
+            start = 0
+            for place in places:
+                like = rows[0][place]
+                end = start + like.size
                 parts[place] = host.from_host(whole[start:end].reshape(like.shape))
-            start = end
+                start = end
     return found
 
 
@@ -96,8 +98,9 @@ def _together(sizes: Sequence[int]) -> list[list[int]]:
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """All entries of arrays in C order, one array after the other."""
-    flat = [array.reshape(-1) for array in arrays]
-    return flat[0] if len(flat) == 1 else np.concatenate(flat)
+    if len(arrays) == 1:
+        return contiguous(arrays[0]).reshape(-1)
+    return np.concatenate([array.reshape(-1) for array in arrays])
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
@@ -111,11 +114,10 @@ def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
     host = host_of(nx)
     if host is None:
         return nx.all(nx.stack([nx.all(nx.isfinite(array)) for array in arrays], 0))
-    from neko_rules.kernels.rows import count_not_finite
-
-    views = [contiguous(host.host(each)) for each in arrays]
-    calls = _together([each.size for each in views])
-    sound = not any(count_not_finite(_joined([views[place] for place in places])) for places in calls)
+    views = [contiguous(host.host(each)).reshape(-1) for each in arrays]
+    # A sum of squares is finite only if all its terms are, and BLAS has it in no time. One that is not may still have
+    # overflowed.
+    sound = all(math.isfinite(np.dot(view, view)) or bool(np.isfinite(view).all()) for view in views)
     return host.from_host(np.array(sound))
 
 

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ _SORTED = 256
 """Steps times examples whose events are sorted together: what the targets sent back in them stays in the cache."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Events:
     """The entries of [time, batch, neuron] that are not zero.
 
@@ -39,13 +39,16 @@ class Events:
     index: np.ndarray
     count: np.ndarray
     ones: bool
+    _density: float | None = None
 
-    @cached_property
+    @property
     def density(self) -> float:
         """The share of entries that are not zero."""
-        return float(self.count.sum(dtype=np.int64)) / max(1, self.values.size)
+        if self._density is None:
+            self._density = float(np.add.reduce(self.count, axis=None, dtype=np.int64)) / max(1, self.values.size)
+        return self._density
 
-    @cached_property
+    @property
     def sparse(self) -> bool:
         """Whether walking the events is faster than a dense product."""
         return self.density < crossover()

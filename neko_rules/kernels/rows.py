@@ -8,7 +8,6 @@ A list of events is [time, batch, neuron] of neuron numbers, of which the first 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from neko_rules.kernels.compiling import kernel
@@ -111,12 +110,3 @@ def add_outer_sorted(
                 for n in range(size):
                     into[n] += y * p[n]
                 k += 1
-
-
-@kernel
-def count_not_finite(values: Array) -> int:
-    """How many entries of a vector are NaN or infinite."""
-    found = 0
-    for n in range(values.shape[0]):
-        found += not math.isfinite(values[n])
-    return found

@@ -196,8 +196,7 @@ class _Population(NamedTuple):
     start: dict[str, Array] | None
 
 
-@dataclass(frozen=True)
-class _Compiled:
+class _Compiled(NamedTuple):
     """Populations stepped through time by compiled loops, in host memory or on a GPU.
 
     Args:

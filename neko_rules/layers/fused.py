@@ -8,8 +8,7 @@ one dense product over all time steps before it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +25,7 @@ from neko_rules.threads import each, parts
 Kernel = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """What the source of a forward kernel depends on.
 
     Args:
@@ -79,8 +77,7 @@ def _written(form: Form) -> Kernel:
     return run
 
 
-@dataclass(frozen=True)
-class Stepped:
+class Stepped(NamedTuple):
     """What a population did, as NumPy arrays [time, batch, neuron].
 
     Args:

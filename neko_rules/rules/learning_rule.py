@@ -318,9 +318,12 @@ class LearningRule(Rule):
         inputs, target, mask = batch
         trajectory = self.model.network.forward(values, inputs)
         judgement = self.model.judge(trajectory, target, mask)
-        weights, arriving = self.model.step_weights(mask, inputs.shape[0]), judgement.signals
+        # Only an error that goes round the chain needs them, or what a rule of a user's makes of its signals.
+        asked = self.credit.outside_chain or type(self).signals is not LearningRule.signals
+        weights, arriving = self.model.step_weights(mask, inputs.shape[0]) if asked else None, judgement.signals
         if share is not None:
-            weights, arriving = share * weights, {key: share * each for key, each in arriving.items()}
+            weights = None if weights is None else share * weights
+            arriving = {key: share * each for key, each in arriving.items()}
         return judgement, trajectory, self.signals(trajectory, arriving, own, target, weights)
 
     def adjoint(self, values: Parameters, own: Own, trajectory: Trajectory, signals: Signals) -> Parameters:
@@ -360,7 +363,7 @@ class LearningRule(Rule):
         judged: Signals,
         own: Own,
         target: Array,
-        weights: Array,
+        weights: Array | None,
         rates: bool = True,
     ) -> Signals:
         """∂E/∂z and ∂E/∂s: from the loss at the output, from outside of the chain, and from regularisers.
@@ -370,7 +373,7 @@ class LearningRule(Rule):
             judged: what the loss says.
             own: the rule's own arrays.
             target: [1 or time, batch, n_out].
-            weights: how much each step and example counts, [time, batch].
+            weights: how much each step and example counts, [time, batch]; None where nothing asks for it.
             rates: whether the regularisers see this trajectory.
         """
         network = self.model.network
@@ -382,13 +385,15 @@ class LearningRule(Rule):
             )
             # A modulator stands in the place of the loss.
             signals = parts if self.credit.spatial == "modulator" else add_signals(signals, parts)
-        return add_signals(signals, self.regularized(trajectory)) if rates else signals
+        return add_signals(signals, self.regularized(trajectory)) if rates and self.regularizers else signals
 
     def regularized(self, trajectory: Trajectory) -> Signals:
         """∂E/∂z and ∂E/∂s of all regularisers together."""
+        signals: Signals = {}
+        if not self.regularizers:
+            return signals
         network = self.model.network
         activity = Activity.of(network, trajectory)
-        signals: Signals = {}
         for regularizer in self.regularizers:
             signals = add_signals(signals, regularizer.gradient(self.nx, activity, network.dt))
         return signals

@@ -354,21 +354,23 @@ class Rule:
         count: Array,
     ) -> tuple[Parameters, Own, dict[str, Parameters]]:
         """Parameters, own arrays and the optimiser's memory after one update by a gradient."""
-        updates, wanted, memory = self._wanted(values, memory, found, rate, count)
-        after = self._bounded({name: value + wanted[name] for name, value in values.items()})
-        return after, self._follow(own, drawn, values, updates, rate), memory
+        step = self.optimizer.applied(self.nx, self._limited(found), memory, values, rate, count)
+        decaying = self._decaying(values, step.updates, rate)
+        after = self._bounded(step.parameters | {name: values[name] + change for name, change in decaying.items()})
+        return after, self._follow(own, drawn, values, step.updates, rate), step.state
 
     def _wanted(
         self, values: Parameters, memory: dict[str, Parameters], found: Parameters, rate: Array, count: Array
     ) -> tuple[Parameters, Parameters, dict[str, Parameters]]:
         """The optimiser's updates for a gradient, the changes that they and the weight decay ask for, its memory."""
         updates, memory = self.optimizer.update(self.nx, self._limited(found), memory, values, rate, count)
-        wanted = {}
-        for name, value in values.items():
-            decay = self._decay_of(name)
-            # The decay is added to the update before the value is: 1 - rate·decay would round to 1 in float32.
-            wanted[name] = updates[name] - rate * decay * value if decay else updates[name]
-        return updates, wanted, memory
+        return updates, updates | self._decaying(values, updates, rate), memory
+
+    def _decaying(self, values: Parameters, updates: Parameters, rate: Array) -> Parameters:
+        """Update and weight decay together, of the parameters that have a decay."""
+        decays = {name: decay for name in values if (decay := self._decay_of(name))}
+        # The decay is added to the update before the value is: 1 - rate·decay would round to 1 in float32.
+        return {name: updates[name] - rate * decay * values[name] for name, decay in decays.items()}
 
     def _limited(self, found: Parameters) -> Parameters:
         """The gradient as the optimiser takes it: clipped."""
@@ -474,11 +476,10 @@ class Rule:
 
     def rates(self, updates: int) -> tuple[Array, Array]:
         """Learning rate and number of each of the next updates."""
-        numbers = np.arange(self.steps, self.steps + updates)
-        rates = [self.optimizer.learning_rate_at(int(number)) for number in numbers]
-        for rate in rates:
-            self._check_decay(rate)
-        return self.nx.asarray(np.array(rates, self.model.network.dtype)), self.nx.asarray(numbers + 1.0)
+        rates = [self.optimizer.learning_rate_at(number) for number in range(self.steps, self.steps + updates)]
+        self._check_decay(max(rates))
+        numbers = np.arange(self.steps + 1.0, self.steps + updates + 0.5)
+        return self.nx.asarray(np.array(rates, self.model.network.dtype)), self.nx.asarray(numbers)
 
     def _check_decay(self, rate: float) -> None:
         """Refuse a decay that would turn weights over within one step."""
