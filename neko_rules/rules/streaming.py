@@ -386,7 +386,8 @@ class StreamLearner:
             outputs=self.rule.model.scores,
             labels_only=loss.target_kind == "labels",
         )
-        loss.check_target(targets.dense[targets.mask.astype(bool)])
+        if not targets.one_hot:
+            loss.check_target(targets.dense[targets.mask.astype(bool)])
         dense, mask = targets.dense[0].astype(network.dtype), targets.mask[0].astype(network.dtype)
         shape = (*lead, self.batch_size)
         return dense.reshape(*shape, dense.shape[-1]), mask.reshape(shape)
