@@ -34,7 +34,7 @@ from neko_rules import BPTT, HMC, LIF, MALA, NUTS, RNN, EProp, Evaluator, Poster
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.probabilistic import posterior as posterior_module
 from neko_rules.probabilistic.priors import PRIORS, scaled_exponential_integral
-from neko_rules.samplers import Adaptation, HMCKernel, MALAKernel, Tuning, draw, mala, mcse_mean
+from neko_rules.samplers import Adaptation, HMCKernel, MALAKernel, Tuning, blockwise, draw, mala, mcse_mean
 
 
 def vectors(samples):
@@ -175,6 +175,25 @@ def test_p7_a_spiking_network_has_the_posterior_of_a_grid(force):
         assert abs(values.mean() - expectation(function)) < 4 * error, name
         assert error < 0.2 * values.std(), name
     assert 0.3 < samples.statistics["acceptance_rate"].mean() < 0.9
+
+
+def test_p7_neurons_that_move_alone_reach_the_posterior_of_a_grid(monkeypatch):
+    model, (x, y) = spiking(), spiking_data()
+    expectation = grid_posterior(x, y, scale=1.5)
+
+    def largest_error():
+        # The steps of MALA are so short that it is the neurons' own moves which go anywhere.
+        rule = MALA(Posterior(model, prior_scale=1.5), step_size=0.01, neurons={"hidden": 1, "readout": 2})
+        samples = Trainer(rule).sample(x, y, draws=2000, warmup=0, chains=2, seed=6)
+        assert 0.1 < samples.statistics["block_acceptance_rate"].mean() < 0.9
+        values = {name: function(*np.moveaxis(vectors(samples), 2, 0)) for name, function in FUNCTIONS.items()}
+        errors = {name: float(mcse_mean(each)) for name, each in values.items()}
+        assert all(errors[name] < 0.2 * each.std() for name, each in values.items())
+        return max(abs(each.mean() - expectation(FUNCTIONS[name])) / errors[name] for name, each in values.items())
+
+    assert largest_error() < 4
+    monkeypatch.setattr(blockwise, "log_reference", lambda whitened: np.zeros(len(whitened)))
+    assert largest_error() > 4
 
 
 def test_p7_the_grid_knows_the_network_and_the_prior_from_the_posterior():
