@@ -117,7 +117,8 @@ def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
     views = [contiguous(host.host(each)).reshape(-1) for each in arrays]
     # A sum of squares is finite only if all its terms are, and BLAS has it in no time. One that is not may still have
     # overflowed.
-    sound = all(math.isfinite(np.dot(view, view)) or bool(np.isfinite(view).all()) for view in views)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sound = all(math.isfinite(np.dot(view, view)) or bool(np.isfinite(view).all()) for view in views)
     return host.from_host(np.array(sound))
 
 

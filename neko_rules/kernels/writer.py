@@ -121,74 +121,106 @@ def add_rows(into: str, matrix: str, row: str, count: str, factor: str = "") -> 
     return lines
 
 
-def forward_source(
-    body: Body,
-    *,
-    states: Sequence[str],
-    constants: Sequence[Constant],
-    arguments: Mapping[str, str],
-    results: Mapping[str, str],
-    gathered: Sequence[bool],
-    outside: bool,
-    recurrent: bool,
-    binary: bool,
-    keep_current: bool,
-) -> str:
-    """The forward kernel of a population: ``run(first, last, …)`` over a range of examples.
+@dataclass(frozen=True)
+class Stage:
+    """One population of a forward kernel.
 
     Args:
-        body: the statements of ``update`` and ``emit``.
+        statements: of ``update`` and ``emit``.
         states: names of the states.
         constants: of the cell.
         arguments: traced name → what the loop loads it from, for states, ``z``, ``current`` and constants.
         results: state or ``"z"`` → the traced name of its new value.
-        gathered: for every source whose events are walked, whether all its values are 1.
+        gathered: for every source outside whose events are walked, whether all its values are 1.
         outside: whether a current [time, batch, neuron] is given.
-        recurrent: whether spikes come back through a matrix one step later.
+        inner: for every source among the stages, which one, and whether its events arrive one step later.
         binary: whether the neuron's output is 0 or 1.
         keep_current: whether the input current is recorded.
     """
-    carried = [*states, "z"]
-    source = Source("A forward pass of one population", body)
-    names = ["first", "last", "bias", *(["outside"] if outside else [])]
-    for i, _ in enumerate(gathered):
-        names += [f"weight{i}", f"index{i}", f"count{i}", f"values{i}"]
-    names += ["recurrent"] if recurrent else []
-    names += [constant.name for constant in constants]
-    names += [f"start_{key}" for key in carried]
-    names += [f"out_{key}" for key in carried]
-    names += ["out_current"] if keep_current else []
-    names += ["fired", "fired_count", "current", *(f"carry_{key}" for key in carried)]
-    source.function("run", names)
-    source.add(1, "steps, _, size = out_z.shape")
-    source.add(1, "for b in range(first, last):")
-    source.add(2, "for n in range(size):", *(f"    carry_{key}[n] = start_{key}[b, n]" for key in carried))
-    if recurrent:
-        # The last row of the list is free until the last step.
-        source.add(2, "before, k = fired[steps - 1, b], 0", "for n in range(size):")
-        source.add(3, "before[k] = n", "k += carry_z[n] != 0")
+
+    statements: Sequence[str]
+    states: Sequence[str]
+    constants: Sequence[Constant]
+    arguments: Mapping[str, str]
+    results: Mapping[str, str]
+    gathered: Sequence[bool]
+    outside: bool
+    inner: Sequence[tuple[int, bool]]
+    binary: bool
+    keep_current: bool
+
+    def given(self, place: int) -> list[str]:
+        """The arguments of the kernel that belong to it."""
+        names = [f"bias{place}", *([f"outside{place}"] if self.outside else [])]
+        for i, _ in enumerate(self.gathered):
+            names += [f"{name}{place}_{i}" for name in ("weight", "index", "count", "values")]
+        names += [f"matrix{place}_{i}" for i, _ in enumerate(self.inner)]
+        names += [constant.name for constant in self.constants]
+        names += [f"{kind}{place}_{key}" for kind in ("start", "out") for key in (*self.states, "z")]
+        names += [f"out{place}_current"] if self.keep_current else []
+        return [*names, f"fired{place}", f"fired_count{place}"]
+
+    def scratch(self, place: int) -> list[str]:
+        """The rows that it works in."""
+        return [f"first{place}", f"current{place}", *(f"carry{place}_{key}" for key in (*self.states, "z"))]
+
+
+def forward_source(body: Body, stages: Sequence[Stage]) -> str:
+    """The forward kernel of populations that are stepped together: ``run(first, last, …)`` over a range of examples.
+
+    Args:
+        body: where the statements of all stages were written.
+        stages: the populations, in the order in which they follow each other within a time step.
+    """
+    source = Source("A forward pass of populations that step together", body)
+    names = [name for place, stage in enumerate(stages) for name in stage.given(place)]
+    names += [name for place, stage in enumerate(stages) for name in stage.scratch(place)]
+    source.function("run", ["first", "last", *names])
+    later = sorted({of for stage in stages for of, delayed in stage.inner if delayed})
+    source.add(1, *(f"size{place} = out{place}_z.shape[2]" for place, _ in enumerate(stages)))
+    source.add(1, "steps = out0_z.shape[0]", "for b in range(first, last):")
+    for place, stage in enumerate(stages):
+        source.add(2, f"for n in range(size{place}):")
+        source.add(3, *(f"carry{place}_{key}[n] = start{place}_{key}[b, n]" for key in (*stage.states, "z")))
+    for place in later:
+        source.add(2, f"before{place}, k{place}, last{place} = first{place}, 0, start{place}_z[b]")
+        source.add(2, f"for n in range(size{place}):", f"    before{place}[k{place}] = n")
+        source.add(3, f"k{place} += carry{place}_z[n] != 0")
     source.add(2, "for t in range(steps):")
-    source.add(3, "for n in range(size):", f"    current[n] = {'outside[t, b, n] + bias[n]' if outside else 'bias[n]'}")
-    for i, ones in enumerate(gathered):
-        factor = "" if ones else f"values{i}[t, b, {{}}]"
-        source.add(3, *add_rows("current", f"weight{i}", f"index{i}[t, b, {{}}]", f"count{i}[t, b]", factor))
-    if recurrent:
-        source.add(3, *add_rows("current", "recurrent", "before[{}]", "k", "" if binary else "carry_z[{}]"))
-    for key in carried:
-        source.add(3, f"o_{key} = out_{key}[t, b]")
-    if keep_current:
-        source.add(3, "o_current = out_current[t, b]", "for n in range(size):", "    o_current[n] = current[n]")
-    source.add(3, "for n in range(size):")
-    source.add(4, *(f"{name} = {loading}" for name, loading in arguments.items()))
-    source.add(4, *body.statements)
-    for key in carried:
-        source.add(4, f"o_{key}[n] = {results[key]}", f"carry_{key}[n] = {results[key]}")
-    source.add(3, "listed, k = fired[t, b], 0", "for n in range(size):")
-    source.add(4, "listed[k] = n", "k += carry_z[n] != 0")
-    source.add(3, "fired_count[t, b] = k")
-    if recurrent:
-        source.add(3, "before = listed")
+    for place, stage in enumerate(stages):
+        _add_stage(source, place, stage, stages)
+    for place in later:
+        source.add(3, f"before{place}, k{place}, last{place} = listed{place}, c{place}, o{place}_z")
     return source.text()
+
+
+def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]) -> None:
+    """One time step of a population: its current, its states, and the list of its events."""
+    current = f"current{place}"
+    begin = f"outside{place}[t, b, n] + bias{place}[n]" if stage.outside else f"bias{place}[n]"
+    source.add(3, f"size = size{place}", "for n in range(size):", f"    {current}[n] = {begin}")
+    for i, ones in enumerate(stage.gathered):
+        own = f"{place}_{i}"
+        factor = "" if ones else f"values{own}[t, b, {{}}]"
+        source.add(3, *add_rows(current, f"weight{own}", f"index{own}[t, b, {{}}]", f"count{own}[t, b]", factor))
+    for i, (of, delayed) in enumerate(stage.inner):
+        row, count, values = (
+            (f"before{of}", f"k{of}", f"last{of}") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
+        )
+        factor = "" if stages[of].binary else f"{values}[{{}}]"
+        source.add(3, *add_rows(current, f"matrix{place}_{i}", f"{row}[{{}}]", count, factor))
+    carried = (*stage.states, "z")
+    source.add(3, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in carried))
+    if stage.keep_current:
+        source.add(3, f"o{place}_current = out{place}_current[t, b]", "for n in range(size):")
+        source.add(4, f"o{place}_current[n] = {current}[n]")
+    source.add(3, "for n in range(size):")
+    source.add(4, *(f"{name} = {loading}" for name, loading in stage.arguments.items()), *stage.statements)
+    for key in carried:
+        source.add(4, f"o{place}_{key}[n] = {stage.results[key]}", f"carry{place}_{key}[n] = {stage.results[key]}")
+    source.add(3, f"listed{place}, c{place} = fired{place}[t, b], 0", "for n in range(size):")
+    source.add(4, f"listed{place}[c{place}] = n", f"c{place} += carry{place}_z[n] != 0")
+    source.add(3, f"fired_count{place}[t, b] = c{place}")
 
 
 @dataclass(frozen=True)

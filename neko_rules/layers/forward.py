@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers import on_gpu as on_gpu_loops
 from neko_rules.layers.cell import Cell, CellOperations, Constants, namespace
-from neko_rules.layers.fused import step_through
+from neko_rules.layers.fused import Given, step_through
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 
 Z = "z"
@@ -161,12 +161,8 @@ def run(
     compiled = _Compiled(nx, graph, parameters, trajectory, keep_current)
     fusing = not differentiable and not detach_delayed and compiled.begin()
     for component in graph.components:
-        if fusing and len(component) == 1:
-            (name,) = component
-            record = compiled.record(name, constants[name], extra.get(name))
-            if record is not None:
-                trajectory.records[name] = record
-                continue
+        if fusing and compiled.records(component, constants, extra):
+            continue
         outside = {name: _outside_current(nx, graph, parameters, trajectory, name, component) for name in component}
         outside = {name: current + extra[name] if name in extra else current for name, current in outside.items()}
         operations = {
@@ -217,18 +213,48 @@ class _Compiled(NamedTuple):
         self.trajectory.events[INPUT] = listed(contiguous(host.host(self.trajectory.inputs)))
         return True
 
-    def record(self, name: str, constants: Constants, extra: Array | None) -> Record | None:
-        """What a population does; None where its cell has no loop, or what feeds back is converted on the way."""
-        own = [connection for connection in self.graph.into(name) if connection.source == name]
-        if any(connection.converters is not None for connection in own):
-            return None
-        start = None if self.trajectory.start is None else self.trajectory.start[name]
-        population = _Population(name, constants, extra, own, start)
+    def records(self, component: tuple[str, ...], constants: dict[str, Constants], extra: Mapping[str, Array]) -> bool:
+        """Step a component, and keep what it does; False where it has no loop, or what feeds back is converted."""
+        inner = self.graph.within(component)
+        if any(connection.converters is not None for connection in inner):
+            return False
         host = host_of(self.nx)
-        return self._launched(population) if host is None else self._fused(host, population)
+        if host is not None:
+            return self._fused(host, component, constants, extra)
+        if len(component) > 1:
+            return False
+        (name,) = component
+        start = None if self.trajectory.start is None else self.trajectory.start[name]
+        record = self._launched(_Population(name, constants[name], extra.get(name), inner, start))
+        if record is not None:
+            self.trajectory.records[name] = record
+        return record is not None
 
-    def _fused(self, host: HostBackend, population: _Population) -> Record | None:
-        name, constants, extra, own, start = population
+    def _fused(
+        self,
+        host: HostBackend,
+        component: tuple[str, ...],
+        constants: dict[str, Constants],
+        extra: Mapping[str, Array],
+    ) -> bool:
+        trajectory = self.trajectory
+        steps, batch, _ = trajectory.inputs.shape
+        given = [self._given(host, name, component, constants[name], extra.get(name)) for name in component]
+        stepped = step_through(given, steps, batch, self.nx.dtype(trajectory.inputs))
+        if stepped is None:
+            return False
+        for name, done in zip(component, stepped, strict=True):
+            trajectory.events[name] = done.events
+            states = {key: host.from_host(value) for key, value in done.states.items()}
+            received = None if done.current is None else host.from_host(done.current)
+            start = None if trajectory.start is None else trajectory.start[name]
+            trajectory.records[name] = Record(states, host.from_host(done.z), received, start)
+        return True
+
+    def _given(
+        self, host: HostBackend, name: str, component: tuple[str, ...], constants: Constants, extra: Array | None
+    ) -> Given:
+        """A population of a component with what it receives, and from whom."""
         nx, graph, parameters, trajectory = self.nx, self.graph, self.parameters, self.trajectory
         held: Callable[[Array], np.ndarray] = host.host
 
@@ -236,28 +262,32 @@ class _Compiled(NamedTuple):
             events = trajectory.events.get(connection.source)
             return not connection.delay and connection.converters is None and events is not None and events.sparse
 
-        others = [connection for connection in graph.into(name) if connection.source != name]
+        incoming = graph.into(name)
+        others = [connection for connection in incoming if connection.source not in component]
         dense = [connection for connection in others if not walked(connection)]
         current = _delivered(nx, parameters, trajectory, dense, extra)
-        steps, batch, _ = trajectory.inputs.shape
-        stepped = step_through(
+        inner: dict[tuple[int, bool], np.ndarray] = {}
+        for connection in incoming:
+            if connection.source in component:
+                key = (component.index(connection.source), bool(connection.delay))
+                weight = held(parameters[connection.weight])
+                if connection.masked or key in inner:
+                    weight = np.array(weight)
+                if connection.masked:
+                    np.fill_diagonal(weight, 0)
+                inner[key] = weight + inner[key] if key in inner else weight
+        start = None if trajectory.start is None else trajectory.start[name]
+        return Given(
             graph.cell(name),
+            graph.populations[name].size,
             {key: held(value) for key, value in constants.items()},
-            (steps, batch, graph.populations[name].size),
-            nx.dtype(trajectory.inputs),
             bias=held(parameters[bias_name(name)]) if graph.populations[name].bias else None,
             outside=None if current is None else held(current),
             gathered=[(held(parameters[c.weight]), trajectory.events[c.source]) for c in others if c not in dense],
-            recurrent=_together([(held(parameters[c.weight]), c.masked) for c in own]),
+            inner=inner,
             start=None if start is None else {key: held(value) for key, value in start.items()},
             keep_current=name in self.keep_current,
         )
-        if stepped is None:
-            return None
-        trajectory.events[name] = stepped.events
-        states = {key: host.from_host(value) for key, value in stepped.states.items()}
-        received = None if stepped.current is None else host.from_host(stepped.current)
-        return Record(states, host.from_host(stepped.z), received, start)
 
     def _launched(self, population: _Population) -> Record | None:
         name, constants, extra, own, start = population
@@ -271,17 +301,6 @@ class _Compiled(NamedTuple):
             return None
         states, z, received = stepped
         return Record(states, z, received if name in self.keep_current else None, start)
-
-
-def _together(matrices: list[tuple[np.ndarray, bool]]) -> np.ndarray | None:
-    """The sum of weights within a population, with a zero diagonal where autapses are excluded."""
-    total: np.ndarray | None = None
-    for matrix, masked in matrices:
-        weight = np.array(matrix)
-        if masked:
-            np.fill_diagonal(weight, 0)
-        total = weight if total is None else total + weight
-    return total
 
 
 def _delivered(

@@ -1,13 +1,13 @@
-"""Fused forward pass: a population stepped through time by one compiled loop, generated from its cell's two functions.
+"""Fused forward pass: populations stepped through time by one compiled loop, generated from their cells' functions.
 
-It takes the place of the scan in ``forward`` for a component of one population on a backend whose arrays lie in host
-memory. Input currents from sources that are mostly zero are gathered within the loop, spike by spike; the others are
-one dense product over all time steps before it.
+It takes the place of the scan in ``forward`` for a component of the network on a backend whose arrays lie in host
+memory. Currents from sources that are mostly zero are gathered within the loop, spike by spike; the others are one
+dense product over all time steps before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import Events, index_type
 from neko_rules.kernels.host import BUFFERS, contiguous
 from neko_rules.kernels.tracing import Body, Memo
-from neko_rules.kernels.writer import Constant, forward_source
+from neko_rules.kernels.writer import Constant, Stage, forward_source
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.traced import traced_results
 from neko_rules.threads import each, parts
@@ -26,55 +26,92 @@ Kernel = Callable[..., Any]
 
 
 class Form(NamedTuple):
-    """What the source of a forward kernel depends on.
+    """What the source of a forward kernel depends on, of one population.
 
     Args:
         cell: the neuron model.
-        dtype: of all arrays.
         constants: names of the cell's constants, and whether each has one value per neuron.
         gathered: for every source whose events are walked, whether its values are all 1.
         outside: whether a current is given.
-        recurrent: whether the population feeds back to itself.
+        inner: for every source among the populations that step together, which one, and whether it is a step late.
         keep_current: whether the input current is recorded.
     """
 
     cell: Cell
-    dtype: str
     constants: tuple[tuple[str, bool], ...]
     gathered: tuple[bool, ...]
     outside: bool
-    recurrent: bool
+    inner: tuple[tuple[int, bool], ...]
     keep_current: bool
 
 
 _kernels: Memo[Kernel] = Memo()
 
 
-def kernel_of(form: Form) -> Kernel | None:
-    """The compiled loop; None where the cell or its surrogate asks for an operation that has no scalar form."""
-    return _kernels.of(form, lambda: _written(form))
+def kernel_of(forms: tuple[Form, ...], dtype: str) -> Kernel | None:
+    """The compiled loop; None where a cell or its surrogate asks for an operation that has no scalar form."""
+    return _kernels.of((forms, dtype), lambda: _written(forms, dtype))
 
 
-def _written(form: Form) -> Kernel:
-    cell, body = form.cell, Body(form.dtype)
-    constants = [Constant(f"p_{name}", per_neuron) for name, per_neuron in form.constants]
-    results = traced_results(cell, (name for name, _ in form.constants), body)
-    arguments = {f"s_{key}": f"carry_{key}[n]" for key in results} | {"i_current": "current[n]"}
-    arguments |= {f"c_{name}": each.loading for (name, _), each in zip(form.constants, constants, strict=True)}
-    source = forward_source(
-        body,
-        states=cell.state_names(),
+def _written(forms: tuple[Form, ...], dtype: str) -> Kernel:
+    body = Body(dtype)
+    stages = [_stage(place, form, body) for place, form in enumerate(forms)]
+    run: Kernel = module_of(forward_source(body, stages)).run
+    return run
+
+
+def _stage(place: int, form: Form, body: Body) -> Stage:
+    constants = [Constant(f"p{place}_{name}", per_neuron) for name, per_neuron in form.constants]
+    begin = len(body.statements)
+    results = traced_results(form.cell, (name for name, _ in form.constants), body, str(place))
+    arguments = {f"s{place}_{key}": f"carry{place}_{key}[n]" for key in results}
+    arguments[f"i{place}_current"] = f"current{place}[n]"
+    for (name, _), each_constant in zip(form.constants, constants, strict=True):
+        arguments[f"c{place}_{name}"] = each_constant.loading
+    return Stage(
+        statements=body.statements[begin:],
+        states=form.cell.state_names(),
         constants=constants,
         arguments=arguments,
         results=results,
         gathered=form.gathered,
         outside=form.outside,
-        recurrent=form.recurrent,
-        binary=cell.spiking,
+        inner=form.inner,
+        binary=form.cell.spiking,
         keep_current=form.keep_current,
     )
-    run: Kernel = module_of(source).run
-    return run
+
+
+class Given(NamedTuple):
+    """A population and what it is given, as NumPy arrays.
+
+    Args:
+        cell: the neuron model.
+        size: number of neurons.
+        constants: by name, each a scalar or [neuron].
+        bias: [neuron].
+        outside: a current [time, batch, neuron].
+        gathered: weights [pre, neuron] and the events that they meet in the same step.
+        inner: (which of the populations, whether it is a step late) → weights [pre, neuron].
+        start: every state and ``"z"`` before the first step, [batch, neuron]; None: zero.
+        keep_current: whether the input current is recorded.
+    """
+
+    cell: Cell
+    size: int
+    constants: dict[str, np.ndarray]
+    bias: np.ndarray | None
+    outside: np.ndarray | None
+    gathered: list[tuple[np.ndarray, Events]]
+    inner: Mapping[tuple[int, bool], np.ndarray]
+    start: dict[str, np.ndarray] | None
+    keep_current: bool
+
+    def form(self) -> Form:
+        """What the source depends on."""
+        order = tuple((name, value.ndim > 0) for name, value in self.constants.items())
+        ones = tuple(events.ones for _, events in self.gathered)
+        return Form(self.cell, order, ones, self.outside is not None, tuple(self.inner), self.keep_current)
 
 
 class Stepped(NamedTuple):
@@ -93,60 +130,63 @@ class Stepped(NamedTuple):
     events: Events
 
 
-def step_through(
-    cell: Cell,
-    constants: dict[str, np.ndarray],
-    shape: tuple[int, int, int],
-    dtype: str,
-    *,
-    bias: np.ndarray | None,
-    outside: np.ndarray | None,
-    gathered: list[tuple[np.ndarray, Events]],
-    recurrent: np.ndarray | None,
-    start: dict[str, np.ndarray] | None,
-    keep_current: bool,
-) -> Stepped | None:
-    """Step one population through time; None where its cell has no compiled form.
+def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> list[Stepped] | None:
+    """Step populations through time together; None where a cell has no compiled form.
 
     Args:
-        cell: the neuron model.
-        constants: by name, each a scalar or [neuron].
-        shape: (time, batch, neuron).
+        given: the populations, in the order in which they follow each other within a time step.
+        steps: number of time steps.
+        batch: number of examples.
         dtype: of all arrays.
-        bias: [neuron].
-        outside: a current [time, batch, neuron].
-        gathered: weights [pre, neuron] and the events that they meet in the same step.
-        recurrent: weights [neuron, neuron] that the population's own output meets one step later.
-        start: every state and ``"z"`` before the first step, [batch, neuron]; None: zero.
-        keep_current: whether the input current is recorded.
     """
-    steps, batch, size = shape
-    order = tuple((name, value.ndim > 0) for name, value in constants.items())
-    ones = tuple(events.ones for _, events in gathered)
-    run = kernel_of(Form(cell, dtype, order, ones, outside is not None, recurrent is not None, keep_current))
+    run = kernel_of(tuple(one.form() for one in given), dtype)
     if run is None:
         return None
-    keys = (*cell.state_names(), "z")
-    out = {key: BUFFERS.empty(shape, dtype) for key in keys}
-    current = BUFFERS.empty(shape, dtype) if keep_current else None
-    fired = BUFFERS.empty(shape, index_type(size))
-    count = np.empty((steps, batch), np.int32)
-    zeros = np.zeros((batch, size), dtype) if start is None else None
-    fixed: list[Array] = [np.zeros(size, dtype) if bias is None else contiguous(bias)]
-    fixed += [contiguous(outside)] if outside is not None else []
-    for weight, events in gathered:
-        fixed += [contiguous(weight), events.index, events.count, events.values]
-    fixed += [contiguous(recurrent)] if recurrent is not None else []
-    fixed += [value if value.ndim else value[()] for value in constants.values()]
-    fixed += [zeros if start is None else contiguous(start[key]) for key in keys]
-    fixed += list(out.values())
-    fixed += [current] if current is not None else []
-    fixed += [fired, count]
-    work = steps * batch * size * (1 + len(gathered)) * (1 + (recurrent is not None) * size // 16)
+    fixed: list[Array] = []
+    found = []
+    rows: list[tuple[int, int]] = []
+    work = 0
+    for one in given:
+        done = _room(one, steps, batch, dtype)
+        fixed += _arguments(one, done, batch, dtype)
+        found.append(done)
+        rows.append((one.size, 2 + len(done.states)))
+        fed_back = sum(matrix.shape[0] for matrix in one.inner.values())
+        work += steps * batch * one.size * (1 + len(one.gathered)) * (1 + fed_back // 16)
 
     def part(_: int, first: int, last: int) -> None:
-        run(first, last, *fixed, *np.empty((1 + len(keys), size), dtype))
+        scratch: list[Array] = []
+        for size, count in rows:
+            scratch += [np.empty(size, index_type(size)), *np.empty((count, size), dtype)]
+        run(first, last, *fixed, *scratch)
 
     each(part, parts(batch, work))
-    z = out.pop("z")
-    return Stepped(out, z, current, Events(z, fired, count, cell.spiking))
+    return found
+
+
+def _room(one: Given, steps: int, batch: int, dtype: str) -> Stepped:
+    """Arrays for what a population does."""
+    shape = (steps, batch, one.size)
+    states = {key: BUFFERS.empty(shape, dtype) for key in one.cell.state_names()}
+    z = BUFFERS.empty(shape, dtype)
+    current = BUFFERS.empty(shape, dtype) if one.keep_current else None
+    fired = BUFFERS.empty(shape, index_type(one.size))
+    return Stepped(states, z, current, Events(z, fired, np.empty((steps, batch), np.int32), one.cell.spiking))
+
+
+def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]:
+    """In the order of ``Stage.given``."""
+    found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
+    found += [contiguous(one.outside)] if one.outside is not None else []
+    for weight, events in one.gathered:
+        found += [contiguous(weight), events.index, events.count, events.values]
+    found += [contiguous(matrix) for matrix in one.inner.values()]
+    found += [value if value.ndim else value[()] for value in one.constants.values()]
+    keys = (*done.states, "z")
+    if one.start is None:
+        found += [np.zeros((batch, one.size), dtype)] * len(keys)
+    else:
+        found += [np.require(one.start[key], requirements=["C", "W"]) for key in keys]
+    found += [*done.states.values(), done.z]
+    found += [done.current] if done.current is not None else []
+    return [*found, done.events.index, done.events.count]

@@ -8,24 +8,26 @@ from neko_rules.kernels.tracing import Body, TracingBackend
 from neko_rules.layers.cell import Cell, CellOperations, namespace
 
 
-def traced_results(cell: Cell, constants: Iterable[str], body: Body) -> dict[str, str]:
+def traced_results(cell: Cell, constants: Iterable[str], body: Body, place: str = "") -> dict[str, str]:
     """Traced names of the states and ``"z"`` after a step.
 
-    What the statements are about is named ``s_state`` and ``s_z`` before the step, ``i_current``, and ``c_constant``.
+    What the statements are about is named ``s_state`` and ``s_z`` before the step, ``i_current``, and ``c_constant``;
+    with a place among several populations, ``s0_state`` and so on.
 
     Args:
         cell: the neuron model.
         constants: names of its constants.
         body: where the statements are written.
+        place: of the population among those that share the body.
 
     Raises:
         NotTraceableError: an operation has no scalar form.
     """
     states = cell.state_names()
     operations = CellOperations(TracingBackend(body), cell.surrogate)  # type: ignore[arg-type]
-    p = namespace({name: body.argument(f"c_{name}") for name in constants})
-    before = {key: body.argument(f"s_{key}") for key in (*states, "z")}
-    stepped = cell.update(operations, p, namespace(before), before["z"], body.argument("i_current"))
+    p = namespace({name: body.argument(f"c{place}_{name}") for name in constants})
+    before = {key: body.argument(f"s{place}_{key}") for key in (*states, "z")}
+    stepped = cell.update(operations, p, namespace(before), before["z"], body.argument(f"i{place}_current"))
     after = {key: body.value(stepped[key]) for key in states}
     emitted = body.value(cell.emit(operations, p, namespace(after)))
     return {key: value.name for key, value in {**after, "z": emitted}.items()}
