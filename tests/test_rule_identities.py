@@ -292,6 +292,18 @@ def test_otpe_equals_its_equations(approximate: bool) -> None:
     assert distance({name: found[name] for name in expected}, expected) < SAME
 
 
+@pytest.mark.parametrize("approximate", [False, True])
+def test_the_leak_that_otpe_filters_with_knows_nothing_of_resets(approximate: bool) -> None:
+    x, y = data()
+    cells = LIFCell(threshold=0.5, tau_membrane=8e-3), LIFCell(threshold=0.3, tau_membrane=5e-3, reset="zero")
+    model = feedforward(*cells)
+    alive(model, x)
+    run = Feedforward(model, x, y)
+    expected, lowest = otpe_by_hand(run, approximate), f"{run.names[0]}.input.weight"
+    found = (ApproximateOTPE if approximate else OTPE)(model).gradients(x, y)
+    assert distance({lowest: found[lowest]}, {lowest: expected[lowest]}) < SAME
+
+
 @pytest.mark.parametrize("output", ["leaky_readout", LIFCell(threshold=0.4, tau_membrane=7e-3)], ids=str)
 def test_otpe_equals_bptt_for_one_hidden_lif_layer(output: Any) -> None:
     """Below a LIF or a leaky output, resets detached: the leak of the output is all the memory above."""

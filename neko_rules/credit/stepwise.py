@@ -295,7 +295,9 @@ class LocalTraces:
         if host is None or not isinstance(trace, Diagonal) or self._factor_kept_apart(trace):
             return []
         key = f"{of.name} filtered"
-        leaking = Leaking(state[key]["trace"], self._leak(name, local), above.get(name)) if name in self.leak else None
+        leaking = (
+            Leaking(state[key]["trace"], self._leak(name, now, local), above.get(name)) if name in self.leak else None
+        )
         done = trace.fused(host, state[of.name], now.moment, local[name], signals, leaking)
         if done is None:
             return []
@@ -363,7 +365,7 @@ class LocalTraces:
         if now.model.credit.learning_signal != "estimated":
             return
         for name in self.hidden:
-            leak = self._leak(name, local)
+            leak = self._leak(name, now, local)
             (driven,) = reached(now.model.jacobians[name].cut("presynaptic").expressions)
             slope = full(now.model.nx, local[name]["h", driven], now.moment.after[name][Z])
             slope = times(local[name]["q", driven], slope)
@@ -372,11 +374,16 @@ class LocalTraces:
             mean = (earlier * state[f"{name} estimate"]["mean"] + slope) / count
             after[f"{name} estimate"] = {"mean": mean, "count": count}
 
-    def _leak(self, name: str, local: dict[str, Local]) -> Array:
+    def _leak(self, name: str, now: Now, local: dict[str, Local]) -> Array:
         """The leak of the population above."""
-        target = self.leak[name]
-        state = self.leaking[target]
-        return local[target].get(("D", str(state), str(state)), 0.0)
+        m, target = now.model, self.leak[name]
+        entries, state = local[target], str(self.leaking[target])
+        if m.credit.learning_signal == "estimated":
+            # That of the membrane alone, whatever a spike of its own does to it.
+            cut = m.jacobians[target].cut("presynaptic")
+            constants = now.constants[target]
+            entries = cut.evaluate(m.nx, m.graph.cell(target), constants, lambda key: now.moment.value(target, key))
+        return entries.get(("D", state, state), 0.0)
 
     def _through_leak(
         self, of: Synapses, state: State, after: State, now: Now, local: dict[str, Local], above: dict[str, Array]
@@ -391,7 +398,7 @@ class LocalTraces:
         else:
             assert isinstance(trace, Diagonal), "a rank-one trace has no filtered form"
             now_trace = trace.trace(after[of.name], local[name], like)
-        filtered = self._leak(name, local) * state[key]["trace"] + now_trace
+        filtered = self._leak(name, now, local) * state[key]["trace"] + now_trace
         after[key] = {"trace": filtered}
         if name not in above:
             return []
