@@ -69,10 +69,11 @@ def claims_of(record: Record) -> Iterator[Claim]:
     """Every claim that a suite is about."""
     rows, name = record["rows"], record["suite"]
     peers = {"fastest peer": fastest(rows, "peer"), "fastest library": fastest(libraries(rows), "peer")}
-    if name == "A":
+    if name in ("A", "A LIF"):
         for rule in ("e-prop", "BPTT"):
             for kind, peer in peers.items():
-                yield from compared(f"A: {rule} : {kind}", record, 1 / 3, deferred(rows, rule), peer)
+                yield from compared(f"{name}: {rule} : {kind}", record, 1 / 3, deferred(rows, rule), peer)
+    if name == "A":
         for backend in BACKENDS:
             on_it = among(rows, backend)
             statement = f"A: on {backend} : fastest peer on {backend}"
