@@ -262,20 +262,19 @@ class _Compiled(NamedTuple):
             events = trajectory.events.get(connection.source)
             return not connection.delay and connection.converters is None and events is not None and events.sparse
 
-        incoming = graph.into(name)
-        others = [connection for connection in incoming if connection.source not in component]
-        dense = [connection for connection in others if not walked(connection)]
-        current = _delivered(nx, parameters, trajectory, dense, extra)
+        dense: list[Connection] = []
+        gathered: list[tuple[np.ndarray, Events]] = []
         inner: dict[tuple[int, bool], np.ndarray] = {}
-        for connection in incoming:
+        for connection in graph.into(name):
             if connection.source in component:
                 key = (component.index(connection.source), bool(connection.delay))
-                weight = held(parameters[connection.weight])
-                if connection.masked or key in inner:
-                    weight = np.array(weight)
-                if connection.masked:
-                    np.fill_diagonal(weight, 0)
+                weight = held(effective_weight(nx, connection, parameters))
                 inner[key] = weight + inner[key] if key in inner else weight
+            elif walked(connection):
+                gathered.append((held(parameters[connection.weight]), trajectory.events[connection.source]))
+            else:
+                dense.append(connection)
+        current = _delivered(nx, parameters, trajectory, dense, extra)
         start = None if trajectory.start is None else trajectory.start[name]
         return Given(
             graph.cell(name),
@@ -283,7 +282,7 @@ class _Compiled(NamedTuple):
             {key: held(value) for key, value in constants.items()},
             bias=held(parameters[bias_name(name)]) if graph.populations[name].bias else None,
             outside=None if current is None else held(current),
-            gathered=[(held(parameters[c.weight]), trajectory.events[c.source]) for c in others if c not in dense],
+            gathered=gathered,
             inner=inner,
             start=None if start is None else {key: held(value) for key, value in start.items()},
             keep_current=name in self.keep_current,

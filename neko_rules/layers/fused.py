@@ -144,20 +144,19 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         return None
     fixed: list[Array] = []
     found = []
-    rows: list[tuple[int, int]] = []
     work = 0
     for one in given:
         done = _room(one, steps, batch, dtype)
         fixed += _arguments(one, done, batch, dtype)
         found.append(done)
-        rows.append((one.size, 2 + len(done.states)))
         fed_back = sum(matrix.shape[0] for matrix in one.inner.values())
         work += steps * batch * one.size * (1 + len(one.gathered)) * (1 + fed_back // 16)
 
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
-        for size, count in rows:
-            scratch += [np.empty(size, index_type(size)), *np.empty((count, size), dtype)]
+        for one, done in zip(given, found, strict=True):
+            rows = np.empty((2 + len(done.states), one.size), dtype)
+            scratch += [np.empty(one.size, done.events.index.dtype), *rows]
         run(first, last, *fixed, *scratch)
 
     each(part, parts(batch, work))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from neko_rules import arguments
@@ -89,7 +90,7 @@ class Connection:
         if not self.label:
             object.__setattr__(self, "label", "recurrent" if self.source == self.target else f"from_{self.source}")
 
-    @property
+    @cached_property
     def weight(self) -> str:
         """The name of the weight matrix among the parameters."""
         return f"{self.target}.{self.label}.weight"
@@ -136,6 +137,8 @@ class Graph:
     components: tuple[tuple[str, ...], ...] = field(init=False)
     """Groups of populations that have to be stepped together, in order, each group ordered within."""
 
+    _into: dict[str, list[Connection]] = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
         self._check()
         instantaneous = [(c.source, c.target) for c in self.connections if c.delay == 0 and c.source != INPUT]
@@ -150,6 +153,10 @@ class Graph:
         every = [(c.source, c.target) for c in self.connections if c.source != INPUT]
         components = tuple(tuple(sorted(group, key=rank.__getitem__)) for group in _components(self.populations, every))
         object.__setattr__(self, "components", components)
+        into: dict[str, list[Connection]] = {}
+        for connection in self.connections:
+            into.setdefault(connection.target, []).append(connection)
+        object.__setattr__(self, "_into", into)
         object.__setattr__(self, "order", tuple(name for group in components for name in group))
 
     def _check(self) -> None:
@@ -177,7 +184,7 @@ class Graph:
 
     def into(self, target: str) -> list[Connection]:
         """The connections that a population receives."""
-        return [connection for connection in self.connections if connection.target == target]
+        return self._into.get(target, [])
 
     def within(self, component: tuple[str, ...]) -> list[Connection]:
         """The connections whose two ends lie in a component."""
