@@ -79,6 +79,10 @@ def panel(ax: Any, records: Mapping[int, Record]) -> None:
     ax.invert_yaxis()
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(plain_number))
+    # Less than a decade has too few powers of ten to be read by.
+    low, high = ax.get_xlim()
+    ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if high < 20 * low else tuple(range(2, 10))))
+    ax.xaxis.set_minor_formatter(FuncFormatter(plain_number if high < 20 * low else lambda value, _: ""))
     ax.grid(axis="x", linewidth=0.3)
     ax.set_title(next(iter(records.values()))["title"].replace(", T ", "\nT ", 1), fontsize=7, loc="left")
     ax.set_xlabel("ms per training step", fontsize=7)
