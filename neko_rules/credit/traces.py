@@ -202,20 +202,25 @@ class Diagonal:
         nx, of, like = self.nx, self.of, moment.after[self.of.population][Z]
         drive = None if of.constant else of.sent(nx, moment, like)[:, :, None]
         emitted = self._emitted_before(state)
-        after: State = {}
-        for k in self.states:
-            parts = [times(over_synapses(local["D", k, j]), state[j]) for j in self.states if ("D", k, j) in local]
-            if ("r", k) in local and emitted is not None:
-                parts.append(times(over_synapses(local["r", k]), emitted))
-            if drive is not None and ("q", k) in local:
-                parts.append(times(over_synapses(local["q", k]), drive))
-            if of.constant and ("c", k, of.constant) in local:
-                parts.append(over_synapses(full(nx, local["c", k, of.constant], like)))
-            after[k] = nx.broadcast_to(added(parts), state[k].shape) if parts else 0 * state[k]
+        after = {k: self._advanced(k, state, local, drive, emitted, like) for k in self.states}
         after |= {f"h {k}": full(nx, local["h", k], like) for k in self.emitting}
         if "h z" in state:
             after["h z"] = full(nx, local["c", Z, of.constant], like)
         return after
+
+    def _advanced(
+        self, k: str, state: State, local: Local, drive: Array | None, emitted: Array | None, like: Array
+    ) -> Array:
+        """ε_t of one state: D ε_{t-1} + r e_{t-1} + q x_t + ∂s_t/∂c, as far as there is each of them."""
+        nx, of = self.nx, self.of
+        parts = [times(over_synapses(local["D", k, j]), state[j]) for j in self.states if ("D", k, j) in local]
+        if ("r", k) in local and emitted is not None:
+            parts.append(times(over_synapses(local["r", k]), emitted))
+        if drive is not None and ("q", k) in local:
+            parts.append(times(over_synapses(local["q", k]), drive))
+        if of.constant and ("c", k, of.constant) in local:
+            parts.append(over_synapses(full(nx, local["c", k, of.constant], like)))
+        return nx.broadcast_to(added(parts), state[k].shape) if parts else 0 * state[k]
 
     def fused(
         self,
@@ -245,11 +250,8 @@ class Diagonal:
             return None
         narrow = tuple(k for k in self.states if k in self.narrow)
         drive = of.sent(nx, moment, like)
-        after: State = {}
-        for k in narrow:
-            terms = [times(local["D", k, j], state[j]) for j in narrow if ("D", k, j) in local]
-            terms += [times(local["q", k], drive[:, :, None])] if ("q", k) in local else []
-            after[k] = added(terms) if terms else 0 * state[k]
+        # A narrow state depends on narrow ones alone, and on no trace that comes back.
+        after = {k: self._advanced(k, state, local, drive[:, :, None], None, like) for k in narrow}
         emitting = self.emitting if self.returns else ()
         uses = [("D", k, j) for k in wide for j in self.states] + [(e, k) for e in "qr" for k in wide]
         uses += [("h", k) for k in self.states] if leaking else []

@@ -385,7 +385,7 @@ class LearningRule(Rule):
             )
             # A modulator stands in the place of the loss.
             signals = parts if self.credit.spatial == "modulator" else add_signals(signals, parts)
-        return add_signals(signals, self.regularized(trajectory)) if rates and self.regularizers else signals
+        return add_signals(signals, self.regularized(trajectory)) if rates else signals
 
     def regularized(self, trajectory: Trajectory) -> Signals:
         """∂E/∂z and ∂E/∂s of all regularisers together."""
