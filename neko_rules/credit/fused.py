@@ -19,7 +19,7 @@ from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
 from neko_rules.kernels.tracing import SCALARS
-from neko_rules.kernels.writer import TOGETHER, adjoint_source
+from neko_rules.kernels.writer import TOGETHER, adjoint_source, group_of
 from neko_rules.layers.forward import Record, Z
 from neko_rules.threads import each as each_part
 from neko_rules.threads import parts
@@ -71,9 +71,11 @@ class Loop:
         fixed += [*errors, *totals]
 
         def part(_: int, first: int, last: int) -> None:
-            rows = np.empty((len(step.carried) + len(step.outgoing), TOGETHER, size), z.dtype)
+            group = min(group_of((len(step.carried) + len(totals)) * z[0, 0].nbytes), last - first)
+            carries = np.empty((len(step.carried), group, size), z.dtype)
+            sums = np.empty((len(step.outgoing), TOGETHER, size), z.dtype)
             lists = [np.empty(size, index_type(size))] if step.outgoing else []
-            self.kernel(first, last, *fixed, *rows, *lists)
+            self.kernel(first, last, group, *fixed, *carries, *sums, *lists)
 
         each_part(part, parts(batch, z.size * (1 + len(step.outgoing) * size // 16)))
         summed, *learned = (host.from_host(np.add.reduce(total, axis=0)) for total in totals)

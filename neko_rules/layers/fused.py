@@ -17,7 +17,7 @@ from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import Events, index_type
 from neko_rules.kernels.host import BUFFERS, contiguous
 from neko_rules.kernels.tracing import Body, Memo
-from neko_rules.kernels.writer import Constant, Stage, forward_source
+from neko_rules.kernels.writer import Constant, Stage, forward_source, group_of
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.traced import traced_results
 from neko_rules.threads import each, parts
@@ -64,7 +64,7 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
     constants = [Constant(f"p{place}_{name}", per_neuron) for name, per_neuron in form.constants]
     begin = len(body.statements)
     results = traced_results(form.cell, (name for name, _ in form.constants), body, str(place))
-    arguments = {f"s{place}_{key}": f"carry{place}_{key}[n]" for key in results}
+    arguments = {f"s{place}_{key}": f"q{place}_{key}[n]" for key in results}
     arguments[f"i{place}_current"] = f"current{place}[n]"
     for (name, _), each_constant in zip(form.constants, constants, strict=True):
         arguments[f"c{place}_{name}"] = each_constant.loading
@@ -152,12 +152,13 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         fed_back = sum(matrix.shape[0] for matrix in one.inner.values())
         work += steps * batch * one.size * (1 + len(one.gathered)) * (1 + fed_back // 16)
 
+    carried = sum((1 + len(done.states)) * done.z[0, 0].nbytes for done in found)
+
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
         for one, done in zip(given, found, strict=True):
-            rows = np.empty((2 + len(done.states), one.size), dtype)
-            scratch += [np.empty(one.size, done.events.index.dtype), *rows]
-        run(first, last, *fixed, *scratch)
+            scratch += [np.empty(one.size, done.events.index.dtype), np.empty(one.size, dtype)]
+        run(first, last, group_of(carried), *fixed, *scratch)
 
     each(part, parts(batch, work))
     return found
