@@ -54,6 +54,10 @@ class JaxBackend:
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         return jnp.asarray(value if isinstance(value, jax.Array) else np.asarray(value), dtype)
 
+    def given(self, value: np.ndarray, dtype: str | None = None) -> np.ndarray:
+        """What a compiled function takes in the place of an array; see ``neko_rules.backend.given``."""
+        return np.asarray(value, dtype)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         return np.array(array)
 

@@ -126,6 +126,8 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) ->
         if compiled is not None:
             solved: Solved = compiled.run(nx, setting, records[group[0]], [signals[key] for key in arriving])
             return solved
+    known = {name: setting.jacobians[name].with_slope for name in group if records[name].slope is not None}
+    setting = setting._replace(jacobians=setting.jacobians | {name: each for name, each in known.items() if each})
     recursion = Recursion(setting, group, tuple(key for key in signals if key[0] in group and key[1] != Z))
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     given = [nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in recursion.arriving]
@@ -173,7 +175,9 @@ def _gradient_of_events(problem: Problem, connection: Connection, delta: Array) 
 def meeting(problem: Problem, connection: Connection, delta: Array) -> tuple[Array, Array]:
     """What a connection sent and the δ at its arrival, step by step: a delayed one sends z_t to δ_{t+1}."""
     z = problem.trajectory.z(connection.source)
-    if connection.delay and problem.trajectory.start is not None:
+    # Part of an array is a view in host memory, and a copy elsewhere: two would be made then, and here it is one.
+    viewed = getattr(problem.nx, "in_host_memory", False)
+    if connection.delay and (problem.trajectory.start is not None or not viewed):
         return problem.trajectory.sent(problem.nx, connection), delta
     return (z[:-1], delta[1:]) if connection.delay else (z, delta)
 

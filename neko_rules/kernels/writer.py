@@ -184,7 +184,7 @@ class Stage:
 
 
 def forward_source(body: Body, stages: Sequence[Stage]) -> str:
-    """The forward kernel of populations that are stepped together: ``run(first, last, group, …)`` over a range of examples.
+    """The forward kernel of populations stepped together: ``run(first, last, group, …)`` over a range of examples.
 
     Args:
         body: where the statements of all stages were written.
@@ -200,7 +200,8 @@ def forward_source(body: Body, stages: Sequence[Stage]) -> str:
     source.add(3, "for b in range(begin, min(begin + group, last)):", "    if t > 0:")
     for place, stage in enumerate(stages):
         source.add(5, *(f"q{place}_{key} = out{place}_{key}[t - 1, b]" for key in (*stage.states, "z")))
-    source.add(5, *(f"before{place}, k{place} = fired{place}[t - 1, b], fired_count{place}[t - 1, b]" for place in later))
+    for place in later:
+        source.add(5, f"before{place}, k{place} = fired{place}[t - 1, b], fired_count{place}[t - 1, b]")
     source.add(4, "else:")
     for place, stage in enumerate(stages):
         source.add(5, *(f"q{place}_{key} = start{place}_{key}[b]" for key in (*stage.states, "z")))
@@ -222,9 +223,7 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
         factor = "" if ones else f"values{own}[t, b, {{}}]"
         source.add(4, *add_rows(current, f"weight{own}", f"index{own}[t, b, {{}}]", f"count{own}[t, b]", factor))
     for i, (of, delayed) in enumerate(stage.inner):
-        row, count, values = (
-            (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
-        )
+        row, count, values = (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
         factor = "" if stages[of].binary else f"{values}[{{}}]"
         source.add(4, *add_rows(current, f"matrix{place}_{i}", f"{row}[{{}}]", count, factor))
     carried = (*stage.states, "z")

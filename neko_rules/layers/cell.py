@@ -174,6 +174,18 @@ class CellOperations:
         return self.nx.stop_gradient(array) if self.differentiable else array
 
 
+@dataclass(frozen=True)
+class SlopeKeeping(CellOperations):
+    """The same for one step of one population, with ψ(u) of every spike in the order in which they were asked for."""
+
+    slopes: list[Array] = field(default_factory=list)
+
+    def spike(self, u: Array) -> Array:
+        """1 where u > 0 (strictly), else 0."""
+        self.slopes.append(self.surrogate.derivative(self.nx, u))
+        return super().spike(u)
+
+
 def backend_constants(nx: Backend, cell: Cell, size: int, dt: float, dtype: str, owner: str) -> Constants:
     """A cell's constants as backend arrays, checked against the number of neurons.
 

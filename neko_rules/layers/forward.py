@@ -14,9 +14,10 @@ from neko_rules.kernels.events import Events, listed
 from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers import on_gpu as on_gpu_loops
-from neko_rules.layers.cell import Cell, CellOperations, Constants, namespace
+from neko_rules.layers.cell import Cell, CellOperations, Constants, SlopeKeeping, namespace
 from neko_rules.layers.fused import Given, step_through
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
+from neko_rules.layers.jacobians import SLOPE
 
 Z = "z"
 """The output of a population, as opposed to one of its states."""
@@ -46,17 +47,21 @@ class Record:
         z: the output, spikes for spiking cells.
         current: the input current, kept only for cells whose derivatives depend on it.
         start: every state and ``"z"`` before the first step, [batch, neuron]; None where they are zero.
+        slope: ψ of the spike, kept where it was asked for.
     """
 
     states: dict[str, Array]
     z: Array
     current: Array | None
     start: dict[str, Array] | None = None
+    slope: Array | None = None
 
     def history(self, nx: Backend, name: str) -> Array:
-        """A history by the name that ``Jacobians`` uses: ``v``, ``previous_v``, ``previous_z``, ``current``."""
+        """A history by its name in ``Jacobians``: ``v``, ``previous_v``, ``previous_z``, ``current``, ``slope``."""
         if name == "current":
             return self.current
+        if name == SLOPE:
+            return self.slope
         if not name.startswith("previous_"):
             return self.states[name]
         name = name.removeprefix("previous_")
@@ -136,6 +141,7 @@ def run(
     inputs: Array,
     *,
     keep_current: frozenset[str] = frozenset(),
+    keep_slope: frozenset[str] = frozenset(),
     differentiable: bool = False,
     detach_delayed: bool = False,
     start: NetworkState | None = None,
@@ -150,6 +156,7 @@ def run(
         parameters: name → array.
         inputs: [time, batch, feature].
         keep_current: populations whose input current is recorded.
+        keep_slope: populations of a single spike whose ψ is recorded where no compiled loop of ours steps them.
         differentiable: spikes carry their surrogate derivative for automatic differentiation.
         detach_delayed: delayed connections deliver spikes without a gradient (with one hidden layer, automatic
             differentiation then gives e-prop's gradient).
@@ -169,7 +176,8 @@ def run(
             name: CellOperations(nx, graph.cell(name).surrogate, differentiable)  # type: ignore[arg-type]
             for name in component
         }
-        stepper = _ComponentRun(nx, graph, constants, parameters, component, operations, keep_current, detach_delayed)
+        kept = keep_current, keep_slope
+        stepper = _ComponentRun(nx, graph, constants, parameters, component, operations, kept, detach_delayed)
         trajectory.records.update(stepper.run(outside, start))
     return trajectory
 
@@ -342,13 +350,15 @@ class _ComponentRun:
         parameters: Parameters,
         component: tuple[str, ...],
         operations: dict[str, CellOperations],
-        keep_current: frozenset[str],
+        kept: tuple[frozenset[str], frozenset[str]],
         detach_delayed: bool,
     ) -> None:
+        keep_current, keep_slope = kept
         self.nx = nx
         self.component = component
         self.operations = operations
         self.keep_current = tuple(name for name in component if name in keep_current)
+        self.keep_slope = tuple(name for name in component if name in keep_slope)
         self.detach_delayed = detach_delayed
         self.cells = {name: graph.cell(name) for name in component}
         self.constants = {name: namespace(constants[name]) for name in component}
@@ -379,6 +389,7 @@ class _ComponentRun:
         z_now: dict[str, Array] = {}
         after: list[Array] = []
         received: dict[str, Array] = {}
+        slopes: dict[str, Array] = {}
         for name, current in zip(self.component, currents, strict=True):
             for connection, weight in self.incoming[name]:
                 sent = z_before[connection.source] if connection.delay else z_now[connection.source]
@@ -386,12 +397,16 @@ class _ComponentRun:
                     sent = self.nx.stop_gradient(sent)
                 current = current + connection.current(self.nx, sent, weight, self.nx.matmul(sent, weight))
             cell = self.cells[name]
-            state, z_now[name] = _stepped(
-                cell, self.operations[name], self.constants[name], states[name], z_before[name], current
-            )
+            operations = self.operations[name]
+            if name in self.keep_slope:
+                operations = SlopeKeeping(self.nx, operations.surrogate)
+            state, z_now[name] = _stepped(cell, operations, self.constants[name], states[name], z_before[name], current)
+            if isinstance(operations, SlopeKeeping):
+                slopes[name] = operations.slopes[-1]
             after += [*(state[key] for key in cell.state_names()), z_now[name]]
             received[name] = current
-        return tuple(after), (*after, *(received[name] for name in self.keep_current))
+        kept = (*(received[name] for name in self.keep_current), *(slopes[name] for name in self.keep_slope))
+        return tuple(after), (*after, *kept)
 
     def _unpacked(self, flat: Arrays) -> tuple[dict[str, dict[str, Array]], dict[str, Array]]:
         """States and outputs by population from the flat carry, or its history."""
@@ -405,9 +420,13 @@ class _ComponentRun:
 
     def _records(self, histories: Arrays, start: NetworkState | None) -> dict[str, Record]:
         states, z = self._unpacked(histories)
-        kept = dict(zip(self.keep_current, histories[len(histories) - len(self.keep_current) :], strict=True))
+        last = iter(histories[len(histories) - len(self.keep_current) - len(self.keep_slope) :])
+        currents = {name: next(last) for name in self.keep_current}
+        slopes = {name: next(last) for name in self.keep_slope}
         return {
-            name: Record(states[name], z[name], kept.get(name), None if start is None else start[name])
+            name: Record(
+                states[name], z[name], currents.get(name), None if start is None else start[name], slopes.get(name)
+            )
             for name in self.component
         }
 

@@ -27,6 +27,9 @@ Entry = tuple[str, ...]
 
 PREVIOUS = "previous_"
 
+SLOPE = "slope"
+"""What a forward pass may record of a cell that emits by a single spike: ψ(u) at every step."""
+
 
 class SymbolicOperations:
     """The operations that a cell may use, over SymPy expressions."""
@@ -109,6 +112,7 @@ class Jacobians:
         arguments: names that the entries depend on, in the order in which ``function`` takes them.
         function: all entries from an ``EntryOperations`` and the values of the arguments.
         learnable: names of the constants that are learned.
+        spikes: how many different spikes a step evaluates.
 
     Example:
         >>> from neko_rules.layers.integrate_and_fire import ALIFCell
@@ -127,6 +131,7 @@ class Jacobians:
     arguments: tuple[str, ...]
     function: Callable[..., list[Any]]
     learnable: tuple[str, ...] = ()
+    spikes: int = 0
 
     @staticmethod
     def of(cell: Cell, dt: float) -> Jacobians:
@@ -155,13 +160,24 @@ class Jacobians:
         """
         return _cut(self, temporal)
 
+    @property
+    def with_slope(self) -> Jacobians | None:
+        """The same derivatives with ψ as one more name that is recorded; None where a step has not exactly one spike.
+
+        Example:
+            >>> from neko_rules.layers.integrate_and_fire import ALIFCell
+            >>> Jacobians.of(ALIFCell(), dt=1e-3).with_slope.arguments
+            ('alpha', 'beta', 'rho', 'slope', 'theta')
+        """
+        return _with_slope(self) if self.spikes == 1 else None
+
     def evaluate(
         self, nx: Backend, cell: Cell, constants: Constants, recorded: Callable[[str], Array]
     ) -> dict[Entry, Array]:
         """Every entry as an array: of the shape of what is recorded where it varies, a scalar or [neuron] where not.
 
         ``recorded`` gives a name at one time step or its history over all: a state (``"v"``), a state one step earlier
-        (``"previous_v"``), ``"previous_z"`` or ``"current"``.
+        (``"previous_v"``), ``"previous_z"``, ``"current"`` or, with slope, ``"slope"``.
         """
         values = [constants[name] if name in constants else recorded(name) for name in self.arguments]
         results = self.function(EntryOperations(nx, cell.surrogate), *values)  # type: ignore[arg-type]
@@ -227,11 +243,17 @@ def _derive(equations: _Equations) -> Jacobians:
     # Where a detached term remains after differentiation its value is wanted; only its derivative was zero.
     detached = symbolic_functions()["Detached"]
     kept = {e: value.replace(detached, lambda x: x) for e, value in entries.items() if value != 0}
-    return _compiled(states, kept, constants, equations.learnable)
+    spike = symbolic_functions()["Spike"]
+    spikes = set().union(*(each.atoms(spike) for each in (*equations.after, emitted)))
+    return _compiled(states, kept, constants, equations.learnable, len(spikes))
 
 
 def _compiled(
-    states: tuple[str, ...], kept: dict[Entry, Any], constants: tuple[str, ...], learnable: tuple[str, ...]
+    states: tuple[str, ...],
+    kept: dict[Entry, Any],
+    constants: tuple[str, ...],
+    learnable: tuple[str, ...],
+    spikes: int,
 ) -> Jacobians:
     """Expressions together with the function that evaluates them."""
     import sympy
@@ -240,7 +262,7 @@ def _compiled(
     function = sympy.lambdify(
         [sympy.Symbol("ops"), *arguments], list(kept.values()), printer=_printer(), modules=[{}], cse=True
     )
-    return Jacobians(states, kept, constants, tuple(str(a) for a in arguments), function, learnable)
+    return Jacobians(states, kept, constants, tuple(str(a) for a in arguments), function, learnable, spikes)
 
 
 @lru_cache(maxsize=256)
@@ -263,7 +285,16 @@ def _cut(jacobians: Jacobians, temporal: str) -> Jacobians:
                 kept[entry] = leak
         elif entry[0] not in ("D", "r"):
             kept[entry] = value
-    return _compiled(jacobians.states, kept, jacobians.constants, jacobians.learnable)
+    return _compiled(jacobians.states, kept, jacobians.constants, jacobians.learnable, jacobians.spikes)
+
+
+@lru_cache(maxsize=256)
+def _with_slope(jacobians: Jacobians) -> Jacobians:
+    import sympy
+
+    slope, derivative = sympy.Symbol(SLOPE, real=True), sympy.Function("SpikeDerivative")
+    kept = {entry: value.replace(derivative, lambda u: slope) for entry, value in jacobians.expressions.items()}
+    return _compiled(jacobians.states, kept, jacobians.constants, jacobians.learnable, jacobians.spikes)
 
 
 def _printer() -> Any:

@@ -139,6 +139,11 @@ class Network(NetworkProtocol):
         return frozenset(name for name, jacobians in self.jacobians.items() if "current" in jacobians.arguments)
 
     @cached_property
+    def _spiking_once(self) -> frozenset[str]:
+        """The populations whose step evaluates a single spike."""
+        return frozenset(name for name, jacobians in self.jacobians.items() if jacobians.spikes == 1)
+
+    @cached_property
     def learned(self) -> dict[str, tuple[str, str, float, float]]:
         """Learnable constants among the parameters: population, name in the equations, lowest and highest value."""
         found = {}
@@ -224,10 +229,12 @@ class Network(NetworkProtocol):
         inputs: Array,
         start: NetworkState | None = None,
         extra_current: dict[str, Array] | None = None,
+        keep_slopes: bool = False,
     ) -> Trajectory:
         """Run over inputs [time, batch, feature] with the given parameters (backend arrays), from rest by default.
 
-        A population that ``extra_current`` names receives that current [time, batch, neuron] besides its own.
+        A population that ``extra_current`` names receives that current [time, batch, neuron] besides its own. With
+        ``keep_slopes`` ψ of every spike is recorded, for a backward pass that then needs fewer histories of states.
         """
         return run(
             self.nx,
@@ -236,6 +243,7 @@ class Network(NetworkProtocol):
             parameters,
             inputs,
             keep_current=self.keeps_current,
+            keep_slope=self._spiking_once if keep_slopes else frozenset(),
             start=start,
             extra_current=extra_current,
         )

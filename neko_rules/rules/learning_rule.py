@@ -316,7 +316,7 @@ class LearningRule(Rule):
     ) -> tuple[Judgement, Trajectory, Signals]:
         """Loss, forward pass and signals of some examples; as for ``judged_part``."""
         inputs, target, mask = batch
-        trajectory = self.model.network.forward(values, inputs)
+        trajectory = self.model.network.forward(values, inputs, keep_slopes=self.evaluation == "adjoint")
         judgement = self.model.judge(trajectory, target, mask)
         # Only an error that goes round the chain needs them, or what a rule of a user's makes of its signals.
         asked = self.credit.outside_chain or type(self).signals is not LearningRule.signals

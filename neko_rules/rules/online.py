@@ -316,7 +316,7 @@ class Windowed(_Schedule):
         """One window: what goes on, its gradient, and its outputs."""
         nx, rule, network = self.nx, self.rule, self.model.network
         start: NetworkState = carry["network"]
-        trajectory = network.forward(values, given["x"], start)
+        trajectory = network.forward(values, given["x"], start, keep_slopes=True)
         judgement = self._judged_window(trajectory, given)
         signals = rule.signals(trajectory, judgement.signals, own, given["target"], given["weight"], rates=False)
         share = length / batch[0].shape[0]

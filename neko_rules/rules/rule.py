@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, TypedDict
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.backend import Array, Backend, Parameters, given
 from neko_rules.clipping import CLIPPINGS, Clipping
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
@@ -462,7 +462,7 @@ class Rule:
     # State.
 
     def _batch(self, x: Any, y: Any) -> Batch:
-        inputs, target, mask = (self.nx.asarray(array) for array in self.model.batch(x, y))
+        inputs, target, mask = (given(self.nx, array) for array in self.model.batch(x, y))
         return inputs, target, mask
 
     def _drawn(self, batch: Batch) -> Parameters:
@@ -472,14 +472,14 @@ class Rule:
         if self.model.network.stochastic:
             # Whole numbers up to 2^23 are exact in single precision.
             drawn[DROPOUT] = np.array(stream(self.seed, f"dropout/{self.steps}").integers(2**23))
-        return {name: self.nx.asarray(value, dtype) for name, value in drawn.items()}
+        return {name: given(self.nx, value, dtype) for name, value in drawn.items()}
 
     def rates(self, updates: int) -> tuple[Array, Array]:
         """Learning rate and number of each of the next updates."""
         rates = [self.optimizer.learning_rate_at(number) for number in range(self.steps, self.steps + updates)]
         self._check_decay(max(rates))
         numbers = np.arange(self.steps + 1.0, self.steps + updates + 0.5)
-        return self.nx.asarray(np.array(rates, self.model.network.dtype)), self.nx.asarray(numbers)
+        return given(self.nx, np.array(rates, self.model.network.dtype)), given(self.nx, numbers)
 
     def _check_decay(self, rate: float) -> None:
         """Refuse a decay that would turn weights over within one step."""
