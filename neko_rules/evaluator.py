@@ -241,9 +241,11 @@ class Evaluator:
 
     def _time_major(self, array: np.ndarray) -> np.ndarray:
         dtype = self.network.dtype
+        swapped = array[None] if self._static else array.transpose(1, 0, 2)
+        if array.dtype == dtype:
+            return np.ascontiguousarray(swapped)
         try:
             with np.errstate(over="raise"):
-                swapped = array[None] if self._static else array.transpose(1, 0, 2)
                 return np.ascontiguousarray(swapped, dtype=dtype)
         except FloatingPointError as error:
             largest = f"{np.abs(array).max():g}"

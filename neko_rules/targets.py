@@ -106,7 +106,9 @@ def _labels(labels: np.ndarray, steps: int, outputs: int) -> Targets:
         wrong = labels[(labels < lowest) | (labels >= outputs)][0]
         extra = f", or {UNSUPERVISED} for a step that does not count" if labels.ndim == 2 else ""
         raise DataError(f"a label must be between 0 and {outputs - 1}{extra}", received=f"label {wrong}")
-    by_step = labels.T if labels.ndim == 2 else labels[None]
+    if labels.ndim == 1:
+        return Targets(_identity(outputs)[labels[None]], np.ones((1, len(labels))), one_hot=True)
+    by_step = labels.T
     supervised = by_step != UNSUPERVISED
     if supervised.all():
         return Targets(_identity(outputs)[by_step], supervised.astype(np.float64), one_hot=True)

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
@@ -27,7 +25,7 @@ from neko_rules.credit.fused import LOOPS
 from neko_rules.credit.on_gpu import LAUNCHES
 from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.credit.traced import Solved
-from neko_rules.kernels.host import contiguous, host_of
+from neko_rules.kernels.host import clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, Z, effective_weight, project, without_diagonal
@@ -168,7 +166,7 @@ def _gradient_of_events(problem: Problem, connection: Connection, delta: Array) 
         events, received = events[:-1], received[1:]
     gradient = events.gradient(received)
     if connection.masked:
-        np.fill_diagonal(gradient, 0)
+        clear_diagonal(gradient)
     return host.from_host(gradient)
 
 

@@ -63,44 +63,11 @@ def evaluated(
     Returns:
         For every result, one array per group.
     """
-    rows = [[host.host(each) for each in row] for row in arrays]
+    given = [[contiguous(host.host(each)) for each in row] for row in arrays]
     shared = [host.host(scalar)[()] for scalar in scalars]
-    found: list[list[Array]] = [[None] * len(rows[0]) for _ in range(results)]
-    for places in _together([each.size for each in rows[0]]):
-        given = [_joined([row[place] for place in places]) for row in rows]
-        size, dtype = given[0].size, given[0].dtype
-        out = [BUFFERS.empty((size,), dtype) for _ in range(results)]
-        run(*shared, *given, *out)
-        for parts, whole in zip(found, out, strict=True):
-            start = 0
-            for place in places:
-                like = rows[0][place]
-                end = start + like.size
-                parts[place] = host.from_host(whole[start:end].reshape(like.shape))
-                start = end
-    return found
-
-
-_SHORT = 1 << 12
-"""Entries below which an array is looked at together with others: copying it costs less than a call."""
-
-
-def _together(sizes: Sequence[int]) -> list[list[int]]:
-    """Numbers of arrays by call: all short ones in one, each of the others in its own.
-
-    Example:
-        >>> _together([10, 100_000, 20])
-        [[0, 2], [1]]
-    """
-    short = [place for place, size in enumerate(sizes) if size < _SHORT]
-    return [*([short] if short else []), *([place] for place, size in enumerate(sizes) if size >= _SHORT)]
-
-
-def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """All entries of arrays in C order, one array after the other."""
-    if len(arrays) == 1:
-        return contiguous(arrays[0]).reshape(-1)
-    return np.concatenate([array.reshape(-1) for array in arrays])
+    out = [[BUFFERS.like(each) for each in given[0]] for _ in range(results)]
+    run(*shared, *(tuple([each.reshape(-1) for each in row]) for row in (*given, *out)))
+    return [[host.from_host(each) for each in row] for row in out]
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:

@@ -55,7 +55,8 @@ class Events:
 
     def __getitem__(self, steps: slice) -> Events:
         """The events of some time steps."""
-        return Events(self.values[steps], self.index[steps], self.count[steps], self.ones)
+        # The density only decides between two ways to the same numbers: that of the whole will do.
+        return Events(self.values[steps], self.index[steps], self.count[steps], self.ones, self._density)
 
     def gradient(self, delta: np.ndarray) -> np.ndarray:
         """Σ_t values_tᵀ delta_t, [pre, post]."""

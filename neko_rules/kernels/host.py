@@ -61,6 +61,18 @@ def unfused() -> Iterator[None]:
         _fused.reset(token)
 
 
+def clear_diagonal(matrix: np.ndarray) -> None:
+    """Set the diagonal of a square matrix in C order to zero; NumPy's own function takes several times as long.
+
+    Example:
+        >>> matrix = np.ones((2, 2))
+        >>> clear_diagonal(matrix)
+        >>> matrix.tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    matrix.reshape(-1)[:: len(matrix) + 1] = 0
+
+
 def contiguous(array: np.ndarray) -> np.ndarray:
     """The array in C order, which a kernel expects; a copy only if it is not."""
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)

@@ -64,6 +64,9 @@ class NotTraceableError(Exception):
 Made = TypeVar("Made")
 
 
+_MISSING: Any = object()
+
+
 class Memo(Generic[Made]):
     """What was made for a key, once; None where an operation that was asked for has no scalar form.
 
@@ -78,12 +81,15 @@ class Memo(Generic[Made]):
 
     def of(self, key: Hashable, make: Callable[[], Made]) -> Made | None:
         """What belongs to a key."""
-        if key not in self._made:
+        # One look-up: the hash of a key that holds a neuron with all its constants takes as long as a small loop.
+        found = self._made.get(key, _MISSING)
+        if found is _MISSING:
             try:
-                self._made[key] = make()
+                found = make()
             except NotTraceableError:
-                self._made[key] = None
-        return self._made[key]
+                found = None
+            self._made[key] = found
+        return found
 
 
 class Body:

@@ -11,7 +11,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
 from neko_rules.kernels.events import Events, listed
-from neko_rules.kernels.host import HostBackend, contiguous, host_of
+from neko_rules.kernels.host import HostBackend, clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers import on_gpu as on_gpu_loops
 from neko_rules.layers.cell import Cell, CellOperations, Constants, SlopeKeeping, namespace
@@ -121,8 +121,8 @@ def without_diagonal(nx: Backend, matrix: Array) -> Array:
     """A square matrix with its diagonal set to zero."""
     host = host_of(nx)
     if host is not None:
-        copy = np.array(host.host(matrix))
-        np.fill_diagonal(copy, 0)
+        copy = np.array(host.host(matrix), order="C")
+        clear_diagonal(copy)
         return host.from_host(copy)
     return matrix * (1 - nx.eye(matrix.shape[0], nx.dtype(matrix)))
 
