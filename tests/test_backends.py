@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from neko_rules import backend as backend_module
-from neko_rules.backend import BUILT_IN, available, get_backend, global_norm, is_installed, log_softmax, shift_later
+from neko_rules.backend import (
+    BUILT_IN,
+    available,
+    get_backend,
+    given,
+    global_norm,
+    is_installed,
+    log_softmax,
+    shift_later,
+)
 from neko_rules.backends.numpy import NumpyBackend
 from neko_rules.errors import BackendError
 from neko_rules.testing import check_backend
@@ -36,6 +45,20 @@ def torch():
 @pytest.mark.parametrize("name", ALL)
 def test_conforms(name):
     check_backend(name)
+
+
+@pytest.mark.parametrize("nx", ALL, indirect=True)
+def test_what_is_given_to_a_compiled_function_keeps_its_type(nx):
+    arrays = {"single": np.ones((2, 3), "float32"), "double": np.full((), 0.1), "whole": np.arange(3)}
+    found = nx.jit(lambda tree: {name: 2 * each for name, each in tree.items()})(
+        {name: given(nx, each) for name, each in arrays.items()}
+    )
+    for name, each in arrays.items():
+        value = nx.to_numpy(found[name])
+        assert value.dtype == each.dtype
+        np.testing.assert_array_equal(value, 2 * each)
+    narrow = nx.jit(lambda each: 2 * each)(given(nx, arrays["double"], "float32"))
+    assert nx.to_numpy(narrow).dtype == np.float32
 
 
 # Faults that the suite must find. Each was, or could be, somebody's honest mistake.

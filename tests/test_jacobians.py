@@ -11,10 +11,12 @@ import pytest
 from cell_cases import DT, SIZE, VARIANTS, operations, step
 from trees import converted
 
+from neko_rules import BPTT, LIF, Evaluator, Layer, Stack
 from neko_rules.backend import get_backend
-from neko_rules.layers.cell import CELLS, Cell, CellOperations, PerNeuron, backend_constants, namespace
+from neko_rules.kernels.host import unfused
+from neko_rules.layers.cell import CELLS, Cell, CellOperations, PerNeuron, SlopeKeeping, backend_constants, namespace
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
-from neko_rules.layers.jacobians import Entry, Jacobians
+from neko_rules.layers.jacobians import SLOPE, Entry, Jacobians
 from neko_rules.layers.rate import LeakyReadoutCell, TanhCell
 
 NX = get_backend("numpy")
@@ -301,3 +303,55 @@ def test_the_case_of_every_cell_is_alive(name: str) -> None:
     without_memory = cell.constants(DT).get("alpha") == 0.0
     for entry, value in evaluated(cell, point(cell)).items():
         assert value.any() or (without_memory and entry == ("D", "v", "v")), entry
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_recorded_slope_stands_for_what_it_depends_on(name: str) -> None:
+    """Every entry from ψ(u) that a step kept equals the entry from the states, at every cell of a single spike."""
+    cell = VARIANTS[name] if isinstance(VARIANTS[name], Cell) else CELLS.resolve(VARIANTS[name])
+    jacobians = Jacobians.of(cell, DT)
+    sloped = jacobians.with_slope
+    if not cell.spiking:
+        assert sloped is None
+        return
+    assert sloped is not None
+    constants = backend_constants(NX, cell, SIZE, DT, "float64", "test")
+    values = point(cell)
+    keeping = SlopeKeeping(NX, cell.surrogate)  # type: ignore[arg-type]
+    now = namespace({state: values[state] for state in cell.state_names()})
+    cell.emit(keeping, namespace(constants), now)
+    (slope,) = keeping.slopes
+    assert (slope > 0).any()
+    known = {**values, SLOPE: slope}
+    one = jacobians.evaluate(NX, cell, constants, values.__getitem__)
+    other = sloped.evaluate(NX, cell, constants, known.__getitem__)
+    assert one.keys() == other.keys()
+    for entry, value in one.items():
+        np.testing.assert_allclose(other[entry], value, rtol=1e-14, atol=1e-14)
+
+
+class TwoSpikes(LIFCell):
+    """Falls silent beyond three times the threshold."""
+
+    def emit(self, nx: Any, p: Any, s: Any) -> Any:
+        return nx.spike(s.v - p.theta) * nx.spike(3 * p.theta - s.v)
+
+
+def test_two_spikes_in_a_step_have_no_single_slope() -> None:
+    jacobians = Jacobians.of(TwoSpikes(), DT)
+    assert jacobians.spikes == 2
+    assert jacobians.with_slope is None
+    model = Evaluator(LIF(6, 2, inputs=3, dtype="float64"))
+    layers = [Layer(TwoSpikes(), 6, initializer={"name": "scaled_normal", "gain": 3.0})]
+    twice = Evaluator(Stack(layers, 2, inputs=3, dtype="float64"))
+    x, y = np.random.default_rng(0).standard_normal((3, 12, 3)), np.array([0, 1, 1])
+    with unfused():
+        for evaluator, kept in ((model, True), (twice, False)):
+            network = evaluator.network
+            forward = network.forward(network.values, np.ascontiguousarray(x.transpose(1, 0, 2)), keep_slopes=True)
+            assert (forward.records[network.graph.order[0]].slope is not None) == kept
+        plain = BPTT(twice).gradients(x, y)
+    fused = BPTT(twice).gradients(x, y)
+    for name, value in plain.items():
+        np.testing.assert_allclose(fused[name], value, rtol=1e-12, atol=1e-14)
+    assert np.abs(plain["hidden.input.weight"]).max() > 0

@@ -25,6 +25,7 @@ from neko_rules.kernels.events import Events, crossover, listed
 from neko_rules.kernels.host import unfused
 from neko_rules.kernels.rowwise import pass_of
 from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
+from neko_rules.kernels.writer import group_of
 from neko_rules.layers import fused as fused_forward
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import LIFCell
@@ -92,6 +93,21 @@ def test_every_neuron_is_fused_and_gives_the_same_gradients(label: str, rule: st
         plain = RULES[rule](model).gradients(x, y)
     assert counted == {"forward": 2, "backward": 2}
     assert distance(fused, plain) < SAME
+
+
+@pytest.mark.parametrize("rule", ["bptt", "eprop"])
+def test_examples_may_go_through_time_in_groups(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven examples in groups of four, the last of three, with every neuron connected to every other."""
+    model = Evaluator(network_of("alif", size=5))
+    x, y = data(batch=11)
+    whole = RULES[rule](model).gradients(x, y)
+    monkeypatch.setattr("neko_rules.kernels.writer._CARRIED", 1)
+    assert group_of(1 << 20) == 4
+    groups = RULES[rule](model).gradients(x, y)
+    with unfused():
+        plain = RULES[rule](model).gradients(x, y)
+    assert distance(groups, plain) < SAME
+    assert distance(groups, whole) < SAME
 
 
 @pytest.mark.parametrize("label", VARIANTS)

@@ -50,6 +50,15 @@ def kernel(function: Function) -> Function:
     return compiled
 
 
+def within(function: Function) -> Function:
+    """A function of numbers that is compiled into every kernel that calls it, so that its loops become vector code."""
+    import numba
+
+    make = numba.njit(forceinline=True, nogil=True, error_model="numpy", cache=True)
+    compiled: Function = make(function)
+    return compiled
+
+
 @lru_cache(maxsize=1)
 def folder() -> Path:
     """Where generated modules are kept."""

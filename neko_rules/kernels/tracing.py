@@ -32,10 +32,10 @@ class Dialect:
 
     functions: ClassVar[dict[str, str]] = {
         "abs": "abs",
-        "exp": "math.exp",
+        "exp": "exp_{dtype}",
         "log": "np.log",
         "sqrt": "np.sqrt",
-        "tanh": "math.tanh",
+        "tanh": "tanh_{dtype}",
         "floor": "np.floor",
         "isfinite": "math.isfinite",
     }
@@ -105,6 +105,7 @@ class Body:
         self.dialect = dialect
         self.statements: list[str] = []
         self.literals: dict[str, tuple[str, float]] = {}
+        self.called: set[str] = set()
         self._written: dict[tuple[str, str], Traced] = {}
         self._literal_names: dict[tuple[str, str], str] = {}
 
@@ -245,7 +246,9 @@ class TracingBackend:
         raise NotTraceableError(f"nx.{name}")
 
     def _call(self, function: str, array: Traced) -> Traced:
-        return self.body.statement(f"{self.body.dialect.functions[function]}({array.name})", array.dtype)
+        called = self.body.dialect.functions[function].format(dtype=array.dtype)
+        self.body.called.add(called)
+        return self.body.statement(f"{called}({array.name})", array.dtype)
 
     def is_tensor(self, value: Any) -> bool:
         """Whether it is a traced value."""

@@ -8,8 +8,11 @@ was measured to take half as long again. A group is as large as what it hands fr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from neko_rules.kernels.tracing import Body
 
@@ -88,6 +91,10 @@ class Source(Lines):
 
     def __init__(self, title: str, *bodies: Body) -> None:
         super().__init__(_HEAD.format(title=title))
+        own = sorted(name for body in bodies for name in body.called if name.startswith(CALLED))
+        if own:
+            # Machine code is kept by the text of this module, which therefore says which version of them it holds.
+            self._lines.append(f"from neko_rules.kernels.exponential import {', '.join(own)}  # {_version()}")
         self._lines.append("")
         for body in bodies:
             for name, (dtype, value) in body.literals.items():
@@ -97,6 +104,16 @@ class Source(Lines):
     def function(self, name: str, arguments: Sequence[str]) -> None:
         """Begin a function."""
         self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
+
+
+CALLED = ("exp_", "tanh_")
+"""How the names of the functions begin that are compiled into kernels."""
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    """A digest of the functions that are compiled into kernels."""
+    return hashlib.sha256(Path(__file__).with_name("exponential.py").read_bytes()).hexdigest()[:12]
 
 
 def _sum(terms: Sequence[str]) -> str:
