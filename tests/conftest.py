@@ -9,6 +9,7 @@ Three environment variables turn what would be skipped into failures:
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import signal
@@ -31,6 +32,11 @@ os.environ.update(
     TF_ENABLE_ONEDNN_OPTS="0",
     NPROC="1",  # the size of XLA's thread pool
 )
+
+# Triton before TensorFlow: PyTorch loads it when it first looks for compilers, and a process that has both ends there
+# if TensorFlow came first (Triton 3.9 and TensorFlow 2.21, each with an LLVM of its own).
+if importlib.util.find_spec("triton"):
+    importlib.import_module("triton")
 
 from collections.abc import Callable, Generator
 from pathlib import Path
