@@ -218,11 +218,13 @@ class Evaluator:
             raise DataError("x must have shape [batch, time, feature]", received=f"shape {array.shape}")
         if 0 in array.shape:
             raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
-        # A sum is finite only if all its terms are: a fast look before the slow search for the place.
+        # A sum is finite only if all its terms are: a fast look before the slow search for the place. BLAS has that of
+        # the squares in a third of the time.
         sound = True
         if array.dtype.kind == "f":
             with np.errstate(over="ignore", invalid="ignore"):
-                sound = math.isfinite(np.add.reduce(array, axis=None))
+                whole = array.reshape(-1) if array.flags.c_contiguous else None
+                sound = math.isfinite(np.add.reduce(array, axis=None) if whole is None else np.dot(whole, whole))
         if not sound:
             wrong = np.argwhere(~np.isfinite(array))
             if wrong.size:

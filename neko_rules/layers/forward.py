@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -302,6 +302,7 @@ class _Compiled(NamedTuple):
         # A sum is memory of its own, which the kernels may write to.
         outside = _outside_current(nx, graph, parameters, self.trajectory, name, (name,))
         current = outside + (0.0 if extra is None else extra)
+        current = current + parameters[bias_name(name)] if graph.populations[name].bias else current
         recurrent = sum(effective_weight(nx, connection, parameters) for connection in own) if own else None
         stepped = on_gpu_loops.step_through(nx, graph.cell(name), constants, current, recurrent, start)
         if stepped is None:
@@ -328,15 +329,13 @@ def _delivered(
 def _outside_current(
     nx: Backend, graph: Graph, parameters: Parameters, trajectory: Trajectory, name: str, component: tuple[str, ...]
 ) -> Array:
-    """Σ z W + b over the connections from outside the component, for all time steps: [time, batch, neuron]."""
+    """Σ z W over the connections from outside the component, for all time steps: [time, batch, neuron]."""
     steps, batch, _ = trajectory.inputs.shape
-    size = graph.populations[name].size
     outside = [connection for connection in graph.into(name) if connection.source not in component]
-    current: Any = _delivered(nx, parameters, trajectory, outside)
-    if graph.populations[name].bias:
-        bias = parameters[bias_name(name)]
-        current = nx.broadcast_to(bias, (steps, batch, size)) if current is None else current + bias
-    return nx.full((steps, batch, size), 0.0, nx.dtype(trajectory.inputs)) if current is None else current
+    current = _delivered(nx, parameters, trajectory, outside)
+    if current is None:
+        return nx.full((steps, batch, graph.populations[name].size), 0.0, nx.dtype(trajectory.inputs))
+    return current
 
 
 class _ComponentRun:
@@ -360,6 +359,8 @@ class _ComponentRun:
         self.keep_current = tuple(name for name in component if name in keep_current)
         self.keep_slope = tuple(name for name in component if name in keep_slope)
         self.detach_delayed = detach_delayed
+        # Added within the scan, where it costs nothing: before it, it would be one more pass over all time steps.
+        self.bias = {name: parameters[bias_name(name)] for name in component if graph.populations[name].bias}
         self.cells = {name: graph.cell(name) for name in component}
         self.constants = {name: namespace(constants[name]) for name in component}
         self.incoming = {
@@ -391,6 +392,8 @@ class _ComponentRun:
         received: dict[str, Array] = {}
         slopes: dict[str, Array] = {}
         for name, current in zip(self.component, currents, strict=True):
+            if name in self.bias:
+                current = current + self.bias[name]
             for connection, weight in self.incoming[name]:
                 sent = z_before[connection.source] if connection.delay else z_now[connection.source]
                 if connection.delay and self.detach_delayed:
