@@ -5,7 +5,8 @@
 One sequence on a recurrent layer of 32 ALIF neurons, 16 inputs, 4 outputs, float32, NumPy backend, one thread.
 Deferred rules get the sequence in one call of ``step``, online rules step by step through ``stream().observe``. Memory
 is the peak of what Python and NumPy allocate while they learn, beyond what was there before; time is per time step,
-the median of three runs, measured apart from memory. Results go to docs/results/cost_by_rule.json.
+the median of three runs, measured apart from memory. Results go to docs/results/cost_by_rule.json, and what that file
+has already is not measured again: delete it for new numbers.
 """
 
 from __future__ import annotations
@@ -103,16 +104,20 @@ def measure(rule: str, arguments: dict[str, Any], steps: int, online: bool) -> d
 def table(results: dict[str, Any]) -> str:
     """Time and memory as Markdown."""
     heads = [f"T = {steps:,}" for steps in LENGTHS]
-    columns = [*(f"ms, {h}" for h in heads), *(f"MB, {h}" for h in heads)]
+    columns = [*(f"µs, {h}" for h in heads), *(f"MB, {h}" for h in heads)]
     lines = [f"| {NEURON} | " + " | ".join(columns) + " |"]
-    lines.append("|---" * (2 * len(LENGTHS) + 1) + "|")
+    lines.append("|---" + "|--:" * (2 * len(LENGTHS)) + "|")
     for label in (*DEFERRED, *ONLINE):
         found = [results.get(f"{label}/{NEURON}/{steps}") for steps in LENGTHS]
         if all(found):
-            times = " | ".join(f"{each['ms']:.2f}" for each in found if each)
+            times = " | ".join(_three_digits(1e3 * each["ms"]) for each in found if each)
             sizes = " | ".join(f"{each['mb']:.2f}" for each in found if each)
             lines.append(f"| {label} | {times} | {sizes} |")
     return "\n".join(lines)
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:#.3g}"
 
 
 def figure(results: dict[str, Any]) -> Figure:
