@@ -31,6 +31,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from rich.progress import track  # noqa: E402
 
 from neko_rules import ALIF, Evaluator  # noqa: E402
+from neko_rules.kernels.host import BUFFERS  # noqa: E402
 from neko_rules.report.style import STYLE  # noqa: E402
 from neko_rules.rules import RULES  # noqa: E402
 
@@ -92,6 +93,8 @@ def measure(rule: str, arguments: dict[str, Any], steps: int, online: bool) -> d
         begin = time.perf_counter()
         run()
         times.append(1e3 * (time.perf_counter() - begin) / steps)
+    # What the runs before have left to be used again would not be counted.
+    BUFFERS.clear()
     tracemalloc.start()
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]

@@ -51,6 +51,26 @@ class Buffers:
             memory = self._taken(size)
             return memory[:size].view(kind).reshape(shape)
 
+    def clear(self) -> None:
+        """Give back all memory that nobody uses, so that what is used next is asked for anew.
+
+        Example:
+            >>> buffers = Buffers()
+            >>> array = buffers.empty((1000, 200), "float64")
+            >>> del array
+            >>> buffers.clear()
+            >>> buffers.held
+            0
+        """
+        with self._lock:
+            self._forget(self.held)
+            self._peak = self.held
+
+    @property
+    def held(self) -> int:
+        """Bytes that are lent or kept for later."""
+        return sum(each.nbytes for each in self._kept)
+
     def like(self, array: np.ndarray) -> np.ndarray:
         """An array of the shape and type of another, in C order, whose contents are arbitrary."""
         return np.empty_like(array, order="C") if array.nbytes < _SMALL else self.empty(array.shape, array.dtype)
