@@ -77,7 +77,7 @@ class Cell:
     """Names of the state variables."""
 
     spiking: ClassVar[bool] = True
-    """Whether z is 0 or 1, so that it counts for firing rates."""
+    """Whether z is 0 or 1 and nothing else: it counts for firing rates, and compiled loops add weights as they are."""
 
     trainable: ClassVar[Mapping[str, Trainable]] = {}
     """The arguments whose value may be learned."""
