@@ -183,6 +183,8 @@ def test_a_damaged_member(saved):
 
 
 def test_pickles_are_never_run(tmp_path):
+    """Unpickling the trap fails the test; the file is refused with a DataError of one sentence instead."""
+
     class Trap:
         def __reduce__(self):
             return (pytest.fail, ("unpickled",))

@@ -66,7 +66,7 @@ def test_which_blocks_are_found() -> None:
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_code_in_markdown(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All blocks of a file are one program, in a process of its own since it may register parts."""
+    """All blocks of a file are one program that ends without error, in a process of its own: it may register parts."""
     lines: list[str] = []
     for before, code in blocks(path.read_text(encoding="utf-8")):
         lines += [""] * (before - len(lines))  # A traceback names the line of the Markdown file.

@@ -135,6 +135,7 @@ def test_the_same_targets_in_another_form_give_the_same_figures() -> None:
 @pytest.mark.parametrize("readout", POOLINGS)
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", "kl_divergence", "mean_squared_error", "poisson"])
 def test_output_gradient_equals_central_differences(loss: str, readout: str) -> None:
+    """Every entry of dE/dy, for every pooling: ``compare_output_gradient`` asserts it."""
     task = "regression" if loss in OF_VALUES else "classification"
     judged = model(loss, readout=readout, task_type=task)
     y = (
@@ -146,6 +147,7 @@ def test_output_gradient_equals_central_differences(loss: str, readout: str) -> 
 
 
 def test_output_gradient_of_labels_per_step_equals_central_differences() -> None:
+    """The same with a label at every step, some of which do not count."""
     compare_output_gradient(model(), BY_STEP)
 
 
@@ -391,6 +393,7 @@ def test_negative_counts_are_refused() -> None:
     ],
 )
 def test_refusals(call: Any, error: type[NekoError], says: str) -> None:
+    """The error has the given type and says what was received or would work, in one sentence."""
     refused(call, error, says)
 
 

@@ -308,7 +308,7 @@ def test_the_case_of_every_cell_is_alive(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_recorded_slope_stands_for_what_it_depends_on(name: str) -> None:
     """Every entry from ψ(u) that a step kept equals the entry from the states, at every cell of a single spike."""
-    cell = VARIANTS[name] if isinstance(VARIANTS[name], Cell) else CELLS.resolve(VARIANTS[name])
+    cell = VARIANTS[name]
     jacobians = Jacobians.of(cell, DT)
     sloped = jacobians.with_slope
     if not cell.spiking:

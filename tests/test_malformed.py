@@ -227,12 +227,14 @@ FILES: dict[str, tuple[str, bytes | None, str, str]] = {
 
 @pytest.mark.parametrize(("name", "content", "named", "hint"), FILES.values(), ids=FILES.keys())
 def test_file(name: str, content: bytes | None, named: str, hint: str, tmp_path: Path, capsys: Any) -> None:
+    """A data file with this fault ends the run with status 2 and one line that names it: ``refused`` asserts that."""
     if content is not None:
         (tmp_path / name).write_bytes(content)
     refused(capsys, named, hint, "run", written(tmp_path, own(tmp_path / name)))
 
 
 def test_cut_archive(tmp_path: Path, capsys: Any) -> None:
+    """Half an archive ends the run with status 2 and one line that says what a whole one is."""
     np.savez(tmp_path / "my.npz", **examples())
     whole = (tmp_path / "my.npz").read_bytes()
     (tmp_path / "my.npz").write_bytes(whole[: len(whole) // 2])
@@ -280,6 +282,7 @@ def test_mnist(file: str, content: bytes | None, hint: str, tmp_path: Path, monk
 
 
 def test_backend_that_is_not_installed(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """The run ends with status 2 and one line that says what to install."""
     import neko_rules.backend
 
     def import_module(name: str, package: str | None = None) -> Any:
@@ -315,11 +318,13 @@ def test_backend_that_is_not_installed(tmp_path: Path, monkeypatch: Any, capsys:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_command(arguments: list[str], named: str, hint: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """A command line with this fault ends with status 2 and one line that names it and what would work."""
     monkeypatch.chdir(tmp_path)
     refused(capsys, named, hint, *arguments)
 
 
 def test_output_that_exists(tmp_path: Path, capsys: Any) -> None:
+    """Nothing is written over: status 2, and one line that names the folder, the file or what cannot be written."""
     config = written(tmp_path, GOOD)
     refused(capsys, str(tmp_path), "new or empty", "run", config, "--out", str(tmp_path))
     refused(capsys, config, "--out", "run", config, "--out", config)

@@ -124,8 +124,12 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) ->
         if compiled is not None:
             solved: Solved = compiled.run(nx, setting, records[group[0]], [signals[key] for key in arriving])
             return solved
-    known = {name: setting.jacobians[name].with_slope for name in group if records[name].slope is not None}
-    setting = setting._replace(jacobians=setting.jacobians | {name: each for name, each in known.items() if each})
+    sloped = {
+        name: found
+        for name in group
+        if records[name].slope is not None and (found := setting.jacobians[name].with_slope) is not None
+    }
+    setting = setting._replace(jacobians=setting.jacobians | sloped)
     recursion = Recursion(setting, group, tuple(key for key in signals if key[0] in group and key[1] != Z))
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     given = [nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in recursion.arriving]

@@ -71,10 +71,6 @@ class Buffers:
         """Bytes that are lent or kept for later."""
         return sum(each.nbytes for each in self._kept)
 
-    def like(self, array: np.ndarray) -> np.ndarray:
-        """An array of the shape and type of another, in C order, whose contents are arbitrary."""
-        return np.empty_like(array, order="C") if array.nbytes < _SMALL else self.empty(array.shape, array.dtype)
-
     def _taken(self, size: int) -> np.ndarray:
         """The smallest free memory that is large enough and not more than twice that, or new memory."""
         best = -1

@@ -38,6 +38,9 @@ def _pipeline() -> type:
     return Disjoint
 
 
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
 def kernel(function: Function) -> Function:
     """A function compiled by Numba on first use: no interpreter lock, no exceptions from arithmetic, kept on disk.
 
@@ -45,7 +48,7 @@ def kernel(function: Function) -> Function:
     """
     import numba
 
-    make = numba.njit(cache=True, nogil=True, error_model="numpy", pipeline_class=_pipeline())
+    make = numba.njit(pipeline_class=_pipeline(), **_OPTIONS)
     compiled: Function = make(function)
     return compiled
 
@@ -54,7 +57,7 @@ def within(function: Function) -> Function:
     """A function of numbers that is compiled into every kernel that calls it, so that its loops become vector code."""
     import numba
 
-    make = numba.njit(forceinline=True, nogil=True, error_model="numpy", cache=True)
+    make = numba.njit(forceinline=True, **_OPTIONS)
     compiled: Function = make(function)
     return compiled
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Backend
 from neko_rules.kernels.compiling import module_of
-from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, host_of
+from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, host_of, only_finite
 from neko_rules.kernels.tracing import Body, Memo, TracingBackend
 from neko_rules.kernels.writer import elementwise_source
 
@@ -65,7 +64,7 @@ def evaluated(
     """
     given = [[contiguous(host.host(each)) for each in row] for row in arrays]
     shared = [host.host(scalar)[()] for scalar in scalars]
-    out = [[BUFFERS.like(each) for each in given[0]] for _ in range(results)]
+    out = [[BUFFERS.empty(each.shape, each.dtype) for each in given[0]] for _ in range(results)]
     run(*shared, *(tuple([each.reshape(-1) for each in row]) for row in (*given, *out)))
     return [[host.from_host(each) for each in row] for row in out]
 
@@ -81,11 +80,8 @@ def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
     host = host_of(nx)
     if host is None:
         return nx.all(nx.stack([nx.all(nx.isfinite(array)) for array in arrays], 0))
-    views = [contiguous(host.host(each)).reshape(-1) for each in arrays]
-    # A sum of squares is finite only if all its terms are, and BLAS has it in no time. One that is not may still have
-    # overflowed.
     with np.errstate(over="ignore", invalid="ignore"):
-        sound = all(math.isfinite(np.dot(view, view)) or bool(np.isfinite(view).all()) for view in views)
+        sound = all(only_finite(host.host(each)) for each in arrays)
     return host.from_host(np.array(sound))
 
 

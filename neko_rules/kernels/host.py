@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -59,6 +60,21 @@ def unfused() -> Iterator[None]:
         yield
     finally:
         _fused.reset(token)
+
+
+def only_finite(array: np.ndarray) -> bool:
+    """Whether no entry is NaN or infinite.
+
+    A sum is finite only if all its terms are, and BLAS has that of the squares in no time. One that is not may still
+    have overflowed, with a warning that a caller may want to silence.
+
+    Example:
+        >>> only_finite(np.ones(3)), only_finite(np.array([0.0, np.nan]))
+        (True, False)
+    """
+    flat = array.reshape(-1) if array.flags.c_contiguous else None
+    total = np.add.reduce(array, axis=None) if flat is None else np.dot(flat, flat)
+    return math.isfinite(total) or bool(np.isfinite(array).all())
 
 
 def clear_diagonal(matrix: np.ndarray) -> None:

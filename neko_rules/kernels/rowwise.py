@@ -19,7 +19,7 @@ from neko_rules.backend import Array
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
 from neko_rules.kernels.tracing import Body, Memo, NotTraceableError, Traced, TracingBackend
-from neko_rules.kernels.writer import CALLED, Source
+from neko_rules.kernels.writer import CALL, Source
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -163,9 +163,9 @@ def _source(body: RowBody, value: Traced, gradient: Traced) -> tuple[str, int, i
     source.add(1, "rows, size = outputs.shape", "for first in range(0, rows, block):")
     source.add(2, "last = min(first + block, rows)")
     for piece in pieces:
-        if piece.called:
+        if piece.argument:
+            argument = piece.argument
             ((name, expression),) = piece.entries
-            argument = expression[expression.index("(") + 1 : -1]
             source.add(2, "for i in range((last - first) * size):", f"    {argument} = kept_{argument}[i]")
             source.add(3, f"kept_{name}[i] = {expression}")
         else:
@@ -180,9 +180,8 @@ def _add_piece(
     source.add(2, "for r in range(first, last):", "    place, start = r - first, (r - first) * size")
     source.add(3, "row, out = outputs[r], slopes[r]", "wanted = target[r % target.shape[0]]")
     source.add(3, *(f"{name} = all_{name}[place]" for name in sorted(piece.needs)))
-    for statement in piece.before:
-        name = statement.split(" = ")[0]
-        source.add(3, statement, *([f"all_{name}[place] = {name}"] if name in numbers else []))
+    for name, expression in piece.before:
+        source.add(3, f"{name} = {expression}", *([f"all_{name}[place] = {name}"] if name in numbers else []))
     operation, result, of = piece.reduction or ("", "", "")
     if piece.reduction is not None:
         source.add(3, f"{result} = {body.dtype}({'0' if operation == 'sum' else '-np.inf'})")
@@ -210,18 +209,18 @@ class Piece:
 
     Args:
         entries: names and expressions of what is computed of every entry.
-        before: statements about a row that come before its entries.
+        before: the same of a row, before its entries.
         reduction: an operation, the name of its result, and what it reduces; None if it ends in no reduction.
-        called: whether it is a call of a function that becomes vector code, for which single rows may be too short.
+        argument: of a call that becomes vector code, for which single rows may be too short; then it is the only entry.
         last: whether it writes the results.
         uses: entries of earlier loops.
         needs: numbers of the row from earlier loops.
     """
 
     entries: list[tuple[str, str]]
-    before: list[str]
+    before: list[tuple[str, str]]
     reduction: tuple[str, str, str] | None = None
-    called: bool = False
+    argument: str = ""
     last: bool = False
     uses: set[str] = field(default_factory=set)
     needs: set[str] = field(default_factory=set)
@@ -231,7 +230,7 @@ def _pieces(body: RowBody, value: str, gradient: str) -> list[Piece]:
     """The statements in loops over rows, each up to a reduction or a call."""
     pieces: list[Piece] = []
     entries: list[tuple[str, str]] = []
-    before: list[str] = []
+    before: list[tuple[str, str]] = []
 
     def close(reduction: tuple[str, str, str] | None = None, last: bool = False) -> None:
         # Rows that come after a reduction belong before the next loop.
@@ -240,23 +239,24 @@ def _pieces(body: RowBody, value: str, gradient: str) -> list[Piece]:
         before.clear()
 
     for kind, name, expression in body.steps:
+        call = CALL.fullmatch(expression)
         if kind == "row":
             if entries:
                 close()
-            before.append(f"{name} = {expression}")
+            before.append((name, expression))
         elif kind != "entry":
             close((kind, name, expression))
-        elif expression.startswith(CALLED) and expression[expression.index("(") + 1 : -1] not in ("y", "g"):
+        elif call and call[2] not in ("y", "g"):
             if entries or before:
                 close()
-            pieces.append(Piece([(name, expression)], [], called=True))
+            pieces.append(Piece([(name, expression)], [], argument=call[2]))
         else:
             entries.append((name, expression))
     close(last=True)
     for piece in pieces:
-        here = {name for name, _ in piece.entries} | {statement.split(" = ")[0] for statement in piece.before}
-        names = {name for _, expression in piece.entries for name in _NAME.findall(expression)}
-        names |= {name for statement in piece.before for name in _NAME.findall(statement)}
+        statements = (*piece.before, *piece.entries)
+        here = {name for name, _ in statements}
+        names = {name for _, expression in statements for name in _NAME.findall(expression)}
         names |= {piece.reduction[2]} if piece.reduction else set()
         names |= {value, gradient} if piece.last else set()
         piece.uses = (names & body.entries) - here - {"y", "g"}

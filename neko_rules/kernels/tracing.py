@@ -105,7 +105,6 @@ class Body:
         self.dialect = dialect
         self.statements: list[str] = []
         self.literals: dict[str, tuple[str, float]] = {}
-        self.called: set[str] = set()
         self._written: dict[tuple[str, str], Traced] = {}
         self._literal_names: dict[tuple[str, str], str] = {}
 
@@ -247,7 +246,6 @@ class TracingBackend:
 
     def _call(self, function: str, array: Traced) -> Traced:
         called = self.body.dialect.functions[function].format(dtype=array.dtype)
-        self.body.called.add(called)
         return self.body.statement(f"{called}({array.name})", array.dtype)
 
     def is_tensor(self, value: Any) -> bool:

@@ -9,6 +9,7 @@ was measured to take half as long again. A group is as large as what it hands fr
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,6 +46,9 @@ class Constant:
         """What the innermost loop calls it."""
         return f"{self.name}[n]" if self.per_neuron else self.name
 
+
+CALL = re.compile(r"\b((?:exp|tanh)_float(?:32|64))\((\w+)\)")
+"""A call of a function that is compiled into the kernel: its name and its argument."""
 
 TOGETHER = 4
 """Examples that go back through a matrix side by side: each of its rows is fetched once for all of them."""
@@ -91,7 +95,7 @@ class Source(Lines):
 
     def __init__(self, title: str, *bodies: Body) -> None:
         super().__init__(_HEAD.format(title=title))
-        own = sorted(name for body in bodies for name in body.called if name.startswith(CALLED))
+        own = sorted({name for body in bodies for name, _ in CALL.findall("\n".join(body.statements))})
         if own:
             # Machine code is kept by the text of this module, which therefore says which version of them it holds.
             self._lines.append(f"from neko_rules.kernels.exponential import {', '.join(own)}  # {_version()}")
@@ -104,10 +108,6 @@ class Source(Lines):
     def function(self, name: str, arguments: Sequence[str]) -> None:
         """Begin a function."""
         self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
-
-
-CALLED = ("exp_", "tanh_")
-"""How the names of the functions begin that are compiled into kernels."""
 
 
 @lru_cache(maxsize=1)

@@ -279,11 +279,7 @@ class Rule:
         drawn = self._drawn(batch)
         trained, beside = compiled(network.values, own, memory, drawn, batch, *scalars)
         values, own, memory, totals, finite = trained
-        # Often it is one flag for all of them.
-        flags = {
-            id(flag): bool(self.nx.to_numpy(flag)) for flag in {id(flag): flag for flag in finite.values()}.values()
-        }
-        sound = {name: flags[id(flag)] for name, flag in finite.items()}
+        sound = {name: bool(self.nx.to_numpy(flag)) for name, flag in finite.items()}
         for name in [*network.values, *(name for name in sound if name not in network.values)]:
             if not sound.get(name, True):
                 raise NonFiniteError(name, self.steps + updates)
