@@ -23,7 +23,7 @@ from neko_rules import BPTT, HMC, LIF, MALA, NUTS, SGHMC, SGLD, EProp, Evaluator
 from neko_rules.errors import ArgumentError, CheckpointError, DataError, IncompatibleError, NekoError
 from neko_rules.probabilistic import SAMPLING_RULES, sample
 from neko_rules.probabilistic import arviz as adapter
-from neko_rules.probabilistic.chain_files import STATISTICS
+from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord
 from neko_rules.probabilistic.predictive import entropies, of_logits, of_values
 from neko_rules.samplers import Chain, ess_bulk, r_hat
 from neko_rules.trainers.sampling_progress import SamplingProgress
@@ -252,6 +252,24 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path):
     assert not np.load(draws)[-1].any(), "killed before its end"
     resumed = sample(rule_of(), X, Y, **SLOW, folder=folder, resume=True)
     same(resumed, sample(rule_of(), X, Y, **SLOW))
+
+
+def test_the_files_of_a_chain_have_their_names_only_when_they_are_whole(tmp_path, monkeypatch):
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "chain-0"
+    with monkeypatch.context() as patched:
+        patched.setattr("neko_rules.probabilistic.chain_files.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ChainRecord.begin(60, 3, "float64", folder)
+    assert not [*folder.glob("*.npy")]
+    record = ChainRecord.begin(60, 3, "float64", folder)
+    record.draws[4] = [1.0, 2.0, 3.0]
+    seen = ChainRecord.read(folder)
+    assert [each.name for each in sorted(folder.iterdir())] == ["draws.npy", "statistics.npy"]
+    np.testing.assert_array_equal(seen.draws, record.draws)
+    assert seen.statistics.shape == (60, len(STATISTICS))
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):

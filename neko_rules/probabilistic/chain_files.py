@@ -35,6 +35,9 @@ STATISTICS = (
 """What is kept of every draw: the names of ArviZ' schema, the log-likelihood at temperature 1, and the acceptance of
 moves of single neurons, NaN where there are none."""
 
+_WRITING = ".writing"
+"""The name of a file that is not whole yet."""
+
 
 @dataclass
 class ChainRecord:
@@ -61,11 +64,12 @@ class ChainRecord:
             in_memory, told = (np.zeros(shape, kind) for shape, kind in shapes.values())
             return cls(in_memory, told)
         folder.mkdir(parents=True, exist_ok=True)
-        draws_file, statistics_file = (
-            np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
-            for name, (shape, kind) in shapes.items()
-        )
-        return cls(draws_file, statistics_file, folder)
+        for name, (shape, kind) in shapes.items():
+            # A file takes its name once it has its full length: who looks on while a run begins reads a whole one.
+            writing = folder / _WRITING
+            np.lib.format.open_memmap(writing, mode="w+", dtype=kind, shape=shape)
+            os.replace(writing, folder / f"{name}.npy")
+        return cls.read(folder, "r+")
 
     @classmethod
     def read(cls, folder: Path, mode: Literal["r", "r+"] = "r") -> ChainRecord:
@@ -93,7 +97,7 @@ class ChainRecord:
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
             metadata={"neko_rules": json.dumps(plain)},
         )
-        writing = self.folder / ".writing"
+        writing = self.folder / _WRITING
         with open(writing, "wb") as file:
             file.write(content)
             file.flush()
