@@ -119,7 +119,7 @@ def recurrent_input_without_delay(patch: pytest.MonkeyPatch) -> None:
 def diagonal_not_masked(patch: pytest.MonkeyPatch) -> None:
     """Autapses get a gradient although there are none."""
     patch.setattr(adjoint, "without_diagonal", lambda nx, matrix: matrix)
-    patch.setattr(np, "fill_diagonal", lambda matrix, value: None)
+    patch.setattr(adjoint, "clear_diagonal", lambda matrix: None)
 
 
 def decay_left_out_of_the_presynaptic_trace(patch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from neko_rules.kernels.compiling import folder
 from neko_rules.kernels.host import BUFFERS
+from neko_rules.kernels.writer import version
 from neko_rules.threads import each, parts
 
 _SORTED = 256
@@ -70,7 +71,7 @@ class Events:
         def part(number: int, first: int, last: int) -> None:
             if sort:
                 examples = last - first
-                listed = np.empty((pre, max(1, _SORTED // examples) * examples), np.int32)
+                listed = np.empty((pre, max(1, _SORTED // examples) * examples), np.uint32)
                 rows.add_outer_sorted(
                     first,
                     last,
@@ -81,7 +82,7 @@ class Events:
                     delta,
                     sums[number],
                     listed,
-                    np.empty(pre, np.int32),
+                    np.empty(pre, np.uint32),
                 )
             else:
                 rows.add_outer(first, last, self.index, self.count, self.values, self.ones, delta, sums[number])
@@ -103,19 +104,19 @@ def listed(values: np.ndarray) -> Events:
         >>> events.index[0, 0, : events.count[0, 0]].tolist(), events.ones
         ([1, 2], True)
     """
-    from neko_rules.kernels import rows
+    from neko_rules.kernels.listing import list_events
 
     steps, batch, size = values.shape
     index = BUFFERS.empty(values.shape, index_type(size))
     count = np.empty((steps, batch), np.int32)
-    odd = each(lambda _, first, last: rows.list_events(first, last, values, index, count), parts(batch, values.size))
+    odd = each(lambda _, first, last: list_events(first, last, values, index, count), parts(batch, values.size))
     return Events(values, index, count, not any(odd))
 
 
 @lru_cache(maxsize=1)
 def crossover() -> float:
     """The density below which walking events beats a dense product on this machine."""
-    path = folder() / f"crossover-{platform.node() or 'machine'}.json"
+    path = folder() / f"crossover-{platform.node() or 'machine'}-{version('rows')}.json"
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["density"])
     except (OSError, ValueError, KeyError, TypeError):

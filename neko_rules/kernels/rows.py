@@ -1,38 +1,196 @@
 """Rows: products of spikes and weights that touch only what is not zero.
 
-    current[b] += Σ_{j fired} W[j]             a presynaptic spike adds its row of weights
-    dE/dW[j]   += Σ_{(t, b): j fired} δ[t, b]  and its row of weights receives what the targets sent back
+    into[n] += Σ_k f[rows[k]] · matrix[rows[k], n]     what fired adds its rows of weights, times its value if not 1
+    dE/dW[j] += Σ_{(t, b): j fired} δ[t, b]            and its row of weights receives what the targets sent back
 
-A list of events is [time, batch, neuron] of neuron numbers, of which the first ``count[time, batch]`` are valid.
+A loop over n within one over k reads and writes the sum for every row. Here as many n as there are registers for go
+through all rows together, then the next ones. Where several examples meet the same rows, a row is loaded once for all.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from neko_rules.kernels.compiling import kernel
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.errors import TypingError
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+from neko_rules.kernels.compiling import kernel, within
+from neko_rules.kernels.writer import TOGETHER
 
 Array = Any
 """An array in C order."""
 
+_WIDE_REGISTERS = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
+"""Whether kernels are compiled for registers of 64 bytes, of which there are 32; others are taken to have 16 of 32."""
 
-@kernel
-def list_events(first: int, last: int, values: Array, index: Array, count: Array) -> int:
-    """Which neurons are not zero, at every time step and example of a range: returns how many are, and not 1."""
-    steps, _, size = values.shape
-    odd = 0
-    for t in range(steps):
-        for b in range(first, last):
-            row, found = values[t, b], index[t, b]
-            # Two loops: this one becomes vector code, which the list, entry after entry, cannot.
-            for n in range(size):
-                odd += (row[n] != 0) & (row[n] != 1)
-            k = 0
-            for n in range(size):
-                found[k] = n
-                k += row[n] != 0
-            count[t, b] = k
-    return odd
+LANES = 16 if _WIDE_REGISTERS else 8
+"""Numbers side by side: of single precision as many as a vector register of the machine holds."""
+
+ALONE = 8
+"""Vectors in which the sum of one example is kept at a time."""
+
+_EACH = 4 if _WIDE_REGISTERS else 3
+"""Vectors of each of these: with the factors and the row itself they fill the registers."""
+
+
+def _tile(examples: int, lanes: int, vectors: int, scaled: bool) -> Any:
+    """A function of ``lanes · vectors`` entries of the sum, or of the sums of several examples.
+
+    Its arguments are the sums [size] of the examples, their factors [row] where there are any, the first entry, the
+    matrix [row, size], the list of rows, and its length.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(typing: Any, sums: Any, factors: Any, begin: Any, matrix: Any, rows: Any, count: Any) -> Any:
+        if any(each.layout != "C" for each in (*sums, matrix, rows)):
+            raise TypingError("sums, matrix and list of rows are expected in C order")
+        signature = types.void(sums, factors, types.intp, matrix, rows, types.intp)
+
+        def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            number = context.get_value_type(matrix.dtype)
+            word = context.get_value_type(types.intp)
+            kind = number if lanes == 1 else ir.VectorType(number, lanes)
+            width = context.get_abi_sizeof(number)
+
+            def array(kind: Any, value: Any) -> Any:
+                return context.make_array(kind)(context, builder, value)
+
+            def members(kind: Any, value: Any) -> list[Any]:
+                return [array(each, one) for each, one in zip(kind, cgutils.unpack_tuple(builder, value), strict=True)]
+
+            def loaded(pointer: Any, offset: Any) -> Any:
+                place = builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
+                return builder.load(place, align=width)
+
+            def spread(value: Any) -> Any:
+                if lanes == 1:
+                    return value
+                none = ir.Constant(kind, ir.Undefined)
+                single = builder.insert_element(none, value, ir.IntType(32)(0))
+                first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+                return builder.shuffle_vector(single, none, first)
+
+            into = [each.data for each in members(sums, arguments[0])]
+            meeting = members(factors, arguments[1]) if scaled else []
+            table, listed = array(matrix, arguments[3]), array(rows, arguments[4])
+            row_bytes = cgutils.unpack_tuple(builder, table.strides)[0]
+            offsets = [builder.add(arguments[2], word(lanes * i)) for i in range(vectors)]
+            held = [[cgutils.alloca_once_value(builder, loaded(each, o)) for o in offsets] for each in into]
+            # Fused where the processor has it, a product and a sum where it has not.
+            name = f"llvm.fmuladd.{'' if lanes == 1 else f'v{lanes}'}{number.intrinsic_name}"
+            fused = builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind, kind, kind]))
+            with cgutils.for_range(builder, arguments[5], intp=word) as loop:
+                row = builder.zext(builder.load(builder.gep(listed.data, [loop.index])), word)
+                place = cgutils.pointer_add(builder, table.data, builder.mul(row, row_bytes))
+                values = [loaded(place, offset) for offset in offsets]
+                for example in range(examples):
+                    factor = None
+                    if scaled:
+                        (step,) = cgutils.unpack_tuple(builder, meeting[example].strides)
+                        where = cgutils.pointer_add(builder, meeting[example].data, builder.mul(row, step))
+                        factor = spread(builder.load(where))
+                    for value, total in zip(values, held[example], strict=True):
+                        before = builder.load(total)
+                        after = (
+                            builder.fadd(before, value)
+                            if factor is None
+                            else builder.call(fused, [factor, value, before])
+                        )
+                        builder.store(after, total)
+            for each, totals in zip(into, held, strict=True):
+                for offset, total in zip(offsets, totals, strict=True):
+                    target = builder.bitcast(builder.gep(each, [offset]), kind.as_pointer())
+                    builder.store(builder.load(total), target, align=width)
+            return context.get_dummy_value()
+
+        return signature, generated
+
+    return tile
+
+
+_many, _some, _few, _one = (_tile(1, *form, scaled=False) for form in ((LANES, ALONE), (LANES, 1), (4, 1), (1, 1)))
+_many_scaled, _some_scaled, _few_scaled, _one_scaled = (
+    _tile(1, *form, scaled=True) for form in ((LANES, ALONE), (LANES, 1), (4, 1), (1, 1))
+)
+_many_each, _some_each, _few_each, _one_each = (
+    _tile(TOGETHER, *form, scaled=True) for form in ((LANES, _EACH), (LANES, 1), (4, 1), (1, 1))
+)
+
+
+@within
+def add_rows(into: Array, size: int, matrix: Array, rows: Array, count: int) -> None:
+    """into[n] += Σ_k matrix[rows[k], n] for k < count.
+
+    Args:
+        into: [size].
+        size: number of columns.
+        matrix: [row, size].
+        rows: numbers of rows, unsigned.
+        count: how many of them.
+    """
+    begin = 0
+    while begin + LANES * ALONE <= size:
+        _many((into,), (), begin, matrix, rows, count)
+        begin += LANES * ALONE
+    while begin + LANES <= size:
+        _some((into,), (), begin, matrix, rows, count)
+        begin += LANES
+    while begin + 4 <= size:
+        _few((into,), (), begin, matrix, rows, count)
+        begin += 4
+    while begin < size:
+        _one((into,), (), begin, matrix, rows, count)
+        begin += 1
+
+
+@within
+def add_scaled_rows(into: Array, size: int, matrix: Array, rows: Array, count: int, factors: Array) -> None:
+    """into[n] += Σ_k factors[rows[k]] · matrix[rows[k], n] for k < count.
+
+    Args:
+        into: [size].
+        size: number of columns.
+        matrix: [row, size].
+        rows: numbers of rows, unsigned.
+        count: how many of them.
+        factors: [row], of any stride.
+    """
+    begin = 0
+    while begin + LANES * ALONE <= size:
+        _many_scaled((into,), (factors,), begin, matrix, rows, count)
+        begin += LANES * ALONE
+    while begin + LANES <= size:
+        _some_scaled((into,), (factors,), begin, matrix, rows, count)
+        begin += LANES
+    while begin + 4 <= size:
+        _few_scaled((into,), (factors,), begin, matrix, rows, count)
+        begin += 4
+    while begin < size:
+        _one_scaled((into,), (factors,), begin, matrix, rows, count)
+        begin += 1
+
+
+@within
+def add_scaled_rows_to_each(
+    sums: tuple[Array, ...], size: int, matrix: Array, rows: Array, count: int, factors: tuple[Array, ...]
+) -> None:
+    """The same for ``TOGETHER`` examples, each with its own sum and factors, on the same rows."""
+    begin = 0
+    while begin + LANES * _EACH <= size:
+        _many_each(sums, factors, begin, matrix, rows, count)
+        begin += LANES * _EACH
+    while begin + LANES <= size:
+        _some_each(sums, factors, begin, matrix, rows, count)
+        begin += LANES
+    while begin + 4 <= size:
+        _few_each(sums, factors, begin, matrix, rows, count)
+        begin += 4
+    while begin < size:
+        _one_each(sums, factors, begin, matrix, rows, count)
+        begin += 1
 
 
 @kernel
@@ -70,8 +228,8 @@ def add_outer_sorted(
 ) -> None:
     """The same, with the events of a few steps sorted by presynaptic neuron, so that its row is written less often.
 
-    ``listed`` [presynaptic, events] and ``length`` [presynaptic] are scratch; the room for events of one presynaptic
-    neuron, divided by the number of examples, is the number of steps that are sorted together.
+    ``listed`` [presynaptic, events] and ``length`` [presynaptic] are scratch, unsigned; the room for events of one
+    presynaptic neuron, divided by the number of examples, is the number of steps that are sorted together.
     """
     steps, batch, size = delta.shape
     rows, inputs = delta.reshape(steps * batch, size), values.reshape(steps * batch, values.shape[2])
@@ -86,27 +244,7 @@ def add_outer_sorted(
                     listed[j, length[j]] = t * batch + b
                     length[j] += 1
         for j in range(length.shape[0]):
-            into, events, k = gradient[j], listed[j], 0
-            while ones and k + 8 <= length[j]:
-                p, q, r, s = rows[events[k]], rows[events[k + 1]], rows[events[k + 2]], rows[events[k + 3]]
-                u, v, w, x = rows[events[k + 4]], rows[events[k + 5]], rows[events[k + 6]], rows[events[k + 7]]
-                for n in range(size):
-                    into[n] += ((p[n] + q[n]) + (r[n] + s[n])) + ((u[n] + v[n]) + (w[n] + x[n]))
-                k += 8
-            while ones and k + 2 <= length[j]:
-                p, q = rows[events[k]], rows[events[k + 1]]
-                for n in range(size):
-                    into[n] += p[n] + q[n]
-                k += 2
-            while not ones and k + 4 <= length[j]:
-                p, q, r, s = rows[events[k]], rows[events[k + 1]], rows[events[k + 2]], rows[events[k + 3]]
-                y, z = inputs[events[k], j], inputs[events[k + 1], j]
-                g, h = inputs[events[k + 2], j], inputs[events[k + 3], j]
-                for n in range(size):
-                    into[n] += (y * p[n] + z * q[n]) + (g * r[n] + h * s[n])
-                k += 4
-            while k < length[j]:
-                y, p = inputs[events[k], j], rows[events[k]]
-                for n in range(size):
-                    into[n] += y * p[n]
-                k += 1
+            if ones:
+                add_rows(gradient[j], size, rows, listed[j], length[j])
+            else:
+                add_scaled_rows(gradient[j], size, rows, listed[j], length[j], inputs[:, j])

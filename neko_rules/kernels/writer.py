@@ -25,7 +25,6 @@ import numpy as np
 from numpy import bool_, float32, float64
 
 from neko_rules.kernels.compiling import kernel
-
 '''
 
 
@@ -48,7 +47,7 @@ class Constant:
 
 
 CALL = re.compile(r"\b((?:exp|tanh)_float(?:32|64))\((\w+)\)")
-"""A call of a function that is compiled into the kernel: its name and its argument."""
+"""A call of a function of one number that is compiled into the kernel: its name and its argument."""
 
 TOGETHER = 4
 """Examples that go back through a matrix side by side: each of its rows is fetched once for all of them."""
@@ -85,6 +84,14 @@ class Lines:
         return "\n".join(self._lines) + "\n"
 
 
+_COMPILED_IN = {
+    "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
+    "listing": ("list_row",),
+    "rows": ("add_rows", "add_scaled_rows", "add_scaled_rows_to_each"),
+}
+"""Functions that are compiled into the kernels that call them, by module."""
+
+
 class Source(Lines):
     """A module for Numba.
 
@@ -94,12 +101,8 @@ class Source(Lines):
     """
 
     def __init__(self, title: str, *bodies: Body) -> None:
-        super().__init__(_HEAD.format(title=title))
-        own = sorted({name for body in bodies for name, _ in CALL.findall("\n".join(body.statements))})
-        if own:
-            # Machine code is kept by the text of this module, which therefore says which version of them it holds.
-            self._lines.append(f"from neko_rules.kernels.exponential import {', '.join(own)}  # {_version()}")
-        self._lines.append("")
+        super().__init__("")
+        self._title = title
         for body in bodies:
             for name, (dtype, value) in body.literals.items():
                 number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
@@ -109,51 +112,23 @@ class Source(Lines):
         """Begin a function."""
         self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
 
+    def text(self) -> str:
+        """The module, with an import of every function that its statements call."""
+        statements = super().text()
+        called = set(re.findall(r"\b(\w+)\(", statements))
+        head = _HEAD.format(title=self._title)
+        for module, names in _COMPILED_IN.items():
+            own = sorted(called.intersection(names))
+            if own:
+                # Machine code is kept by the text of this module, which therefore says which version of them it holds.
+                head += f"from neko_rules.kernels.{module} import {', '.join(own)}  # {version(module)}\n"
+        return head + statements
 
-@lru_cache(maxsize=1)
-def _version() -> str:
-    """A digest of the functions that are compiled into kernels."""
-    return hashlib.sha256(Path(__file__).with_name("exponential.py").read_bytes()).hexdigest()[:12]
 
-
-def _sum(terms: Sequence[str]) -> str:
-    """A sum of 1, 2, 4 or 8 terms in pairs, which shortens the chain of additions that wait for each other."""
-    while len(terms) > 1:
-        terms = [f"({one} + {other})" for one, other in zip(terms[::2], terms[1::2], strict=True)]
-    return terms[0]
-
-
-def add_rows(into: str, matrix: str, row: str, count: str, factor: str = "") -> list[str]:
-    """Statements that add rows of a matrix to a vector, several at a time, so that it is read and written less often.
-
-    They stand where they are needed: a call for the few rows of one neuron's input would cost as much as the rows.
-
-    Args:
-        into: the vector.
-        matrix: the matrix.
-        row: the number of the k-th row, with ``{}`` for k.
-        count: how many rows.
-        factor: what the row numbered ``{}`` is multiplied with; nothing if left out.
-
-    Example:
-        >>> print("\\n".join(add_rows("out", "matrix", "index[{}]", "count")[-6:]))
-        while j < count:
-            i0 = index[j + 0]
-            m0 = matrix[i0]
-            for n in range(size):
-                out[n] += m0[n]
-            j += 1
-    """
-    lines = ["j = 0"]
-    for several in (8, 2, 1):
-        lines.append(f"while j + {several} <= {count}:" if several > 1 else f"while j < {count}:")
-        for i in range(several):
-            lines += [f"    i{i} = {row.format(f'j + {i}')}", f"    m{i} = {matrix}[i{i}]"]
-            lines += [f"    f{i} = {factor.format(f'i{i}')}"] if factor else []
-        total = _sum([f"f{i} * m{i}[n]" if factor else f"m{i}[n]" for i in range(several)])
-        lines += ["    for n in range(size):", f"        {into}[n] += {total}"]
-        lines.append(f"    j += {several}")
-    return lines
+@lru_cache(maxsize=len(_COMPILED_IN))
+def version(module: str) -> str:
+    """A digest of a module of this package whose functions are compiled into kernels."""
+    return hashlib.sha256(Path(__file__).with_name(f"{module}.py").read_bytes()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -223,8 +198,7 @@ def forward_source(body: Body, stages: Sequence[Stage]) -> str:
     for place, stage in enumerate(stages):
         source.add(5, *(f"q{place}_{key} = start{place}_{key}[b]" for key in (*stage.states, "z")))
     for place in later:
-        source.add(5, f"before{place}, k{place} = first{place}, 0", f"for n in range(size{place}):")
-        source.add(6, f"before{place}[k{place}] = n", f"k{place} += q{place}_z[n] != 0")
+        source.add(5, f"before{place} = first{place}", f"k{place} = list_row(q{place}_z, size{place}, first{place})")
     for place, stage in enumerate(stages):
         _add_stage(source, place, stage, stages)
     return source.text()
@@ -237,12 +211,14 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
     source.add(4, f"size = size{place}", "for n in range(size):", f"    {current}[n] = {begin}")
     for i, ones in enumerate(stage.gathered):
         own = f"{place}_{i}"
-        factor = "" if ones else f"values{own}[t, b, {{}}]"
-        source.add(4, *add_rows(current, f"weight{own}", f"index{own}[t, b, {{}}]", f"count{own}[t, b]", factor))
+        listed = f"{current}, size, weight{own}, index{own}[t, b], count{own}[t, b]"
+        source.add(4, f"add_rows({listed})" if ones else f"add_scaled_rows({listed}, values{own}[t, b])")
     for i, (of, delayed) in enumerate(stage.inner):
-        row, count, values = (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
-        factor = "" if stages[of].binary else f"{values}[{{}}]"
-        source.add(4, *add_rows(current, f"matrix{place}_{i}", f"{row}[{{}}]", count, factor))
+        rows, count, values = (
+            (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
+        )
+        listed = f"{current}, size, matrix{place}_{i}, {rows}, {count}"
+        source.add(4, f"add_rows({listed})" if stages[of].binary else f"add_scaled_rows({listed}, {values})")
     carried = (*stage.states, "z")
     source.add(4, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in carried))
     if stage.keep_current:
@@ -252,8 +228,7 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
     source.add(5, *(f"{name} = {loading}" for name, loading in stage.arguments.items()), *stage.statements)
     for key in carried:
         source.add(5, f"o{place}_{key}[n] = {stage.results[key]}")
-    source.add(4, f"listed{place}, c{place} = fired{place}[t, b], 0", "for n in range(size):")
-    source.add(5, f"listed{place}[c{place}] = n", f"c{place} += o{place}_z[n] != 0")
+    source.add(4, f"listed{place} = fired{place}[t, b]", f"c{place} = list_row(o{place}_z, size, listed{place})")
     source.add(4, f"fired_count{place}[t, b] = c{place}")
 
 
@@ -331,29 +306,17 @@ def adjoint_source(
 
 
 def _gathered(into: str, matrix: str, factors: str) -> list[str]:
-    """Statements for into[e] = Σ_j factors[e, j] matrix[j], that skip rows whose factors are all zero.
-
-    Four examples take four rows at a time, which keeps the arithmetic units as busy as a dense product would; a single
-    example takes the rows of its own list.
-    """
-    examples = range(TOGETHER)
-    place = "here - begin"
-    alone = add_rows("row", matrix, "listed[{}]", "k", "factor[{}]")
-    lines = ["for e in range(several):", "    for n in range(size):", f"        {into}[e, n] = 0", "k = 0"]
-    lines += ["if several == 1:", f"    row, factor = {into}[0], {factors}[{place}]", "    for n in range(size):"]
-    lines += ["        listed[k] = n", "        k += factor[n] != 0", *(f"    {line}" for line in alone)]
-    lines += ["else:", *(f"    s{e}, d{e} = {into}[{e}], {factors}[{place} + {e}]" for e in examples)]
-    nonzero = " or ".join(f"d{e}[n] != 0" for e in examples)
-    lines += ["    for n in range(size):", "        listed[k] = n", f"        k += {nonzero}", "    j = 0"]
-    for several in (4, 1):
-        lines.append(f"    while j + {several} <= k:")
-        for i in range(several):
-            lines += [f"        i{i} = listed[j + {i}]", f"        m{i} = {matrix}[i{i}]"]
-            lines += [f"        f{e}{i} = d{e}[i{i}]" for e in examples]
-        lines.append("        for n in range(size):")
-        lines += [f"            w{i} = m{i}[n]" for i in range(several)]
-        lines += [f"            s{e}[n] += {_sum([f'f{e}{i} * w{i}' for i in range(several)])}" for e in examples]
-        lines.append(f"        j += {several}")
+    """Statements for into[e] = Σ_j factors[e, j] matrix[j], that skip rows whose factors are all zero."""
+    place, examples = "here - begin", range(TOGETHER)
+    sums, errors = (", ".join(f"{letter}{e}" for e in examples) for letter in "sd")
+    lines = ["if several == 1:", f"    s0, d0 = {into}[0], {factors}[{place}]", "    k = list_row(d0, size, listed)"]
+    lines += ["    for n in range(size):", "        s0[n] = 0"]
+    lines += [f"    add_scaled_rows(s0, size, {matrix}, listed, k, d0)", "else:"]
+    lines += [f"    s{e}, d{e} = {into}[{e}], {factors}[{place} + {e}]" for e in examples]
+    lines += ["    for n in range(size):", f"        s0[n] = {' + '.join(f'abs(d{e}[n])' for e in examples)}"]
+    lines += ["    k = list_row(s0, size, listed)", "    for n in range(size):"]
+    lines += [f"        s{e}[n] = 0" for e in examples]
+    lines.append(f"    add_scaled_rows_to_each(({sums}), size, {matrix}, listed, k, ({errors}))")
     return lines
 
 

@@ -1,0 +1,100 @@
+"""Lists of what is not zero, and sums of the rows that they name: every width a tile can meet, against NumPy."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.listing import list_row
+from neko_rules.kernels.rows import (
+    ALONE,
+    LANES,
+    add_rows,
+    add_scaled_rows,
+    add_scaled_rows_to_each,
+)
+
+SIZES = [1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 64, 77, LANES * ALONE - 1, LANES * ALONE, 2 * LANES * ALONE + 21]
+BOUND = {"float32": 1e-4, "float64": 1e-12}
+ROWS = 40
+
+
+@kernel
+def list_rows(rows, index, count):
+    for i in range(rows.shape[0]):
+        count[i] = list_row(rows[i], rows.shape[1], index[i])
+
+
+@kernel
+def plain(into, matrix, rows, count):
+    add_rows(into, into.shape[0], matrix, rows, count)
+
+
+@kernel
+def scaled(into, matrix, rows, count, factors):
+    add_scaled_rows(into, into.shape[0], matrix, rows, count, factors)
+
+
+@kernel
+def together(a, b, c, d, matrix, rows, count, p, q, r, s):
+    add_scaled_rows_to_each((a, b, c, d), a.shape[0], matrix, rows, count, (p, q, r, s))
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_row_is_listed_as_numpy_lists_it(size, dtype):
+    rng = np.random.default_rng(size)
+    rows = rng.standard_normal((100, size)).astype(dtype)
+    rows *= rng.random((100, size)) < rng.choice([0.0, 0.05, 0.5, 1.0], (100, 1))
+    rows[3, size // 2], rows[4, size - 1] = np.nan, -0.0
+    index, count = np.full((100, size), 60_000, np.uint16), np.empty(100, np.int32)
+    list_rows(rows, index, count)
+    for row, found, number in zip(rows, index, count, strict=True):
+        np.testing.assert_array_equal(found[:number], np.flatnonzero(row))
+
+
+def test_listing_stays_within_its_row():
+    rows = np.ones((2, 13), np.float32)
+    index, count = np.full((4, 13), 60_000, np.uint16), np.empty(2, np.int32)
+    list_rows(rows[:1], index[1:2], count)
+    assert (index[[0, 2, 3]] == 60_000).all()
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("index", ["uint16", "uint32"])
+def test_rows_are_summed_as_numpy_sums_them(size, dtype, index):
+    rng = np.random.default_rng(size)
+    matrix = rng.standard_normal((ROWS, size)).astype(dtype)
+    beside = rng.standard_normal((4, size + 2)).astype(dtype)
+    factors = rng.standard_normal((4, ROWS, 3)).astype(dtype)
+    for count in (0, 1, 5, ROWS):
+        rows = rng.permutation(ROWS).astype(index)
+        met = rows[:count]
+
+        def close(found, expected):
+            np.testing.assert_allclose(found[:, 1:-1], expected, rtol=0, atol=BOUND[dtype])
+            np.testing.assert_array_equal(found[:, [0, -1]], beside[: len(found), [0, -1]])
+
+        start = beside[:, 1:-1]
+        sums = beside[:1].copy()
+        plain(sums[0, 1:-1], matrix, rows, count)
+        close(sums, start[:1] + matrix[met].sum(0))
+        sums = beside[:1].copy()
+        # A factor per row out of a column, as where events were sorted.
+        scaled(sums[0, 1:-1], matrix, rows, count, factors[0, :, 1])
+        close(sums, start[:1] + factors[0, met, 1] @ matrix[met])
+        sums = beside.copy()
+        together(*sums[:, 1:-1], matrix, rows, count, *factors[:, :, 0])
+        close(sums, start + factors[:, met, 0] @ matrix[met])
+
+
+@pytest.mark.parametrize("turned", ["into", "matrix"])
+def test_columns_that_do_not_lie_side_by_side_are_refused(turned):
+    from numba.core.errors import TypingError
+
+    matrix, into = np.ones((3, 8)), np.ones((8, 2))
+    given = (into[:, 0], matrix) if turned == "into" else (np.ones(8), np.asfortranarray(matrix))
+    with pytest.raises(TypingError, match="in C order"):
+        plain(*given, np.zeros(1, np.uint16), 1)
