@@ -17,6 +17,7 @@ from neko_rules import threads as threads_module
 from neko_rules.backend import get_backend
 from neko_rules.credit import fused as fused_adjoint
 from neko_rules.credit import traces
+from neko_rules.credit.traced import Product
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import host
 from neko_rules.kernels.buffers import Buffers
@@ -108,6 +109,29 @@ def test_examples_may_go_through_time_in_groups(rule: str, monkeypatch: pytest.M
         plain = RULES[rule](model).gradients(x, y)
     assert distance(groups, plain) < SAME
     assert distance(groups, whole) < SAME
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("batch", [3, 11])
+def test_signals_are_multiplied_out_in_the_loop_or_before_it(
+    rule: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few neurons above: rows of weights times errors within the loop; many: a product over all time steps."""
+    model = Evaluator(network_of("alif", size=5))
+    x, y = data(batch=batch)
+    products = []
+    run = fused_adjoint.Loop.run
+
+    def counted(loop: Any, nx: Any, setting: Any, record: Any, signals: Any) -> Any:
+        products.append(any(isinstance(each, Product) for each in signals))
+        return run(loop, nx, setting, record, signals)
+
+    monkeypatch.setattr(fused_adjoint.Loop, "run", counted)
+    within = RULES[rule](model).gradients(x, y)
+    monkeypatch.setattr("neko_rules.credit.adjoint._FEW", 0)
+    before = RULES[rule](model).gradients(x, y)
+    assert products == [False, True, False, False]
+    assert distance(within, before) < SAME
 
 
 @pytest.mark.parametrize("label", VARIANTS)

@@ -24,11 +24,11 @@ from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.credit.fused import LOOPS
 from neko_rules.credit.on_gpu import LAUNCHES
 from neko_rules.credit.recursion import Recursion, Setting
-from neko_rules.credit.traced import Solved
+from neko_rules.credit.traced import Product, Solved
 from neko_rules.kernels.host import clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Signals, Trajectory, Z, effective_weight, project, without_diagonal
+from neko_rules.layers.forward import Signals, Trajectory, Z, effective_weight, without_diagonal
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Jacobians
 
@@ -87,20 +87,33 @@ def learning_signals(problem: Problem, signals: Signals) -> Signals:
     ``signals`` gives for a state is kept as it is.
     """
     assert problem.credit.temporal != "full", "full credit has no learning signals apart from the recursion"
+    nx = problem.nx
     return {
-        key: problem.nx.broadcast_to(signal, problem.trajectory.z(key[0]).shape)
+        key: nx.broadcast_to(_whole(nx, signal), problem.trajectory.z(key[0]).shape)
         for key, signal in _solved(problem, signals)[1].items()
     }
 
 
-def _solved(problem: Problem, signals: Signals) -> tuple[Parameters, Signals]:
+Handed = dict[tuple[str, str], Array | Product]
+"""Signals, some of which are not multiplied out."""
+
+_FEW = 64
+"""Neurons above, up to which a signal is multiplied out row by row where it is used, and not kept."""
+
+
+def _whole(nx: Backend, signal: Array | Product) -> Array:
+    """A signal as an array."""
+    return signal.whole(nx) if isinstance(signal, Product) else signal
+
+
+def _solved(problem: Problem, given: Signals) -> tuple[Parameters, Handed]:
     """Gradients, and the signals that reached the populations, from the top down."""
     graph, credit = problem.graph, problem.credit
     whole = credit.temporal == "full"
     groups = list(graph.components if whole else ((name,) for name in graph.order))
     if credit.spatial == "direct":
         groups.sort(key=lambda group: graph.output in group)
-    signals = dict(signals)
+    signals: Handed = dict(given)
     found: Parameters = {}
     for group in reversed(groups):
         delta, within_step, constants, sums = _stepped_back(problem, group, signals)
@@ -112,7 +125,7 @@ def _solved(problem: Problem, signals: Signals) -> tuple[Parameters, Signals]:
     return {name: found[name] for name in problem.parameters}, signals
 
 
-def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) -> Solved:
+def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> Solved:
     """The recursion of a group over all time steps, as one compiled loop where there is one."""
     nx, records = problem.nx, problem.trajectory.records
     setting = problem.setting
@@ -120,9 +133,11 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) ->
     if len(group) == 1 and (host is not None or on_gpu(nx)):
         arriving = tuple(key for key in signals if key[0] == group[0])
         made: Any = LAUNCHES if host is None else LOOPS
-        compiled = made.of(setting, group[0], arriving, nx.dtype(problem.trajectory.inputs))
+        coming = [signals[key] if host is not None else _whole(nx, signals[key]) for key in arriving]
+        products = tuple(isinstance(each, Product) for each in coming)
+        compiled = made.of(setting, group[0], arriving, products, nx.dtype(problem.trajectory.inputs))
         if compiled is not None:
-            solved: Solved = compiled.run(nx, setting, records[group[0]], [signals[key] for key in arriving])
+            solved: Solved = compiled.run(nx, setting, records[group[0]], coming)
             return solved
     sloped = {
         name: found
@@ -132,7 +147,10 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Signals) ->
     setting = setting._replace(jacobians=setting.jacobians | sloped)
     recursion = Recursion(setting, group, tuple(key for key in signals if key[0] in group and key[1] != Z))
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
-    given = [nx.broadcast_to(signals.get(key, zero), problem.trajectory.z(key[0]).shape) for key in recursion.arriving]
+    given = [
+        nx.broadcast_to(_whole(nx, signals.get(key, zero)), problem.trajectory.z(key[0]).shape)
+        for key in recursion.arriving
+    ]
     histories = (records[name].history(nx, key) for name, key in recursion.recorded)
     carry = tuple(nx.full(given[group.index(name)].shape[1:], 0.0, nx.dtype(zero)) for name, *_ in recursion.carried)
     _, outputs = nx.scan(recursion.step, carry, (*given, *histories), given[0].shape[0], reverse=True)
@@ -189,7 +207,7 @@ def _flat(nx: Backend, array: Array) -> Array:
     return nx.reshape(array, (array.shape[0] * array.shape[1], array.shape[2]))
 
 
-def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: Signals) -> None:
+def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: Handed) -> None:
     """Add a population's error to the signals of the populations that it receives from.
 
     Delayed connections carry error only for full credit, and connections inside a group that was solved together have
@@ -197,21 +215,28 @@ def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, .
     are local nothing is passed down at all.
     """
     nx, graph = problem.nx, problem.graph
-    parts: Signals = {}
+    parts: list[tuple[str, Array | Product]] = []
+
+    def carried(back: Array) -> Array | Product:
+        product = Product(below, back)
+        # Kept apart where a compiled loop takes it up, and the backend's product would be one of slim matrices.
+        return product if host_of(nx) is not None and back.shape[0] <= _FEW else product.whole(nx)
+
     if problem.credit.spatial == "direct" and name == graph.output:
         for other in graph.order:
             if other != name:
                 matrix = problem.feedback[direct_name(other)]
-                parts[other, Z] = project(nx, below, nx.transpose(matrix, (1, 0)))
+                parts.append((other, carried(nx.transpose(matrix, (1, 0)))))
     elif problem.credit.passes_down:
         for connection in graph.into(name):
             inside = connection.source in together
             if connection.source == INPUT or inside or (connection.delay and not together):
                 continue
-            part = project(nx, below, problem.back(connection))
+            part = carried(problem.back(connection))
             if connection.delay:
-                part = nx.concat([part[1:], nx.full((1, *part.shape[1:]), 0.0, nx.dtype(part))], 0)
-            key = (connection.source, Z)
-            parts[key] = parts[key] + part if key in parts else part
-    for key, part in parts.items():
-        signals[key] = signals[key] + part if key in signals else part
+                later = _whole(nx, part)
+                part = nx.concat([later[1:], nx.full((1, *later.shape[1:]), 0.0, nx.dtype(later))], 0)
+            parts.append((connection.source, part))
+    for source, part in parts:
+        key = (source, Z)
+        signals[key] = _whole(nx, signals[key]) + _whole(nx, part) if key in signals else part

@@ -14,7 +14,7 @@ import numpy as np
 
 from neko_rules.backend import Array
 from neko_rules.credit.recursion import Setting
-from neko_rules.credit.traced import Solved, Steps, TracedStep
+from neko_rules.credit.traced import Product, Solved, Steps, TracedStep
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
@@ -41,7 +41,7 @@ class Loop:
     starts: list[str]
     kernel: Callable[..., Any]
 
-    def run(self, host: HostBackend, setting: Setting, record: Record, signals: Sequence[Array]) -> Solved:
+    def run(self, host: HostBackend, setting: Setting, record: Record, signals: Sequence[Array | Product]) -> Solved:
         """Go through all time steps.
 
         Args:
@@ -58,8 +58,12 @@ class Loop:
         z = held(record.z)
         _, batch, size = z.shape
         histories = {**record.states, Z: record.z, "current": record.current}
-        spread = (each if each.shape == record.z.shape else setting.nx.broadcast_to(each, z.shape) for each in signals)
-        fixed: list[Any] = [held(each) for each in spread]
+        fixed: list[Any] = []
+        for each in signals:
+            if isinstance(each, Product):
+                fixed += [held(each.errors), held(each.back)]
+            else:
+                fixed.append(held(each if each.shape == z.shape else setting.nx.broadcast_to(each, z.shape)))
         fixed += [held(histories[key]) for key in self.recorded]
         for key in self.starts:
             fixed.append(np.zeros((batch, size), z.dtype) if record.start is None else held(record.start[key]))
@@ -70,12 +74,16 @@ class Loop:
         totals = [np.empty((batch, size), z.dtype) for _ in range(1 + len(step.learned))]
         fixed += [*errors, *totals]
 
+        above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
+        every = [np.arange(max(above), dtype=np.uint16)] if above else []
+
         def part(_: int, first: int, last: int) -> None:
             group = min(group_of((len(step.carried) + len(totals)) * z[0, 0].nbytes), last - first)
             carries = np.empty((len(step.carried), group, size), z.dtype)
             sums = np.empty((len(step.outgoing), TOGETHER, size), z.dtype)
             lists = [np.empty(size, index_type(size))] if step.outgoing else []
-            self.kernel(first, last, group, *fixed, *carries, *sums, *lists)
+            rows = np.empty((sum(step.products_of), TOGETHER, size), z.dtype)
+            self.kernel(first, last, group, *fixed, *carries, *sums, *lists, *rows, *every)
 
         each_part(part, parts(batch, z.size * (1 + len(step.outgoing) * size // 16)))
         summed, *learned = (host.from_host(np.add.reduce(total, axis=0)) for total in totals)
@@ -96,7 +104,7 @@ def _written(step: TracedStep) -> Loop:
         step.body,
         constants=step.constants,
         arguments=arguments,
-        signals=[each.removeprefix("i_") for each in step.signals],
+        signals={each.removeprefix("i_"): of for each, of in zip(step.signals, step.products_of, strict=True)},
         recorded=[f"h_{key}" for key in recorded],
         starts=[f"h_{key}" for key in starts],
         carried=step.carried,

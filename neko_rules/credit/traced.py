@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from neko_rules.backend import Array
+from neko_rules.backend import Array, Backend
 from neko_rules.credit.recursion import Constant as Learnable
 from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.kernels.tracing import Body, Dialect, Memo, Traced, TracingBackend
 from neko_rules.kernels.writer import Carried, Constant
-from neko_rules.layers.forward import Z
+from neko_rules.layers.forward import Z, project
 from neko_rules.layers.graph import Connection, Graph
 
 Solved = tuple[dict[str, Array], dict[str, Array], dict[Learnable, Array], dict[str, Array]]
@@ -24,6 +24,22 @@ Solved = tuple[dict[str, Array], dict[str, Array], dict[Learnable, Array], dict[
 
 Arriving = tuple[tuple[str, str], ...]
 """Keys of the signals that arrive at a population."""
+
+
+class Product(NamedTuple):
+    """A signal that was not multiplied out: the errors of a population above, and the matrix that carries them back.
+
+    Args:
+        errors: [time, batch, above].
+        back: [above, neuron].
+    """
+
+    errors: Array
+    back: Array
+
+    def whole(self, nx: Backend) -> Array:
+        """[time, batch, neuron]."""
+        return project(nx, self.errors, self.back)
 
 
 class _Products(TracingBackend):
@@ -49,6 +65,7 @@ class TracedStep:
         body: the statements.
         constants: of the cell; traced as ``c_name``.
         signals: traced names of the signals that arrive.
+        products_of: for each of them, whether it arrives as a product.
         recorded: names of the histories that are needed, as ``Jacobians`` names them; traced as ``i_name``.
         carried: what goes from step to step.
         products: (name, what goes through a matrix): gathered values, traced as ``g_name``.
@@ -62,6 +79,7 @@ class TracedStep:
     body: Body
     constants: list[Constant]
     signals: list[str]
+    products_of: tuple[bool, ...]
     recorded: list[str]
     carried: list[Carried]
     products: list[tuple[str, str]]
@@ -77,7 +95,14 @@ class TracedStep:
         return {self.name: delta}, within_step, dict(zip(self.learnable, learned, strict=True)), summed
 
 
-def _traced(setting: Setting, name: str, arriving: Arriving, ranks: tuple[int, ...], body: Body) -> TracedStep:
+def _traced(
+    setting: Setting,
+    name: str,
+    arriving: Arriving,
+    products: tuple[bool, ...],
+    ranks: tuple[int, ...],
+    body: Body,
+) -> TracedStep:
     nx: Any = _Products(body)
     names = list(setting.constants[name])
     tokens: Any = {name: {key: body.argument(f"c_{key}") for key in names}}
@@ -102,6 +127,7 @@ def _traced(setting: Setting, name: str, arriving: Arriving, ranks: tuple[int, .
         body,
         [Constant(f"p_{key}", rank > 0) for key, rank in zip(names, ranks, strict=True)],
         signals,
+        products,
         recorded,
         [Carried(each, body.value(value).name) for each, value in zip(carry, after, strict=True)],
         nx.products,
@@ -127,19 +153,22 @@ class Steps(Generic[Made]):
         self._dialect, self._make = dialect, make
         self._made: WeakKeyDictionary[Graph, Memo[Made]] = WeakKeyDictionary()
 
-    def of(self, setting: Setting, name: str, arriving: Arriving, dtype: str) -> Made | None:
+    def of(
+        self, setting: Setting, name: str, arriving: Arriving, products: tuple[bool, ...], dtype: str
+    ) -> Made | None:
         """What belongs to a population; None where its recursion has no scalar form.
 
         Args:
             setting: the network.
             name: of the population.
             arriving: keys of the signals that arrive.
+            products: for each of them, whether it arrives as a product.
             dtype: of all arrays.
         """
         ranks = tuple(len(value.shape) for value in setting.constants[name].values())
 
         def made() -> Made:
-            return self._make(_traced(setting, name, arriving, ranks, Body(dtype, self._dialect)))
+            return self._make(_traced(setting, name, arriving, products, ranks, Body(dtype, self._dialect)))
 
-        key = (name, setting.credit, setting.jacobians[name], arriving, ranks, dtype)
+        key = (name, setting.credit, setting.jacobians[name], arriving, products, ranks, dtype)
         return self._made.setdefault(setting.graph, Memo()).of(key, made)

@@ -1,9 +1,9 @@
 """Rowwise: a function of the last axis, such as a cross-entropy, as one compiled pass over rows.
 
 Traced values are of two kinds: one per entry of a row, and one per row, which is what a sum or a maximum over the last
-axis gives. Statements about entries run in loops over the row, one loop up to every reduction; a block of rows goes
-through one loop after the other, and what a later loop needs of an earlier one is kept. Exponentials of all entries of
-a block are one loop, since a row of ten classes is shorter than the vectors of the processor.
+axis gives. A row of ten classes is shorter than the vectors of the processor, so a block of rows is turned: an entry of
+all its rows lies side by side, and the innermost loop goes through the rows. There is one loop up to every reduction,
+and what a later one needs of an earlier one is kept.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from neko_rules.backend import Array
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
 from neko_rules.kernels.tracing import Body, Memo, NotTraceableError, Traced, TracingBackend
-from neko_rules.kernels.writer import CALL, Source
+from neko_rules.kernels.writer import Source
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
-_BLOCK = 1 << 10
-"""Entries that go through a loop before the next: enough for vector code, and few enough to stay in the first cache."""
+_BLOCK = 1 << 11
+"""Entries that go through a loop before the next: few enough to stay in the first cache."""
+
+_ROWS = 16
+"""Rows of a block at least: as many numbers as a vector holds."""
 
 
 class RowBody(Body):
@@ -116,8 +119,8 @@ class Pass:
         y, g, w = (contiguous(host.host(array)) for array in (outputs, target, weight))
         values, slopes = np.empty(y.shape[:2], y.dtype), BUFFERS.empty(y.shape, y.dtype)
         size = y.shape[2]
-        block = max(1, _BLOCK // size)
-        kept, numbers = np.empty((self.kept, block * size), y.dtype), np.empty((self.numbers, block), y.dtype)
+        block = max(_ROWS, _BLOCK // size // _ROWS * _ROWS)
+        kept, numbers = np.empty((self.kept, size, block), y.dtype), np.empty((self.numbers, block), y.dtype)
         flat = [each.reshape(-1, size) for each in (y, g)]
         self.kernel(*flat, w.reshape(-1), values.reshape(-1), slopes.reshape(-1, size), block, *kept, *numbers)
         return host.from_host(values), host.from_host(slopes)
@@ -148,9 +151,9 @@ def _source(body: RowBody, value: Traced, gradient: Traced) -> tuple[str, int, i
     """The source, and how many rows and numbers per row it keeps from one loop to the next."""
     if value.name in body.entries or gradient.name not in body.entries:
         raise NotTraceableError("a value of a row and one of every entry are expected")
-    pieces = _pieces(body, value.name, gradient.name)
-    kept = sorted({name for piece in pieces for name in piece.uses})
-    numbers = sorted({name for piece in pieces for name in piece.needs})
+    pieces = _pieces(body)
+    kept = sorted({"y", "g", gradient.name}.union(*(piece.uses for piece in pieces)))
+    numbers = sorted(body.numbers)
     source = Source("A function of the last axis", body)
     source.function(
         "run",
@@ -160,105 +163,100 @@ def _source(body: RowBody, value: Traced, gradient: Traced) -> tuple[str, int, i
             *(f"all_{name}" for name in numbers),
         ],
     )
-    source.add(1, "rows, size = outputs.shape", "for first in range(0, rows, block):")
-    source.add(2, "last = min(first + block, rows)")
+    source.add(1, "rows, size = outputs.shape", "wanted = 0", "for first in range(0, rows, block):")
+    source.add(2, "count = min(block, rows - first)", "for p in range(count):")
+    source.add(3, "row, goal = outputs[first + p], target[wanted]", "for k in range(size):")
+    source.add(4, "kept_y[k, p] = row[k]", "kept_g[k, p] = goal[k]")
+    source.add(3, "wanted = wanted + 1 if wanted + 1 < target.shape[0] else 0")
     for piece in pieces:
-        if piece.argument:
-            argument = piece.argument
-            ((name, expression),) = piece.entries
-            source.add(2, "for i in range((last - first) * size):", f"    {argument} = kept_{argument}[i]")
-            source.add(3, f"kept_{name}[i] = {expression}")
-        else:
-            _add_piece(source, piece, body, kept, numbers, value.name, gradient.name)
+        _add_piece(source, piece, body, kept)
+    source.add(2, "for k in range(size):", f"    held, into = kept_{gradient.name}[k], kept_y[k]")
+    source.add(3, "for p in range(count):", "    into[p] = weight[first + p] * held[p]")
+    source.add(2, "for p in range(count):", f"    values[first + p] = all_{value.name}[p]")
+    source.add(3, "out = slopes[first + p]", "for k in range(size):", "    out[k] = kept_y[k, p]")
     return source.text(), len(kept), len(numbers)
 
 
-def _add_piece(
-    source: Source, piece: Piece, body: RowBody, kept: list[str], numbers: list[str], value: str, gradient: str
-) -> None:
-    """One loop over the rows of a block."""
-    source.add(2, "for r in range(first, last):", "    place, start = r - first, (r - first) * size")
-    source.add(3, "row, out = outputs[r], slopes[r]", "wanted = target[r % target.shape[0]]")
-    source.add(3, *(f"{name} = all_{name}[place]" for name in sorted(piece.needs)))
-    for name, expression in piece.before:
-        source.add(3, f"{name} = {expression}", *([f"all_{name}[place] = {name}"] if name in numbers else []))
+def _add_piece(source: Source, piece: Piece, body: RowBody, kept: list[str]) -> None:
+    """What is computed of the rows of a block, and then of their entries."""
+    if piece.before:
+        here = {name for name, _ in piece.before}
+        source.add(2, "for p in range(count):")
+        source.add(3, *(f"{name} = all_{name}[p]" for name in sorted((_names(piece.before) & body.numbers) - here)))
+        for name, expression in piece.before:
+            source.add(3, f"{name} = {expression}", f"all_{name}[p] = {name}")
     operation, result, of = piece.reduction or ("", "", "")
     if piece.reduction is not None:
-        source.add(3, f"{result} = {body.dtype}({'0' if operation == 'sum' else '-np.inf'})")
-    if piece.last:
-        source.add(3, "scale = weight[r]")
-    source.add(3, "for k in range(size):", "    y, g = row[k], wanted[k]")
-    source.add(4, *(f"{name} = kept_{name}[start + k]" for name in sorted(piece.uses)))
+        begin = f"{body.dtype}({'0' if operation == 'sum' else '-np.inf'})"
+        source.add(2, "for p in range(count):", f"    all_{result}[p] = {begin}")
+    if not piece.entries and piece.reduction is None:
+        return
+    here = {name for name, _ in piece.entries}
+    stored = [name for name in kept if name in here]
+    source.add(2, "for k in range(size):")
+    source.add(
+        3, *(f"row_{name} = kept_{name}[k]" for name in sorted({*piece.uses, *stored})), "for p in range(count):"
+    )
+    source.add(4, *(f"{name} = row_{name}[p]" for name in sorted(piece.uses)))
+    source.add(4, *(f"{name} = all_{name}[p]" for name in sorted(_names(piece.entries) & body.numbers)))
     for name, expression in piece.entries:
-        source.add(4, f"{name} = {expression}", *([f"kept_{name}[start + k] = {name}"] if name in kept else []))
-    if piece.last:
-        source.add(4, f"out[k] = scale * {gradient}")
-        source.add(3, f"values[r] = {value}")
-    elif operation == "sum":
-        source.add(4, f"{result} = {result} + {of}")
-    elif operation == "max":
+        source.add(4, f"{name} = {expression}", *([f"row_{name}[p] = {name}"] if name in stored else []))
+    if piece.reduction is not None:
+        source.add(4, f"{result} = all_{result}[p]")
         # A NaN is not smaller than anything: it stays.
-        source.add(4, f"{result} = {result} if {of} <= {result} else {of}")
-    if result in numbers:
-        source.add(3, f"all_{result}[place] = {result}")
+        after = f"{result} + {of}" if operation == "sum" else f"{result} if {of} <= {result} else {of}"
+        source.add(4, f"all_{result}[p] = {after}")
+
+
+Statements = list[tuple[str, str]]
+"""Names and expressions."""
+
+
+def _names(statements: Statements) -> set[str]:
+    """What the expressions speak of."""
+    return {name for _, expression in statements for name in _NAME.findall(expression)}
 
 
 @dataclass
 class Piece:
-    """A loop over the rows of a block, or over all their entries at once.
+    """What is computed of the rows of a block, of their entries, and a reduction that these end in.
 
     Args:
-        entries: names and expressions of what is computed of every entry.
-        before: the same of a row, before its entries.
-        reduction: an operation, the name of its result, and what it reduces; None if it ends in no reduction.
-        argument: of a call that becomes vector code, for which single rows may be too short; then it is the only entry.
-        last: whether it writes the results.
-        uses: entries of earlier loops.
-        needs: numbers of the row from earlier loops.
+        before: of a row, before its entries.
+        entries: of every entry.
+        reduction: an operation, the name of its result, and what it reduces; None if there is none.
+        uses: entries of earlier pieces.
     """
 
-    entries: list[tuple[str, str]]
-    before: list[tuple[str, str]]
+    before: Statements
+    entries: Statements
     reduction: tuple[str, str, str] | None = None
-    argument: str = ""
-    last: bool = False
     uses: set[str] = field(default_factory=set)
-    needs: set[str] = field(default_factory=set)
 
 
-def _pieces(body: RowBody, value: str, gradient: str) -> list[Piece]:
-    """The statements in loops over rows, each up to a reduction or a call."""
+def _pieces(body: RowBody) -> list[Piece]:
+    """The statements in pieces, each up to a reduction."""
     pieces: list[Piece] = []
-    entries: list[tuple[str, str]] = []
-    before: list[tuple[str, str]] = []
+    entries: Statements = []
+    before: Statements = []
 
-    def close(reduction: tuple[str, str, str] | None = None, last: bool = False) -> None:
-        # Rows that come after a reduction belong before the next loop.
-        pieces.append(Piece(list(entries), list(before), reduction, last=last))
+    def close(reduction: tuple[str, str, str] | None = None) -> None:
+        pieces.append(Piece(list(before), list(entries), reduction))
         entries.clear()
         before.clear()
 
     for kind, name, expression in body.steps:
-        call = CALL.fullmatch(expression)
         if kind == "row":
+            # Rows that come after a reduction belong before the next loop.
             if entries:
                 close()
             before.append((name, expression))
-        elif kind != "entry":
-            close((kind, name, expression))
-        elif call and call[2] not in ("y", "g"):
-            if entries or before:
-                close()
-            pieces.append(Piece([(name, expression)], [], argument=call[2]))
-        else:
+        elif kind == "entry":
             entries.append((name, expression))
-    close(last=True)
+        else:
+            close((kind, name, expression))
+    close()
     for piece in pieces:
-        statements = (*piece.before, *piece.entries)
-        here = {name for name, _ in statements}
-        names = {name for _, expression in statements for name in _NAME.findall(expression)}
-        names |= {piece.reduction[2]} if piece.reduction else set()
-        names |= {value, gradient} if piece.last else set()
-        piece.uses = (names & body.entries) - here - {"y", "g"}
-        piece.needs = (names & body.numbers) - here
+        names = _names(piece.entries) | ({piece.reduction[2]} if piece.reduction else set())
+        piece.uses = (names & body.entries) - {name for name, _ in piece.entries}
     return pieces

@@ -171,7 +171,7 @@ class Stage:
         return [*names, f"fired{place}", f"fired_count{place}"]
 
     def scratch(self, place: int) -> list[str]:
-        """The rows that it works in."""
+        """The rows that it works in; the current may be wider than the population, as the matrices then are."""
         return [f"first{place}", f"current{place}"]
 
 
@@ -211,13 +211,13 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
     source.add(4, f"size = size{place}", "for n in range(size):", f"    {current}[n] = {begin}")
     for i, ones in enumerate(stage.gathered):
         own = f"{place}_{i}"
-        listed = f"{current}, size, weight{own}, index{own}[t, b], count{own}[t, b]"
+        listed = f"{current}, {current}.shape[0], weight{own}, index{own}[t, b], count{own}[t, b]"
         source.add(4, f"add_rows({listed})" if ones else f"add_scaled_rows({listed}, values{own}[t, b])")
     for i, (of, delayed) in enumerate(stage.inner):
         rows, count, values = (
             (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
         )
-        listed = f"{current}, size, matrix{place}_{i}, {rows}, {count}"
+        listed = f"{current}, {current}.shape[0], matrix{place}_{i}, {rows}, {count}"
         source.add(4, f"add_rows({listed})" if stages[of].binary else f"add_scaled_rows({listed}, {values})")
     carried = (*stage.states, "z")
     source.add(4, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in carried))
@@ -250,7 +250,7 @@ def adjoint_source(
     *,
     constants: Sequence[Constant],
     arguments: Mapping[str, str],
-    signals: Sequence[str],
+    signals: Mapping[str, bool],
     recorded: Sequence[str],
     starts: Sequence[str],
     carried: Sequence[Carried],
@@ -264,7 +264,8 @@ def adjoint_source(
         body: the statements of one step back.
         constants: of the cell.
         arguments: traced name → what the innermost loop loads it from.
-        signals: arrays [time, batch, neuron] that come from outside.
+        signals: what comes from outside: an array [time, batch, neuron], or, where true, errors [time, batch, above]
+            and the matrix [above, neuron] that carries them back, multiplied out where it is used.
         recorded: arrays of the forward pass.
         starts: what was before the first step [batch, neuron], by the array that it precedes.
         carried: what goes from step to step.
@@ -273,13 +274,19 @@ def adjoint_source(
         totals: array [batch, neuron] that sums a value over time → traced name.
     """
     source = Source("An adjoint pass of one population", body)
-    names = ["first", "last", "group", *signals, *recorded, *(f"start_{key}" for key in starts)]
+    products_of = [name for name, product in signals.items() if product]
+    whole = [name for name in signals if name not in products_of]
+    names = ["first", "last", "group"]
+    for name, product in signals.items():
+        names += [f"errors_{name}", f"back_{name}"] if product else [name]
+    names += [*recorded, *(f"start_{key}" for key in starts)]
     names += [f"matrix_{name}" for name, _ in products]
     names += [constant.name for constant in constants]
     names += [*outputs, *totals, *(f"carries_{each.name}" for each in carried)]
     names += [f"sums_{name}" for name, _ in products] + (["listed"] if products else [])
+    names += [f"rows_{name}" for name in products_of] + (["every"] if products_of else [])
     source.function("run", names)
-    together = TOGETHER if products else 1
+    together = TOGETHER if products or products_of else 1
     source.add(1, f"steps, _, size = {next(iter(outputs))}.shape", "for begin in range(first, last, group):")
     source.add(2, "end = min(begin + group, last)", "for b in range(begin, end):", "    for n in range(size):")
     source.add(4, *(f"carries_{each.name}[b - begin, n] = 0" for each in carried))
@@ -288,8 +295,11 @@ def adjoint_source(
     source.add(4, f"several = {together} if here + {together} <= end else 1")
     for name, of in products:
         source.add(4, *_gathered(f"sums_{name}", f"matrix_{name}", f"carries_{of}"))
+    for name in products_of:
+        source.add(4, *_multiplied_out(name))
     source.add(4, "for e in range(several):", "    b = here + e")
-    source.add(5, *(f"r_{name} = {name}[t, b]" for name in (*signals, *recorded, *outputs)))
+    source.add(5, *(f"r_{name} = {name}[t, b]" for name in (*whole, *recorded, *outputs)))
+    source.add(5, *(f"r_{name} = rows_{name}[e]" for name in products_of))
     source.add(5, *(f"carry_{each.name} = carries_{each.name}[b - begin]" for each in carried))
     source.add(5, *(f"sum_{name} = sums_{name}[e]" for name, _ in products))
     for key in starts:
@@ -318,6 +328,18 @@ def _gathered(into: str, matrix: str, factors: str) -> list[str]:
     lines += [f"        s{e}[n] = 0" for e in examples]
     lines.append(f"    add_scaled_rows_to_each(({sums}), size, {matrix}, listed, k, ({errors}))")
     return lines
+
+
+def _multiplied_out(name: str) -> list[str]:
+    """Statements for rows[e] = Σ_j errors[t, here + e, j] back[j]."""
+    rows, errors, back, examples = f"rows_{name}", f"errors_{name}", f"back_{name}", range(TOGETHER)
+    listed = f"size, {back}, every, {back}.shape[0]"
+    into, factors = (
+        ", ".join(one.format(e=e) for e in examples) for one in (rows + "[{e}]", errors + "[t, here + {e}]")
+    )
+    lines = ["for e in range(several):", "    for n in range(size):", f"        {rows}[e, n] = 0", "if several == 1:"]
+    lines.append(f"    add_scaled_rows({rows}[0], {listed}, {errors}[t, here])")
+    return [*lines, "else:", f"    add_scaled_rows_to_each(({into}), {listed}, ({factors}))"]
 
 
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:

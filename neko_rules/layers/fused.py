@@ -157,7 +157,7 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
         for one, done in zip(given, found, strict=True):
-            scratch += [np.empty(one.size, done.events.index.dtype), np.empty(one.size, dtype)]
+            scratch += [np.empty(one.size, done.events.index.dtype), np.zeros(_width(one.size), dtype)]
         run(first, last, group_of(carried), *fixed, *scratch)
 
     each(part, parts(batch, work))
@@ -174,13 +174,30 @@ def _room(one: Given, steps: int, batch: int, dtype: str) -> Stepped:
     return Stepped(states, z, current, Events(z, fired, np.empty((steps, batch), np.int32), one.cell.spiking))
 
 
+def _width(size: int) -> int:
+    """Columns of a matrix whose rows are summed: with fewer than a vector has, the sum takes several passes."""
+    from neko_rules.kernels.rows import LANES
+
+    return max(size, LANES)
+
+
+def _widened(matrix: np.ndarray) -> np.ndarray:
+    """A matrix in C order and of that width."""
+    pre, post = matrix.shape
+    if post == _width(post):
+        return contiguous(matrix)
+    wide = np.zeros((pre, _width(post)), matrix.dtype)
+    wide[:, :post] = matrix
+    return wide
+
+
 def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]:
     """In the order of ``Stage.given``."""
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        found += [contiguous(weight), events.index, events.count, events.values]
-    found += [contiguous(matrix) for matrix in one.inner.values()]
+        found += [_widened(weight), events.index, events.count, events.values]
+    found += [_widened(matrix) for matrix in one.inner.values()]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = (*done.states, "z")
     if one.start is None:
