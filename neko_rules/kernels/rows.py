@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
@@ -231,6 +232,7 @@ def add_outer_sorted(
     ``listed`` [presynaptic, events] and ``length`` [presynaptic] are scratch, unsigned; the room for events of one
     presynaptic neuron, divided by the number of examples, is the number of steps that are sorted together.
     """
+    one = np.uint32(1)
     steps, batch, size = delta.shape
     rows, inputs = delta.reshape(steps * batch, size), values.reshape(steps * batch, values.shape[2])
     block = listed.shape[1] // (last - first)
@@ -239,10 +241,12 @@ def add_outer_sorted(
             length[j] = 0
         for t in range(start, min(steps, start + block)):
             for b in range(first, last):
+                found, row = index[t, b], np.uint32(t * batch + b)
                 for k in range(count[t, b]):
-                    j = index[t, b, k]
-                    listed[j, length[j]] = t * batch + b
-                    length[j] += 1
+                    j = found[k]
+                    place = length[j]
+                    listed[j, place] = row
+                    length[j] = place + one
         for j in range(length.shape[0]):
             if ones:
                 add_rows(gradient[j], size, rows, listed[j], length[j])
