@@ -273,7 +273,9 @@ class Evaluator:
         scored = self._scored(trajectory, mask, network.readout)
         judgement = self._judged(trajectory, target, network.readout, scored)
         _, _, scores, counted = scored
-        spikes = {name: trajectory.z(name) for name in network.spiking}
+        # Looked at by a metric of spikes alone: a rule may not have kept them as arrays.
+        looks = any(metric.requires == "spikes" for metric in self.metrics)
+        spikes = {name: trajectory.z(name) for name in network.spiking} if looks else {}
         measurement = Measurement(scores, target, mask if self.loss.online else counted, spikes, network.dt)
         return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **self.measured(measurement)})
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,12 @@ def surrogate_one_step_early(patch: pytest.MonkeyPatch) -> None:
     run = fused.Loop.run
 
     def early(self: Any, host: Any, setting: Any, record: Any, signals: Any) -> Any:
+        shifted = copy.copy(record)
         states = {key: forward.shift_later(setting.nx, value) for key, value in record.states.items()}
-        return run(self, host, setting, replace(record, states=states), signals)
+        slope = None if record.slope is None else forward.shift_later(setting.nx, record.slope)
+        for name, value in {"states": states, "slope": slope}.items():
+            object.__setattr__(shifted, name, value)
+        return run(self, host, setting, shifted, signals)
 
     patch.setattr(fused.Loop, "run", early)
 

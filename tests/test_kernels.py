@@ -32,6 +32,7 @@ from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.losses import LOSSES, weighed
 from neko_rules.optimizers import OPTIMIZERS
+from neko_rules.regularizers import MembraneBounds
 from neko_rules.threads import products_are_shared_out, set_threads, threads
 
 NX = get_backend("numpy")
@@ -132,6 +133,50 @@ def test_signals_are_multiplied_out_in_the_loop_or_before_it(
     before = RULES[rule](model).gradients(x, y)
     assert products == [False, True, False, False]
     assert distance(within, before) < SAME
+
+
+@pytest.mark.parametrize("label", VARIANTS)
+@pytest.mark.parametrize("start", [False, True])
+def test_a_lean_forward_pass_keeps_the_spikes_and_their_slope(label: str, start: bool) -> None:
+    """As the scan records them, for every neuron with one spike, from rest or from within a sequence."""
+    network = network_of(VARIANTS[label])
+    hidden = frozenset({"hidden"})
+    if not network.graph.cell("hidden").spiking or network.jacobians["hidden"].spikes != 1:
+        assert hidden - BPTT(Evaluator(network))._lean == hidden
+        return
+    x = np.ascontiguousarray(data()[0].transpose(1, 0, 2))
+    begin = network.forward(network.values, x[:3]).end() if start else None
+    lean = network.forward(network.values, x[3:], begin, keep_slopes=True, lean=hidden).records
+    with unfused():
+        plain = network.forward(network.values, x[3:], begin, keep_slopes=True, lean=hidden).records
+    if not network.keeps_current:
+        assert lean["hidden"].states == {}
+        np.testing.assert_allclose(lean["hidden"].slope, plain["hidden"].slope, rtol=0, atol=SAME)
+    assert lean["hidden"].shape == plain["hidden"].shape
+    np.testing.assert_array_equal(lean["hidden"].z, plain["hidden"].z)
+    np.testing.assert_allclose(lean["readout"].z, plain["readout"].z, rtol=0, atol=SAME)
+
+
+def test_a_step_makes_no_array_of_spikes_that_are_few() -> None:
+    model = Evaluator(ALIF(64, 3, inputs=10))
+    x = (np.random.default_rng(0).random((4, 30, 10)) < 0.1).astype(np.float32)
+    rule = EProp(model)
+    _, _, trajectory = rule.judged_part(model.network.values, rule.prepared()[0], rule._batch(x, [0, 1, 2, 0]))
+    assert 0 < trajectory.events["hidden"].density < 0.1
+    assert "z" not in vars(trajectory.records["hidden"])
+    assert trajectory.z("hidden").mean() == pytest.approx(trajectory.events["hidden"].density)
+
+
+def test_who_looks_at_states_has_them() -> None:
+    """A penalty on membranes and a learned constant need histories that a lean pass does not keep."""
+    x, y = data()
+    learned = BPTT(Evaluator(network_of(LIFCell(learnable=["threshold"]))))
+    assert BPTT(Evaluator(network_of("alif")))._lean == {"hidden"}
+    assert learned._lean == frozenset()
+    for rule in (learned, BPTT(Evaluator(network_of("alif")), regularizers=[MembraneBounds(upper=0.1)])):
+        fused = rule.gradients(x, y)
+        with unfused():
+            assert distance(fused, rule.gradients(x, y)) < SAME
 
 
 @pytest.mark.parametrize("label", VARIANTS)

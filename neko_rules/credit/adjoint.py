@@ -89,7 +89,7 @@ def learning_signals(problem: Problem, signals: Signals) -> Signals:
     assert problem.credit.temporal != "full", "full credit has no learning signals apart from the recursion"
     nx = problem.nx
     return {
-        key: nx.broadcast_to(_whole(nx, signal), problem.trajectory.z(key[0]).shape)
+        key: nx.broadcast_to(_whole(nx, signal), problem.trajectory.records[key[0]].shape)
         for key, signal in _solved(problem, signals)[1].items()
     }
 
@@ -129,6 +129,12 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
     """The recursion of a group over all time steps, as one compiled loop where there is one."""
     nx, records = problem.nx, problem.trajectory.records
     setting = problem.setting
+    sloped = {
+        name: found
+        for name in group
+        if records[name].slope is not None and (found := setting.jacobians[name].with_slope) is not None
+    }
+    setting = setting._replace(jacobians=setting.jacobians | sloped)
     host = host_of(nx)
     if len(group) == 1 and (host is not None or on_gpu(nx)):
         arriving = tuple(key for key in signals if key[0] == group[0])
@@ -139,16 +145,10 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
         if compiled is not None:
             solved: Solved = compiled.run(nx, setting, records[group[0]], coming)
             return solved
-    sloped = {
-        name: found
-        for name in group
-        if records[name].slope is not None and (found := setting.jacobians[name].with_slope) is not None
-    }
-    setting = setting._replace(jacobians=setting.jacobians | sloped)
     recursion = Recursion(setting, group, tuple(key for key in signals if key[0] in group and key[1] != Z))
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     given = [
-        nx.broadcast_to(_whole(nx, signals.get(key, zero)), problem.trajectory.z(key[0]).shape)
+        nx.broadcast_to(_whole(nx, signals.get(key, zero)), problem.trajectory.records[key[0]].shape)
         for key in recursion.arriving
     ]
     histories = (records[name].history(nx, key) for name, key in recursion.recorded)

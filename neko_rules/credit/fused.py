@@ -6,6 +6,7 @@ surrogate of bounded support those are few.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,14 @@ class Loop:
         recorded: the histories that it needs.
         starts: those that it needs one step earlier.
         kernel: the loop over a range of examples.
+        dtype: of all arrays.
     """
 
     step: TracedStep
     recorded: list[str]
     starts: list[str]
     kernel: Callable[..., Any]
+    dtype: str
 
     def run(self, host: HostBackend, setting: Setting, record: Record, signals: Sequence[Array | Product]) -> Solved:
         """Go through all time steps.
@@ -55,37 +58,40 @@ class Loop:
             return contiguous(host.host(array))
 
         step = self.step
-        z = held(record.z)
-        _, batch, size = z.shape
-        histories = {**record.states, Z: record.z, "current": record.current}
+        shape, dtype = record.shape, self.dtype
+        _, batch, size = shape
+
+        def history(key: str) -> Array:
+            return record.z if key == Z else record.history(setting.nx, key)
+
         fixed: list[Any] = []
         for each in signals:
             if isinstance(each, Product):
                 fixed += [held(each.errors), held(each.back)]
             else:
-                fixed.append(held(each if each.shape == z.shape else setting.nx.broadcast_to(each, z.shape)))
-        fixed += [held(histories[key]) for key in self.recorded]
+                fixed.append(held(each if each.shape == shape else setting.nx.broadcast_to(each, shape)))
+        fixed += [held(history(key)) for key in self.recorded]
         for key in self.starts:
-            fixed.append(np.zeros((batch, size), z.dtype) if record.start is None else held(record.start[key]))
+            fixed.append(np.zeros((batch, size), dtype) if record.start is None else held(record.start[key]))
         fixed += [held(setting.back(connection)) for connection in step.outgoing]
         constants = (host.host(value) for value in setting.constants[step.name].values())
         fixed += [contiguous(value) if value.ndim else value[()] for value in constants]
-        errors = [BUFFERS.empty(z.shape, z.dtype) for _ in step.errors]
-        totals = [np.empty((batch, size), z.dtype) for _ in range(1 + len(step.learned))]
+        errors = [BUFFERS.empty(shape, dtype) for _ in step.errors]
+        totals = [np.empty((batch, size), dtype) for _ in range(1 + len(step.learned))]
         fixed += [*errors, *totals]
 
         above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
         every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
         def part(_: int, first: int, last: int) -> None:
-            group = min(group_of((len(step.carried) + len(totals)) * z[0, 0].nbytes), last - first)
-            carries = np.empty((len(step.carried), group, size), z.dtype)
-            sums = np.empty((len(step.outgoing), TOGETHER, size), z.dtype)
+            group = min(group_of((len(step.carried) + len(totals)) * size * np.dtype(dtype).itemsize), last - first)
+            carries = np.empty((len(step.carried), group, size), dtype)
+            sums = np.empty((len(step.outgoing), TOGETHER, size), dtype)
             lists = [np.empty(size, index_type(size))] if step.outgoing else []
-            rows = np.empty((sum(step.products_of), TOGETHER, size), z.dtype)
+            rows = np.empty((sum(step.products_of), TOGETHER, size), dtype)
             self.kernel(first, last, group, *fixed, *carries, *sums, *lists, *rows, *every)
 
-        each_part(part, parts(batch, z.size * (1 + len(step.outgoing) * size // 16)))
+        each_part(part, parts(batch, math.prod(shape) * (1 + len(step.outgoing) * size // 16)))
         summed, *learned = (host.from_host(np.add.reduce(total, axis=0)) for total in totals)
         return step.solved([host.from_host(error) for error in errors], learned, {step.name: summed})
 
@@ -112,7 +118,7 @@ def _written(step: TracedStep) -> Loop:
         outputs={f"out{i}": value for i, value in enumerate(step.errors)},
         totals={f"total{i}": value for i, value in enumerate([step.errors[0], *step.learned])},
     )
-    return Loop(step, recorded, starts, module_of(source).run)
+    return Loop(step, recorded, starts, module_of(source).run, step.body.dtype)
 
 
 LOOPS = Steps(SCALARS, _written)

@@ -30,13 +30,13 @@ class Events:
     """The entries of [time, batch, neuron] that are not zero.
 
     Args:
-        values: the array itself.
+        values: the array itself; None where every entry is 0 or 1 and it was not kept.
         index: [time, batch, neuron]: the numbers of the neurons that are not zero, of which ``count`` are valid.
         count: [time, batch].
         ones: whether every entry is 0 or 1.
     """
 
-    values: np.ndarray
+    values: np.ndarray | None
     index: np.ndarray
     count: np.ndarray
     ones: bool
@@ -46,7 +46,7 @@ class Events:
     def density(self) -> float:
         """The share of entries that are not zero."""
         if self._density is None:
-            self._density = float(np.add.reduce(self.count, axis=None, dtype=np.int64)) / max(1, self.values.size)
+            self._density = float(np.add.reduce(self.count, axis=None, dtype=np.int64)) / max(1, self.index.size)
         return self._density
 
     @property
@@ -57,13 +57,29 @@ class Events:
     def __getitem__(self, steps: slice) -> Events:
         """The events of some time steps."""
         # The density only decides between two ways to the same numbers: that of the whole will do.
-        return Events(self.values[steps], self.index[steps], self.count[steps], self.ones, self._density)
+        values = None if self.values is None else self.values[steps]
+        return Events(values, self.index[steps], self.count[steps], self.ones, self._density)
+
+    def factors(self, dtype: np.dtype | str) -> np.ndarray:
+        """What a kernel takes for the values; they are not looked at where all are 1."""
+        return np.empty((0, 0, 0), dtype) if self.values is None else self.values
+
+    def dense(self, dtype: str) -> np.ndarray:
+        """The array itself, [time, batch, neuron]."""
+        if self.values is not None:
+            return self.values
+        from neko_rules.kernels.listing import mark_events
+
+        batch, array = self.index.shape[1], BUFFERS.empty(self.index.shape, dtype)
+        each(lambda _, first, last: mark_events(first, last, self.index, self.count, array), parts(batch, array.size))
+        return array
 
     def gradient(self, delta: np.ndarray) -> np.ndarray:
         """Σ_t values_tᵀ delta_t, [pre, post]."""
         from neko_rules.kernels import rows
 
-        pre, post, batch = self.values.shape[2], delta.shape[2], delta.shape[1]
+        pre, post, batch = self.index.shape[2], delta.shape[2], delta.shape[1]
+        values = self.factors(delta.dtype)
         ranges = parts(batch, int(delta.size * max(1.0, self.density * pre)))
         sums = np.zeros((len(ranges), pre, post), delta.dtype)
         sort = self.count.size >= 2 * _SORTED
@@ -77,7 +93,7 @@ class Events:
                     last,
                     self.index,
                     self.count,
-                    self.values,
+                    values,
                     self.ones,
                     delta,
                     sums[number],
@@ -85,7 +101,7 @@ class Events:
                     np.empty(pre, np.uint32),
                 )
             else:
-                rows.add_outer(first, last, self.index, self.count, self.values, self.ones, delta, sums[number])
+                rows.add_outer(first, last, self.index, self.count, values, self.ones, delta, sums[number])
 
         each(part, ranges)
         return sums[0] if len(ranges) == 1 else sums.sum(axis=0)
@@ -129,7 +145,8 @@ def _measured_crossover(size: int = 256, examples: int = 512, repeats: int = 7) 
     """Where a dense product takes as long as one over events, whose time grows in proportion to their number."""
     random = np.random.default_rng(0)
     delta = random.standard_normal((1, examples, size)).astype(np.float32)
-    events = listed((random.random((1, examples, size)) < 0.1).astype(np.float32))
+    values = (random.random((1, examples, size)) < 0.1).astype(np.float32)
+    events = listed(values)
 
     def seconds(function: Callable[[], Any]) -> float:
         times = []
@@ -140,5 +157,5 @@ def _measured_crossover(size: int = 256, examples: int = 512, repeats: int = 7) 
         return min(times[1:])
 
     walking = seconds(lambda: events.gradient(delta))
-    dense = seconds(lambda: np.matmul(events.values[0].T, delta[0]))
+    dense = seconds(lambda: np.matmul(values[0].T, delta[0]))
     return min(1.0, events.density * dense / walking)

@@ -103,3 +103,16 @@ def list_events(first: int, last: int, values: Array, index: Array, count: Array
                 odd += (row[n] != 0) & (row[n] != 1)
             count[t, b] = list_row(row, size, index[t, b])
     return odd
+
+
+@kernel
+def mark_events(first: int, last: int, index: Array, count: Array, values: Array) -> None:
+    """The array whose events are listed, of ones and zeros, for a range of examples."""
+    steps, _, size = values.shape
+    for t in range(steps):
+        for b in range(first, last):
+            row, found = values[t, b], index[t, b]
+            for n in range(size):
+                row[n] = 0
+            for k in range(count[t, b]):
+                row[found[k]] = 1

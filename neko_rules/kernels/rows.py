@@ -234,7 +234,10 @@ def add_outer_sorted(
     """
     one = np.uint32(1)
     steps, batch, size = delta.shape
-    rows, inputs = delta.reshape(steps * batch, size), values.reshape(steps * batch, values.shape[2])
+    rows, inputs = (
+        delta.reshape(steps * batch, size),
+        values.reshape(values.shape[0] * values.shape[1], values.shape[2]),
+    )
     block = listed.shape[1] // (last - first)
     for start in range(0, steps, block):
         for j in range(length.shape[0]):

@@ -146,6 +146,7 @@ class Stage:
         inner: for every source among the stages, which one, and whether its events arrive one step later.
         binary: whether the neuron's output is 0 or 1.
         keep_current: whether the input current is recorded.
+        lean: whether of the histories only that of ``results["slope"]`` is written; states are handed on in scratch.
     """
 
     statements: Sequence[str]
@@ -158,6 +159,12 @@ class Stage:
     inner: Sequence[tuple[int, bool]]
     binary: bool
     keep_current: bool
+    lean: bool
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """What a step hands to the next."""
+        return (*self.states, "z")
 
     def given(self, place: int) -> list[str]:
         """The arguments of the kernel that belong to it."""
@@ -166,13 +173,15 @@ class Stage:
             names += [f"{name}{place}_{i}" for name in ("weight", "index", "count", "values")]
         names += [f"matrix{place}_{i}" for i, _ in enumerate(self.inner)]
         names += [constant.name for constant in self.constants]
-        names += [f"{kind}{place}_{key}" for kind in ("start", "out") for key in (*self.states, "z")]
+        names += [f"start{place}_{key}" for key in self.carried]
+        names += [f"out{place}_{key}" for key in (("slope",) if self.lean else self.carried)]
         names += [f"out{place}_current"] if self.keep_current else []
         return [*names, f"fired{place}", f"fired_count{place}"]
 
     def scratch(self, place: int) -> list[str]:
         """The rows that it works in; the current may be wider than the population, as the matrices then are."""
-        return [f"first{place}", f"current{place}"]
+        names = [f"first{place}", f"current{place}"]
+        return [*names, *(f"kept{place}_{key}" for key in self.carried)] if self.lean else names
 
 
 def forward_source(body: Body, stages: Sequence[Stage]) -> str:
@@ -187,16 +196,26 @@ def forward_source(body: Body, stages: Sequence[Stage]) -> str:
     names += [name for place, stage in enumerate(stages) for name in stage.scratch(place)]
     source.function("run", ["first", "last", "group", *names])
     later = sorted({of for stage in stages for of, delayed in stage.inner if delayed})
-    source.add(1, *(f"size{place} = out{place}_z.shape[2]" for place, _ in enumerate(stages)))
-    source.add(1, "steps = out0_z.shape[0]", "for begin in range(first, last, group):", "    for t in range(steps):")
-    source.add(3, "for b in range(begin, min(begin + group, last)):", "    if t > 0:")
+    source.add(1, *(f"size{place} = fired{place}.shape[2]" for place, _ in enumerate(stages)))
+    source.add(1, "steps = fired0.shape[0]", "for begin in range(first, last, group):", "    for t in range(steps):")
+    source.add(3, "for b in range(begin, min(begin + group, last)):")
     for place, stage in enumerate(stages):
-        source.add(5, *(f"q{place}_{key} = out{place}_{key}[t - 1, b]" for key in (*stage.states, "z")))
-    for place in later:
-        source.add(5, f"before{place}, k{place} = fired{place}[t - 1, b], fired_count{place}[t - 1, b]")
+        if stage.lean:
+            source.add(4, *(f"o{place}_{key} = kept{place}_{key}[b - begin]" for key in stage.carried))
+    before = [
+        f"q{place}_{key} = out{place}_{key}[t - 1, b]"
+        for place, stage in enumerate(stages)
+        if not stage.lean
+        for key in stage.carried
+    ]
+    before += [f"before{of}, k{of} = fired{of}[t - 1, b], fired_count{of}[t - 1, b]" for of in later]
+    source.add(4, "if t > 0:", *(f"    {each}" for each in before or ["pass"]))
     source.add(4, "else:")
     for place, stage in enumerate(stages):
-        source.add(5, *(f"q{place}_{key} = start{place}_{key}[b]" for key in (*stage.states, "z")))
+        source.add(5, *(f"q{place}_{key} = start{place}_{key}[b]" for key in stage.carried))
+        if stage.lean:
+            source.add(5, f"for n in range(size{place}):")
+            source.add(6, *(f"o{place}_{key}[n] = q{place}_{key}[n]" for key in stage.carried))
     for place in later:
         source.add(5, f"before{place} = first{place}", f"k{place} = list_row(q{place}_z, size{place}, first{place})")
     for place, stage in enumerate(stages):
@@ -219,15 +238,16 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
         )
         listed = f"{current}, {current}.shape[0], matrix{place}_{i}, {rows}, {count}"
         source.add(4, f"add_rows({listed})" if stages[of].binary else f"add_scaled_rows({listed}, {values})")
-    carried = (*stage.states, "z")
-    source.add(4, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in carried))
+    if stage.lean:
+        source.add(4, f"o{place}_slope = out{place}_slope[t, b]")
+    else:
+        source.add(4, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in stage.carried))
     if stage.keep_current:
         source.add(4, f"o{place}_current = out{place}_current[t, b]", "for n in range(size):")
         source.add(5, f"o{place}_current[n] = {current}[n]")
     source.add(4, "for n in range(size):")
     source.add(5, *(f"{name} = {loading}" for name, loading in stage.arguments.items()), *stage.statements)
-    for key in carried:
-        source.add(5, f"o{place}_{key}[n] = {stage.results[key]}")
+    source.add(5, *(f"o{place}_{key}[n] = {result}" for key, result in stage.results.items()))
     source.add(4, f"listed{place} = fired{place}[t, b]", f"c{place} = list_row(o{place}_z, size, listed{place})")
     source.add(4, f"fired_count{place}[t, b] = c{place}")
 

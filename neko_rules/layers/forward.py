@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -56,6 +57,11 @@ class Record:
     start: dict[str, Array] | None = None
     slope: Array | None = None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(time, batch, neuron)."""
+        return self.z.shape
+
     def history(self, nx: Backend, name: str) -> Array:
         """A history by its name in ``Jacobians``: ``v``, ``previous_v``, ``previous_z``, ``current``, ``slope``."""
         if name == "current":
@@ -66,6 +72,33 @@ class Record:
             return self.states[name]
         name = name.removeprefix("previous_")
         return after_start(nx, self.start, name, self.z if name == Z else self.states[name])
+
+
+class LeanRecord(Record):
+    """A record of the events and of ψ alone; the output is made of its events once somebody looks at it.
+
+    Args:
+        host: the backend.
+        events: where the population fired.
+        start: as in ``Record``.
+        slope: as in ``Record``.
+    """
+
+    def __init__(self, host: HostBackend, events: Events, start: dict[str, Array] | None, slope: np.ndarray) -> None:
+        found = {"states": {}, "current": None, "start": start, "slope": host.from_host(slope)}
+        for name, value in {**found, "_host": host, "_events": events, "_dtype": slope.dtype}.items():
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def z(self) -> Array:
+        """Spikes [time, batch, neuron]."""
+        host: HostBackend = self.__dict__["_host"]
+        return host.from_host(self.__dict__["_events"].dense(self.__dict__["_dtype"]))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(time, batch, neuron)."""
+        return self.slope.shape  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)
@@ -142,6 +175,7 @@ def run(
     *,
     keep_current: frozenset[str] = frozenset(),
     keep_slope: frozenset[str] = frozenset(),
+    lean: frozenset[str] = frozenset(),
     differentiable: bool = False,
     detach_delayed: bool = False,
     start: NetworkState | None = None,
@@ -157,6 +191,7 @@ def run(
         inputs: [time, batch, feature].
         keep_current: populations whose input current is recorded.
         keep_slope: populations of a single spike whose ψ is recorded where no compiled loop of ours steps them.
+        lean: those of which a compiled loop in host memory records ψ in the place of states and output.
         differentiable: spikes carry their surrogate derivative for automatic differentiation.
         detach_delayed: delayed connections deliver spikes without a gradient (with one hidden layer, automatic
             differentiation then gives e-prop's gradient).
@@ -165,7 +200,7 @@ def run(
     """
     trajectory = Trajectory(inputs, {}, start)
     extra = extra_current or {}
-    compiled = _Compiled(nx, graph, parameters, trajectory, keep_current)
+    compiled = _Compiled(nx, graph, parameters, trajectory, keep_current, lean)
     fusing = not differentiable and not detach_delayed and compiled.begin()
     for component in graph.components:
         if fusing and compiled.records(component, constants, extra):
@@ -204,7 +239,7 @@ class _Compiled(NamedTuple):
     """Populations stepped through time by compiled loops, in host memory or on a GPU.
 
     Args:
-        nx, graph, parameters, trajectory, keep_current: as in ``run``.
+        nx, graph, parameters, trajectory, keep_current, lean: as in ``run``.
     """
 
     nx: Backend
@@ -212,6 +247,7 @@ class _Compiled(NamedTuple):
     parameters: Parameters
     trajectory: Trajectory
     keep_current: frozenset[str]
+    lean: frozenset[str]
 
     def begin(self) -> bool:
         """Whether there are loops for this backend; looks for the events of the input where they can be walked."""
@@ -248,14 +284,22 @@ class _Compiled(NamedTuple):
         trajectory = self.trajectory
         steps, batch, _ = trajectory.inputs.shape
         given = [self._given(host, name, component, constants[name], extra.get(name)) for name in component]
-        stepped = step_through(given, steps, batch, self.nx.dtype(trajectory.inputs))
+        dtype = self.nx.dtype(trajectory.inputs)
+        stepped = step_through(given, steps, batch, dtype)
+        if stepped is None and any(one.lean for one in given):
+            # It may be the surrogate's derivative alone that has no scalar form.
+            stepped = step_through([one._replace(lean=False) for one in given], steps, batch, dtype)
         if stepped is None:
             return False
         for name, done in zip(component, stepped, strict=True):
             trajectory.events[name] = done.events
+            start = None if trajectory.start is None else trajectory.start[name]
+            if done.z is None:
+                assert done.slope is not None, "one or the other is recorded"
+                trajectory.records[name] = LeanRecord(host, done.events, start, done.slope)
+                continue
             states = {key: host.from_host(value) for key, value in done.states.items()}
             received = None if done.current is None else host.from_host(done.current)
-            start = None if trajectory.start is None else trajectory.start[name]
             trajectory.records[name] = Record(states, host.from_host(done.z), received, start)
         return True
 
@@ -294,6 +338,7 @@ class _Compiled(NamedTuple):
             inner=inner,
             start=None if start is None else {key: held(value) for key, value in start.items()},
             keep_current=name in self.keep_current,
+            lean=name in self.lean - self.keep_current,
         )
 
     def _launched(self, population: _Population) -> Record | None:

@@ -35,6 +35,7 @@ class Form(NamedTuple):
         outside: whether a current is given.
         inner: for every source among the populations that step together, which one, and whether it is a step late.
         keep_current: whether the input current is recorded.
+        lean: whether ψ is all that is recorded beside the events.
     """
 
     cell: Cell
@@ -43,6 +44,7 @@ class Form(NamedTuple):
     outside: bool
     inner: tuple[tuple[int, bool], ...]
     keep_current: bool
+    lean: bool
 
 
 _kernels: Memo[Kernel] = Memo()
@@ -63,8 +65,10 @@ def _written(forms: tuple[Form, ...], dtype: str) -> Kernel:
 def _stage(place: int, form: Form, body: Body) -> Stage:
     constants = [Constant(f"p{place}_{name}", per_neuron) for name, per_neuron in form.constants]
     begin = len(body.statements)
-    results = traced_results(form.cell, (name for name, _ in form.constants), body, str(place))
-    arguments = {f"s{place}_{key}": f"q{place}_{key}[n]" for key in results}
+    results = traced_results(form.cell, (name for name, _ in form.constants), body, str(place), slope=form.lean)
+    carried = (*form.cell.state_names(), "z")
+    # One name where a state is handed on in place: two would be taken for rows that may overlap.
+    arguments = {f"s{place}_{key}": f"{'o' if form.lean else 'q'}{place}_{key}[n]" for key in carried}
     arguments[f"i{place}_current"] = f"current{place}[n]"
     for (name, _), each_constant in zip(form.constants, constants, strict=True):
         arguments[f"c{place}_{name}"] = each_constant.loading
@@ -79,6 +83,7 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
         inner=form.inner,
         binary=form.cell.spiking,
         keep_current=form.keep_current,
+        lean=form.lean,
     )
 
 
@@ -95,6 +100,7 @@ class Given(NamedTuple):
         inner: (which of the populations, whether it is a step late) → weights [pre, neuron].
         start: every state and ``"z"`` before the first step, [batch, neuron]; None: zero.
         keep_current: whether the input current is recorded.
+        lean: whether ψ is all that is recorded beside the events, of a spiking cell with one spike.
     """
 
     cell: Cell
@@ -106,26 +112,29 @@ class Given(NamedTuple):
     inner: Mapping[tuple[int, bool], np.ndarray]
     start: dict[str, np.ndarray] | None
     keep_current: bool
+    lean: bool
 
     def form(self) -> Form:
         """What the source depends on."""
         order = tuple((name, value.ndim > 0) for name, value in self.constants.items())
         ones = tuple(events.ones for _, events in self.gathered)
-        return Form(self.cell, order, ones, self.outside is not None, tuple(self.inner), self.keep_current)
+        return Form(self.cell, order, ones, self.outside is not None, tuple(self.inner), self.keep_current, self.lean)
 
 
 class Stepped(NamedTuple):
     """What a population did, as NumPy arrays [time, batch, neuron].
 
     Args:
-        states: by name.
-        z: the output.
+        states: by name; none where ψ is all that is recorded.
+        z: the output; None there.
+        slope: ψ of the spike; None elsewhere.
         current: the input current, if it was wanted.
         events: where the output is not zero.
     """
 
     states: dict[str, np.ndarray]
-    z: np.ndarray
+    z: np.ndarray | None
+    slope: np.ndarray | None
     current: np.ndarray | None
     events: Events
 
@@ -152,13 +161,16 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         fed_back = sum(matrix.shape[0] for matrix in one.inner.values())
         work += steps * batch * one.size * (1 + len(one.gathered)) * (1 + fed_back // 16)
 
-    carried = sum((1 + len(done.states)) * done.z[0, 0].nbytes for done in found)
+    carried = sum((1 + len(one.cell.state_names())) * one.size for one in given) * np.dtype(dtype).itemsize
 
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
+        group = min(group_of(carried), last - first)
         for one, done in zip(given, found, strict=True):
             scratch += [np.empty(one.size, done.events.index.dtype), np.zeros(_width(one.size), dtype)]
-        run(first, last, group_of(carried), *fixed, *scratch)
+            if one.lean:
+                scratch += [*np.empty((1 + len(one.cell.state_names()), group, one.size), dtype)]
+        run(first, last, group, *fixed, *scratch)
 
     each(part, parts(batch, work))
     return found
@@ -167,11 +179,13 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
 def _room(one: Given, steps: int, batch: int, dtype: str) -> Stepped:
     """Arrays for what a population does."""
     shape = (steps, batch, one.size)
+    fired, count = BUFFERS.empty(shape, index_type(one.size)), np.empty((steps, batch), np.int32)
+    if one.lean:
+        return Stepped({}, None, BUFFERS.empty(shape, dtype), None, Events(None, fired, count, True))
     states = {key: BUFFERS.empty(shape, dtype) for key in one.cell.state_names()}
     z = BUFFERS.empty(shape, dtype)
     current = BUFFERS.empty(shape, dtype) if one.keep_current else None
-    fired = BUFFERS.empty(shape, index_type(one.size))
-    return Stepped(states, z, current, Events(z, fired, np.empty((steps, batch), np.int32), one.cell.spiking))
+    return Stepped(states, z, None, current, Events(z, fired, count, one.cell.spiking))
 
 
 def _width(size: int) -> int:
@@ -196,14 +210,14 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        found += [_widened(weight), events.index, events.count, events.values]
+        found += [_widened(weight), events.index, events.count, events.factors(dtype)]
     found += [_widened(matrix) for matrix in one.inner.values()]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
-    keys = (*done.states, "z")
+    keys = (*one.cell.state_names(), "z")
     if one.start is None:
         found += [np.zeros((batch, one.size), dtype)] * len(keys)
     else:
         found += [np.require(one.start[key], requirements=["C", "W"]) for key in keys]
-    found += [*done.states.values(), done.z]
+    found += [*done.states.values(), *(each for each in (done.z, done.slope) if each is not None)]
     found += [done.current] if done.current is not None else []
     return [*found, done.events.index, done.events.count]

@@ -230,11 +230,13 @@ class Network(NetworkProtocol):
         start: NetworkState | None = None,
         extra_current: dict[str, Array] | None = None,
         keep_slopes: bool = False,
+        lean: frozenset[str] = frozenset(),
     ) -> Trajectory:
         """Run over inputs [time, batch, feature] with the given parameters (backend arrays), from rest by default.
 
         A population that ``extra_current`` names receives that current [time, batch, neuron] besides its own. With
-        ``keep_slopes`` ψ of every spike is recorded, for a backward pass that then needs fewer histories of states.
+        ``keep_slopes`` ψ of every spike is recorded, for a backward pass that then needs fewer histories of states;
+        of the populations in ``lean`` nothing else has to be kept but when they fired.
         """
         return run(
             self.nx,
@@ -244,6 +246,7 @@ class Network(NetworkProtocol):
             inputs,
             keep_current=self.keeps_current,
             keep_slope=self._spiking_once if keep_slopes else frozenset(),
+            lean=lean,
             start=start,
             extra_current=extra_current,
         )

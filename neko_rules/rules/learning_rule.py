@@ -20,7 +20,7 @@ from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
-from neko_rules.layers.jacobians import Jacobians
+from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.optimizers import AdamW, Optimizer
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.online import Online, Windowed
@@ -297,6 +297,19 @@ class LearningRule(Rule):
         """Whether the gradient of a batch is a sum over its examples: a penalty on mean rates is not."""
         return not self.regularizers and type(self).signals is LearningRule.signals
 
+    @cached_property
+    def _lean(self) -> frozenset[str]:
+        """The hidden populations of which the way back needs no more than when they fired, and ψ."""
+        graph = self.model.network.graph
+        found = set()
+        for name in graph.order:
+            sloped, cell = self.jacobians[name].with_slope, graph.cell(name)
+            if name == graph.output or not cell.spiking or sloped is None:
+                continue
+            if set(sloped.arguments) <= {*sloped.constants, SLOPE}:
+                found.add(name)
+        return frozenset(found)
+
     def judged_part(
         self, values: Parameters, own: Own, batch: Batch, share: Array | None = None
     ) -> tuple[Judgement, Parameters, Trajectory]:
@@ -316,7 +329,9 @@ class LearningRule(Rule):
     ) -> tuple[Judgement, Trajectory, Signals]:
         """Loss, forward pass and signals of some examples; as for ``judged_part``."""
         inputs, target, mask = batch
-        trajectory = self.model.network.forward(values, inputs, keep_slopes=self.evaluation == "adjoint")
+        backward = self.evaluation == "adjoint"
+        lean = self._lean if backward and self._adds_up() else frozenset()
+        trajectory = self.model.network.forward(values, inputs, keep_slopes=backward, lean=lean)
         judgement = self.model.judge(trajectory, target, mask)
         # Only an error that goes round the chain needs them, or what a rule of a user's makes of its signals.
         asked = self.credit.outside_chain or type(self).signals is not LearningRule.signals
