@@ -77,7 +77,7 @@ class Loop:
         constants = (host.host(value) for value in setting.constants[step.name].values())
         fixed += [contiguous(value) if value.ndim else value[()] for value in constants]
         errors = [BUFFERS.empty(shape, dtype) for _ in step.errors]
-        totals = [np.empty((batch, size), dtype) for _ in range(1 + len(step.learned))]
+        totals = [np.empty((batch, size), dtype) for _ in range(step.biased + len(step.learned))]
         fixed += [*errors, *totals]
 
         above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
@@ -92,8 +92,11 @@ class Loop:
             self.kernel(first, last, group, *fixed, *carries, *sums, *lists, *rows, *every)
 
         each_part(part, parts(batch, math.prod(shape) * (1 + len(step.outgoing) * size // 16)))
-        summed, *learned = (host.from_host(np.add.reduce(total, axis=0)) for total in totals)
-        return step.solved([host.from_host(error) for error in errors], learned, {step.name: summed})
+        sums = [host.from_host(np.add.reduce(total, axis=0)) for total in totals]
+        learned = sums[step.biased :]
+        return step.solved(
+            [host.from_host(error) for error in errors], learned, {step.name: sums[0]} if step.biased else {}
+        )
 
 
 def _written(step: TracedStep) -> Loop:
@@ -116,7 +119,7 @@ def _written(step: TracedStep) -> Loop:
         carried=step.carried,
         products=step.products,
         outputs={f"out{i}": value for i, value in enumerate(step.errors)},
-        totals={f"total{i}": value for i, value in enumerate([step.errors[0], *step.learned])},
+        totals={f"total{i}": each for i, each in enumerate([*step.errors[: step.biased], *step.learned])},
     )
     return Loop(step, recorded, starts, module_of(source).run, step.body.dtype)
 

@@ -73,6 +73,7 @@ class TracedStep:
         errors: traced names of δ, and of the error within the time step where it goes down apart.
         learned: traced names of the derivatives of learnable constants.
         learnable: those constants.
+        biased: whether the population has a bias, whose gradient is Σ_t δ_t.
     """
 
     name: str
@@ -87,6 +88,7 @@ class TracedStep:
     errors: list[str]
     learned: list[str]
     learnable: list[Learnable]
+    biased: bool
 
     def solved(self, errors: Sequence[Array], learned: Sequence[Array], summed: dict[str, Array]) -> Solved:
         """What was found, by population."""
@@ -135,6 +137,7 @@ def _traced(
         values[:errors],
         values[errors:],
         recursion.learnable,
+        setting.graph.populations[name].bias,
     )
 
 

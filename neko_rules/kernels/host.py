@@ -72,8 +72,7 @@ def only_finite(array: np.ndarray) -> bool:
         >>> only_finite(np.ones(3)), only_finite(np.array([0.0, np.nan]))
         (True, False)
     """
-    flat = array.reshape(-1) if array.flags.c_contiguous else None
-    total = np.add.reduce(array, axis=None) if flat is None else np.dot(flat, flat)
+    total = np.vdot(array, array) if array.flags.c_contiguous else np.add.reduce(array, axis=None)
     return math.isfinite(total) or bool(np.isfinite(array).all())
 
 

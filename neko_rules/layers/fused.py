@@ -8,6 +8,7 @@ dense product over all time steps before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,6 +189,12 @@ def _room(one: Given, steps: int, batch: int, dtype: str) -> Stepped:
     return Stepped(states, z, None, current, Events(z, fired, count, one.cell.spiking))
 
 
+@lru_cache(maxsize=32)
+def _at_rest(batch: int, size: int, dtype: str) -> np.ndarray:
+    """Zeros, to be looked at only."""
+    return np.zeros((batch, size), dtype)
+
+
 def _width(size: int) -> int:
     """Columns of a matrix whose rows are summed: with fewer than a vector has, the sum takes several passes."""
     from neko_rules.kernels.rows import LANES
@@ -215,7 +222,7 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = (*one.cell.state_names(), "z")
     if one.start is None:
-        found += [np.zeros((batch, one.size), dtype)] * len(keys)
+        found += [_at_rest(batch, one.size, dtype)] * len(keys)
     else:
         found += [np.require(one.start[key], requirements=["C", "W"]) for key in keys]
     found += [*done.states.values(), *(each for each in (done.z, done.slope) if each is not None)]
