@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_SMALL = 1 << 20
-"""Bytes below which the C library keeps freed memory to itself, and asking it is as fast."""
+_SMALL = 1 << 16
+"""Bytes below which the C library keeps freed memory to itself. Larger pieces it may give back to the system, in some
+processes at every step: those spent a third of their time on pages that were mapped anew."""
 
 _FEW = _SMALL // 16
 """Entries that are small in every type."""
@@ -34,7 +35,7 @@ class Buffers:
     """
 
     def __init__(self) -> None:
-        self._kept: list[np.ndarray] = []
+        self._kept: dict[int, list[np.ndarray]] = {}
         self._peak = 0
         self._lock = threading.Lock()
 
@@ -69,38 +70,42 @@ class Buffers:
     @property
     def held(self) -> int:
         """Bytes that are lent or kept for later."""
-        return sum(each.nbytes for each in self._kept)
+        return sum(size * len(kept) for size, kept in self._kept.items())
 
     def _taken(self, size: int) -> np.ndarray:
-        """The smallest free memory that is large enough and not more than twice that, or new memory."""
-        best = -1
-        lent = free = 0
-        for place in range(len(self._kept)):
-            room = self._kept[place].nbytes
-            if self._free(place):
-                free += room
-                if size <= room <= 2 * size and (best < 0 or room < self._kept[best].nbytes):
-                    best = place
-            else:
-                lent += room
+        """Free memory of that size, which a step finds that is like the one before; else what comes close, or new."""
+        same = self._kept.get(size, [])
+        for place in range(len(same)):
+            if _free(same, place):
+                return same[place]
+        lent = sum(room * (not _free(kept, i)) for room, kept in self._kept.items() for i in range(len(kept)))
         self._peak = max(self._peak, lent + size)
-        if best >= 0:
-            # Last used last: what is not used any more drifts to the front.
-            self._kept.append(self._kept.pop(best))
-            return self._kept[-1]
-        self._forget(lent + free + size - self._peak)
-        self._kept.append(np.empty(size, np.uint8))
-        return self._kept[-1]
-
-    def _free(self, place: int) -> bool:
-        # Two references: the list's own and the argument of getrefcount.
-        return sys.getrefcount(self._kept[place]) <= 2
+        for room in sorted(room for room in self._kept if size < room <= 2 * size):
+            kept = self._kept[room]
+            for place in range(len(kept)):
+                if _free(kept, place):
+                    # Sizes that were asked for last are last: those that are not used any more drift to the front.
+                    self._kept[room] = self._kept.pop(room)
+                    return kept[place]
+        self._forget(self.held + size - self._peak)
+        memory = np.empty(size, np.uint8)
+        self._kept[size] = [*self._kept.pop(size, []), memory]
+        return memory
 
     def _forget(self, excess: int) -> None:
         """Give back free memory, longest unused first, beyond the most that was ever in use at once."""
-        place = 0
-        while excess > 0 and place < len(self._kept):
-            if self._free(place):
-                excess -= self._kept.pop(place).nbytes
-            else:
-                place += 1
+        for size, kept in list(self._kept.items()):
+            place = 0
+            while excess > 0 and place < len(kept):
+                if _free(kept, place):
+                    excess -= kept.pop(place).nbytes
+                else:
+                    place += 1
+            if not kept:
+                del self._kept[size]
+
+
+def _free(kept: list[np.ndarray], place: int) -> bool:
+    """Whether nobody holds a view of that memory."""
+    # Two references: the list's own and the argument of getrefcount.
+    return sys.getrefcount(kept[place]) <= 2
