@@ -27,7 +27,7 @@ from neko_rules import (
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD, Adam
-from neko_rules.rules.online import in_chunks
+from neko_rules.rules.online import Online, in_chunks
 from neko_rules.trees import leaves
 
 SAME = 1e-12
@@ -65,6 +65,62 @@ def test_one_change_at_the_end_is_the_deferred_update(point: str, name: str) -> 
     assert distance(online.model.network.parameters, deferred.model.network.parameters) < SAME
     assert figures[0] == pytest.approx(figures[1], rel=1e-12)
     assert online.steps == deferred.steps == 1
+
+
+AT_ONCE: dict[str, dict[str, Any]] = {
+    "presynaptic": {"temporal": "presynaptic", "learning_signal": "instantaneous"},
+    "presynaptic, local": {"temporal": "presynaptic", "spatial": "local"},
+    "neuron": {"temporal": "neuron", "learning_signal": "instantaneous"},
+    "neuron, direct": {"temporal": "neuron", "spatial": "direct", "learning_signal": "instantaneous"},
+    "neuron, target": {"temporal": "neuron", "spatial": "target"},
+    "none": {"temporal": "none", "learning_signal": "instantaneous"},
+}
+
+
+EVERY_POINT = [(name, point) for name in ("lif", "if") for point in AT_ONCE]
+ONE_VECTOR = [
+    (name, point)
+    for name in ("deep", "last output", "feedback", "recurrent readout")
+    for point in ("presynaptic", "presynaptic, local", "none")
+]
+
+
+ON_BACKENDS = [("numpy", *each) for each in EVERY_POINT + ONE_VECTOR] + [
+    (backend, *each)
+    for backend in ("torch", "jax", "tensorflow")
+    for each in (("lif", "neuron"), ("deep", "presynaptic"), ("recurrent readout", "presynaptic, local"))
+]
+
+
+@pytest.mark.parametrize(("backend", "name", "point"), ON_BACKENDS)
+def test_steps_between_two_changes_are_gone_through_at_once(
+    backend: str, name: str, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traces at the ends of pieces of five steps, the last of four: the weights that traces at every step give."""
+    x, y = data()
+    found = []
+    for at_once in (True, False):
+        rule = LearningRule(model_of(name, backend), **AT_ONCE[point], optimizer=SGD(0.3), online=5)
+        if at_once:
+            assert Online(rule, 5)._at_once
+        else:
+            monkeypatch.setattr(Online, "_at_once", False)
+        figures = rule.step(x, y)
+        found.append((rule.model.network.parameters, figures))
+        assert rule.steps == 3
+    assert distance(found[0][0], found[1][0]) < SAME
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-12)
+
+
+def test_traces_of_every_synapse_are_stepped_one_by_one() -> None:
+    for name, options in {
+        "alif": {"temporal": "neuron", "learning_signal": "instantaneous"},
+        "lif": {"temporal": "neuron"},
+        "readout per neuron": AT_ONCE["presynaptic"],
+    }.items():
+        assert not Online(LearningRule(model_of(name), **options, online=5), 5)._at_once
+    penalised = LearningRule(model_of("lif"), **AT_ONCE["neuron"], online=5, regularizers=[FiringRate(target=5.0)])
+    assert not Online(penalised, 5)._at_once
 
 
 @pytest.mark.parametrize("name", ["alif", "deep", "feedback"])

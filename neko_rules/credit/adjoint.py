@@ -45,6 +45,8 @@ class Problem(NamedTuple):
         feedback: weight name → feedback matrix, where it is not the weight itself.
         trajectory: what the forward pass recorded.
         credit: which gradient.
+        earlier: parameter name → [batch, pre], what was sent before the first step as far as it acts in it: traces,
+            which meet the first δ. None where the pass begins a sequence, or where credit ends.
     """
 
     nx: Backend
@@ -55,6 +57,7 @@ class Problem(NamedTuple):
     feedback: Parameters
     trajectory: Trajectory
     credit: Credit
+    earlier: Parameters | None = None
 
     @property
     def setting(self) -> Setting:
@@ -165,30 +168,45 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
 def weight_gradients(problem: Problem, name: str, delta: Array, summed: Array | None = None) -> Parameters:
     """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t, which may be known already."""
     nx, found = problem.nx, {}
+
+    def with_earlier(parameter: str, gradient: Array) -> Array:
+        sent = None if problem.earlier is None else problem.earlier.get(parameter)
+        return gradient if sent is None else gradient + nx.matmul(nx.transpose(sent, (1, 0)), delta[0])
+
     for connection in problem.graph.into(name):
         gradient = _gradient_of_events(problem, connection, delta)
         if gradient is None:
             sent, received = meeting(problem, connection, delta)
             gradient = nx.matmul(nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
-            gradient = without_diagonal(nx, gradient) if connection.masked else gradient
-        found[connection.weight] = gradient
+        gradient = with_earlier(connection.weight, gradient)
+        found[connection.weight] = _unconnected(nx, gradient) if connection.masked else gradient
     if problem.graph.populations[name].bias:
-        found[bias_name(name)] = nx.sum(_flat(nx, delta), axis=0) if summed is None else summed
+        total = nx.sum(_flat(nx, delta), axis=0) if summed is None else summed
+        found[bias_name(name)] = with_earlier(bias_name(name), total[None])[0]
     return found
+
+
+def _unconnected(nx: Backend, gradient: Array) -> Array:
+    """A gradient that was just made, without that of autapses."""
+    host = host_of(nx)
+    if host is None:
+        return without_diagonal(nx, gradient)
+    clear_diagonal(host.host(gradient))
+    return gradient
 
 
 def _gradient_of_events(problem: Problem, connection: Connection, delta: Array) -> Array | None:
     """The gradient of a weight from the events of its source, where those were kept and are few."""
     host, trajectory = host_of(problem.nx), problem.trajectory
     events = trajectory.events.get(connection.source)
-    if host is None or events is None or not events.sparse or (connection.delay and trajectory.start is not None):
+    if host is None or events is None or not events.sparse:
         return None
     received = contiguous(host.host(delta))
-    if connection.delay:
-        events, received = events[:-1], received[1:]
-    gradient = events.gradient(received)
-    if connection.masked:
-        clear_diagonal(gradient)
+    if not connection.delay:
+        return host.from_host(events.gradient(received))
+    gradient = events[:-1].gradient(received[1:])
+    if trajectory.start is not None:
+        gradient += host.host(trajectory.start[connection.source][Z]).T @ received[0]
     return host.from_host(gradient)
 
 

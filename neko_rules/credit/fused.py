@@ -84,7 +84,8 @@ class Loop:
         every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
         def part(_: int, first: int, last: int) -> None:
-            group = min(group_of((len(step.carried) + len(totals)) * size * np.dtype(dtype).itemsize), last - first)
+            handed = (len(step.carried) + len(totals)) * size * np.dtype(dtype).itemsize
+            group = min(group_of(max(1, handed)), last - first)
             carries = np.empty((len(step.carried), group, size), dtype)
             sums = np.empty((len(step.outgoing), TOGETHER, size), dtype)
             lists = [np.empty(size, index_type(size))] if step.outgoing else []

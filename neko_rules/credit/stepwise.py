@@ -21,9 +21,12 @@ SNNs, arXiv:2311.16151, 2023.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
-from neko_rules.backend import Array, Backend, Parameters
+import numpy as np
+
+from neko_rules.backend import Array, Backend, Parameters, get_backend
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.credit.recursion import Local, instantaneous_error, times
@@ -44,7 +47,7 @@ from neko_rules.credit.traces import (
 from neko_rules.errors import IncompatibleError
 from neko_rules.kernels.host import host_of
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Moment, Signals, Z, add_signals, effective_weight
+from neko_rules.layers.forward import Moment, Signals, Trajectory, Z, add_signals, effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.layers.jacobians import Jacobians
 
@@ -217,6 +220,61 @@ class LocalTraces:
                     received=f"population {name!r}",
                     works="use learning_signal='instantaneous'",
                 )
+
+    # Several time steps at once.
+
+    @cached_property
+    def rates(self) -> dict[str, tuple[str, float, float]] | None:
+        """By parameter the one state that its traces have, and D and q of it, if that is all there is to traces.
+
+        With ε_t = D ε_{t-1} + q x_t for all postsynaptic neurons alike, what was sent before some time steps acts in
+        them as one more input to the first, D/q ε, and they can be gone through backward. None where a trace has
+        another form, or where traces are filtered by what lies above.
+        """
+        m, found = self.model, {}
+        if self.leak or self.unfolded or m.credit.learning_signal == "estimated":
+            return None
+        numpy = get_backend("numpy")
+        for name, parameters in self.of.items():
+            # Any number for what neither D nor q of such a trace can depend on.
+            constants = {
+                key: np.ones(()) if len(value.shape) else np.asarray(m.nx.to_numpy(value))
+                for key, value in m.shapes[name].items()
+            }
+            with np.errstate(all="ignore"):
+                entries = m.jacobians[name].evaluate(numpy, m.graph.cell(name), constants, lambda _: np.ones(()))
+            for of in parameters:
+                trace = self.traces[of.name]
+                if of.constant or not isinstance(trace, Diagonal) or len(trace.states) != 1 or not trace.narrow:
+                    return None
+                (state,) = trace.states
+                leak, gain = (float(entries.get(key, 0.0)) for key in (("D", state, state), ("q", state)))
+                if not gain:
+                    return None
+                found[of.name] = (state, leak, gain)
+        return found
+
+    def earlier(self, state: State) -> Parameters:
+        """What was sent before, as one more input at the next time step: [batch, pre] by parameter."""
+        assert self.rates is not None, "asked before"
+        return {name: leak / gain * state[name][k][:, :, 0] for name, (k, leak, gain) in self.rates.items()}
+
+    def through(self, state: State, trajectory: Trajectory) -> State:
+        """The traces after all time steps of a trajectory: ε_T = D^T ε_0 + q Σ_t D^(T-1-t) x_t."""
+        assert self.rates is not None, "asked before"
+        nx, after = self.model.nx, {}
+        steps, batch, _ = trajectory.inputs.shape
+        for parameters in self.of.values():
+            for of in parameters:
+                k, leak, gain = self.rates[of.name]
+                weights = nx.asarray(gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)[None], self.model.dtype)
+                if of.connection is None:
+                    sent = nx.full((steps, batch * of.pre), 1.0, self.model.dtype)
+                else:
+                    sent = nx.reshape(trajectory.sent(nx, of.connection), (steps, batch * of.pre))
+                new = nx.reshape(nx.matmul(weights, sent), (batch, of.pre, 1))
+                after[of.name] = {k: leak**steps * state[of.name][k] + new}
+        return after
 
     # Steps.
 

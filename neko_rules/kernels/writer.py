@@ -308,9 +308,12 @@ def adjoint_source(
     source.function("run", names)
     together = TOGETHER if products or products_of else 1
     source.add(1, f"steps, _, size = {next(iter(outputs))}.shape", "for begin in range(first, last, group):")
-    source.add(2, "end = min(begin + group, last)", "for b in range(begin, end):", "    for n in range(size):")
-    source.add(4, *(f"carries_{each.name}[b - begin, n] = 0" for each in carried))
-    source.add(4, *(f"{name}[b, n] = 0" for name in totals))
+    source.add(2, "end = min(begin + group, last)")
+    begun = [*(f"carries_{each.name}[b - begin, n] = 0" for each in carried), *(f"{name}[b, n] = 0" for name in totals)]
+    if begun:
+        source.add(
+            2, "for b in range(begin, end):", "    for n in range(size):", *(f"        {each}" for each in begun)
+        )
     source.add(2, "for t in range(steps - 1, -1, -1):", "    here = begin", "    while here < end:")
     source.add(4, f"several = {together} if here + {together} <= end else 1")
     for name, of in products:

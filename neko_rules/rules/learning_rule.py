@@ -341,12 +341,19 @@ class LearningRule(Rule):
             arriving = {key: share * each for key, each in arriving.items()}
         return judgement, trajectory, self.signals(trajectory, arriving, own, target, weights)
 
-    def adjoint(self, values: Parameters, own: Own, trajectory: Trajectory, signals: Signals) -> Parameters:
-        """The gradient backward in time."""
+    def adjoint(
+        self,
+        values: Parameters,
+        own: Own,
+        trajectory: Trajectory,
+        signals: Signals,
+        earlier: Parameters | None = None,
+    ) -> Parameters:
+        """The gradient backward in time; ``earlier`` as in ``adjoint.Problem``."""
         network = self.model.network
         constants = network.constants_with(values)
         problem = adjoint.Problem(
-            self.nx, network.graph, self.jacobians, constants, values, own["feedback"], trajectory, self.credit
+            self.nx, network.graph, self.jacobians, constants, values, own["feedback"], trajectory, self.credit, earlier
         )
         return adjoint.gradients(problem, signals)
 

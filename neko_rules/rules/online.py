@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from neko_rules import trees
 from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.credit.stepwise import LocalTraces
 from neko_rules.evaluator import Judgement
 from neko_rules.layers.forward import (
     Moment,
@@ -112,6 +113,27 @@ class _Schedule:
         share = nx.sum(weights)
         return Judgement(found.loss, {key: share * each for key, each in found.signals.items()}, found.totals)
 
+    def forward(
+        self, carry: Tree, values: Parameters, own: Any, given: Tree
+    ) -> tuple[Trajectory, Signals, tuple[Array, Array]]:
+        """Some time steps: what the network does, the signals of the loss, and its total and count.
+
+        An output that is read at the last step of the sequence is read through the mask.
+        """
+        start: NetworkState = carry["network"]
+        trajectory = self.model.network.forward(values, given["x"], start, keep_slopes=True)
+        judgement = self.judged(trajectory, given["target"], given["mask"], given["weight"])
+        signals = self.rule.signals(trajectory, judgement.signals, own, given["target"], given["weight"], rates=False)
+        return trajectory, signals, judgement.totals["loss"]
+
+    def after(self, carry: Tree, trajectory: Trajectory, loss: tuple[Array, Array]) -> Tree:
+        """Network, spikes so far and loss so far after some time steps."""
+        spikes = {
+            name: carry["spikes"][name] + self.nx.sum(trajectory.z(name), axis=0) for name in self.model.network.spiking
+        }
+        total = tuple(one + other for one, other in zip(carry["loss"], loss, strict=True))
+        return {"network": trajectory.end(), "spikes": spikes, "loss": total}
+
     def totals(self, carry: Tree, outputs: Array, batch: tuple[Array, Array, Array]) -> Totals:
         """Loss and metrics of the whole sequence, from sums over its time steps and from the outputs."""
         nx, network = self.nx, self.model.network
@@ -176,7 +198,9 @@ class Online(_Schedule):
                 return (moving, {name: total + found[name] for name, total in state[1].items()}), output
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
-            if length == 1:
+            if length > 1 and self._at_once and not signs:
+                moving, total, outputs = self._several(moving, carry["values"], carry["own"], given)
+            elif length == 1:
                 moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
                 outputs = nx.expand_dims(output, 0)
             else:
@@ -192,6 +216,21 @@ class Online(_Schedule):
         loss = totals["loss"][0]
         finite = rule.finite(carry["values"], carry["own"], carry["memory"], loss)
         return carry["values"], carry["own"], carry["memory"], totals, finite
+
+    @property
+    def _at_once(self) -> bool:
+        """Whether the steps between two changes can be gone through backward, with traces at their ends alone."""
+        stepwise = self.rule.stepwise
+        return not self.rule.regularizers and isinstance(stepwise, LocalTraces) and stepwise.rates is not None
+
+    def _several(self, moving: Tree, values: Parameters, own: Any, given: Tree) -> tuple[Tree, Parameters, Array]:
+        """All time steps between two changes: as ``step``, with a gradient that is summed over them."""
+        rule, traces = self.rule, self.rule.stepwise
+        assert isinstance(traces, LocalTraces), "asked before"
+        trajectory, signals, loss = self.forward(moving, values, own, given["step"])
+        found = rule.adjoint(values, own, trajectory, signals, traces.earlier(moving["credit"]))
+        after = self.after(moving, trajectory, loss) | {"credit": traces.through(moving["credit"], trajectory)}
+        return moving | after, found, self.model.observed(trajectory)
 
     def step(
         self, moving: Tree, values: Parameters, own: Any, at: Tree, signs: Parameters, time_share: float
@@ -314,22 +353,9 @@ class Windowed(_Schedule):
         self, carry: Tree, values: Parameters, own: Any, given: Tree, length: int, batch: tuple[Array, Array, Array]
     ) -> tuple[Tree, Parameters, Array]:
         """One window: what goes on, its gradient, and its outputs."""
-        nx, rule, network = self.nx, self.rule, self.model.network
-        start: NetworkState = carry["network"]
-        trajectory = network.forward(values, given["x"], start, keep_slopes=True)
-        judgement = self._judged_window(trajectory, given)
-        signals = rule.signals(trajectory, judgement.signals, own, given["target"], given["weight"], rates=False)
+        rule = self.rule
+        trajectory, signals, loss = self.forward(carry, values, own, given)
         share = length / batch[0].shape[0]
         signals = add_signals(signals, {key: share * each for key, each in rule.regularized(trajectory).items()})
         found = rule.adjoint(values, own, trajectory, signals)
-        loss = tuple(one + other for one, other in zip(carry["loss"], judgement.totals["loss"], strict=True))
-        spikes = {name: carry["spikes"][name] + nx.sum(trajectory.z(name), axis=0) for name in network.spiking}
-        return (
-            {"network": trajectory.end(), "spikes": spikes, "loss": loss},
-            found,
-            self.model.observed(trajectory),
-        )
-
-    def _judged_window(self, trajectory: Trajectory, given: Tree) -> Judgement:
-        """The loss of the window; an output that is read at the last step of the sequence is read through the mask."""
-        return self.judged(trajectory, given["target"], given["mask"], given["weight"])
+        return self.after(carry, trajectory, loss), found, self.model.observed(trajectory)
