@@ -74,6 +74,10 @@ AT_ONCE: dict[str, dict[str, Any]] = {
     "neuron, direct": {"temporal": "neuron", "spatial": "direct", "learning_signal": "instantaneous"},
     "neuron, target": {"temporal": "neuron", "spatial": "target"},
     "none": {"temporal": "none", "learning_signal": "instantaneous"},
+    "neuron, filtered": {"temporal": "neuron"},
+    "neuron, random, filtered": {"temporal": "neuron", "spatial": "random"},
+    "neuron, direct, filtered": {"temporal": "neuron", "spatial": "direct"},
+    "none, filtered": {"temporal": "none"},
 }
 
 
@@ -88,7 +92,7 @@ ONE_VECTOR = [
 ON_BACKENDS = [("numpy", *each) for each in EVERY_POINT + ONE_VECTOR] + [
     (backend, *each)
     for backend in ("torch", "jax", "tensorflow")
-    for each in (("lif", "neuron"), ("deep", "presynaptic"), ("recurrent readout", "presynaptic, local"))
+    for each in (("lif", "neuron, filtered"), ("deep", "presynaptic"), ("recurrent readout", "presynaptic, local"))
 ]
 
 
@@ -115,7 +119,6 @@ def test_steps_between_two_changes_are_gone_through_at_once(
 def test_traces_of_every_synapse_are_stepped_one_by_one() -> None:
     for name, options in {
         "alif": {"temporal": "neuron", "learning_signal": "instantaneous"},
-        "lif": {"temporal": "neuron"},
         "readout per neuron": AT_ONCE["presynaptic"],
     }.items():
         assert not Online(LearningRule(model_of(name), **options, online=5), 5)._at_once

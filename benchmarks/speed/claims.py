@@ -98,8 +98,9 @@ def claims_of(record: Record) -> Iterator[Claim]:
         yield from compared(f"{name}: e-prop : BPTT", record, 1, by_rule["e-prop"], by_rule["BPTT"])
         if name == "B LIF":
             for rule in ("e-prop", "OTTT"):
-                pair = deferred(on_it, f"{rule}, online"), deferred(on_it, f", {rule}")
-                yield from compared(f"{name}: {rule}, online : deferred", record, 2, *pair)
+                for kind in ("online", "online every 20"):
+                    pair = deferred(on_it, f"{rule}, {kind}"), deferred(on_it, f", {rule}")
+                    yield from compared(f"{name}: {rule}, {kind} : deferred", record, 2, *pair)
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -14,8 +14,10 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "BPTT": ("bptt", {}),
     "e-prop": ("eprop", {}),
     "e-prop, online": ("eprop", {"online": True}),
+    "e-prop, online every 20": ("eprop", {"online": 20}),
     "OTTT": ("ottt", {}),
     "OTTT, online": ("ottt", {"online": True}),
+    "OTTT, online every 20": ("ottt", {"online": 20}),
 }
 TORCH, JAX = "speed.torch_contenders", "speed.jax_contenders"
 

@@ -22,8 +22,10 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.credit.fused import LOOPS
+from neko_rules.credit.fused_traces import met_by
 from neko_rules.credit.on_gpu import LAUNCHES
 from neko_rules.credit.recursion import Recursion, Setting
+from neko_rules.credit.stepwise import Earlier
 from neko_rules.credit.traced import Product, Solved
 from neko_rules.kernels.host import clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
@@ -45,8 +47,8 @@ class Problem(NamedTuple):
         feedback: weight name → feedback matrix, where it is not the weight itself.
         trajectory: what the forward pass recorded.
         credit: which gradient.
-        earlier: parameter name → [batch, pre], what was sent before the first step as far as it acts in it: traces,
-            which meet the first δ. None where the pass begins a sequence, or where credit ends.
+        earlier: what was sent before the first step: traces, which meet the first δ, and filtered ones, which meet
+            the first signal. None where the pass begins a sequence, or where credit ends.
     """
 
     nx: Backend
@@ -57,7 +59,7 @@ class Problem(NamedTuple):
     feedback: Parameters
     trajectory: Trajectory
     credit: Credit
-    earlier: Parameters | None = None
+    earlier: Earlier | None = None
 
     @property
     def setting(self) -> Setting:
@@ -123,7 +125,7 @@ def _solved(problem: Problem, given: Signals) -> tuple[Parameters, Handed]:
         for (name, constant), gradient in constants.items():
             found[constant_name(graph.cell(name), name, constant)] = gradient
         for name in group:
-            found.update(weight_gradients(problem, name, delta[name], sums.get(name)))
+            found.update(weight_gradients(problem, name, delta[name], sums.get(name), signals.get((name, Z))))
             _pass_down(problem, name, within_step.get(name, delta[name]), group if whole else (), signals)
     return {name: found[name] for name in problem.parameters}, signals
 
@@ -165,13 +167,28 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
     return delta, within_step, constants, {}
 
 
-def weight_gradients(problem: Problem, name: str, delta: Array, summed: Array | None = None) -> Parameters:
-    """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t, which may be known already."""
+def weight_gradients(
+    problem: Problem,
+    name: str,
+    delta: Array,
+    summed: Array | None = None,
+    signal: Array | Product | None = None,
+) -> Parameters:
+    """dE/dW = Σ_t x_tᵀ δ_t for every weight into a population, and dE/db = Σ_t δ_t, which may be known already.
+
+    What ``problem.earlier`` says was sent before meets the first δ, and the first of the signals G.
+    """
     nx, found = problem.nx, {}
 
     def with_earlier(parameter: str, gradient: Array) -> Array:
-        sent = None if problem.earlier is None else problem.earlier.get(parameter)
-        return gradient if sent is None else gradient + nx.matmul(nx.transpose(sent, (1, 0)), delta[0])
+        if problem.earlier is None:
+            return gradient
+        gradient = gradient + nx.matmul(nx.transpose(problem.earlier.inputs[parameter], (1, 0)), delta[0])
+        if parameter not in problem.earlier.filtered or signal is None:
+            return gradient
+        kappa, traces = problem.earlier.filtered[parameter]
+        first = Product(signal.errors[:1], signal.back).whole(nx) if isinstance(signal, Product) else signal
+        return gradient + met_by(nx, traces, kappa * first[0])
 
     for connection in problem.graph.into(name):
         gradient = _gradient_of_events(problem, connection, delta)

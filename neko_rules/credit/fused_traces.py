@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules.backend import Array
+from neko_rules.backend import Array, Backend
 from neko_rules.credit.recursion import Local
 from neko_rules.kernels.compiling import module_of
-from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
+from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, host_of
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import Source
 from neko_rules.threads import each, parts
@@ -117,6 +117,53 @@ def advanced(
     states = {k: host.from_host(out[f"after_{k}"]) for k in form.wide}
     smooth = host.from_host(out["smooth"]) if form.filtered else None
     return states, smooth, [host.from_host(total) for total in sums.values()]
+
+
+def filtered_on(nx: Backend, decay: float, before: Array, vectors: Array, slope: Array) -> Array:
+    """decay · ē + Σ_t slope_t ε_t for every synapse: [batch, pre, post].
+
+    Args:
+        nx: the backend.
+        decay: of ē over all time steps.
+        before: ē [batch, pre, post].
+        vectors: ε_t times what is left of it at the end, [time, batch, pre].
+        slope: h_t [time, batch, post].
+    """
+    host = host_of(nx)
+    if host is None:
+        each_step = nx.matmul(nx.transpose(vectors, (1, 2, 0)), nx.transpose(slope, (1, 0, 2)))
+        return decay * before + each_step
+    from neko_rules.kernels.rows import filter_on
+
+    earlier, presynaptic, postsynaptic = (contiguous(host.host(array)) for array in (before, vectors, slope))
+    after = BUFFERS.empty(earlier.shape, earlier.dtype)
+    steps, batch, _ = presynaptic.shape
+
+    def part(_: int, first: int, last: int) -> None:
+        rows = np.empty(steps, np.uint32)
+        filter_on(first, last, earlier.dtype.type(decay), earlier, presynaptic, postsynaptic, after, rows)
+
+    each(part, parts(batch, steps * earlier.size))
+    return host.from_host(after)
+
+
+def met_by(nx: Backend, traces: Array, signal: Array) -> Array:
+    """Σ_batch signal · ē, [pre, post].
+
+    Args:
+        nx: the backend.
+        traces: ē [batch, pre, post].
+        signal: [batch, post].
+    """
+    host = host_of(nx)
+    if host is None:
+        return nx.sum(traces * nx.expand_dims(signal, 1), axis=0)
+    from neko_rules.kernels.rows import add_met
+
+    held, factor = (contiguous(host.host(array)) for array in (traces, signal))
+    total = np.empty(held.shape[1:], held.dtype)
+    each(lambda _, first, last: add_met(first, last, held, factor, total), parts(held.shape[1], held.size))
+    return host.from_host(total)
 
 
 def _source(form: Form) -> str:

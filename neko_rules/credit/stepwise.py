@@ -21,14 +21,15 @@ SNNs, arXiv:2311.16151, 2023.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from functools import cached_property, partial
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from neko_rules.backend import Array, Backend, Parameters, get_backend
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
+from neko_rules.credit.fused_traces import filtered_on
 from neko_rules.credit.recursion import Local, instantaneous_error, times
 from neko_rules.credit.traces import (
     Diagonal,
@@ -50,6 +51,19 @@ from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Moment, Signals, Trajectory, Z, add_signals, effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.layers.jacobians import Jacobians
+
+
+class Earlier(NamedTuple):
+    """What was sent before a time step and acts in it and later ones.
+
+    Args:
+        inputs: parameter name → [batch, pre], as one more input at that step.
+        filtered: parameter name → κ and ē [batch, pre, post] of the step before, where what lies above remembers.
+    """
+
+    inputs: Parameters
+    filtered: dict[str, tuple[float, Array]]
+
 
 State = dict[str, dict[str, Array]]
 """What is carried from one time step to the next: by parameter or population, then by what it is."""
@@ -229,10 +243,10 @@ class LocalTraces:
 
         With ε_t = D ε_{t-1} + q x_t for all postsynaptic neurons alike, what was sent before some time steps acts in
         them as one more input to the first, D/q ε, and they can be gone through backward. None where a trace has
-        another form, or where traces are filtered by what lies above.
+        another form.
         """
         m, found = self.model, {}
-        if self.leak or self.unfolded or m.credit.learning_signal == "estimated":
+        if self.unfolded or m.credit.learning_signal == "estimated":
             return None
         numpy = get_backend("numpy")
         for name, parameters in self.of.items():
@@ -254,26 +268,71 @@ class LocalTraces:
                 found[of.name] = (state, leak, gain)
         return found
 
-    def earlier(self, state: State) -> Parameters:
-        """What was sent before, as one more input at the next time step: [batch, pre] by parameter."""
+    def _filter(self, name: str) -> float:
+        """κ of what filters the traces of a population."""
         assert self.rates is not None, "asked before"
-        return {name: leak / gain * state[name][k][:, :, 0] for name, (k, leak, gain) in self.rates.items()}
+        target = self.leak[name]
+        return next(self.rates[of.name][1] for of in self.of[target])
 
-    def through(self, state: State, trajectory: Trajectory) -> State:
-        """The traces after all time steps of a trajectory: ε_T = D^T ε_0 + q Σ_t D^(T-1-t) x_t."""
+    def earlier(self, state: State) -> Earlier:
+        """What was sent before, as far as it acts in the next time step."""
         assert self.rates is not None, "asked before"
-        nx, after = self.model.nx, {}
+        inputs = {name: leak / gain * state[name][k][:, :, 0] for name, (k, leak, gain) in self.rates.items()}
+        filtered = {
+            of.name: (self._filter(name), state[f"{of.name} filtered"]["trace"])
+            for name in self.leak
+            for of in self.of[name]
+        }
+        return Earlier(inputs, filtered)
+
+    def through(self, state: State, trajectory: Trajectory, constants: dict[str, Constants]) -> State:
+        """The traces after all time steps of a trajectory.
+
+            ε_T = D^T ε_0 + q Σ_t D^(T-1-t) x_t         ē_T = κ^T ē_0 + Σ_t κ^(T-1-t) h_t ε_t
+
+        Args:
+            state: before the first step.
+            trajectory: what the network did.
+            constants: population name → the constants of its cell.
+        """
+        assert self.rates is not None, "asked before"
+        m, nx = self.model, self.model.nx
+        after: State = {}
         steps, batch, _ = trajectory.inputs.shape
-        for parameters in self.of.values():
+        ago = np.arange(steps - 1.0, -1.0, -1.0)
+        for name, parameters in self.of.items():
+            emitted = None
+            if name in self.leak:
+                record = trajectory.records[name]
+                jacobians = m.jacobians[name]
+                sloped = jacobians.with_slope if record.slope is not None else None
+                emitted = (sloped or jacobians).evaluate(
+                    nx, m.graph.cell(name), constants[name], partial(record.history, nx)
+                )
             for of in parameters:
                 k, leak, gain = self.rates[of.name]
-                weights = nx.asarray(gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)[None], self.model.dtype)
                 if of.connection is None:
-                    sent = nx.full((steps, batch * of.pre), 1.0, self.model.dtype)
+                    sent = nx.full((steps, batch * of.pre), 1.0, m.dtype)
                 else:
                     sent = nx.reshape(trajectory.sent(nx, of.connection), (steps, batch * of.pre))
-                new = nx.reshape(nx.matmul(weights, sent), (batch, of.pre, 1))
-                after[of.name] = {k: leak**steps * state[of.name][k] + new}
+                # Powers of D by how long ago, of which the last row leads to the end.
+                since = ago[None, :] - ago[:, None]
+                powers = np.where(since >= 0, gain * leak ** np.maximum(since, 0.0), 0.0)
+                if emitted is None:
+                    powers = powers[-1:]
+                decay = leak ** (ago[::-1][-len(powers) :] + 1.0)
+                vectors = nx.matmul(nx.asarray(powers, m.dtype), sent)
+                vectors = vectors + nx.matmul(
+                    nx.asarray(decay[:, None], m.dtype), nx.reshape(state[of.name][k], (1, batch * of.pre))
+                )
+                vectors = nx.reshape(vectors, (len(powers), batch, of.pre))
+                after[of.name] = {k: nx.expand_dims(vectors[-1], 2)}
+                if emitted is not None:
+                    slope = full(nx, emitted["h", k], trajectory.records[name].z)
+                    key, kappa = f"{of.name} filtered", self._filter(name)
+                    weighted = vectors * nx.asarray(kappa ** ago[:, None, None], m.dtype)
+                    before = state[key]["trace"]
+                    after[key] = {"trace": filtered_on(nx, kappa**steps, before, weighted, slope)}
         return after
 
     # Steps.

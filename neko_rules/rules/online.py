@@ -229,7 +229,10 @@ class Online(_Schedule):
         assert isinstance(traces, LocalTraces), "asked before"
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         found = rule.adjoint(values, own, trajectory, signals, traces.earlier(moving["credit"]))
-        after = self.after(moving, trajectory, loss) | {"credit": traces.through(moving["credit"], trajectory)}
+        constants = self.model.network.constants_with(values)
+        after = self.after(moving, trajectory, loss) | {
+            "credit": traces.through(moving["credit"], trajectory, constants)
+        }
         return moving | after, found, self.model.observed(trajectory)
 
     def step(
