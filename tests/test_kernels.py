@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +11,13 @@ import pytest
 from cell_cases import VARIANTS
 from credit_cases import OUTPUTS, data, feedback_network, recurrent_readout
 
-from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, LearningRule, Network
-from neko_rules import threads as threads_module
+from neko_rules import ALIF, BPTT, OSTL, EProp, Evaluator, LearningRule, Network
 from neko_rules.backend import get_backend
 from neko_rules.credit import fused as fused_adjoint
 from neko_rules.credit import traces
 from neko_rules.credit.traced import Product
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import host
-from neko_rules.kernels.buffers import Buffers
 from neko_rules.kernels.elementwise import all_finite
 from neko_rules.kernels.events import Events, crossover, listed
 from neko_rules.kernels.host import unfused
@@ -33,7 +30,7 @@ from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.losses import LOSSES, weighed
 from neko_rules.optimizers import OPTIMIZERS
 from neko_rules.regularizers import MembraneBounds
-from neko_rules.threads import products_are_shared_out, set_threads, threads
+from neko_rules.threads import set_threads, threads
 
 NX = get_backend("numpy")
 SAME = 1e-12
@@ -496,94 +493,6 @@ def test_dense_events_are_not_walked() -> None:
     assert listed(sparse).sparse
 
 
-# Threads and memory.
-
-
-def test_threads_do_not_change_the_numbers() -> None:
-    rng = np.random.default_rng(0)
-    x = (rng.random((16, 60, 40)) < 0.1).astype(np.float64)
-    y = rng.integers(0, 3, 16)
-    found = []
-    before = threads()
-    try:
-        for number in (1, 3):
-            set_threads(number)
-            found.append(BPTT(Evaluator(ALIF(96, 3, inputs=40, dtype="float64"))).gradients(x, y))
-    finally:
-        set_threads(before)
-    assert distance(*found) < SAME
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = threads()
-    set_threads(2)
-    # Libraries that another test has loaded since the first look are not NumPy's, and not what this is about.
-    threads_module._controller.cache_clear()
-    yield
-    set_threads(before)
-
-
-def blas_threads() -> set[int]:
-    controller = pytest.importorskip("threadpoolctl").ThreadpoolController()
-    return {each["num_threads"] for each in controller.info() if each["user_api"] == "blas"}
-
-
-def test_blas_keeps_to_one_thread_while_kernels_use_several(two_threads: None) -> None:
-    limits = pytest.importorskip("threadpoolctl")
-    seen = []
-
-    def step(fails: bool) -> None:
-        seen.append((products_are_shared_out(), blas_threads()))
-        if fails:
-            raise ValueError
-
-    with limits.threadpool_limits(2, user_api="blas"):
-        outside = blas_threads()
-        NX.jit(step)(False)
-        with pytest.raises(ValueError):
-            NX.jit(step)(True)
-        assert seen == [(True, {1})] * 2
-        assert not products_are_shared_out()
-        assert blas_threads() == outside, "given back, also after an error"
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_product_that_is_shared_out_is_the_same(dtype: str, two_threads: None) -> None:
-    pytest.importorskip("threadpoolctl")
-    random = np.random.default_rng(0)
-    a, b = random.normal(size=(2001, 300)).astype(dtype), random.normal(size=(300, 100)).astype(dtype)
-    product = NX.jit(lambda: NX.matmul(a, b))()
-    assert product.dtype == dtype
-    np.testing.assert_allclose(product, a @ b, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
-
-
-def test_memory_is_lent_to_one_at_a_time() -> None:
-    buffers = Buffers()
-    one = buffers.empty((1 << 18,), "float64")
-    view = one[10:]
-    other = buffers.empty((1 << 18,), "float64")
-    assert not np.shares_memory(one, other)
-    address = one.ctypes.data
-    del one
-    assert not np.shares_memory(buffers.empty((1 << 18,), "float64"), view), "a view keeps its memory"
-    del view
-    assert buffers.empty((1 << 18,), "float64").ctypes.data == address
-
-
-def test_a_trajectory_that_is_kept_does_not_change() -> None:
-    """The next step must not write into what someone still looks at."""
-    rng = np.random.default_rng(0)
-    model = Evaluator(LIF(256, 2, inputs=20))
-    x = (rng.random((200, 32, 20)) < 0.2).astype(np.float32)
-    kept = model.network.forward(model.network.values, x)
-    before = {key: value.copy() for key, value in kept.records["hidden"].states.items()}
-    for _ in range(3):
-        model.network.forward(model.network.values, 1 - x)
-    for key, value in before.items():
-        np.testing.assert_array_equal(kept.records["hidden"].states[key], value)
-
-
 def test_without_numba_everything_runs(monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]) -> None:
     monkeypatch.setattr(host, "installed", lambda library: False)
     model = Evaluator(ALIF(8, 3, inputs=4))
@@ -597,22 +506,3 @@ def test_events_of_some_steps() -> None:
     later: Events = listed(values)[1:]
     assert later.count.tolist() == [[2], [2]]
     assert np.shares_memory(later.values, values)
-
-
-def test_a_step_leaves_no_history_to_the_garbage_collector() -> None:
-    """A cycle of references would keep the memory of a step until the collector runs, and the next ask for more."""
-    rng = np.random.default_rng(0)
-    x = (rng.random((32, 100, 20)) < 0.1).astype(np.float32)
-    rule = BPTT(Evaluator(ALIF(256, 2, inputs=20)))
-    y = rng.integers(0, 2, 32)
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(2):
-            rule.step(x, y)
-        before = host.BUFFERS._peak
-        for _ in range(3):
-            rule.step(x, y)
-        assert host.BUFFERS._peak == before
-    finally:
-        gc.enable()

@@ -106,9 +106,9 @@ def test_steps_between_two_changes_are_gone_through_at_once(
     for at_once in (True, False):
         rule = LearningRule(model_of(name, backend), **AT_ONCE[point], optimizer=SGD(0.3), online=5)
         if at_once:
-            assert Online(rule, 5)._at_once
+            assert Online(rule, 5).spans is not None
         else:
-            monkeypatch.setattr(Online, "_at_once", False)
+            monkeypatch.setattr(Online, "spans", None)
         figures = rule.step(x, y)
         found.append((rule.model.network.parameters, figures))
         assert rule.steps == 3
@@ -116,14 +116,25 @@ def test_steps_between_two_changes_are_gone_through_at_once(
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-12)
 
 
+def test_filtered_traces_are_taken_through_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data()
+    found = []
+    for piece in (64, 3):
+        monkeypatch.setattr("neko_rules.credit.spans._PIECE", piece)
+        rule = EProp(model_of("lif"), optimizer=SGD(0.3), online=7)
+        rule.step(x, y)
+        found.append(rule.model.network.parameters)
+    assert distance(*found) < SAME
+
+
 def test_traces_of_every_synapse_are_stepped_one_by_one() -> None:
     for name, options in {
         "alif": {"temporal": "neuron", "learning_signal": "instantaneous"},
         "readout per neuron": AT_ONCE["presynaptic"],
     }.items():
-        assert not Online(LearningRule(model_of(name), **options, online=5), 5)._at_once
+        assert Online(LearningRule(model_of(name), **options, online=5), 5).spans is None
     penalised = LearningRule(model_of("lif"), **AT_ONCE["neuron"], online=5, regularizers=[FiringRate(target=5.0)])
-    assert not Online(penalised, 5)._at_once
+    assert Online(penalised, 5).spans is None
 
 
 @pytest.mark.parametrize("name", ["alif", "deep", "feedback"])

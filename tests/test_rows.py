@@ -1,11 +1,16 @@
 """Lists of what is not zero, and sums of the rows that they name: every width a tile can meet, against NumPy."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 pytest.importorskip("numba")
 
+from neko_rules.backend import get_backend
+from neko_rules.credit.fused_traces import filtered_on, met_by
 from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.host import unfused
 from neko_rules.kernels.listing import list_row
 from neko_rules.kernels.rows import (
     ALONE,
@@ -15,6 +20,7 @@ from neko_rules.kernels.rows import (
     add_scaled_rows_to_each,
 )
 
+NX = get_backend("numpy")
 SIZES = [1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 64, 77, LANES * ALONE - 1, LANES * ALONE, 2 * LANES * ALONE + 21]
 BOUND = {"float32": 1e-4, "float64": 1e-12}
 ROWS = 40
@@ -98,3 +104,22 @@ def test_columns_that_do_not_lie_side_by_side_are_refused(turned):
     given = (into[:, 0], matrix) if turned == "into" else (np.ones(8), np.asfortranarray(matrix))
     with pytest.raises(TypingError, match="in C order"):
         plain(*given, np.zeros(1, np.uint16), 1)
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (5, 3, 4, 21), (20, 2, 7, 130)])
+def test_filtered_traces_are_taken_through_several_steps(dtype, shape):
+    steps, batch, pre, post = shape
+    rng = np.random.default_rng(0)
+    before, vectors, slope, signal = (
+        rng.standard_normal(size).astype(dtype)
+        for size in ((batch, pre, post), (steps, batch, pre), (steps, batch, post), (batch, post))
+    )
+    after = 0.7 * before + np.einsum("tbi,tbj->bij", vectors, slope)
+    gradient = np.einsum("bij,bj->ij", before, signal)
+    for engine in (nullcontext, unfused):
+        with engine():
+            found = filtered_on(NX, 0.7, before, vectors, slope), met_by(NX, before, signal)
+        assert all(each.dtype == dtype for each in found)
+        np.testing.assert_allclose(found[0], after, rtol=0, atol=BOUND[dtype])
+        np.testing.assert_allclose(found[1], gradient, rtol=0, atol=BOUND[dtype])

@@ -25,7 +25,7 @@ from neko_rules.credit.fused import LOOPS
 from neko_rules.credit.fused_traces import met_by
 from neko_rules.credit.on_gpu import LAUNCHES
 from neko_rules.credit.recursion import Recursion, Setting
-from neko_rules.credit.stepwise import Earlier
+from neko_rules.credit.spans import Earlier
 from neko_rules.credit.traced import Product, Solved
 from neko_rules.kernels.host import clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu

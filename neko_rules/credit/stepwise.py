@@ -21,16 +21,14 @@ SNNs, arXiv:2311.16151, 2023.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import NamedTuple, Protocol
+from functools import cached_property
+from typing import Protocol
 
-import numpy as np
-
-from neko_rules.backend import Array, Backend, Parameters, get_backend
+from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import backward_weight, direct_name
-from neko_rules.credit.fused_traces import filtered_on
 from neko_rules.credit.recursion import Local, instantaneous_error, times
+from neko_rules.credit.spans import Spans, spans_of
 from neko_rules.credit.traces import (
     Diagonal,
     Leaking,
@@ -48,22 +46,9 @@ from neko_rules.credit.traces import (
 from neko_rules.errors import IncompatibleError
 from neko_rules.kernels.host import host_of
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Moment, Signals, Trajectory, Z, add_signals, effective_weight
+from neko_rules.layers.forward import Moment, Signals, Z, add_signals, effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.layers.jacobians import Jacobians
-
-
-class Earlier(NamedTuple):
-    """What was sent before a time step and acts in it and later ones.
-
-    Args:
-        inputs: parameter name → [batch, pre], as one more input at that step.
-        filtered: parameter name → κ and ē [batch, pre, post] of the step before, where what lies above remembers.
-    """
-
-    inputs: Parameters
-    filtered: dict[str, tuple[float, Array]]
-
 
 State = dict[str, dict[str, Array]]
 """What is carried from one time step to the next: by parameter or population, then by what it is."""
@@ -235,105 +220,10 @@ class LocalTraces:
                     works="use learning_signal='instantaneous'",
                 )
 
-    # Several time steps at once.
-
     @cached_property
-    def rates(self) -> dict[str, tuple[str, float, float]] | None:
-        """By parameter the one state that its traces have, and D and q of it, if that is all there is to traces.
-
-        With ε_t = D ε_{t-1} + q x_t for all postsynaptic neurons alike, what was sent before some time steps acts in
-        them as one more input to the first, D/q ε, and they can be gone through backward. None where a trace has
-        another form.
-        """
-        m, found = self.model, {}
-        if self.unfolded or m.credit.learning_signal == "estimated":
-            return None
-        numpy = get_backend("numpy")
-        for name, parameters in self.of.items():
-            # Any number for what neither D nor q of such a trace can depend on.
-            constants = {
-                key: np.ones(()) if len(value.shape) else np.asarray(m.nx.to_numpy(value))
-                for key, value in m.shapes[name].items()
-            }
-            with np.errstate(all="ignore"):
-                entries = m.jacobians[name].evaluate(numpy, m.graph.cell(name), constants, lambda _: np.ones(()))
-            for of in parameters:
-                trace = self.traces[of.name]
-                if of.constant or not isinstance(trace, Diagonal) or len(trace.states) != 1 or not trace.narrow:
-                    return None
-                (state,) = trace.states
-                leak, gain = (float(entries.get(key, 0.0)) for key in (("D", state, state), ("q", state)))
-                if not gain:
-                    return None
-                found[of.name] = (state, leak, gain)
-        return found
-
-    def _filter(self, name: str) -> float:
-        """κ of what filters the traces of a population."""
-        assert self.rates is not None, "asked before"
-        target = self.leak[name]
-        return next(self.rates[of.name][1] for of in self.of[target])
-
-    def earlier(self, state: State) -> Earlier:
-        """What was sent before, as far as it acts in the next time step."""
-        assert self.rates is not None, "asked before"
-        inputs = {name: leak / gain * state[name][k][:, :, 0] for name, (k, leak, gain) in self.rates.items()}
-        filtered = {
-            of.name: (self._filter(name), state[f"{of.name} filtered"]["trace"])
-            for name in self.leak
-            for of in self.of[name]
-        }
-        return Earlier(inputs, filtered)
-
-    def through(self, state: State, trajectory: Trajectory, constants: dict[str, Constants]) -> State:
-        """The traces after all time steps of a trajectory.
-
-            ε_T = D^T ε_0 + q Σ_t D^(T-1-t) x_t         ē_T = κ^T ē_0 + Σ_t κ^(T-1-t) h_t ε_t
-
-        Args:
-            state: before the first step.
-            trajectory: what the network did.
-            constants: population name → the constants of its cell.
-        """
-        assert self.rates is not None, "asked before"
-        m, nx = self.model, self.model.nx
-        after: State = {}
-        steps, batch, _ = trajectory.inputs.shape
-        ago = np.arange(steps - 1.0, -1.0, -1.0)
-        for name, parameters in self.of.items():
-            emitted = None
-            if name in self.leak:
-                record = trajectory.records[name]
-                jacobians = m.jacobians[name]
-                sloped = jacobians.with_slope if record.slope is not None else None
-                emitted = (sloped or jacobians).evaluate(
-                    nx, m.graph.cell(name), constants[name], partial(record.history, nx)
-                )
-            for of in parameters:
-                k, leak, gain = self.rates[of.name]
-                if of.connection is None:
-                    sent = nx.full((steps, batch * of.pre), 1.0, m.dtype)
-                else:
-                    sent = nx.reshape(trajectory.sent(nx, of.connection), (steps, batch * of.pre))
-                # Powers of D by how long ago, of which the last row leads to the end.
-                since = ago[None, :] - ago[:, None]
-                powers = np.where(since >= 0, gain * leak ** np.maximum(since, 0.0), 0.0)
-                if emitted is None:
-                    powers = powers[-1:]
-                decay = leak ** (ago[::-1][-len(powers) :] + 1.0)
-                vectors = nx.matmul(nx.asarray(powers, m.dtype), sent)
-                vectors = vectors + nx.matmul(
-                    nx.asarray(decay[:, None], m.dtype), nx.reshape(state[of.name][k], (1, batch * of.pre))
-                )
-                vectors = nx.reshape(vectors, (len(powers), batch, of.pre))
-                after[of.name] = {k: nx.expand_dims(vectors[-1], 2)}
-                if emitted is not None:
-                    slope = full(nx, emitted["h", k], trajectory.records[name].z)
-                    key, kappa = f"{of.name} filtered", self._filter(name)
-                    weighted = vectors * nx.asarray(kappa ** ago[:, None, None], m.dtype)
-                    before = state[key]["trace"]
-                    after[key] = {"trace": filtered_on(nx, kappa**steps, before, weighted, slope)}
-        return after
+    def spans(self) -> Spans | None:
+        """These traces over several time steps at once, where they have the form that allows it."""
+        return spans_of(self)
 
     # Steps.
 

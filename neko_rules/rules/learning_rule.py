@@ -16,7 +16,8 @@ from neko_rules.credit.axes import Credit
 from neko_rules.credit.feedback import carriers, draw, follow, mirror, outside_chain
 from neko_rules.credit.influence import Influence
 from neko_rules.credit.projection import RandomProjection, draw_signs
-from neko_rules.credit.stepwise import Earlier, LocalTraces, Model, Now, Stepwise
+from neko_rules.credit.spans import Earlier
+from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from neko_rules import trees
 from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.credit.spans import Spans
 from neko_rules.credit.stepwise import LocalTraces
 from neko_rules.evaluator import Judgement
 from neko_rules.layers.forward import (
@@ -198,8 +199,8 @@ class Online(_Schedule):
                 return (moving, {name: total + found[name] for name, total in state[1].items()}), output
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
-            if length > 1 and self._at_once and not signs:
-                moving, total, outputs = self._several(moving, carry["values"], carry["own"], given)
+            if length > 1 and self.spans is not None and not signs:
+                moving, total, outputs = self._several(self.spans, moving, carry["values"], carry["own"], given)
             elif length == 1:
                 moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
                 outputs = nx.expand_dims(output, 0)
@@ -218,21 +219,20 @@ class Online(_Schedule):
         return carry["values"], carry["own"], carry["memory"], totals, finite
 
     @property
-    def _at_once(self) -> bool:
-        """Whether the steps between two changes can be gone through backward, with traces at their ends alone."""
+    def spans(self) -> Spans | None:
+        """The traces over the steps between two changes, where these can be gone through backward."""
         stepwise = self.rule.stepwise
-        return not self.rule.regularizers and isinstance(stepwise, LocalTraces) and stepwise.rates is not None
+        return stepwise.spans if isinstance(stepwise, LocalTraces) and not self.rule.regularizers else None
 
-    def _several(self, moving: Tree, values: Parameters, own: Any, given: Tree) -> tuple[Tree, Parameters, Array]:
+    def _several(
+        self, spans: Spans, moving: Tree, values: Parameters, own: Any, given: Tree
+    ) -> tuple[Tree, Parameters, Array]:
         """All time steps between two changes: as ``step``, with a gradient that is summed over them."""
-        rule, traces = self.rule, self.rule.stepwise
-        assert isinstance(traces, LocalTraces), "asked before"
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
-        found = rule.adjoint(values, own, trajectory, signals, traces.earlier(moving["credit"]))
+        found = self.rule.adjoint(values, own, trajectory, signals, spans.earlier(moving["credit"]))
         constants = self.model.network.constants_with(values)
-        after = self.after(moving, trajectory, loss) | {
-            "credit": traces.through(moving["credit"], trajectory, constants)
-        }
+        credit = spans.through(moving["credit"], trajectory, constants)
+        after = self.after(moving, trajectory, loss) | {"credit": credit}
         return moving | after, found, self.model.observed(trajectory)
 
     def step(

@@ -1,0 +1,161 @@
+"""Spans: traces taken from end to end of several time steps at once, while the weights stay as they are.
+
+Where a trace is one vector of the presynaptic neurons times a factor of the postsynaptic ones, with D and q constant,
+
+    ε_T = D^T ε_0 + q Σ_t D^(T-1-t) x_t         ē_T = κ^T ē_0 + Σ_t κ^(T-1-t) h_t ε_t
+
+and the gradient of the steps in between is that of the adjoint, to which what was sent before them adds one more input
+at the first step, D/q ε_0, and what the readout's leak filters the product of κ ē_0 with the first signal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from neko_rules.backend import Array, Parameters, get_backend
+from neko_rules.credit.fused_traces import filtered_on
+from neko_rules.credit.traces import Diagonal, Synapses, full
+from neko_rules.layers.cell import Constants
+from neko_rules.layers.forward import Trajectory
+
+if TYPE_CHECKING:
+    from neko_rules.credit.stepwise import LocalTraces, State
+
+_PIECE = 64
+"""Time steps whose presynaptic traces are one product with the powers of D, which grows with their square."""
+
+
+class Earlier(NamedTuple):
+    """What was sent before a time step and acts in it and later ones.
+
+    Args:
+        inputs: parameter name → [batch, pre], as one more input at that step.
+        filtered: parameter name → κ and ē [batch, pre, post] of the step before, where what lies above remembers.
+    """
+
+    inputs: Parameters
+    filtered: dict[str, tuple[float, Array]]
+
+
+class Rate(NamedTuple):
+    """How the one state of a trace goes from step to step.
+
+    Args:
+        state: its name.
+        leak: D.
+        gain: q.
+    """
+
+    state: str
+    leak: float
+    gain: float
+
+
+def spans_of(traces: LocalTraces) -> Spans | None:
+    """The traces over several steps; None where one has another form."""
+    m, found = traces.model, {}
+    if traces.unfolded or m.credit.learning_signal == "estimated":
+        return None
+    numpy = get_backend("numpy")
+    for name, parameters in traces.of.items():
+        # Any number for what neither D nor q of such a trace can depend on.
+        constants = {
+            key: np.ones(()) if len(value.shape) else np.asarray(m.nx.to_numpy(value))
+            for key, value in m.shapes[name].items()
+        }
+        with np.errstate(all="ignore"):
+            entries = m.jacobians[name].evaluate(numpy, m.graph.cell(name), constants, lambda _: np.ones(()))
+        for of in parameters:
+            trace = traces.traces[of.name]
+            if of.constant or not isinstance(trace, Diagonal) or len(trace.states) != 1 or not trace.narrow:
+                return None
+            (state,) = trace.states
+            leak, gain = (float(entries.get(key, 0.0)) for key in (("D", state, state), ("q", state)))
+            if not gain:
+                return None
+            found[of.name] = Rate(state, leak, gain)
+    return Spans(traces, found)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Traces over several time steps.
+
+    Args:
+        traces: what they are at every step.
+        rates: by parameter.
+    """
+
+    traces: LocalTraces
+    rates: dict[str, Rate]
+
+    def earlier(self, state: State) -> Earlier:
+        """What was sent before, as far as it acts in the next time step."""
+        inputs = {name: leak / gain * state[name][k][:, :, 0] for name, (k, leak, gain) in self.rates.items()}
+        filtered = {
+            of.name: (self._filter(name), state[f"{of.name} filtered"]["trace"])
+            for name in self.traces.leak
+            for of in self.traces.of[name]
+        }
+        return Earlier(inputs, filtered)
+
+    def through(self, state: State, trajectory: Trajectory, constants: dict[str, Constants]) -> State:
+        """The traces after all time steps of a trajectory.
+
+        Args:
+            state: before the first step.
+            trajectory: what the network did.
+            constants: population name → the constants of its cell.
+        """
+        after: State = {}
+        for name, parameters in self.traces.of.items():
+            slope = self._slope(name, trajectory, constants) if name in self.traces.leak else None
+            for of in parameters:
+                after |= self._through(of, state, trajectory, slope)
+        return after
+
+    def _filter(self, name: str) -> float:
+        """κ of what filters the traces of a population."""
+        return self.rates[self.traces.of[self.traces.leak[name]][0].name].leak
+
+    def _slope(self, name: str, trajectory: Trajectory, constants: dict[str, Constants]) -> Array:
+        """h_t of the one state of a population's traces: [time, batch, neuron]."""
+        m, record = self.traces.model, trajectory.records[name]
+        jacobians = m.jacobians[name]
+        jacobians = jacobians if record.slope is None else jacobians.with_slope or jacobians
+        history = partial(record.history, m.nx)
+        entries = jacobians.evaluate(m.nx, m.graph.cell(name), constants[name], history)
+        return full(m.nx, entries["h", self.rates[self.traces.of[name][0].name].state], record.z)
+
+    def _through(self, of: Synapses, state: State, trajectory: Trajectory, slope: Array | None) -> State:
+        """The traces of one parameter after all time steps."""
+        nx, dtype = self.traces.model.nx, self.traces.model.dtype
+        (k, leak, gain), (steps, batch, _) = self.rates[of.name], trajectory.inputs.shape
+        size = batch * of.pre
+        if of.connection is None:
+            sent = nx.full((steps, size), 1.0, dtype)
+        else:
+            sent = nx.reshape(trajectory.sent(nx, of.connection), (steps, size))
+        vector = nx.reshape(state[of.name][k], (1, size))
+        if slope is None:
+            powers = gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)
+            vector = leak**steps * vector + nx.matmul(nx.asarray(powers[None], dtype), sent)
+            return {of.name: {k: nx.reshape(vector, (batch, of.pre, 1))}}
+        key, kappa = f"{of.name} filtered", self._filter(of.population)
+        traces = state[key]["trace"]
+        for first in range(0, steps, _PIECE):
+            length = min(_PIECE, steps - first)
+            time = np.arange(float(length))
+            since = time[:, None] - time[None, :]
+            powers = np.where(since >= 0, gain * leak ** np.maximum(since, 0.0), 0.0)
+            vectors = nx.matmul(nx.asarray(powers, dtype), sent[first : first + length])
+            vectors = vectors + nx.matmul(nx.asarray(leak ** (time[:, None] + 1), dtype), vector)
+            vector = vectors[-1:]
+            left = nx.asarray(kappa ** (length - 1 - time)[:, None, None], dtype)
+            weighted = left * nx.reshape(vectors, (length, batch, of.pre))
+            traces = filtered_on(nx, kappa**length, traces, weighted, slope[first : first + length])
+        return {of.name: {k: nx.reshape(vector, (batch, of.pre, 1))}, key: {"trace": traces}}
