@@ -22,6 +22,11 @@ _FEW = _SMALL // 16
 """Entries that are small in every type."""
 
 
+_SLACK = 2
+"""How many times the most that was seen in use at once may be held. With less, pieces of one size made room for those of
+another within every step and were asked for anew; a step holds about 1.1 times what it uses."""
+
+
 class Buffers:
     """Memory that is lent and comes back.
 
@@ -36,6 +41,8 @@ class Buffers:
 
     def __init__(self) -> None:
         self._kept: dict[int, list[np.ndarray]] = {}
+        # By the size that was asked for: other sizes that were lent in its place.
+        self._served: dict[int, dict[int, None]] = {}
         self._peak = 0
         self._lock = threading.Lock()
 
@@ -73,11 +80,12 @@ class Buffers:
         return sum(size * len(kept) for size, kept in self._kept.items())
 
     def _taken(self, size: int) -> np.ndarray:
-        """Free memory of that size, which a step finds that is like the one before; else what comes close, or new."""
-        same = self._kept.get(size, [])
-        for place in range(len(same)):
-            if _free(same, place):
-                return same[place]
+        """Free memory of a size that has served, which a step finds that is like the one before; else what fits."""
+        for room in (size, *self._served.get(size, ())):
+            kept = self._kept.get(room, ())
+            for place in range(len(kept)):
+                if _free(kept, place):
+                    return kept[place]
         lent = sum(room * (not _free(kept, i)) for room, kept in self._kept.items() for i in range(len(kept)))
         self._peak = max(self._peak, lent + size)
         for room in sorted(room for room in self._kept if size < room <= 2 * size):
@@ -86,14 +94,15 @@ class Buffers:
                 if _free(kept, place):
                     # Sizes that were asked for last are last: those that are not used any more drift to the front.
                     self._kept[room] = self._kept.pop(room)
+                    self._served.setdefault(size, {})[room] = None
                     return kept[place]
-        self._forget(self.held + size - self._peak)
+        self._forget(self.held + size - _SLACK * self._peak)
         memory = np.empty(size, np.uint8)
         self._kept[size] = [*self._kept.pop(size, []), memory]
         return memory
 
     def _forget(self, excess: int) -> None:
-        """Give back free memory, longest unused first, beyond the most that was ever in use at once."""
+        """Give back free memory of so many bytes, longest unused first."""
         for size, kept in list(self._kept.items()):
             place = 0
             while excess > 0 and place < len(kept):
@@ -105,7 +114,7 @@ class Buffers:
                 del self._kept[size]
 
 
-def _free(kept: list[np.ndarray], place: int) -> bool:
+def _free(kept: Sequence[np.ndarray], place: int) -> bool:
     """Whether nobody holds a view of that memory."""
     # Two references: the list's own and the argument of getrefcount.
     return sys.getrefcount(kept[place]) <= 2
