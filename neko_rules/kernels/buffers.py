@@ -23,8 +23,8 @@ _FEW = _SMALL // 16
 
 
 _SLACK = 2
-"""How many times the most that was seen in use at once may be held. With less, pieces of one size made room for those of
-another within every step and were asked for anew; a step holds about 1.1 times what it uses."""
+"""How many times the most that was seen in use at once may be held. With less, pieces of one size made room for those
+of another within every step and were asked for anew; a step holds about 1.1 times what it uses."""
 
 
 class Buffers:
