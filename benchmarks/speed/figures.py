@@ -84,7 +84,8 @@ def panel(ax: Any, records: Mapping[int, Record]) -> None:
     ax.xaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if high < 20 * low else tuple(range(2, 10))))
     ax.xaxis.set_minor_formatter(FuncFormatter(plain_number if high < 20 * low else lambda value, _: ""))
     ax.grid(axis="x", linewidth=0.3)
-    ax.set_title(next(iter(records.values()))["title"].replace(", T ", "\nT ", 1), fontsize=7, loc="left")
+    ax.set_title(next(iter(records.values()))["title"].replace(", T ", "\nT ", 1), fontsize=6.2, loc="left")
+    ax.tick_params(axis="x", which="both", labelsize=5.5)
     ax.set_xlabel("ms per training step", fontsize=7)
 
 
