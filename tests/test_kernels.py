@@ -11,7 +11,7 @@ import pytest
 from cell_cases import VARIANTS
 from credit_cases import OUTPUTS, data, feedback_network, recurrent_readout
 
-from neko_rules import ALIF, BPTT, OSTL, EProp, Evaluator, LearningRule, Network
+from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, LearningRule, Network
 from neko_rules.backend import get_backend
 from neko_rules.credit import fused as fused_adjoint
 from neko_rules.credit import traces
@@ -174,6 +174,16 @@ def test_who_looks_at_states_has_them() -> None:
         fused = rule.gradients(x, y)
         with unfused():
             assert distance(fused, rule.gradients(x, y)) < SAME
+
+
+@pytest.mark.parametrize(("inputs", "weights"), [("float64", "float32"), ("float32", "float64")])
+def test_inputs_of_another_type_than_the_weights(inputs: str, weights: str) -> None:
+    network = LIF(20, 3, inputs=30, dtype=weights)
+    x = (np.random.default_rng(0).random((12, 4, 30)) < 0.1).astype(inputs)
+    mixed, pure = (network.forward(network.values, each) for each in (x, x.astype(weights)))
+    assert 0 < pure.z("hidden").mean() < 0.5
+    np.testing.assert_allclose(mixed.records["hidden"].states["v"], pure.records["hidden"].states["v"], atol=1e-5)
+    np.testing.assert_allclose(mixed.z("readout"), pure.z("readout"), atol=1e-5)
 
 
 @pytest.mark.parametrize("label", VARIANTS)

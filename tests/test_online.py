@@ -25,6 +25,7 @@ from neko_rules import (
     WeightMirror,
 )
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
+from neko_rules.layers.forward import add_signals
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD, Adam
 from neko_rules.rules.online import Online, in_chunks
@@ -114,6 +115,35 @@ def test_steps_between_two_changes_are_gone_through_at_once(
         assert rule.steps == 3
     assert distance(found[0][0], found[1][0]) < SAME
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-12)
+
+
+class Pushed(LearningRule):
+    """A user's signal on spikes, beside that of the loss."""
+
+    def signals(self, trajectory: Any, *arguments: Any, **named: Any) -> Any:
+        z = trajectory.z("hidden")
+        return add_signals(super().signals(trajectory, *arguments, **named), {("hidden", "z"): 0.01 * (z - 0.1)})
+
+
+class Seen(LearningRule):
+    """A user's way back that looks at membranes."""
+
+    def adjoint(self, values: Any, own: Any, trajectory: Any, signals: Any) -> Any:
+        assert trajectory.records["hidden"].states["v"].shape == trajectory.z("hidden").shape
+        return super().adjoint(values, own, trajectory, signals)
+
+
+@pytest.mark.parametrize("kind", [Pushed, Seen])
+def test_what_a_subclass_makes_of_signals_and_the_way_back_is_asked_for_at_every_step(kind: Any) -> None:
+    x, y = data()
+    assert LearningRule(model_of("lif"), temporal="neuron", online=14).plain
+    online, deferred = (
+        kind(model_of("lif"), temporal="neuron", optimizer="naive", online=steps) for steps in (14, False)
+    )
+    online.step(x, y)
+    deferred.step(x, y)
+    assert Online(online, 14).spans is None
+    assert distance(online.model.network.parameters, deferred.model.network.parameters) < SAME
 
 
 def test_filtered_traces_are_taken_through_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,19 +61,23 @@ class Loop:
         shape, dtype = record.shape, self.dtype
         _, batch, size = shape
 
+        def typed(array: Array) -> np.ndarray:
+            # What is summed in registers is of one type, whatever a caller's weights are.
+            return np.ascontiguousarray(host.host(array), dtype)
+
         def history(key: str) -> Array:
             return record.z if key == Z else record.history(setting.nx, key)
 
         fixed: list[Any] = []
         for each in signals:
             if isinstance(each, Product):
-                fixed += [held(each.errors), held(each.back)]
+                fixed += [typed(each.errors), typed(each.back)]
             else:
                 fixed.append(held(each if each.shape == shape else setting.nx.broadcast_to(each, shape)))
         fixed += [held(history(key)) for key in self.recorded]
         for key in self.starts:
             fixed.append(np.zeros((batch, size), dtype) if record.start is None else held(record.start[key]))
-        fixed += [held(setting.back(connection)) for connection in step.outgoing]
+        fixed += [typed(setting.back(connection)) for connection in step.outgoing]
         constants = (host.host(value) for value in setting.constants[step.name].values())
         fixed += [contiguous(value) if value.ndim else value[()] for value in constants]
         errors = [BUFFERS.empty(shape, dtype) for _ in step.errors]

@@ -77,7 +77,7 @@ class Buffers:
     @property
     def held(self) -> int:
         """Bytes that are lent or kept for later."""
-        return sum(size * len(kept) for size, kept in self._kept.items())
+        return sum(size * len(kept) for size, kept in list(self._kept.items()))
 
     def _taken(self, size: int) -> np.ndarray:
         """Free memory of a size that has served, which a step finds that is like the one before; else what fits."""
@@ -112,6 +112,7 @@ class Buffers:
                     place += 1
             if not kept:
                 del self._kept[size]
+                self._served = {asked: rooms for asked, rooms in self._served.items() if size not in rooms}
 
 
 def _free(kept: Sequence[np.ndarray], place: int) -> bool:

@@ -62,7 +62,7 @@ class Events:
 
     def factors(self, dtype: np.dtype | str) -> np.ndarray:
         """What a kernel takes for the values; they are not looked at where all are 1."""
-        return np.empty((0, 0, 0), dtype) if self.values is None else self.values
+        return np.empty((0, 0, 0), dtype) if self.values is None else self.values.astype(dtype, copy=False)
 
     def dense(self, dtype: str) -> np.ndarray:
         """The array itself, [time, batch, neuron]."""

@@ -37,6 +37,8 @@ def _put(typing: Any, row: Any, begin: Any, into: Any, count: Any) -> Any:
     """
     if row.layout != "C" or into.layout != "C":
         raise TypingError("a row and its list are expected in C order")
+    if not isinstance(row.dtype, types.Float):
+        raise TypingError("a row of floating-point numbers is expected")
     signature = types.intp(row, types.intp, into, types.intp)
 
     def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

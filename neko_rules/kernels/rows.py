@@ -48,6 +48,8 @@ def _tile(examples: int, lanes: int, vectors: int, scaled: bool) -> Any:
     def tile(typing: Any, sums: Any, factors: Any, begin: Any, matrix: Any, rows: Any, count: Any) -> Any:
         if any(each.layout != "C" for each in (*sums, matrix, rows)):
             raise TypingError("sums, matrix and list of rows are expected in C order")
+        if any(each.dtype != matrix.dtype for each in (*sums, *factors)):
+            raise TypingError("sums, factors and matrix are expected to be of one type")
         signature = types.void(sums, factors, types.intp, matrix, rows, types.intp)
 
         def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

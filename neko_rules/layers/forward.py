@@ -77,6 +77,8 @@ class Record:
 class LeanRecord(Record):
     """A record of the events and of ψ alone; the output is made of its events once somebody looks at it.
 
+    It has no states: a network does not go on from its end, and ``dataclasses.replace`` makes no other of it.
+
     Args:
         host: the backend.
         events: where the population fired.
@@ -130,6 +132,7 @@ class Trajectory:
 
     def end(self) -> NetworkState:
         """The network after the last step."""
+        assert not any(isinstance(record, LeanRecord) for record in self.records.values()), "states were kept"
         states = {name: {**record.states, Z: record.z} for name, record in self.records.items()}
         return {
             name: {key: value[-1] for key, value in values.items()}

@@ -189,7 +189,7 @@ def _room(one: Given, steps: int, batch: int, dtype: str) -> Stepped:
     return Stepped(states, z, None, current, Events(z, fired, count, one.cell.spiking))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _at_rest(batch: int, size: int, dtype: str) -> np.ndarray:
     """Zeros, to be looked at only."""
     return np.zeros((batch, size), dtype)
@@ -202,12 +202,12 @@ def _width(size: int) -> int:
     return max(size, LANES)
 
 
-def _widened(matrix: np.ndarray) -> np.ndarray:
-    """A matrix in C order and of that width."""
+def _widened(matrix: np.ndarray, dtype: str) -> np.ndarray:
+    """A matrix in C order, of that width, and of the type of the inputs, which the sums have."""
     pre, post = matrix.shape
     if post == _width(post):
-        return contiguous(matrix)
-    wide = np.zeros((pre, _width(post)), matrix.dtype)
+        return np.ascontiguousarray(matrix, dtype)
+    wide = np.zeros((pre, _width(post)), dtype)
     wide[:, :post] = matrix
     return wide
 
@@ -217,8 +217,8 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        found += [_widened(weight), events.index, events.count, events.factors(dtype)]
-    found += [_widened(matrix) for matrix in one.inner.values()]
+        found += [_widened(weight, dtype), events.index, events.count, events.factors(dtype)]
+    found += [_widened(matrix, dtype) for matrix in one.inner.values()]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = (*one.cell.state_names(), "z")
     if one.start is None:

@@ -298,6 +298,15 @@ class LearningRule(Rule):
         """Whether the gradient of a batch is a sum over its examples: a penalty on mean rates is not."""
         return not self.regularizers and type(self).signals is LearningRule.signals
 
+    @property
+    def plain(self) -> bool:
+        """Whether signals and the way back are those of this class, and not what a subclass makes of a trajectory."""
+        own = type(self)
+        return all(
+            getattr(own, name) is getattr(LearningRule, name)
+            for name in ("signals", "adjoint", "judged_part", "_judged")
+        )
+
     @cached_property
     def _lean(self) -> frozenset[str]:
         """The hidden populations of which the way back needs no more than when they fired, and ψ."""
@@ -331,8 +340,11 @@ class LearningRule(Rule):
         """Loss, forward pass and signals of some examples; as for ``judged_part``."""
         inputs, target, mask = batch
         backward = self.evaluation == "adjoint"
-        lean = self._lean if backward and self._adds_up() else frozenset()
-        trajectory = self.model.network.forward(values, inputs, keep_slopes=backward, lean=lean)
+        network = self.model.network
+        if backward and self.plain and not self.regularizers:
+            trajectory = network.forward(values, inputs, keep_slopes=True, lean=self._lean)
+        else:
+            trajectory = network.forward(values, inputs, keep_slopes=backward)
         judgement = self.model.judge(trajectory, target, mask)
         # Only an error that goes round the chain needs them, or what a rule of a user's makes of its signals.
         asked = self.credit.outside_chain or type(self).signals is not LearningRule.signals

@@ -155,7 +155,10 @@ class _Schedule:
 
 
 class Online(_Schedule):
-    """Traces stepped together with the network, and weights that change every ``size`` time steps."""
+    """Traces carried along with the network, and weights that change every ``size`` time steps.
+
+    Traces are stepped together with the network, or taken from one change to the next where ``spans`` allows.
+    """
 
     def trained(
         self,
@@ -220,14 +223,22 @@ class Online(_Schedule):
 
     @property
     def spans(self) -> Spans | None:
-        """The traces over the steps between two changes, where these can be gone through backward."""
-        stepwise = self.rule.stepwise
-        return stepwise.spans if isinstance(stepwise, LocalTraces) and not self.rule.regularizers else None
+        """The traces over the steps between two changes, where these can be gone through backward.
+
+        What a rule of a user's makes of signals or of the way back is asked for step by step, as it was written for.
+        """
+        rule, stepwise = self.rule, self.rule.stepwise
+        if rule.regularizers or not rule.plain or not isinstance(stepwise, LocalTraces):
+            return None
+        return stepwise.spans
 
     def _several(
         self, spans: Spans, moving: Tree, values: Parameters, own: Any, given: Tree
     ) -> tuple[Tree, Parameters, Array]:
-        """All time steps between two changes: as ``step``, with a gradient that is summed over them."""
+        """All time steps between two changes: as ``step``, with a gradient that is summed over them.
+
+        Firing rates so far are left as they were: they are for regularisers alone.
+        """
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         found = self.rule.adjoint(values, own, trajectory, signals, spans.earlier(moving["credit"]))
         constants = self.model.network.constants_with(values)
