@@ -134,12 +134,8 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
     """The recursion of a group over all time steps, as one compiled loop where there is one."""
     nx, records = problem.nx, problem.trajectory.records
     setting = problem.setting
-    sloped = {
-        name: found
-        for name in group
-        if records[name].slope is not None and (found := setting.jacobians[name].with_slope) is not None
-    }
-    setting = setting._replace(jacobians=setting.jacobians | sloped)
+    found = {name: records[name].derivatives(setting.jacobians[name]) for name in group}
+    setting = setting._replace(jacobians=setting.jacobians | found)
     host = host_of(nx)
     if len(group) == 1 and (host is not None or on_gpu(nx)):
         arriving = tuple(key for key in signals if key[0] == group[0])

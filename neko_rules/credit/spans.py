@@ -125,9 +125,7 @@ class Spans:
     def _slope(self, name: str, trajectory: Trajectory, constants: dict[str, Constants]) -> Array:
         """h_t of the one state of a population's traces: [time, batch, neuron]."""
         m, record = self.traces.model, trajectory.records[name]
-        jacobians = m.jacobians[name]
-        jacobians = jacobians if record.slope is None else jacobians.with_slope or jacobians
-        history = partial(record.history, m.nx)
+        jacobians, history = record.derivatives(m.jacobians[name]), partial(record.history, m.nx)
         entries = jacobians.evaluate(m.nx, m.graph.cell(name), constants[name], history)
         return full(m.nx, entries["h", self.rates[self.traces.of[name][0].name].state], record.z)
 

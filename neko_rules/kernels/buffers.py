@@ -82,24 +82,25 @@ class Buffers:
     def _taken(self, size: int) -> np.ndarray:
         """Free memory of a size that has served, which a step finds that is like the one before; else what fits."""
         for room in (size, *self._served.get(size, ())):
-            kept = self._kept.get(room, ())
-            for place in range(len(kept)):
-                if _free(kept, place):
-                    return kept[place]
+            if (found := self._free_of(room)) is not None:
+                return found
         lent = sum(room * (not _free(kept, i)) for room, kept in self._kept.items() for i in range(len(kept)))
         self._peak = max(self._peak, lent + size)
         for room in sorted(room for room in self._kept if size < room <= 2 * size):
-            kept = self._kept[room]
-            for place in range(len(kept)):
-                if _free(kept, place):
-                    # Sizes that were asked for last are last: those that are not used any more drift to the front.
-                    self._kept[room] = self._kept.pop(room)
-                    self._served.setdefault(size, {})[room] = None
-                    return kept[place]
+            if (found := self._free_of(room)) is not None:
+                # Sizes that were asked for last are last: those that are not used any more drift to the front.
+                self._kept[room] = self._kept.pop(room)
+                self._served.setdefault(size, {})[room] = None
+                return found
         self._forget(self.held + size - _SLACK * self._peak)
         memory = np.empty(size, np.uint8)
         self._kept[size] = [*self._kept.pop(size, []), memory]
         return memory
+
+    def _free_of(self, room: int) -> np.ndarray | None:
+        """Free memory of just that size."""
+        kept = self._kept.get(room, ())
+        return next((kept[place] for place in range(len(kept)) if _free(kept, place)), None)
 
     def _forget(self, excess: int) -> None:
         """Give back free memory of so many bytes, longest unused first."""

@@ -2,8 +2,8 @@
 
 Which of eight entries are not zero makes one of 256 patterns; a table has the places of each pattern's entries in their
 order, so that a vector of eight numbers is written at once and the next eight begin behind as many as are valid. Going
-entry by entry takes twice as long, and asking whether any of eight is not zero longer still: at usual firing rates the
-processor cannot guess the answer.
+entry by entry takes three times as long, and asking whether any of eight is not zero longer still: at usual firing
+rates the processor cannot guess the answer.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def list_row(row: Array, size: int, into: Array) -> int:
         into: [size], of unsigned integers; behind the valid numbers its contents are arbitrary.
     """
     count = 0
-    whole = size - size % 8
-    for begin in range(0, whole, 8):
+    whole = size - size % _TOGETHER
+    for begin in range(0, whole, _TOGETHER):
         # What is written behind the valid ones stays within the row: no more entries are listed than were looked at.
         count += _put(row, begin, into, count)
     for n in range(whole, size):

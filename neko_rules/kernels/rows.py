@@ -19,7 +19,6 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from neko_rules.kernels.compiling import kernel, within
-from neko_rules.kernels.writer import TOGETHER
 
 Array = Any
 """An array in C order."""
@@ -34,14 +33,14 @@ ALONE = 8
 """Vectors in which the sum of one example is kept at a time."""
 
 _EACH = 4 if _WIDE_REGISTERS else 3
-"""Vectors of each of these: with the factors and the row itself they fill the registers."""
+"""Vectors of each of the examples that meet the same rows: with factors and the row itself they fill the registers."""
 
 
-def _tile(examples: int, lanes: int, vectors: int, scaled: bool) -> Any:
-    """A function of ``lanes · vectors`` entries of the sum, or of the sums of several examples.
+def _tile(lanes: int, vectors: int) -> Any:
+    """A function of ``lanes · vectors`` entries of the sums of one example or of several.
 
-    Its arguments are the sums [size] of the examples, their factors [row] where there are any, the first entry, the
-    matrix [row, size], the list of rows, and its length.
+    Its arguments are a tuple of the sums [size] of the examples, one of their factors [row], empty where there are
+    none, the first entry, the matrix [row, size], the list of rows, and its length.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -77,7 +76,7 @@ def _tile(examples: int, lanes: int, vectors: int, scaled: bool) -> Any:
                 return builder.shuffle_vector(single, none, first)
 
             into = [each.data for each in members(sums, arguments[0])]
-            meeting = members(factors, arguments[1]) if scaled else []
+            meeting = members(factors, arguments[1])
             table, listed = array(matrix, arguments[3]), array(rows, arguments[4])
             row_bytes = cgutils.unpack_tuple(builder, table.strides)[0]
             offsets = [builder.add(arguments[2], word(lanes * i)) for i in range(vectors)]
@@ -89,13 +88,13 @@ def _tile(examples: int, lanes: int, vectors: int, scaled: bool) -> Any:
                 row = builder.zext(builder.load(builder.gep(listed.data, [loop.index])), word)
                 place = cgutils.pointer_add(builder, table.data, builder.mul(row, row_bytes))
                 values = [loaded(place, offset) for offset in offsets]
-                for example in range(examples):
+                for example, totals in enumerate(held):
                     factor = None
-                    if scaled:
+                    if meeting:
                         (step,) = cgutils.unpack_tuple(builder, meeting[example].strides)
                         where = cgutils.pointer_add(builder, meeting[example].data, builder.mul(row, step))
                         factor = spread(builder.load(where))
-                    for value, total in zip(values, held[example], strict=True):
+                    for value, total in zip(values, totals, strict=True):
                         before = builder.load(total)
                         after = (
                             builder.fadd(before, value)
@@ -114,13 +113,43 @@ def _tile(examples: int, lanes: int, vectors: int, scaled: bool) -> Any:
     return tile
 
 
-_many, _some, _few, _one = (_tile(1, *form, scaled=False) for form in ((LANES, ALONE), (LANES, 1), (4, 1), (1, 1)))
-_many_scaled, _some_scaled, _few_scaled, _one_scaled = (
-    _tile(1, *form, scaled=True) for form in ((LANES, ALONE), (LANES, 1), (4, 1), (1, 1))
+_many, _many_each, _some, _few, _one = (
+    _tile(*form) for form in ((LANES, ALONE), (LANES, _EACH), (LANES, 1), (4, 1), (1, 1))
 )
-_many_each, _some_each, _few_each, _one_each = (
-    _tile(TOGETHER, *form, scaled=True) for form in ((LANES, _EACH), (LANES, 1), (4, 1), (1, 1))
-)
+
+
+@within
+def _add_rest(
+    sums: tuple[Array, ...],
+    factors: tuple[Array, ...],
+    begin: int,
+    size: int,
+    matrix: Array,
+    rows: Array,
+    count: int,
+) -> None:
+    """The columns from ``begin`` on, which do not fill as many registers as there are."""
+    while begin + LANES <= size:
+        _some(sums, factors, begin, matrix, rows, count)
+        begin += LANES
+    while begin + 4 <= size:
+        _few(sums, factors, begin, matrix, rows, count)
+        begin += 4
+    while begin < size:
+        _one(sums, factors, begin, matrix, rows, count)
+        begin += 1
+
+
+@within
+def _add_alone(
+    sums: tuple[Array], factors: tuple[Array, ...], size: int, matrix: Array, rows: Array, count: int
+) -> None:
+    """The rows of one example, with factors or without."""
+    begin = 0
+    while begin + LANES * ALONE <= size:
+        _many(sums, factors, begin, matrix, rows, count)
+        begin += LANES * ALONE
+    _add_rest(sums, factors, begin, size, matrix, rows, count)
 
 
 @within
@@ -134,19 +163,7 @@ def add_rows(into: Array, size: int, matrix: Array, rows: Array, count: int) -> 
         rows: numbers of rows, unsigned.
         count: how many of them.
     """
-    begin = 0
-    while begin + LANES * ALONE <= size:
-        _many((into,), (), begin, matrix, rows, count)
-        begin += LANES * ALONE
-    while begin + LANES <= size:
-        _some((into,), (), begin, matrix, rows, count)
-        begin += LANES
-    while begin + 4 <= size:
-        _few((into,), (), begin, matrix, rows, count)
-        begin += 4
-    while begin < size:
-        _one((into,), (), begin, matrix, rows, count)
-        begin += 1
+    _add_alone((into,), (), size, matrix, rows, count)
 
 
 @within
@@ -161,39 +178,19 @@ def add_scaled_rows(into: Array, size: int, matrix: Array, rows: Array, count: i
         count: how many of them.
         factors: [row], of any stride.
     """
-    begin = 0
-    while begin + LANES * ALONE <= size:
-        _many_scaled((into,), (factors,), begin, matrix, rows, count)
-        begin += LANES * ALONE
-    while begin + LANES <= size:
-        _some_scaled((into,), (factors,), begin, matrix, rows, count)
-        begin += LANES
-    while begin + 4 <= size:
-        _few_scaled((into,), (factors,), begin, matrix, rows, count)
-        begin += 4
-    while begin < size:
-        _one_scaled((into,), (factors,), begin, matrix, rows, count)
-        begin += 1
+    _add_alone((into,), (factors,), size, matrix, rows, count)
 
 
 @within
 def add_scaled_rows_to_each(
     sums: tuple[Array, ...], size: int, matrix: Array, rows: Array, count: int, factors: tuple[Array, ...]
 ) -> None:
-    """The same for ``TOGETHER`` examples, each with its own sum and factors, on the same rows."""
+    """The same for several examples, each with its own sum and factors, on the same rows."""
     begin = 0
     while begin + LANES * _EACH <= size:
         _many_each(sums, factors, begin, matrix, rows, count)
         begin += LANES * _EACH
-    while begin + LANES <= size:
-        _some_each(sums, factors, begin, matrix, rows, count)
-        begin += LANES
-    while begin + 4 <= size:
-        _few_each(sums, factors, begin, matrix, rows, count)
-        begin += 4
-    while begin < size:
-        _one_each(sums, factors, begin, matrix, rows, count)
-        begin += 1
+    _add_rest(sums, factors, begin, size, matrix, rows, count)
 
 
 @kernel

@@ -46,9 +46,6 @@ class Constant:
         return f"{self.name}[n]" if self.per_neuron else self.name
 
 
-CALL = re.compile(r"\b((?:exp|tanh)_float(?:32|64))\((\w+)\)")
-"""A call of a function of one number that is compiled into the kernel: its name and its argument."""
-
 TOGETHER = 4
 """Examples that go back through a matrix side by side: each of its rows is fetched once for all of them."""
 
@@ -319,7 +316,8 @@ def adjoint_source(
     for name, of in products:
         source.add(4, *_gathered(f"sums_{name}", f"matrix_{name}", f"carries_{of}"))
     for name in products_of:
-        source.add(4, *_multiplied_out(name))
+        errors = [f"errors_{name}[t, here + {e}]" for e in range(TOGETHER)]
+        source.add(4, *_summed(f"rows_{name}", f"back_{name}", "every", f"back_{name}.shape[0]", errors))
     source.add(4, "for e in range(several):", "    b = here + e")
     source.add(5, *(f"r_{name} = {name}[t, b]" for name in (*whole, *recorded, *outputs)))
     source.add(5, *(f"r_{name} = rows_{name}[e]" for name in products_of))
@@ -339,30 +337,23 @@ def adjoint_source(
 
 
 def _gathered(into: str, matrix: str, factors: str) -> list[str]:
-    """Statements for into[e] = Σ_j factors[e, j] matrix[j], that skip rows whose factors are all zero."""
-    place, examples = "here - begin", range(TOGETHER)
-    sums, errors = (", ".join(f"{letter}{e}" for e in examples) for letter in "sd")
-    lines = ["if several == 1:", f"    s0, d0 = {into}[0], {factors}[{place}]", "    k = list_row(d0, size, listed)"]
-    lines += ["    for n in range(size):", "        s0[n] = 0"]
-    lines += [f"    add_scaled_rows(s0, size, {matrix}, listed, k, d0)", "else:"]
-    lines += [f"    s{e}, d{e} = {into}[{e}], {factors}[{place} + {e}]" for e in examples]
-    lines += ["    for n in range(size):", f"        s0[n] = {' + '.join(f'abs(d{e}[n])' for e in examples)}"]
-    lines += ["    k = list_row(s0, size, listed)", "    for n in range(size):"]
-    lines += [f"        s{e}[n] = 0" for e in examples]
-    lines.append(f"    add_scaled_rows_to_each(({sums}), size, {matrix}, listed, k, ({errors}))")
-    return lines
+    """Statements for into[e] = Σ_j factors[here - begin + e, j] matrix[j], without rows whose factors are all zero."""
+    errors = [f"{factors}[here - begin + {e}]" for e in range(TOGETHER)]
+    lines = ["if several == 1:", f"    k = list_row({errors[0]}, size, listed)", "else:"]
+    lines += [f"    d{e} = {error}" for e, error in enumerate(errors)]
+    # The first sum has room to work in until it is begun.
+    lines += [f"    s0 = {into}[0]", "    for n in range(size):"]
+    lines.append(f"        s0[n] = {' + '.join(f'abs(d{e}[n])' for e in range(TOGETHER))}")
+    return [*lines, "    k = list_row(s0, size, listed)", *_summed(into, matrix, "listed", "k", errors)]
 
 
-def _multiplied_out(name: str) -> list[str]:
-    """Statements for rows[e] = Σ_j errors[t, here + e, j] back[j]."""
-    rows, errors, back, examples = f"rows_{name}", f"errors_{name}", f"back_{name}", range(TOGETHER)
-    listed = f"size, {back}, every, {back}.shape[0]"
-    into, factors = (
-        ", ".join(one.format(e=e) for e in examples) for one in (rows + "[{e}]", errors + "[t, here + {e}]")
-    )
-    lines = ["for e in range(several):", "    for n in range(size):", f"        {rows}[e, n] = 0", "if several == 1:"]
-    lines.append(f"    add_scaled_rows({rows}[0], {listed}, {errors}[t, here])")
-    return [*lines, "else:", f"    add_scaled_rows_to_each(({into}), {listed}, ({factors}))"]
+def _summed(into: str, matrix: str, rows: str, count: str, factors: Sequence[str]) -> list[str]:
+    """Statements for into[e] = Σ_k factors[e][rows[k]] matrix[rows[k]], of one example or of several side by side."""
+    sums, met = (", ".join(each) for each in ([f"{into}[{e}]" for e, _ in enumerate(factors)], factors))
+    listed = f"size, {matrix}, {rows}, {count}"
+    lines = ["for e in range(several):", "    for n in range(size):", f"        {into}[e, n] = 0", "if several == 1:"]
+    lines.append(f"    add_scaled_rows({into}[0], {listed}, {factors[0]})")
+    return [*lines, "else:", f"    add_scaled_rows_to_each(({sums}), {listed}, ({met}))"]
 
 
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from neko_rules.layers import on_gpu as on_gpu_loops
 from neko_rules.layers.cell import Cell, CellOperations, Constants, SlopeKeeping, namespace
 from neko_rules.layers.fused import Given, step_through
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
-from neko_rules.layers.jacobians import SLOPE
+from neko_rules.layers.jacobians import SLOPE, Jacobians
 
 Z = "z"
 """The output of a population, as opposed to one of its states."""
@@ -61,6 +61,10 @@ class Record:
     def shape(self) -> tuple[int, int, int]:
         """(time, batch, neuron)."""
         return self.z.shape
+
+    def derivatives(self, jacobians: Jacobians) -> Jacobians:
+        """The derivatives of the population's cell, made of ψ if that was recorded."""
+        return jacobians if self.slope is None else jacobians.with_slope or jacobians
 
     def history(self, nx: Backend, name: str) -> Array:
         """A history by its name in ``Jacobians``: ``v``, ``previous_v``, ``previous_z``, ``current``, ``slope``."""

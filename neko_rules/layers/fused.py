@@ -67,9 +67,8 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
     constants = [Constant(f"p{place}_{name}", per_neuron) for name, per_neuron in form.constants]
     begin = len(body.statements)
     results = traced_results(form.cell, (name for name, _ in form.constants), body, str(place), slope=form.lean)
-    carried = (*form.cell.state_names(), "z")
     # One name where a state is handed on in place: two would be taken for rows that may overlap.
-    arguments = {f"s{place}_{key}": f"{'o' if form.lean else 'q'}{place}_{key}[n]" for key in carried}
+    arguments = {f"s{place}_{key}": f"{'o' if form.lean else 'q'}{place}_{key}[n]" for key in _carried(form.cell)}
     arguments[f"i{place}_current"] = f"current{place}[n]"
     for (name, _), each_constant in zip(form.constants, constants, strict=True):
         arguments[f"c{place}_{name}"] = each_constant.loading
@@ -86,6 +85,11 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
         keep_current=form.keep_current,
         lean=form.lean,
     )
+
+
+def _carried(cell: Cell) -> tuple[str, ...]:
+    """What a step hands to the next."""
+    return (*cell.state_names(), "z")
 
 
 class Given(NamedTuple):
@@ -162,7 +166,7 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         fed_back = sum(matrix.shape[0] for matrix in one.inner.values())
         work += steps * batch * one.size * (1 + len(one.gathered)) * (1 + fed_back // 16)
 
-    carried = sum((1 + len(one.cell.state_names())) * one.size for one in given) * np.dtype(dtype).itemsize
+    carried = sum(len(_carried(one.cell)) * one.size for one in given) * np.dtype(dtype).itemsize
 
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
@@ -170,7 +174,7 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         for one, done in zip(given, found, strict=True):
             scratch += [np.empty(one.size, done.events.index.dtype), np.zeros(_width(one.size), dtype)]
             if one.lean:
-                scratch += [*np.empty((1 + len(one.cell.state_names()), group, one.size), dtype)]
+                scratch += [*np.empty((len(_carried(one.cell)), group, one.size), dtype)]
         run(first, last, group, *fixed, *scratch)
 
     each(part, parts(batch, work))
@@ -220,7 +224,7 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
         found += [_widened(weight, dtype), events.index, events.count, events.factors(dtype)]
     found += [_widened(matrix, dtype) for matrix in one.inner.values()]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
-    keys = (*one.cell.state_names(), "z")
+    keys = _carried(one.cell)
     if one.start is None:
         found += [_at_rest(batch, one.size, dtype)] * len(keys)
     else:

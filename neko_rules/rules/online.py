@@ -176,6 +176,7 @@ class Online(_Schedule):
         time_share = 1.0 / steps
         signs = {name: value for name, value in drawn.items() if name.startswith("signs/")}
         noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
+        spans = None if signs else self.spans
         carry = {
             **self.first(inputs),
             **self.fresh(examples),
@@ -202,8 +203,8 @@ class Online(_Schedule):
                 return (moving, {name: total + found[name] for name, total in state[1].items()}), output
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
-            if length > 1 and self.spans is not None and not signs:
-                moving, total, outputs = self._several(self.spans, moving, carry["values"], carry["own"], given)
+            if length > 1 and spans is not None:
+                moving, total, outputs = self._several(spans, moving, carry["values"], carry["own"], given)
             elif length == 1:
                 moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
                 outputs = nx.expand_dims(output, 0)
