@@ -27,6 +27,7 @@ from neko_rules.credit.on_gpu import LAUNCHES
 from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.credit.spans import Earlier
 from neko_rules.credit.traced import Product, Solved
+from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.host import clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
@@ -190,7 +191,7 @@ def weight_gradients(
         gradient = _gradient_of_events(problem, connection, delta)
         if gradient is None:
             sent, received = meeting(problem, connection, delta)
-            gradient = nx.matmul(nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
+            gradient = multiplied(nx, nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
         gradient = with_earlier(connection.weight, gradient)
         found[connection.weight] = _unconnected(nx, gradient) if connection.masked else gradient
     if problem.graph.populations[name].bias:

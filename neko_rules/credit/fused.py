@@ -77,7 +77,12 @@ class Loop:
         fixed += [held(history(key)) for key in self.recorded]
         for key in self.starts:
             fixed.append(np.zeros((batch, size), dtype) if record.start is None else held(record.start[key]))
-        fixed += [typed(setting.back(connection)) for connection in step.outgoing]
+        if step.outgoing:
+            from neko_rules.kernels.products import panels_of, rest_for
+
+            matrices = [typed(setting.back(connection)) for connection in step.outgoing]
+            panels = [panels_of(matrix, dtype) for matrix in matrices]
+            fixed += [each for pair in zip(matrices, panels, strict=True) for each in pair]
         constants = (host.host(value) for value in setting.constants[step.name].values())
         fixed += [contiguous(value) if value.ndim else value[()] for value in constants]
         errors = [BUFFERS.empty(shape, dtype) for _ in step.errors]
@@ -88,11 +93,11 @@ class Loop:
         every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
         def part(_: int, first: int, last: int) -> None:
-            handed = (len(step.carried) + len(totals)) * size * np.dtype(dtype).itemsize
+            handed = (len(step.carried) + len(step.outgoing) + len(totals)) * size * np.dtype(dtype).itemsize
             group = min(group_of(max(1, handed)), last - first)
             carries = np.empty((len(step.carried), group, size), dtype)
-            sums = np.empty((len(step.outgoing), TOGETHER, size), dtype)
-            lists = [np.empty(size, index_type(size))] if step.outgoing else []
+            sums = np.empty((len(step.outgoing), group, size), dtype)
+            lists = [np.empty(size, index_type(size)), rest_for(panels[0])] if step.outgoing else []
             rows = np.empty((sum(step.products_of), TOGETHER, size), dtype)
             self.kernel(first, last, group, *fixed, *carries, *sums, *lists, *rows, *every)
 

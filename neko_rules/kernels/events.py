@@ -6,19 +6,15 @@ where the two cost the same is measured once in a process, on matrices of a usua
 
 from __future__ import annotations
 
-import json
-import platform
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
-from neko_rules.kernels.compiling import folder
+from neko_rules.backend import get_backend
+from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.host import BUFFERS
-from neko_rules.kernels.writer import version
+from neko_rules.kernels.measured import kept, seconds
 from neko_rules.threads import each, parts
 
 _SORTED = 256
@@ -132,30 +128,15 @@ def listed(values: np.ndarray) -> Events:
 @lru_cache(maxsize=1)
 def crossover() -> float:
     """The density below which walking events beats a dense product on this machine."""
-    path = folder() / f"crossover-{platform.node() or 'machine'}-{version('rows')}.json"
-    try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["density"])
-    except (OSError, ValueError, KeyError, TypeError):
-        density = _measured_crossover()
-        path.write_text(json.dumps({"density": density}), encoding="utf-8")
-        return density
+    return kept("crossover", "rows", _measured_crossover)
 
 
-def _measured_crossover(size: int = 256, examples: int = 512, repeats: int = 7) -> float:
+def _measured_crossover(size: int = 256, examples: int = 512) -> float:
     """Where a dense product takes as long as one over events, whose time grows in proportion to their number."""
     random = np.random.default_rng(0)
     delta = random.standard_normal((1, examples, size)).astype(np.float32)
     values = (random.random((1, examples, size)) < 0.1).astype(np.float32)
-    events = listed(values)
-
-    def seconds(function: Callable[[], Any]) -> float:
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])
-
+    events, nx = listed(values), get_backend("numpy")
     walking = seconds(lambda: events.gradient(delta))
-    dense = seconds(lambda: np.matmul(values[0].T, delta[0]))
+    dense = seconds(lambda: multiplied(nx, values[0].T, delta[0]))
     return min(1.0, events.density * dense / walking)

@@ -23,16 +23,16 @@ from neko_rules.kernels.compiling import kernel, within
 Array = Any
 """An array in C order."""
 
-_WIDE_REGISTERS = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
+WIDE_REGISTERS = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
 """Whether kernels are compiled for registers of 64 bytes, of which there are 32; others are taken to have 16 of 32."""
 
-LANES = 16 if _WIDE_REGISTERS else 8
+LANES = 16 if WIDE_REGISTERS else 8
 """Numbers side by side: of single precision as many as a vector register of the machine holds."""
 
 ALONE = 8
 """Vectors in which the sum of one example is kept at a time."""
 
-_EACH = 4 if _WIDE_REGISTERS else 3
+_EACH = 4 if WIDE_REGISTERS else 3
 """Vectors of each of the examples that meet the same rows: with factors and the row itself they fill the registers."""
 
 

@@ -49,6 +49,10 @@ class Constant:
 TOGETHER = 4
 """Examples that go back through a matrix side by side: each of its rows is fetched once for all of them."""
 
+_DENSE = 0.3
+"""Share of errors that are not zero above which a group's product with a matrix goes through all: four examples side by
+side meet four fifths of the rows from two thirds on, and a product of whole tiles is the faster per row."""
+
 _CARRIED = 1 << 18
 """Bytes that a group of examples hands from step to step, which a second cache holds beside what else passes."""
 
@@ -84,6 +88,7 @@ class Lines:
 _COMPILED_IN = {
     "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
     "listing": ("list_row",),
+    "products": ("multiply",),
     "rows": ("add_rows", "add_scaled_rows", "add_scaled_rows_to_each"),
 }
 """Functions that are compiled into the kernels that call them, by module."""
@@ -297,10 +302,10 @@ def adjoint_source(
     for name, product in signals.items():
         names += [f"errors_{name}", f"back_{name}"] if product else [name]
     names += [*recorded, *(f"start_{key}" for key in starts)]
-    names += [f"matrix_{name}" for name, _ in products]
+    names += [f"{kind}_{name}" for name, _ in products for kind in ("matrix", "panels")]
     names += [constant.name for constant in constants]
     names += [*outputs, *totals, *(f"carries_{each.name}" for each in carried)]
-    names += [f"sums_{name}" for name, _ in products] + (["listed"] if products else [])
+    names += [f"sums_{name}" for name, _ in products] + (["listed", "rest"] if products else [])
     names += [f"rows_{name}" for name in products_of] + (["every"] if products_of else [])
     source.function("run", names)
     together = TOGETHER if products or products_of else 1
@@ -311,18 +316,24 @@ def adjoint_source(
         source.add(
             2, "for b in range(begin, end):", "    for n in range(size):", *(f"        {each}" for each in begun)
         )
-    source.add(2, "for t in range(steps - 1, -1, -1):", "    here = begin", "    while here < end:")
+    source.add(2, "for t in range(steps - 1, -1, -1):")
+    for name, of in products:
+        source.add(3, *_multiplied(name, f"carries_{of}"))
+    source.add(3, "here = begin", "while here < end:")
     source.add(4, f"several = {together} if here + {together} <= end else 1")
     for name, of in products:
-        source.add(4, *_gathered(f"sums_{name}", f"matrix_{name}", f"carries_{of}"))
+        source.add(4, f"if not dense_{name}:")
+        source.add(5, *_gathered(f"sums_{name}", f"matrix_{name}", f"carries_{of}"))
     for name in products_of:
-        errors = [f"errors_{name}[t, here + {e}]" for e in range(TOGETHER)]
-        source.add(4, *_summed(f"rows_{name}", f"back_{name}", "every", f"back_{name}.shape[0]", errors))
+        errors, rows = (
+            [f"{of}_{name}[{at}{e}]" for e in range(TOGETHER)] for of, at in (("errors", "t, here + "), ("rows", ""))
+        )
+        source.add(4, *_summed(rows, f"back_{name}", "every", f"back_{name}.shape[0]", errors))
     source.add(4, "for e in range(several):", "    b = here + e")
     source.add(5, *(f"r_{name} = {name}[t, b]" for name in (*whole, *recorded, *outputs)))
     source.add(5, *(f"r_{name} = rows_{name}[e]" for name in products_of))
     source.add(5, *(f"carry_{each.name} = carries_{each.name}[b - begin]" for each in carried))
-    source.add(5, *(f"sum_{name} = sums_{name}[e]" for name, _ in products))
+    source.add(5, *(f"sum_{name} = sums_{name}[b - begin]" for name, _ in products))
     for key in starts:
         source.add(5, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
     source.add(5, *(f"r_{name} = {name}[b]" for name in totals))
@@ -336,24 +347,32 @@ def adjoint_source(
     return source.text()
 
 
-def _gathered(into: str, matrix: str, factors: str) -> list[str]:
-    """Statements for into[e] = Σ_j factors[here - begin + e, j] matrix[j], without rows whose factors are all zero."""
-    errors = [f"{factors}[here - begin + {e}]" for e in range(TOGETHER)]
+def _multiplied(name: str, factors: str) -> list[str]:
+    """Statements for sums[b] = Σ_j factors[b, j] matrix[j] of the whole group, where most factors are not zero."""
+    lines = ["found = 0", "for e in range(end - begin):", "    for n in range(size):"]
+    lines += [f"        found += {factors}[e, n] != 0", f"dense_{name} = found > {_DENSE} * size * (end - begin)"]
+    # One example alone has too few sums to keep a processor busy in the order in which a product goes.
+    lines += [f"dense_{name} = dense_{name} and end - begin >= {TOGETHER}", f"if dense_{name}:"]
+    return [*lines, f"    multiply(0, end - begin, {factors}, panels_{name}, sums_{name}, rest)"]
+
+
+def _gathered(sums: str, matrix: str, factors: str) -> list[str]:
+    """Statements for sums[b] = Σ_j factors[b, j] matrix[j] of several b, without rows whose factors are all zero."""
+    into, errors = ([f"{of}[here - begin + {e}]" for e in range(TOGETHER)] for of in (sums, factors))
     lines = ["if several == 1:", f"    k = list_row({errors[0]}, size, listed)", "else:"]
     lines += [f"    d{e} = {error}" for e, error in enumerate(errors)]
     # The first sum has room to work in until it is begun.
-    lines += [f"    s0 = {into}[0]", "    for n in range(size):"]
+    lines += [f"    s0 = {into[0]}", "    for n in range(size):"]
     lines.append(f"        s0[n] = {' + '.join(f'abs(d{e}[n])' for e in range(TOGETHER))}")
     return [*lines, "    k = list_row(s0, size, listed)", *_summed(into, matrix, "listed", "k", errors)]
 
 
-def _summed(into: str, matrix: str, rows: str, count: str, factors: Sequence[str]) -> list[str]:
+def _summed(into: Sequence[str], matrix: str, rows: str, count: str, factors: Sequence[str]) -> list[str]:
     """Statements for into[e] = Σ_k factors[e][rows[k]] matrix[rows[k]], of one example or of several side by side."""
-    sums, met = (", ".join(each) for each in ([f"{into}[{e}]" for e, _ in enumerate(factors)], factors))
     listed = f"size, {matrix}, {rows}, {count}"
-    lines = ["for e in range(several):", "    for n in range(size):", f"        {into}[e, n] = 0", "if several == 1:"]
-    lines.append(f"    add_scaled_rows({into}[0], {listed}, {factors[0]})")
-    return [*lines, "else:", f"    add_scaled_rows_to_each(({sums}), {listed}, ({met}))"]
+    lines = [f"{into[0]}[:] = 0", "if several == 1:", f"    add_scaled_rows({into[0]}, {listed}, {factors[0]})", "else:"]
+    lines += [f"    {each}[:] = 0" for each in into[1:]]
+    return [*lines, f"    add_scaled_rows_to_each(({', '.join(into)}), {listed}, ({', '.join(factors)}))"]
 
 
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
+from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.events import Events, listed
 from neko_rules.kernels.host import HostBackend, clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
@@ -170,7 +171,7 @@ def without_diagonal(nx: Backend, matrix: Array) -> Array:
 def project(nx: Backend, z: Array, weight: Array) -> Array:
     """[time, batch, pre] times [pre, post] for all time steps in one matrix product."""
     steps, batch, pre = z.shape
-    return nx.reshape(nx.matmul(nx.reshape(z, (steps * batch, pre)), weight), (steps, batch, weight.shape[1]))
+    return nx.reshape(multiplied(nx, nx.reshape(z, (steps * batch, pre)), weight), (steps, batch, weight.shape[1]))
 
 
 def run(

@@ -1,0 +1,39 @@
+"""Measured: numbers that decide between two ways to the same result, found once per machine and kept on disk."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+from neko_rules.kernels.compiling import folder
+from neko_rules.kernels.writer import version
+
+
+def kept(name: str, module: str, measure: Callable[[], float]) -> float:
+    """A number of this machine; measured if it is not known yet.
+
+    Args:
+        name: of the number.
+        module: of the kernels that it is about: with another version of them it is measured again.
+        measure: finds it.
+    """
+    path = folder() / f"{name}-{platform.node() or 'machine'}-{version(module)}.json"
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["measured"])
+    except (OSError, ValueError, KeyError, TypeError):
+        number = measure()
+        path.write_text(json.dumps({"measured": number}), encoding="utf-8")
+        return number
+
+
+def seconds(function: Callable[[], Any], repeats: int = 7) -> float:
+    """The shortest time that a call took; the first, which may compile, does not count."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

@@ -1,0 +1,210 @@
+"""Products: the dense product of two matrices, in vector registers.
+
+    into[m, n] = Σ_k left[m, k] right[k, n]
+
+A tile of ``into`` stays in registers over all k. ``right`` is copied before into panels as wide as a tile, which are
+read from end to end, and go round in the second cache for a block of rows of ``left``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+from neko_rules.kernels.compiling import kernel, within
+from neko_rules.kernels.host import BUFFERS
+from neko_rules.kernels.rows import WIDE_REGISTERS
+from neko_rules.threads import each, parts
+
+Array = Any
+"""An array; what a kernel writes is in C order."""
+
+_REGISTER = 64 if WIDE_REGISTERS else 32
+"""Bytes of a vector register."""
+
+_VECTORS = 2
+"""Registers side by side in a row of a tile."""
+
+_ROWS = 14 if WIDE_REGISTERS else 6
+"""Rows of a tile: with a row of the panel and one factor its sums fill the registers."""
+
+_FEW_ROWS = 4
+"""Rows of a tile at the end of a block: enough sums that none waits for the one before."""
+
+_BLOCK = 8 * _ROWS
+"""Rows of ``left`` for which the panels go round once."""
+
+_DEPTH = 512
+"""Entries of k in a panel: it stays in the second cache beside the block of ``left``."""
+
+
+def _tile(rows: int) -> Any:
+    """A function that adds to ``rows`` rows of one panel's columns.
+
+    Its arguments are ``left`` [row, k] of any strides, the first row, the range of k, the panel [k, column], ``into``
+    [row, column], and there the first row and column.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(
+        typing: Any, left: Any, row: Any, begin: Any, end: Any, panel: Any, into: Any, target: Any, column: Any
+    ) -> Any:
+        if panel.layout != "C" or into.layout != "C":
+            raise TypingError("panel and sums are expected in C order")
+        if any(each.dtype != into.dtype for each in (left, panel)):
+            raise TypingError("factors and sums are expected to be of one type")
+        word_type = types.intp
+        signature = types.void(left, word_type, word_type, word_type, panel, into, word_type, word_type)
+
+        def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            number, word = context.get_value_type(into.dtype), context.get_value_type(word_type)
+            width = context.get_abi_sizeof(number)
+            lanes = _REGISTER // width
+            kind = ir.VectorType(number, lanes)
+
+            def array(kind: Any, value: Any) -> Any:
+                return context.make_array(kind)(context, builder, value)
+
+            def place(of: Any, row: Any) -> Any:
+                stride = cgutils.unpack_tuple(builder, of.strides)[0]
+                return cgutils.pointer_add(builder, of.data, builder.mul(row, stride))
+
+            def vectors(pointer: Any) -> list[Any]:
+                offsets = [builder.gep(pointer, [word(lanes * v)]) for v in range(_VECTORS)]
+                return [builder.bitcast(each, kind.as_pointer()) for each in offsets]
+
+            def spread(value: Any) -> Any:
+                none = ir.Constant(kind, ir.Undefined)
+                single = builder.insert_element(none, value, ir.IntType(32)(0))
+                first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+                return builder.shuffle_vector(single, none, first)
+
+            factors, table, sums = array(left, arguments[0]), array(panel, arguments[4]), array(into, arguments[5])
+            along = cgutils.unpack_tuple(builder, factors.strides)[1]
+            sources = [place(factors, builder.add(arguments[1], word(i))) for i in range(rows)]
+            targets = [
+                vectors(builder.gep(place(sums, builder.add(arguments[6], word(i))), [arguments[7]]))
+                for i in range(rows)
+            ]
+            held = [
+                [cgutils.alloca_once_value(builder, builder.load(each, align=width)) for each in row] for row in targets
+            ]
+            name = f"llvm.fmuladd.v{lanes}{number.intrinsic_name}"
+            fused = builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind, kind, kind]))
+            with cgutils.for_range_slice(builder, arguments[2], arguments[3], word(1), intp=word) as (k, _):
+                values = [builder.load(each, align=width) for each in vectors(place(table, k))]
+                offset = builder.mul(k, along)
+                for source, totals in zip(sources, held, strict=True):
+                    factor = spread(builder.load(cgutils.pointer_add(builder, source, offset)))
+                    for value, total in zip(values, totals, strict=True):
+                        builder.store(builder.call(fused, [factor, value, builder.load(total)]), total)
+            for row, totals in zip(targets, held, strict=True):
+                for pointer, total in zip(row, totals, strict=True):
+                    builder.store(builder.load(total), pointer, align=width)
+            return context.get_dummy_value()
+
+        return signature, generated
+
+    return tile
+
+
+_many, _few, _one = (_tile(rows) for rows in (_ROWS, _FEW_ROWS, 1))
+
+
+@within
+def _add_panel(
+    left: Array,
+    first: int,
+    last: int,
+    begin: int,
+    end: int,
+    panel: Array,
+    into: Array,
+    target: int,
+    column: int,
+) -> None:
+    """into[target:, column:] += left[first:last, begin:end] · panel[begin:end]."""
+    while first + _ROWS <= last:
+        _many(left, first, begin, end, panel, into, target, column)
+        first += _ROWS
+        target += _ROWS
+    while first + _FEW_ROWS <= last:
+        _few(left, first, begin, end, panel, into, target, column)
+        first += _FEW_ROWS
+        target += _FEW_ROWS
+    while first < last:
+        _one(left, first, begin, end, panel, into, target, column)
+        first += 1
+        target += 1
+
+
+@kernel
+def fill_panels(matrix: Array, panels: Array) -> None:
+    """panels[p, k, n] = matrix[k, p · width + n], zero beyond the last column."""
+    count, depth, width = panels.shape
+    for p in range(count):
+        columns = min(width, matrix.shape[1] - p * width)
+        for k in range(depth):
+            for n in range(columns):
+                panels[p, k, n] = matrix[k, p * width + n]
+            for n in range(columns, width):
+                panels[p, k, n] = 0
+
+
+@kernel
+def multiply(first: int, last: int, left: Array, panels: Array, into: Array, rest: Array) -> None:
+    """into[m] = Σ_k left[m, k] right[k] for a range of rows.
+
+    ``panels`` hold ``right``; ``rest`` [rows of a block, width of a panel] is scratch for columns that fill no panel.
+    """
+    count, depth, width = panels.shape
+    for begin in range(0, max(1, depth), _DEPTH):
+        end = min(depth, begin + _DEPTH)
+        for top in range(first, last, _BLOCK):
+            bottom = min(last, top + _BLOCK)
+            for p in range(count):
+                column = p * width
+                if begin == 0:
+                    into[top:bottom, column : column + width] = 0
+                if column + width <= into.shape[1]:
+                    _add_panel(left, top, bottom, begin, end, panels[p], into, top, column)
+                    continue
+                rest[:] = 0
+                _add_panel(left, top, bottom, begin, end, panels[p], rest, 0, 0)
+                for m in range(top, bottom):
+                    for n in range(column, into.shape[1]):
+                        into[m, n] += rest[m - top, n - column]
+
+
+def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """left · right, of two matrices of one type and of any strides.
+
+    Example:
+        >>> product(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        [[1.0, 2.0], [3.0, 4.0]]
+    """
+    (rows, depth), columns = left.shape, right.shape[1]
+    panels = panels_of(right, left.dtype)
+    into = BUFFERS.empty((rows, columns), left.dtype)
+    # About 50 products of numbers take as long as one neuron's step, which is the unit of work.
+    ranges = parts(rows, rows * depth * columns // 50)
+    each(lambda _, first, last: multiply(first, last, left, panels, into, rest_for(panels)), ranges)
+    return into
+
+
+def panels_of(matrix: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
+    """The second factor of a product as ``multiply`` wants it."""
+    width = _VECTORS * _REGISTER // np.dtype(dtype).itemsize
+    panels = BUFFERS.empty((-(-matrix.shape[1] // width), matrix.shape[0], width), dtype)
+    fill_panels(matrix, panels)
+    return panels
+
+
+def rest_for(panels: np.ndarray) -> np.ndarray:
+    """What ``multiply`` works in."""
+    return np.empty((_BLOCK, panels.shape[2]), panels.dtype)
