@@ -36,25 +36,29 @@ _EACH = 4 if WIDE_REGISTERS else 3
 """Vectors of each of the examples that meet the same rows: with factors and the row itself they fill the registers."""
 
 
-def _tile(lanes: int, vectors: int) -> Any:
-    """A function of ``lanes · vectors`` entries of the sums of one example or of several.
+def _tile(vectors: int, *, partial: bool = False) -> Any:
+    """A function of ``LANES · vectors`` entries of the sums of one example or of several.
 
     Its arguments are a tuple of the sums [size] of the examples, one of their factors [row], empty where there are
-    none, the first entry, the matrix [row, size], the list of rows, and its length.
+    none, the first entry, the size, the matrix [row, size], the list of rows, and its length.
+
+    Args:
+        vectors: how many.
+        partial: whether the last one reaches beyond the size: what lies there is neither read nor written.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def tile(typing: Any, sums: Any, factors: Any, begin: Any, matrix: Any, rows: Any, count: Any) -> Any:
+    def tile(typing: Any, sums: Any, factors: Any, begin: Any, size: Any, matrix: Any, rows: Any, count: Any) -> Any:
         if any(each.layout != "C" for each in (*sums, matrix, rows)):
             raise TypingError("sums, matrix and list of rows are expected in C order")
         if any(each.dtype != matrix.dtype for each in (*sums, *factors)):
             raise TypingError("sums, factors and matrix are expected to be of one type")
-        signature = types.void(sums, factors, types.intp, matrix, rows, types.intp)
+        signature = types.void(sums, factors, types.intp, types.intp, matrix, rows, types.intp)
 
         def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number = context.get_value_type(matrix.dtype)
             word = context.get_value_type(types.intp)
-            kind = number if lanes == 1 else ir.VectorType(number, lanes)
+            kind = ir.VectorType(number, LANES)
             width = context.get_abi_sizeof(number)
 
             def array(kind: Any, value: Any) -> Any:
@@ -63,28 +67,52 @@ def _tile(lanes: int, vectors: int) -> Any:
             def members(kind: Any, value: Any) -> list[Any]:
                 return [array(each, one) for each, one in zip(kind, cgutils.unpack_tuple(builder, value), strict=True)]
 
-            def loaded(pointer: Any, offset: Any) -> Any:
-                place = builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
-                return builder.load(place, align=width)
+            def vector_at(pointer: Any, offset: Any) -> Any:
+                return builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
 
             def spread(value: Any) -> Any:
-                if lanes == 1:
-                    return value
-                none = ir.Constant(kind, ir.Undefined)
+                vector = ir.VectorType(value.type, LANES)
+                none = ir.Constant(vector, ir.Undefined)
                 single = builder.insert_element(none, value, ir.IntType(32)(0))
-                first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+                first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
                 return builder.shuffle_vector(single, none, first)
+
+            within = None
+            if partial:
+                lanes = ir.Constant(ir.VectorType(word, LANES), list(range(LANES)))
+                within = builder.icmp_signed("<", lanes, spread(builder.sub(arguments[3], arguments[2])))
+
+            def masked(name: str, returned: Any, *given: Any) -> Any:
+                signature = ir.FunctionType(returned, [each.type for each in given])
+                function = cgutils.get_or_insert_function(
+                    builder.module, signature, f"llvm.masked.{name}.v{LANES}{number.intrinsic_name}.p0"
+                )
+                return builder.call(function, given)
+
+            def loaded(pointer: Any, offset: Any) -> Any:
+                place = vector_at(pointer, offset)
+                if within is None:
+                    return builder.load(place, align=width)
+                zero = ir.Constant(kind, [0.0] * LANES)
+                return masked("load", kind, place, ir.IntType(32)(width), within, zero)
+
+            def kept(value: Any, pointer: Any, offset: Any) -> None:
+                place = vector_at(pointer, offset)
+                if within is None:
+                    builder.store(value, place, align=width)
+                else:
+                    masked("store", ir.VoidType(), value, place, ir.IntType(32)(width), within)
 
             into = [each.data for each in members(sums, arguments[0])]
             meeting = members(factors, arguments[1])
-            table, listed = array(matrix, arguments[3]), array(rows, arguments[4])
+            table, listed = array(matrix, arguments[4]), array(rows, arguments[5])
             row_bytes = cgutils.unpack_tuple(builder, table.strides)[0]
-            offsets = [builder.add(arguments[2], word(lanes * i)) for i in range(vectors)]
+            offsets = [builder.add(arguments[2], word(LANES * i)) for i in range(vectors)]
             held = [[cgutils.alloca_once_value(builder, loaded(each, o)) for o in offsets] for each in into]
             # Fused where the processor has it, a product and a sum where it has not.
-            name = f"llvm.fmuladd.{'' if lanes == 1 else f'v{lanes}'}{number.intrinsic_name}"
+            name = f"llvm.fmuladd.v{LANES}{number.intrinsic_name}"
             fused = builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind, kind, kind]))
-            with cgutils.for_range(builder, arguments[5], intp=word) as loop:
+            with cgutils.for_range(builder, arguments[6], intp=word) as loop:
                 row = builder.zext(builder.load(builder.gep(listed.data, [loop.index])), word)
                 place = cgutils.pointer_add(builder, table.data, builder.mul(row, row_bytes))
                 values = [loaded(place, offset) for offset in offsets]
@@ -104,8 +132,7 @@ def _tile(lanes: int, vectors: int) -> Any:
                         builder.store(after, total)
             for each, totals in zip(into, held, strict=True):
                 for offset, total in zip(offsets, totals, strict=True):
-                    target = builder.bitcast(builder.gep(each, [offset]), kind.as_pointer())
-                    builder.store(builder.load(total), target, align=width)
+                    kept(builder.load(total), each, offset)
             return context.get_dummy_value()
 
         return signature, generated
@@ -113,9 +140,7 @@ def _tile(lanes: int, vectors: int) -> Any:
     return tile
 
 
-_many, _many_each, _some, _few, _one = (
-    _tile(*form) for form in ((LANES, ALONE), (LANES, _EACH), (LANES, 1), (4, 1), (1, 1))
-)
+_many, _many_each, _some, _rest = (_tile(ALONE), _tile(_EACH), _tile(1), _tile(1, partial=True))
 
 
 @within
@@ -130,14 +155,10 @@ def _add_rest(
 ) -> None:
     """The columns from ``begin`` on, which do not fill as many registers as there are."""
     while begin + LANES <= size:
-        _some(sums, factors, begin, matrix, rows, count)
+        _some(sums, factors, begin, size, matrix, rows, count)
         begin += LANES
-    while begin + 4 <= size:
-        _few(sums, factors, begin, matrix, rows, count)
-        begin += 4
-    while begin < size:
-        _one(sums, factors, begin, matrix, rows, count)
-        begin += 1
+    if begin < size:
+        _rest(sums, factors, begin, size, matrix, rows, count)
 
 
 @within
@@ -147,7 +168,7 @@ def _add_alone(
     """The rows of one example, with factors or without."""
     begin = 0
     while begin + LANES * ALONE <= size:
-        _many(sums, factors, begin, matrix, rows, count)
+        _many(sums, factors, begin, size, matrix, rows, count)
         begin += LANES * ALONE
     _add_rest(sums, factors, begin, size, matrix, rows, count)
 
@@ -188,7 +209,7 @@ def add_scaled_rows_to_each(
     """The same for several examples, each with its own sum and factors, on the same rows."""
     begin = 0
     while begin + LANES * _EACH <= size:
-        _many_each(sums, factors, begin, matrix, rows, count)
+        _many_each(sums, factors, begin, size, matrix, rows, count)
         begin += LANES * _EACH
     _add_rest(sums, factors, begin, size, matrix, rows, count)
 

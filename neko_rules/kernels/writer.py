@@ -181,7 +181,7 @@ class Stage:
         return [*names, f"fired{place}", f"fired_count{place}"]
 
     def scratch(self, place: int) -> list[str]:
-        """The rows that it works in; the current may be wider than the population, as the matrices then are."""
+        """The rows that it works in."""
         names = [f"first{place}", f"current{place}"]
         return [*names, *(f"kept{place}_{key}" for key in self.carried)] if self.lean else names
 
@@ -232,13 +232,13 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
     source.add(4, f"size = size{place}", "for n in range(size):", f"    {current}[n] = {begin}")
     for i, ones in enumerate(stage.gathered):
         own = f"{place}_{i}"
-        listed = f"{current}, {current}.shape[0], weight{own}, index{own}[t, b], count{own}[t, b]"
+        listed = f"{current}, size, weight{own}, index{own}[t, b], count{own}[t, b]"
         source.add(4, f"add_rows({listed})" if ones else f"add_scaled_rows({listed}, values{own}[t, b])")
     for i, (of, delayed) in enumerate(stage.inner):
         rows, count, values = (
             (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
         )
-        listed = f"{current}, {current}.shape[0], matrix{place}_{i}, {rows}, {count}"
+        listed = f"{current}, size, matrix{place}_{i}, {rows}, {count}"
         source.add(4, f"add_rows({listed})" if stages[of].binary else f"add_scaled_rows({listed}, {values})")
     if stage.lean:
         source.add(4, f"o{place}_slope = out{place}_slope[t, b]")
@@ -370,7 +370,12 @@ def _gathered(sums: str, matrix: str, factors: str) -> list[str]:
 def _summed(into: Sequence[str], matrix: str, rows: str, count: str, factors: Sequence[str]) -> list[str]:
     """Statements for into[e] = Σ_k factors[e][rows[k]] matrix[rows[k]], of one example or of several side by side."""
     listed = f"size, {matrix}, {rows}, {count}"
-    lines = [f"{into[0]}[:] = 0", "if several == 1:", f"    add_scaled_rows({into[0]}, {listed}, {factors[0]})", "else:"]
+    lines = [
+        f"{into[0]}[:] = 0",
+        "if several == 1:",
+        f"    add_scaled_rows({into[0]}, {listed}, {factors[0]})",
+        "else:",
+    ]
     lines += [f"    {each}[:] = 0" for each in into[1:]]
     return [*lines, f"    add_scaled_rows_to_each(({', '.join(into)}), {listed}, ({', '.join(factors)}))"]
 

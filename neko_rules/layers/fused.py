@@ -172,7 +172,7 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         scratch: list[Array] = []
         group = min(group_of(carried), last - first)
         for one, done in zip(given, found, strict=True):
-            scratch += [np.empty(one.size, done.events.index.dtype), np.zeros(_width(one.size), dtype)]
+            scratch += [np.empty(one.size, done.events.index.dtype), np.empty(one.size, dtype)]
             if one.lean:
                 scratch += [*np.empty((len(_carried(one.cell)), group, one.size), dtype)]
         run(first, last, group, *fixed, *scratch)
@@ -199,30 +199,14 @@ def _at_rest(batch: int, size: int, dtype: str) -> np.ndarray:
     return np.zeros((batch, size), dtype)
 
 
-def _width(size: int) -> int:
-    """Columns of a matrix whose rows are summed: with fewer than a vector has, the sum takes several passes."""
-    from neko_rules.kernels.rows import LANES
-
-    return max(size, LANES)
-
-
-def _widened(matrix: np.ndarray, dtype: str) -> np.ndarray:
-    """A matrix in C order, of that width, and of the type of the inputs, which the sums have."""
-    pre, post = matrix.shape
-    if post == _width(post):
-        return np.ascontiguousarray(matrix, dtype)
-    wide = np.zeros((pre, _width(post)), dtype)
-    wide[:, :post] = matrix
-    return wide
-
-
 def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]:
     """In the order of ``Stage.given``."""
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        found += [_widened(weight, dtype), events.index, events.count, events.factors(dtype)]
-    found += [_widened(matrix, dtype) for matrix in one.inner.values()]
+        # What is summed in registers is of one type, whatever a caller's weights are.
+        found += [np.ascontiguousarray(weight, dtype), events.index, events.count, events.factors(dtype)]
+    found += [np.ascontiguousarray(matrix, dtype) for matrix in one.inner.values()]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = _carried(one.cell)
     if one.start is None:
