@@ -8,9 +8,9 @@ free again when no view of it is alive, which the reference count of the array t
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections.abc import Sequence
+from sys import getrefcount
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Buffers:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[int, list[np.ndarray]] = {}
+        self._kept: dict[int, list[_Piece]] = {}
         # By the size that was asked for: other sizes that were lent in its place.
         self._served: dict[int, dict[int, None]] = {}
         self._peak = 0
@@ -56,8 +56,7 @@ class Buffers:
         if size < _SMALL:
             return np.empty(shape, kind)
         with self._lock:
-            memory = self._taken(size)
-            return memory[:size].view(kind).reshape(shape)
+            return self._taken(size).as_array(tuple(shape), kind, size)
 
     def clear(self) -> None:
         """Give back all memory that nobody uses, so that what is used next is asked for anew.
@@ -79,44 +78,59 @@ class Buffers:
         """Bytes that are lent or kept for later."""
         return sum(size * len(kept) for size, kept in list(self._kept.items()))
 
-    def _taken(self, size: int) -> np.ndarray:
+    def _taken(self, size: int) -> _Piece:
         """Free memory of a size that has served, which a step finds that is like the one before; else what fits."""
         for room in (size, *self._served.get(size, ())):
-            if (found := self._free_of(room)) is not None:
-                return found
-        lent = sum(room * (not _free(kept, i)) for room, kept in self._kept.items() for i in range(len(kept)))
+            for piece in self._kept.get(room, ()):
+                if piece.free():
+                    return piece
+        lent = sum(room * (not piece.free()) for room, kept in self._kept.items() for piece in kept)
         self._peak = max(self._peak, lent + size)
         for room in sorted(room for room in self._kept if size < room <= 2 * size):
-            if (found := self._free_of(room)) is not None:
-                # Sizes that were asked for last are last: those that are not used any more drift to the front.
-                self._kept[room] = self._kept.pop(room)
-                self._served.setdefault(size, {})[room] = None
-                return found
+            for piece in self._kept[room]:
+                if piece.free():
+                    # Sizes that were asked for last are last: those that are not used any more drift to the front.
+                    self._kept[room] = self._kept.pop(room)
+                    self._served.setdefault(size, {})[room] = None
+                    return piece
         self._forget(self.held + size - _SLACK * self._peak)
-        memory = np.empty(size, np.uint8)
-        self._kept[size] = [*self._kept.pop(size, []), memory]
-        return memory
-
-    def _free_of(self, room: int) -> np.ndarray | None:
-        """Free memory of just that size."""
-        kept = self._kept.get(room, ())
-        return next((kept[place] for place in range(len(kept)) if _free(kept, place)), None)
+        piece = _Piece(size)
+        self._kept[size] = [*self._kept.pop(size, []), piece]
+        return piece
 
     def _forget(self, excess: int) -> None:
         """Give back free memory of so many bytes, longest unused first."""
         for size, kept in list(self._kept.items()):
-            place = 0
-            while excess > 0 and place < len(kept):
-                if _free(kept, place):
-                    excess -= kept.pop(place).nbytes
-                else:
-                    place += 1
+            for piece in [piece for piece in kept if piece.free()]:
+                if excess > 0:
+                    excess -= size
+                    kept.remove(piece)
             if not kept:
                 del self._kept[size]
                 self._served = {asked: rooms for asked, rooms in self._served.items() if size not in rooms}
 
 
-def _free(kept: Sequence[np.ndarray], place: int) -> bool:
-    """Whether nobody holds a view of that memory."""
-    # Two references: the list's own and the argument of getrefcount.
-    return sys.getrefcount(kept[place]) <= 2
+class _Piece:
+    """Some memory, and the array of it that was given out last: one of the same form is that very array again.
+
+    Args:
+        size: in bytes.
+    """
+
+    __slots__ = ("_array", "_memory")
+
+    def __init__(self, size: int) -> None:
+        self._memory = np.empty(size, np.uint8)
+        self._array = self._memory[:0]
+
+    def free(self) -> bool:
+        """Whether nobody holds the array, or another view of the memory."""
+        # Two references are the attribute's and that of getrefcount's argument; the array holds the memory too. A view
+        # of the array holds the memory and not the array.
+        return getrefcount(self._array) <= 2 and getrefcount(self._memory) <= 3
+
+    def as_array(self, shape: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
+        """The first bytes as an array of that form."""
+        if self._array.shape != shape or self._array.dtype != kind:
+            self._array = self._memory[:size].view(kind).reshape(shape)
+        return self._array

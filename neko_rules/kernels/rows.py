@@ -36,14 +36,15 @@ _EACH = 4 if WIDE_REGISTERS else 3
 """Vectors of each of the examples that meet the same rows: with factors and the row itself they fill the registers."""
 
 
-def _tile(vectors: int, *, partial: bool = False) -> Any:
-    """A function of ``LANES · vectors`` entries of the sums of one example or of several.
+def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
+    """A function of ``lanes · vectors`` entries of the sums of one example or of several.
 
     Its arguments are a tuple of the sums [size] of the examples, one of their factors [row], empty where there are
     none, the first entry, the size, the matrix [row, size], the list of rows, and its length.
 
     Args:
         vectors: how many.
+        lanes: entries of each.
         partial: whether the last one reaches beyond the size: what lies there is neither read nor written.
     """
 
@@ -58,7 +59,7 @@ def _tile(vectors: int, *, partial: bool = False) -> Any:
         def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number = context.get_value_type(matrix.dtype)
             word = context.get_value_type(types.intp)
-            kind = ir.VectorType(number, LANES)
+            kind = ir.VectorType(number, lanes)
             width = context.get_abi_sizeof(number)
 
             def array(kind: Any, value: Any) -> Any:
@@ -71,21 +72,21 @@ def _tile(vectors: int, *, partial: bool = False) -> Any:
                 return builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
 
             def spread(value: Any) -> Any:
-                vector = ir.VectorType(value.type, LANES)
+                vector = ir.VectorType(value.type, lanes)
                 none = ir.Constant(vector, ir.Undefined)
                 single = builder.insert_element(none, value, ir.IntType(32)(0))
-                first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+                first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
                 return builder.shuffle_vector(single, none, first)
 
             within = None
             if partial:
-                lanes = ir.Constant(ir.VectorType(word, LANES), list(range(LANES)))
-                within = builder.icmp_signed("<", lanes, spread(builder.sub(arguments[3], arguments[2])))
+                each_lane = ir.Constant(ir.VectorType(word, lanes), list(range(lanes)))
+                within = builder.icmp_signed("<", each_lane, spread(builder.sub(arguments[3], arguments[2])))
 
             def masked(name: str, returned: Any, *given: Any) -> Any:
                 signature = ir.FunctionType(returned, [each.type for each in given])
                 function = cgutils.get_or_insert_function(
-                    builder.module, signature, f"llvm.masked.{name}.v{LANES}{number.intrinsic_name}.p0"
+                    builder.module, signature, f"llvm.masked.{name}.v{lanes}{number.intrinsic_name}.p0"
                 )
                 return builder.call(function, given)
 
@@ -93,7 +94,7 @@ def _tile(vectors: int, *, partial: bool = False) -> Any:
                 place = vector_at(pointer, offset)
                 if within is None:
                     return builder.load(place, align=width)
-                zero = ir.Constant(kind, [0.0] * LANES)
+                zero = ir.Constant(kind, [0.0] * lanes)
                 return masked("load", kind, place, ir.IntType(32)(width), within, zero)
 
             def kept(value: Any, pointer: Any, offset: Any) -> None:
@@ -107,10 +108,10 @@ def _tile(vectors: int, *, partial: bool = False) -> Any:
             meeting = members(factors, arguments[1])
             table, listed = array(matrix, arguments[4]), array(rows, arguments[5])
             row_bytes = cgutils.unpack_tuple(builder, table.strides)[0]
-            offsets = [builder.add(arguments[2], word(LANES * i)) for i in range(vectors)]
+            offsets = [builder.add(arguments[2], word(lanes * i)) for i in range(vectors)]
             held = [[cgutils.alloca_once_value(builder, loaded(each, o)) for o in offsets] for each in into]
             # Fused where the processor has it, a product and a sum where it has not.
-            name = f"llvm.fmuladd.v{LANES}{number.intrinsic_name}"
+            name = f"llvm.fmuladd.v{lanes}{number.intrinsic_name}"
             fused = builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind, kind, kind]))
             with cgutils.for_range(builder, arguments[6], intp=word) as loop:
                 row = builder.zext(builder.load(builder.gep(listed.data, [loop.index])), word)
@@ -140,7 +141,8 @@ def _tile(vectors: int, *, partial: bool = False) -> Any:
     return tile
 
 
-_many, _many_each, _some, _rest = (_tile(ALONE), _tile(_EACH), _tile(1), _tile(1, partial=True))
+_many, _many_each, _some = (_tile(vectors) for vectors in (ALONE, _EACH, 1))
+_rest, _half, _quarter = (_tile(1, lanes=LANES // share, partial=True) for share in (1, 2, 4))
 
 
 @within
@@ -157,8 +159,13 @@ def _add_rest(
     while begin + LANES <= size:
         _some(sums, factors, begin, size, matrix, rows, count)
         begin += LANES
-    if begin < size:
+    # A vector no wider than it has to be: one that reaches into another line of the cache is fetched twice.
+    if size - begin > LANES // 2:
         _rest(sums, factors, begin, size, matrix, rows, count)
+    elif size - begin > LANES // 4:
+        _half(sums, factors, begin, size, matrix, rows, count)
+    elif size > begin:
+        _quarter(sums, factors, begin, size, matrix, rows, count)
 
 
 @within

@@ -141,7 +141,7 @@ class Stage:
         statements: of ``update`` and ``emit``.
         states: names of the states.
         constants: of the cell.
-        arguments: traced name → what the loop loads it from, for states, ``z``, ``current`` and constants.
+        arguments: traced name → what the loop loads it from, for states, ``z`` and constants.
         results: state or ``"z"`` → the traced name of its new value.
         gathered: for every source outside whose events are walked, whether all its values are 1.
         outside: whether a current [time, batch, neuron] is given.
@@ -149,6 +149,9 @@ class Stage:
         binary: whether the neuron's output is 0 or 1.
         keep_current: whether the input current is recorded.
         lean: whether of the histories only that of ``results["slope"]`` is written; states are handed on in scratch.
+        listed: whether its events are listed.
+        flat: whether a group's neurons are stepped in one loop, as far as it may be a loop of its own: alone in the
+            kernel, with histories, constants for all neurons, and no source that steps with it.
     """
 
     statements: Sequence[str]
@@ -162,6 +165,8 @@ class Stage:
     binary: bool
     keep_current: bool
     lean: bool
+    listed: bool
+    flat: bool
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -176,13 +181,17 @@ class Stage:
         names += [f"matrix{place}_{i}" for i, _ in enumerate(self.inner)]
         names += [constant.name for constant in self.constants]
         names += [f"start{place}_{key}" for key in self.carried]
-        names += [f"out{place}_{key}" for key in (("slope",) if self.lean else self.carried)]
-        names += [f"out{place}_current"] if self.keep_current else []
-        return [*names, f"fired{place}", f"fired_count{place}"]
+        names += [f"out{place}_{key}" for key in self.histories]
+        return [*names, *([f"fired{place}", f"fired_count{place}"] if self.listed else [])]
+
+    @property
+    def histories(self) -> tuple[str, ...]:
+        """What is written of it, [time, batch, neuron]."""
+        return (*(("slope",) if self.lean else self.carried), *(("current",) if self.keep_current else ()))
 
     def scratch(self, place: int) -> list[str]:
         """The rows that it works in."""
-        names = [f"first{place}", f"current{place}"]
+        names = [f"first{place}", f"current{place}"] if not self.flat else [f"current{place}", f"biases{place}"]
         return [*names, *(f"kept{place}_{key}" for key in self.carried)] if self.lean else names
 
 
@@ -194,12 +203,17 @@ def forward_source(body: Body, stages: Sequence[Stage]) -> str:
         stages: the populations, in the order in which they follow each other within a time step.
     """
     source = Source("A forward pass of populations that step together", body)
+    (shape, *_) = (f"out0_{key}.shape" for key in stages[0].histories)
     names = [name for place, stage in enumerate(stages) for name in stage.given(place)]
     names += [name for place, stage in enumerate(stages) for name in stage.scratch(place)]
     source.function("run", ["first", "last", "group", *names])
     later = sorted({of for stage in stages for of, delayed in stage.inner if delayed})
-    source.add(1, *(f"size{place} = fired{place}.shape[2]" for place, _ in enumerate(stages)))
-    source.add(1, "steps = fired0.shape[0]", "for begin in range(first, last, group):", "    for t in range(steps):")
+    source.add(1, *(f"size{i} = out{i}_{stage.histories[0]}.shape[2]" for i, stage in enumerate(stages)))
+    source.add(1, f"steps, batch, _ = {shape}")
+    if stages[0].flat:
+        _add_flat(source, stages[0])
+        return source.text()
+    source.add(1, "for begin in range(first, last, group):", "    for t in range(steps):")
     source.add(3, "for b in range(begin, min(begin + group, last)):")
     for place, stage in enumerate(stages):
         if stage.lean:
@@ -230,28 +244,62 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
     current = f"current{place}"
     begin = f"outside{place}[t, b, n] + bias{place}[n]" if stage.outside else f"bias{place}[n]"
     source.add(4, f"size = size{place}", "for n in range(size):", f"    {current}[n] = {begin}")
-    for i, ones in enumerate(stage.gathered):
-        own = f"{place}_{i}"
-        listed = f"{current}, size, weight{own}, index{own}[t, b], count{own}[t, b]"
-        source.add(4, f"add_rows({listed})" if ones else f"add_scaled_rows({listed}, values{own}[t, b])")
+    source.add(4, *_gathered_from_outside(place, stage, current))
     for i, (of, delayed) in enumerate(stage.inner):
         rows, count, values = (
             (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
         )
         listed = f"{current}, size, matrix{place}_{i}, {rows}, {count}"
         source.add(4, f"add_rows({listed})" if stages[of].binary else f"add_scaled_rows({listed}, {values})")
-    if stage.lean:
-        source.add(4, f"o{place}_slope = out{place}_slope[t, b]")
-    else:
-        source.add(4, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in stage.carried))
-    if stage.keep_current:
-        source.add(4, f"o{place}_current = out{place}_current[t, b]", "for n in range(size):")
-        source.add(5, f"o{place}_current[n] = {current}[n]")
-    source.add(4, "for n in range(size):")
-    source.add(5, *(f"{name} = {loading}" for name, loading in stage.arguments.items()), *stage.statements)
-    source.add(5, *(f"o{place}_{key}[n] = {result}" for key, result in stage.results.items()))
-    source.add(4, f"listed{place} = fired{place}[t, b]", f"c{place} = list_row(o{place}_z, size, listed{place})")
-    source.add(4, f"fired_count{place}[t, b] = c{place}")
+    source.add(4, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in stage.histories))
+    source.add(4, "for n in range(size):", *(f"    {each}" for each in _stepped(place, stage, current)))
+    if stage.listed:
+        source.add(4, f"listed{place} = fired{place}[t, b]", f"c{place} = list_row(o{place}_z, size, listed{place})")
+        source.add(4, f"fired_count{place}[t, b] = c{place}")
+
+
+def _add_flat(source: Source, stage: Stage) -> None:
+    """All time steps of a population whose neurons are too few to fill a loop: a group's are gone through as one row.
+
+    In C order the rows of a group lie one behind the other.
+    """
+    source.add(1, "for e in range(group):", "    for n in range(size0):", "        biases0[e, n] = bias0[n]")
+    flat = [f"out0_{key}" for key in stage.histories] + (["outside0"] if stage.outside else [])
+    source.add(1, *(f"flat_{name} = {name}.reshape(steps, batch * size0)" for name in flat))
+    source.add(1, *(f"flat_start0_{key} = start0_{key}.reshape(batch * size0)" for key in stage.carried))
+    source.add(1, "flat_current, flat_biases = current0.reshape(group * size0), biases0.reshape(group * size0)")
+    source.add(1, "for begin in range(first, last, group):", "    end = min(begin + group, last)")
+    source.add(
+        2, "head, tail = begin * size0, end * size0", "for t in range(steps):", "    for n in range(tail - head):"
+    )
+    source.add(4, f"flat_current[n] = {'flat_outside0[t, head + n] + ' if stage.outside else ''}flat_biases[n]")
+    source.add(3, "size = size0", "for b in range(begin, end):", "    row = current0[b - begin]")
+    source.add(4, *_gathered_from_outside(0, stage, "row"))
+    source.add(3, "if t > 0:", *(f"    q0_{key} = flat_out0_{key}[t - 1, head:tail]" for key in stage.carried))
+    source.add(3, "else:", *(f"    q0_{key} = flat_start0_{key}[head:tail]" for key in stage.carried))
+    source.add(3, *(f"o0_{key} = flat_out0_{key}[t, head:tail]" for key in stage.histories))
+    source.add(3, "for n in range(tail - head):", *(f"    {each}" for each in _stepped(0, stage, "flat_current")))
+    if stage.listed:
+        source.add(3, "for b in range(begin, end):")
+        source.add(4, "fired_count0[t, b] = list_row(out0_z[t, b], size, fired0[t, b])")
+
+
+def _gathered_from_outside(place: int, stage: Stage, current: str) -> list[str]:
+    """Statements that add what the events of other populations, or of the input, bring to one example's current."""
+    lines = []
+    for i, ones in enumerate(stage.gathered):
+        own = f"{place}_{i}"
+        listed = f"{current}, size, weight{own}, index{own}[t, b], count{own}[t, b]"
+        lines.append(f"add_rows({listed})" if ones else f"add_scaled_rows({listed}, values{own}[t, b])")
+    return lines
+
+
+def _stepped(place: int, stage: Stage, current: str) -> list[str]:
+    """Statements for one entry of a row: from its current and the states before to what is written of it."""
+    lines = [f"o{place}_current[n] = {current}[n]"] if stage.keep_current else []
+    loaded = {**stage.arguments, f"i{place}_current": f"{current}[n]"}
+    lines += [*(f"{name} = {loading}" for name, loading in loaded.items()), *stage.statements]
+    return lines + [f"o{place}_{key}[n] = {result}" for key, result in stage.results.items()]
 
 
 @dataclass(frozen=True)

@@ -300,10 +300,12 @@ class _Compiled(NamedTuple):
         if stepped is None:
             return False
         for name, done in zip(component, stepped, strict=True):
-            trajectory.events[name] = done.events
+            if done.events is not None:
+                trajectory.events[name] = done.events
             start = None if trajectory.start is None else trajectory.start[name]
             if done.z is None:
-                assert done.slope is not None, "one or the other is recorded"
+                assert done.slope is not None, "ψ is recorded then"
+                assert done.events is not None, "and so are the events"
                 trajectory.records[name] = LeanRecord(host, done.events, start, done.slope)
                 continue
             states = {key: host.from_host(value) for key, value in done.states.items()}
@@ -336,6 +338,7 @@ class _Compiled(NamedTuple):
                 dense.append(connection)
         current = _delivered(nx, parameters, trajectory, dense, extra)
         start = None if trajectory.start is None else trajectory.start[name]
+        lean = name in self.lean - self.keep_current
         return Given(
             graph.cell(name),
             graph.populations[name].size,
@@ -346,7 +349,8 @@ class _Compiled(NamedTuple):
             inner=inner,
             start=None if start is None else {key: held(value) for key, value in start.items()},
             keep_current=name in self.keep_current,
-            lean=name in self.lean - self.keep_current,
+            lean=lean,
+            listed=lean or name in graph.senders,
         )
 
     def _launched(self, population: _Population) -> Record | None:

@@ -25,6 +25,9 @@ from neko_rules.threads import each, parts
 
 Kernel = Callable[..., Any]
 
+_NARROW = 32
+"""Neurons below which a loop over them is mostly its beginning and its end: a readout of ten took twice the time."""
+
 
 class Form(NamedTuple):
     """What the source of a forward kernel depends on, of one population.
@@ -37,6 +40,8 @@ class Form(NamedTuple):
         inner: for every source among the populations that step together, which one, and whether it is a step late.
         keep_current: whether the input current is recorded.
         lean: whether ψ is all that is recorded beside the events.
+        listed: whether its events are listed.
+        flat: whether a group's neurons are stepped in one loop.
     """
 
     cell: Cell
@@ -46,6 +51,8 @@ class Form(NamedTuple):
     inner: tuple[tuple[int, bool], ...]
     keep_current: bool
     lean: bool
+    listed: bool
+    flat: bool
 
 
 _kernels: Memo[Kernel] = Memo()
@@ -69,7 +76,6 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
     results = traced_results(form.cell, (name for name, _ in form.constants), body, str(place), slope=form.lean)
     # One name where a state is handed on in place: two would be taken for rows that may overlap.
     arguments = {f"s{place}_{key}": f"{'o' if form.lean else 'q'}{place}_{key}[n]" for key in _carried(form.cell)}
-    arguments[f"i{place}_current"] = f"current{place}[n]"
     for (name, _), each_constant in zip(form.constants, constants, strict=True):
         arguments[f"c{place}_{name}"] = each_constant.loading
     return Stage(
@@ -84,6 +90,8 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
         binary=form.cell.spiking,
         keep_current=form.keep_current,
         lean=form.lean,
+        listed=form.listed,
+        flat=form.flat,
     )
 
 
@@ -106,6 +114,7 @@ class Given(NamedTuple):
         start: every state and ``"z"`` before the first step, [batch, neuron]; None: zero.
         keep_current: whether the input current is recorded.
         lean: whether ψ is all that is recorded beside the events, of a spiking cell with one spike.
+        listed: whether anybody looks at its events.
     """
 
     cell: Cell
@@ -118,12 +127,20 @@ class Given(NamedTuple):
     start: dict[str, np.ndarray] | None
     keep_current: bool
     lean: bool
+    listed: bool
 
-    def form(self) -> Form:
-        """What the source depends on."""
+    def form(self, alone: bool) -> Form:
+        """What the source depends on.
+
+        Args:
+            alone: whether no other population steps with it.
+        """
+        shared = not any(value.ndim for value in self.constants.values())
+        flat = alone and self.size < _NARROW and shared and not self.inner and not self.lean
         order = tuple((name, value.ndim > 0) for name, value in self.constants.items())
         ones = tuple(events.ones for _, events in self.gathered)
-        return Form(self.cell, order, ones, self.outside is not None, tuple(self.inner), self.keep_current, self.lean)
+        inner, outside = tuple(self.inner), self.outside is not None
+        return Form(self.cell, order, ones, outside, inner, self.keep_current, self.lean, self.listed, flat)
 
 
 class Stepped(NamedTuple):
@@ -134,14 +151,14 @@ class Stepped(NamedTuple):
         z: the output; None there.
         slope: ψ of the spike; None elsewhere.
         current: the input current, if it was wanted.
-        events: where the output is not zero.
+        events: where the output is not zero; None if they were not listed.
     """
 
     states: dict[str, np.ndarray]
     z: np.ndarray | None
     slope: np.ndarray | None
     current: np.ndarray | None
-    events: Events
+    events: Events | None
 
 
 def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> list[Stepped] | None:
@@ -153,7 +170,8 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         batch: number of examples.
         dtype: of all arrays.
     """
-    run = kernel_of(tuple(one.form() for one in given), dtype)
+    forms = tuple(one.form(len(given) == 1) for one in given)
+    run = kernel_of(forms, dtype)
     if run is None:
         return None
     fixed: list[Array] = []
@@ -171,8 +189,11 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
         group = min(group_of(carried), last - first)
-        for one, done in zip(given, found, strict=True):
-            scratch += [np.empty(one.size, done.events.index.dtype), np.empty(one.size, dtype)]
+        for one, form in zip(given, forms, strict=True):
+            if form.flat:
+                scratch += [*np.empty((2, group, one.size), dtype)]
+                continue
+            scratch += [np.empty(one.size, index_type(one.size)), np.empty(one.size, dtype)]
             if one.lean:
                 scratch += [*np.empty((len(_carried(one.cell)), group, one.size), dtype)]
         run(first, last, group, *fixed, *scratch)
@@ -184,13 +205,14 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
 def _room(one: Given, steps: int, batch: int, dtype: str) -> Stepped:
     """Arrays for what a population does."""
     shape = (steps, batch, one.size)
-    fired, count = BUFFERS.empty(shape, index_type(one.size)), np.empty((steps, batch), np.int32)
+    fired = (BUFFERS.empty(shape, index_type(one.size)), np.empty((steps, batch), np.int32)) if one.listed else None
     if one.lean:
-        return Stepped({}, None, BUFFERS.empty(shape, dtype), None, Events(None, fired, count, True))
+        assert fired is not None, "what fired is all that is known of the output"
+        return Stepped({}, None, BUFFERS.empty(shape, dtype), None, Events(None, *fired, True))
     states = {key: BUFFERS.empty(shape, dtype) for key in one.cell.state_names()}
     z = BUFFERS.empty(shape, dtype)
     current = BUFFERS.empty(shape, dtype) if one.keep_current else None
-    return Stepped(states, z, None, current, Events(z, fired, count, one.cell.spiking))
+    return Stepped(states, z, None, current, None if fired is None else Events(z, *fired, one.cell.spiking))
 
 
 @lru_cache(maxsize=8)
@@ -215,4 +237,4 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
         found += [np.require(one.start[key], requirements=["C", "W"]) for key in keys]
     found += [*done.states.values(), *(each for each in (done.z, done.slope) if each is not None)]
     found += [done.current] if done.current is not None else []
-    return [*found, done.events.index, done.events.count]
+    return found if done.events is None else [*found, done.events.index, done.events.count]

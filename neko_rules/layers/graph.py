@@ -186,6 +186,11 @@ class Graph:
         """The connections that a population receives."""
         return self._into.get(target, [])
 
+    @cached_property
+    def senders(self) -> frozenset[str]:
+        """The populations that another one, or they themselves, receive from."""
+        return frozenset(connection.source for connection in self.connections)
+
     def within(self, component: tuple[str, ...]) -> list[Connection]:
         """The connections whose two ends lie in a component."""
         return [c for c in self.connections if c.source in component and c.target in component]

@@ -84,7 +84,7 @@ def judged_by_portions(
             before = totals.get(name, (0.0, 0.0))
             totals[name] = (before[0] + pair[0], before[1] + pair[1])
         at = here.stop
-        if any(name not in trajectory.events for name in rule.model.network.graph.order):
+        if not rule.model.network.graph.senders <= set(trajectory.events):
             size = examples  # no compiled loop: a step of Python for every time step, which a portion only repeats
     total, number = totals["loss"]
     return Judgement(total / nx.maximum(number, 1.0), {}, totals), found
