@@ -133,17 +133,15 @@ def filtered_on(nx: Backend, decay: float, before: Array, vectors: Array, slope:
     if host is None:
         each_step = nx.matmul(nx.transpose(vectors, (1, 2, 0)), nx.transpose(slope, (1, 0, 2)))
         return decay * before + each_step
-    from neko_rules.kernels.rows import filter_on
+    from neko_rules.kernels.products import filter_on
 
     earlier, presynaptic, postsynaptic = (contiguous(host.host(array)) for array in (before, vectors, slope))
-    after = BUFFERS.empty(earlier.shape, earlier.dtype)
-    steps, batch, _ = presynaptic.shape
+    after, leak = BUFFERS.empty(earlier.shape, earlier.dtype), earlier.dtype.type(decay)
 
     def part(_: int, first: int, last: int) -> None:
-        rows = np.empty(steps, np.uint32)
-        filter_on(first, last, earlier.dtype.type(decay), earlier, presynaptic, postsynaptic, after, rows)
+        filter_on(first, last, leak, earlier, presynaptic, postsynaptic, after)
 
-    each(part, parts(batch, steps * earlier.size))
+    each(part, parts(len(earlier), len(presynaptic) * earlier.size))
     return host.from_host(after)
 
 

@@ -46,16 +46,16 @@ _DEPTH = 512
 def _tile(rows: int) -> Any:
     """A function that adds to ``rows`` rows of one panel's columns.
 
-    Its arguments are ``left`` [row, k] of any strides, the first row, the range of k, the panel [k, column], ``into``
-    [row, column], and there the first row and column.
+    Its arguments are ``left`` [row, k] of any strides, the first row, the range of k, the panel [k, column], whose rows
+    may lie anywhere, ``into`` [row, column], and there the first row and column.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def tile(
         typing: Any, left: Any, row: Any, begin: Any, end: Any, panel: Any, into: Any, target: Any, column: Any
     ) -> Any:
-        if panel.layout != "C" or into.layout != "C":
-            raise TypingError("panel and sums are expected in C order")
+        if into.layout != "C":
+            raise TypingError("sums are expected in C order")
         if any(each.dtype != into.dtype for each in (left, panel)):
             raise TypingError("factors and sums are expected to be of one type")
         word_type = types.intp
@@ -179,6 +179,28 @@ def multiply(first: int, last: int, left: Array, panels: Array, into: Array, res
                 for m in range(top, bottom):
                     for n in range(column, into.shape[1]):
                         into[m, n] += rest[m - top, n - column]
+
+
+@kernel
+def filter_on(first: int, last: int, decay: float, before: Array, vectors: Array, slope: Array, after: Array) -> None:
+    """after[b, i] = decay · before[b, i] + Σ_t vectors[t, b, i] slope[t, b] for a range of examples."""
+    steps, _, pre = vectors.shape
+    size = slope.shape[2]
+    width = _VECTORS * _REGISTER // after.itemsize
+    whole = size - size % width
+    for b in range(first, last):
+        left, into, held = vectors[:, b].T, after[b], before[b]
+        for top in range(0, pre, _ROWS):
+            bottom = min(pre, top + _ROWS)
+            for i in range(top, bottom):
+                for n in range(size):
+                    into[i, n] = decay * held[i, n]
+            for column in range(0, whole, width):
+                _add_panel(left, top, bottom, 0, steps, slope[:, b, column : column + width], into, top, column)
+            for i in range(top, bottom):
+                for t in range(steps):
+                    for n in range(whole, size):
+                        into[i, n] += left[i, t] * slope[t, b, n]
 
 
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -285,27 +285,6 @@ def add_outer_sorted(
 
 
 @kernel
-def filter_on(
-    first: int, last: int, decay: float, before: Array, vectors: Array, slope: Array, after: Array, rows: Array
-) -> None:
-    """after[b, i] = decay · before[b, i] + Σ_t vectors[t, b, i] slope[t, b] for a range of examples.
-
-    ``rows`` [time] is scratch, unsigned.
-    """
-    steps, batch, pre = vectors.shape
-    size = slope.shape[2]
-    table, factors = slope.reshape(steps * batch, size), vectors.reshape(steps * batch, pre)
-    for b in range(first, last):
-        for t in range(steps):
-            rows[t] = t * batch + b
-        for i in range(pre):
-            into, held = after[b, i], before[b, i]
-            for n in range(size):
-                into[n] = decay * held[n]
-            add_scaled_rows(into, size, table, rows, steps, factors[:, i])
-
-
-@kernel
 def add_met(first: int, last: int, traces: Array, signal: Array, total: Array) -> None:
     """total[i] = Σ_b signal[b] · traces[b, i] for a range of presynaptic neurons."""
     batch, _, size = traces.shape
