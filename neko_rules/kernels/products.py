@@ -8,6 +8,7 @@ read from end to end, and go round in the second cache for a block of rows of ``
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ _BLOCK = 8 * _ROWS
 """Rows of ``left`` for which the panels go round once."""
 
 _DEPTH = 512
-"""Entries of k in a panel: it stays in the second cache beside the block of ``left``."""
+"""Entries of k that are gone through at a time: panels of so many stay in the second cache."""
 
 
 def _tile(rows: int) -> Any:
@@ -147,9 +148,10 @@ def _add_panel(
 def fill_panels(matrix: Array, panels: Array) -> None:
     """panels[p, k, n] = matrix[k, p · width + n], zero beyond the last column."""
     count, depth, width = panels.shape
-    for p in range(count):
-        columns = min(width, matrix.shape[1] - p * width)
-        for k in range(depth):
+    size = matrix.shape[1]
+    for k in range(depth):
+        for p in range(count):
+            columns = min(width, size - p * width)
             for n in range(columns):
                 panels[p, k, n] = matrix[k, p * width + n]
             for n in range(columns, width):
@@ -157,28 +159,26 @@ def fill_panels(matrix: Array, panels: Array) -> None:
 
 
 @kernel
-def multiply(first: int, last: int, left: Array, panels: Array, into: Array, rest: Array) -> None:
-    """into[m] = Σ_k left[m, k] right[k] for a range of rows.
+def multiply(first: int, last: int, left: Array, panels: Array, into: Array, rest: Array, onto: bool) -> None:
+    """into[m] = Σ_k left[m, k] right[k] for a range of rows, added to what is there if ``onto``.
 
     ``panels`` hold ``right``; ``rest`` [rows of a block, width of a panel] is scratch for columns that fill no panel.
     """
     count, depth, width = panels.shape
-    for begin in range(0, max(1, depth), _DEPTH):
-        end = min(depth, begin + _DEPTH)
-        for top in range(first, last, _BLOCK):
-            bottom = min(last, top + _BLOCK)
-            for p in range(count):
-                column = p * width
-                if begin == 0:
-                    into[top:bottom, column : column + width] = 0
-                if column + width <= into.shape[1]:
-                    _add_panel(left, top, bottom, begin, end, panels[p], into, top, column)
-                    continue
-                rest[:] = 0
-                _add_panel(left, top, bottom, begin, end, panels[p], rest, 0, 0)
-                for m in range(top, bottom):
-                    for n in range(column, into.shape[1]):
-                        into[m, n] += rest[m - top, n - column]
+    for top in range(first, last, _BLOCK):
+        bottom = min(last, top + _BLOCK)
+        for p in range(count):
+            column = p * width
+            if not onto:
+                into[top:bottom, column : column + width] = 0
+            if column + width <= into.shape[1]:
+                _add_panel(left, top, bottom, 0, depth, panels[p], into, top, column)
+                continue
+            rest[:] = 0
+            _add_panel(left, top, bottom, 0, depth, panels[p], rest, 0, 0)
+            for m in range(top, bottom):
+                for n in range(column, into.shape[1]):
+                    into[m, n] += rest[m - top, n - column]
 
 
 @kernel
@@ -211,12 +211,20 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         [[1.0, 2.0], [3.0, 4.0]]
     """
     (rows, depth), columns = left.shape, right.shape[1]
-    panels = panels_of(right, left.dtype)
     into = BUFFERS.empty((rows, columns), left.dtype)
     # About 50 products of numbers take as long as one neuron's step, which is the unit of work.
     ranges = parts(rows, rows * depth * columns // 50)
-    each(lambda _, first, last: multiply(first, last, left, panels, into, rest_for(panels)), ranges)
+    for begin in range(0, max(1, depth), _DEPTH):
+        of = slice(begin, begin + _DEPTH)
+        part = partial(_multiply_part, left[:, of], panels_of(right[of], left.dtype), into, begin > 0)
+        each(part, ranges)
     return into
+
+
+def _multiply_part(
+    left: np.ndarray, panels: np.ndarray, into: np.ndarray, onto: bool, _: int, first: int, last: int
+) -> None:
+    multiply(first, last, left, panels, into, rest_for(panels), onto)
 
 
 def panels_of(matrix: np.ndarray, dtype: np.dtype | str) -> np.ndarray:

@@ -401,7 +401,7 @@ def _multiplied(name: str, factors: str) -> list[str]:
     lines += [f"        found += {factors}[e, n] != 0", f"dense_{name} = found > {_DENSE} * size * (end - begin)"]
     # One example alone has too few sums to keep a processor busy in the order in which a product goes.
     lines += [f"dense_{name} = dense_{name} and end - begin >= {TOGETHER}", f"if dense_{name}:"]
-    return [*lines, f"    multiply(0, end - begin, {factors}, panels_{name}, sums_{name}, rest)"]
+    return [*lines, f"    multiply(0, end - begin, {factors}, panels_{name}, sums_{name}, rest, False)"]
 
 
 def _gathered(sums: str, matrix: str, factors: str) -> list[str]:
