@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from neko_rules import ALIF, BPTT, LIF, Evaluator
+from neko_rules import ALIF, BPTT, LIF, EProp, Evaluator
 from neko_rules import threads as threads_module
 from neko_rules.backend import get_backend
 from neko_rules.kernels import host
@@ -32,6 +32,30 @@ def test_threads_do_not_change_the_numbers() -> None:
         set_threads(before)
     for name, gradient in found[0].items():
         np.testing.assert_allclose(gradient, found[1][name], rtol=0, atol=1e-12 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("rule", [BPTT, EProp])
+@pytest.mark.parametrize(("hidden", "examples", "outputs"), [(3, 7, 2), (40, 13, 31), (70, 9, 33), (24, 1, 3)])
+def test_ranges_of_examples_and_sizes_that_fill_no_vector_give_the_engine_s_numbers(
+    rule: type, hidden: int, examples: int, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups that begin within a batch, and readouts too narrow for a loop of their own."""
+    monkeypatch.setattr(threads_module, "_WORTHWHILE", 10)
+    rng = np.random.default_rng(0)
+    x = (rng.random((examples, 20, 12)) < 0.3).astype(np.float64)
+    y = rng.integers(0, outputs, examples)
+    model = Evaluator(ALIF(hidden, outputs, inputs=12, dtype="float64"))
+    with host.unfused():
+        expected = rule(model.clone()).gradients(x, y)
+    before = threads()
+    try:
+        for number in (1, 3):
+            set_threads(number)
+            for name, gradient in rule(model).gradients(x, y).items():
+                bound = 1e-12 * np.abs(expected[name]).max()
+                np.testing.assert_allclose(gradient, expected[name], rtol=0, atol=bound)
+    finally:
+        set_threads(before)
 
 
 @pytest.fixture
@@ -89,6 +113,21 @@ def test_memory_is_lent_to_one_at_a_time() -> None:
     assert not np.shares_memory(buffers.empty((1 << 18,), "float64"), view), "a view keeps its memory"
     del view
     assert buffers.empty((1 << 18,), "float64").ctypes.data == address
+
+
+def test_memory_comes_back_once_nobody_holds_it_in_any_form() -> None:
+    buffers = Buffers()
+    array = buffers.empty((300, 100), "float64")
+    for hold in (lambda a: a, lambda a: a[3:], lambda a: a.T, memoryview, lambda a: a.view(np.uint8)[5:]):
+        held = hold(array)
+        del array
+        other = buffers.empty((300, 100), "float64")
+        assert not np.shares_memory(np.asarray(held), other), "somebody still looks at it"
+        address = np.asarray(held).__array_interface__["data"][0]
+        del held
+        array = buffers.empty((300, 100), "float64")
+        assert 0 <= address - array.ctypes.data < array.nbytes, "nobody does any more"
+        del other
 
 
 def test_a_trajectory_that_is_kept_does_not_change() -> None:
