@@ -1,7 +1,7 @@
 """Fused adjoint: a population stepped backward in time by one compiled loop, made of the recursion's own step.
 
 The error that comes back through recurrent weights is gathered from the neurons whose error is not zero: with a
-surrogate of bounded support those are few.
+surrogate of bounded support those may be few. Where they are many, the errors of a group are one product.
 """
 
 from __future__ import annotations

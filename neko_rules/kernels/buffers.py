@@ -1,8 +1,8 @@
 """Buffers: memory for the histories of a step, used again once nobody looks at it.
 
 A step of learning fills arrays of [time, batch, neuron] and forgets them. Asking the operating system for that memory
-each time costs as much as filling it: every page has to be cleared and mapped. A buffer is given out as views, and is
-free again when no view of it is alive, which the reference count of the array that owns the memory says.
+each time costs as much as filling it: every page has to be cleared and mapped. A buffer is given out as an array, and
+is free again when neither that nor a view of its memory is alive, which the reference counts of the two say.
 """
 
 from __future__ import annotations
@@ -131,6 +131,6 @@ class _Piece:
 
     def as_array(self, shape: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
         """The first bytes as an array of that form."""
-        if self._array.shape != shape or self._array.dtype != kind:
+        if self._array.shape != shape or self._array.dtype != kind or not self._array.flags.writeable:
             self._array = self._memory[:size].view(kind).reshape(shape)
         return self._array

@@ -1,18 +1,20 @@
 """Dense: a product of matrices by the backend's own library, or by our loop where that is the faster.
 
 A library picks its loops by the processor that it takes the machine for, and one that is newer than the library may get
-those of a much older one: half the speed, where registers are twice as wide. So the two are timed once per machine.
+those of a much older one: half the speed, where registers are twice as wide. So the two are timed once per machine,
+number of threads and version of the library.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import sys
 
 import numpy as np
 
-from neko_rules.backend import Array, Backend, get_backend
+from neko_rules.backend import Array, Backend
 from neko_rules.kernels.host import host_of
 from neko_rules.kernels.measured import kept, seconds
+from neko_rules.threads import threads
 
 _WORTHWHILE = 1 << 20
 """Products of two numbers below which calling a kernel takes as long as they do."""
@@ -31,7 +33,7 @@ def multiplied(nx: Backend, left: Array, right: Array) -> Array:
     """
     host = host_of(nx)
     large = left.shape[0] * left.shape[1] * right.shape[1] >= _WORTHWHILE
-    if host is None or not large or right.shape[1] < _SLIM or min(left.shape) < _SLIM or not _faster(nx.name):
+    if host is None or not large or right.shape[1] < _SLIM or min(left.shape) < _SLIM or not _faster(nx):
         return nx.matmul(left, right)
     from neko_rules.kernels.products import product
 
@@ -39,10 +41,16 @@ def multiplied(nx: Backend, left: Array, right: Array) -> Array:
     return nx.matmul(left, right) if a.dtype != b.dtype else host.from_host(product(a, b))
 
 
-@lru_cache(maxsize=8)
-def _faster(backend: str) -> bool:
-    """Whether our loop beats a backend's product on this machine by more than a tenth."""
-    return kept(f"products-{backend}", "products", lambda: _measured(get_backend(backend))) > 1.1
+_known: dict[tuple[type, str], bool] = {}
+
+
+def _faster(nx: Backend) -> bool:
+    """Whether our loop beats the backend's product on this machine by more than a tenth, with as many threads."""
+    library = getattr(sys.modules.get(nx.name), "__version__", "")
+    name = f"products-{nx.name}{library}-{threads()}"
+    if (type(nx), name) not in _known:
+        _known[type(nx), name] = kept(name, ("products",), lambda: _measured(nx)) > 1.1
+    return _known[type(nx), name]
 
 
 def _measured(nx: Backend, rows: int = 1024, size: int = 256) -> float:

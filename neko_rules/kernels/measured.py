@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from neko_rules.kernels.compiling import folder
 from neko_rules.kernels.writer import version
 
 
-def kept(name: str, module: str, measure: Callable[[], float]) -> float:
+def kept(name: str, modules: Sequence[str], measure: Callable[[], float]) -> float:
     """A number of this machine; measured if it is not known yet.
 
     Args:
         name: of the number.
-        module: of the kernels that it is about: with another version of them it is measured again.
+        modules: of the kernels that it is about: with another version of them it is measured again.
         measure: finds it.
     """
-    path = folder() / f"{name}-{platform.node() or 'machine'}-{version(module)}.json"
+    path = folder() / f"{name}-{platform.node() or 'machine'}-{'-'.join(map(version, modules))}.json"
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["measured"])
     except (OSError, ValueError, KeyError, TypeError):

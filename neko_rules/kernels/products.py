@@ -2,8 +2,8 @@
 
     into[m, n] = Σ_k left[m, k] right[k, n]
 
-A tile of ``into`` stays in registers over all k. ``right`` is copied before into panels as wide as a tile, which are
-read from end to end, and go round in the second cache for a block of rows of ``left``.
+A tile of ``into`` stays in registers over hundreds of k. ``right`` is copied before into panels as wide as a tile, that
+are read from end to end, and go round in the second cache for a block of rows of ``left``.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Source(Lines):
         return head + statements
 
 
-@lru_cache(maxsize=len(_COMPILED_IN))
+@lru_cache(maxsize=16)
 def version(module: str) -> str:
     """A digest of a module of this package whose functions are compiled into kernels."""
     return hashlib.sha256(Path(__file__).with_name(f"{module}.py").read_bytes()).hexdigest()[:12]

@@ -116,7 +116,7 @@ class Trajectory:
         inputs: the data, time-major.
         records: population name → Record.
         start: the network before the first step; None where it is at rest.
-        events: where the input and the populations that were stepped by a compiled loop are not zero.
+        events: where the input and what a compiled loop stepped are not zero, of those that a population receives from.
     """
 
     inputs: Array

@@ -188,7 +188,7 @@ class Graph:
 
     @cached_property
     def senders(self) -> frozenset[str]:
-        """The populations that another one, or they themselves, receive from."""
+        """The populations, and the input, that a population receives from."""
         return frozenset(connection.source for connection in self.connections)
 
     def within(self, component: tuple[str, ...]) -> list[Connection]:
