@@ -10,7 +10,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 from neko_rules.errors import BackendError
-from neko_rules.threads import blas_on_one_thread, each, parts, products_are_shared_out
+from neko_rules.threads import blas_on_one_thread, each, parts_of_product, products_are_shared_out
 
 # The ufuncs' own reductions: np.sum and the like take longer to get there than to add up a few numbers.
 _add: Any = np.add.reduce
@@ -80,8 +80,7 @@ class NumpyBackend:
             return np.matmul(a, b)
         rows, inner = a.shape
         columns = b.shape[1]
-        # About 50 products of numbers take as long as one neuron's step, which is the unit of work.
-        ranges = parts(rows, rows * inner * columns // 50)
+        ranges = parts_of_product(rows, inner, columns)
         if len(ranges) == 1:
             return np.matmul(a, b)
         product = np.empty((rows, columns), np.result_type(a, b))

@@ -77,6 +77,12 @@ def parts(batch: int, work: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def parts_of_product(rows: int, inner: int, columns: int) -> list[tuple[int, int]]:
+    """Ranges of rows of a matrix product [rows, inner] · [inner, columns], one per thread that is worth using."""
+    # About 50 products of numbers take as long as one neuron's step, which is the unit of work.
+    return parts(rows, rows * inner * columns // 50)
+
+
 def each(function: Callable[[int, int, int], Any], ranges: list[tuple[int, int]]) -> list[Any]:
     """``function(part, first, last)`` for every range, at the same time, in the order of the ranges."""
     if len(ranges) == 1:

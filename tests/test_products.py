@@ -46,7 +46,7 @@ def test_every_entry_is_written() -> None:
 
 
 def test_ranges_of_rows_on_several_threads_and_any_strides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "parts", lambda rows, work: [(0, 17), (17, 40), (40, rows)])
+    monkeypatch.setattr(products, "parts_of_product", lambda rows, *_: [(0, 17), (17, 40), (40, rows)])
     random = np.random.default_rng(0)
     left, right = random.standard_normal((90, 1200))[:, ::2], random.standard_normal((70, 600)).T[::-1]
     right.flags.writeable = False

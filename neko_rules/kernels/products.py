@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.host import BUFFERS
 from neko_rules.kernels.rows import WIDE_REGISTERS
-from neko_rules.threads import each, parts
+from neko_rules.threads import each, parts_of_product
 
 Array = Any
 """An array; what a kernel writes is in C order."""
@@ -212,8 +212,7 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """
     (rows, depth), columns = left.shape, right.shape[1]
     into = BUFFERS.empty((rows, columns), left.dtype)
-    # About 50 products of numbers take as long as one neuron's step, which is the unit of work.
-    ranges = parts(rows, rows * depth * columns // 50)
+    ranges = parts_of_product(rows, depth, columns)
     for begin in range(0, max(1, depth), _DEPTH):
         of = slice(begin, begin + _DEPTH)
         part = partial(_multiply_part, left[:, of], panels_of(right[of], left.dtype), into, begin > 0)
