@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.host import BUFFERS
-from neko_rules.kernels.rows import WIDE_REGISTERS
+from neko_rules.kernels.rows import WIDE_REGISTERS, spread
 from neko_rules.threads import each, parts_of_product
 
 Array = Any
@@ -79,12 +79,6 @@ def _tile(rows: int) -> Any:
                 offsets = [builder.gep(pointer, [word(lanes * v)]) for v in range(_VECTORS)]
                 return [builder.bitcast(each, kind.as_pointer()) for each in offsets]
 
-            def spread(value: Any) -> Any:
-                none = ir.Constant(kind, ir.Undefined)
-                single = builder.insert_element(none, value, ir.IntType(32)(0))
-                first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-                return builder.shuffle_vector(single, none, first)
-
             factors, table, sums = array(left, arguments[0]), array(panel, arguments[4]), array(into, arguments[5])
             along = cgutils.unpack_tuple(builder, factors.strides)[1]
             sources = [place(factors, builder.add(arguments[1], word(i))) for i in range(rows)]
@@ -101,7 +95,7 @@ def _tile(rows: int) -> Any:
                 values = [builder.load(each, align=width) for each in vectors(place(table, k))]
                 offset = builder.mul(k, along)
                 for source, totals in zip(sources, held, strict=True):
-                    factor = spread(builder.load(cgutils.pointer_add(builder, source, offset)))
+                    factor = spread(builder, builder.load(cgutils.pointer_add(builder, source, offset)), lanes)
                     for value, total in zip(values, totals, strict=True):
                         builder.store(builder.call(fused, [factor, value, builder.load(total)]), total)
             for row, totals in zip(targets, held, strict=True):

@@ -36,6 +36,14 @@ _EACH = 4 if WIDE_REGISTERS else 3
 """Vectors of each of the examples that meet the same rows: with factors and the row itself they fill the registers."""
 
 
+def spread(builder: Any, value: Any, lanes: int) -> Any:
+    """A vector whose entries are all one number, in LLVM."""
+    none = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    single = builder.insert_element(none, value, ir.IntType(32)(0))
+    first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(single, none, first)
+
+
 def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
     """A function of ``lanes · vectors`` entries of the sums of one example or of several.
 
@@ -71,17 +79,11 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
             def vector_at(pointer: Any, offset: Any) -> Any:
                 return builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
 
-            def spread(value: Any) -> Any:
-                vector = ir.VectorType(value.type, lanes)
-                none = ir.Constant(vector, ir.Undefined)
-                single = builder.insert_element(none, value, ir.IntType(32)(0))
-                first = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-                return builder.shuffle_vector(single, none, first)
-
             within = None
             if partial:
                 each_lane = ir.Constant(ir.VectorType(word, lanes), list(range(lanes)))
-                within = builder.icmp_signed("<", each_lane, spread(builder.sub(arguments[3], arguments[2])))
+                left = spread(builder, builder.sub(arguments[3], arguments[2]), lanes)
+                within = builder.icmp_signed("<", each_lane, left)
 
             def masked(name: str, returned: Any, *given: Any) -> Any:
                 signature = ir.FunctionType(returned, [each.type for each in given])
@@ -122,7 +124,7 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
                     if meeting:
                         (step,) = cgutils.unpack_tuple(builder, meeting[example].strides)
                         where = cgutils.pointer_add(builder, meeting[example].data, builder.mul(row, step))
-                        factor = spread(builder.load(where))
+                        factor = spread(builder, builder.load(where), lanes)
                     for value, total in zip(values, totals, strict=True):
                         before = builder.load(total)
                         after = (
