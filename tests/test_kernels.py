@@ -127,7 +127,7 @@ def test_signals_are_multiplied_out_in_the_loop_or_before_it(
 
     monkeypatch.setattr(fused_adjoint.Loop, "run", counted)
     within = RULES[rule](model).gradients(x, y)
-    monkeypatch.setattr("neko_rules.credit.adjoint._FEW", 0)
+    monkeypatch.setattr("neko_rules.credit.adjoint.FEW_ABOVE", 0)
     before = RULES[rule](model).gradients(x, y)
     assert products == [False, True, False, False]
     assert distance(within, before) < SAME
@@ -140,7 +140,7 @@ def test_a_lean_forward_pass_keeps_the_spikes_and_their_slope(label: str, start:
     network = network_of(VARIANTS[label])
     hidden = frozenset({"hidden"})
     if not network.graph.cell("hidden").spiking or network.jacobians["hidden"].spikes != 1:
-        assert hidden - BPTT(Evaluator(network))._lean == hidden
+        assert hidden - BPTT(Evaluator(network)).lean == hidden
         return
     x = np.ascontiguousarray(data()[0].transpose(1, 0, 2))
     begin = network.forward(network.values, x[:3]).end() if start else None
@@ -169,8 +169,8 @@ def test_who_looks_at_states_has_them() -> None:
     """A penalty on membranes and a learned constant need histories that a lean pass does not keep."""
     x, y = data()
     learned = BPTT(Evaluator(network_of(LIFCell(learnable=["threshold"]))))
-    assert BPTT(Evaluator(network_of("alif")))._lean == {"hidden"}
-    assert learned._lean == frozenset()
+    assert BPTT(Evaluator(network_of("alif"))).lean == {"hidden"}
+    assert learned.lean == frozenset()
     for rule in (learned, BPTT(Evaluator(network_of("alif")), regularizers=[MembraneBounds(upper=0.1)])):
         fused = rule.gradients(x, y)
         with unfused():

@@ -70,9 +70,28 @@ class Problem(NamedTuple):
 
     def back(self, connection: Connection) -> Array:
         """The transposed weight that carries a connection's error back: [target, source]."""
-        nx = self.nx
-        weight = effective_weight(nx, connection, self.parameters)
-        return nx.transpose(backward_weight(nx, connection, weight, self.feedback, self.credit), (1, 0))
+        return back_to(self.nx, self.credit, self.parameters, self.feedback, connection.source, connection)
+
+
+def back_to(
+    nx: Backend,
+    credit: Credit,
+    parameters: Parameters,
+    feedback: Parameters,
+    source: str,
+    connection: Connection | None,
+) -> Array:
+    """The transposed weight that carries an error back to a population, [target, source].
+
+    Args:
+        nx, credit, parameters, feedback: as in ``Problem``.
+        source: the population.
+        connection: the one that leads from it; None for direct feedback.
+    """
+    if connection is None:
+        return nx.transpose(feedback[direct_name(source)], (1, 0))
+    weight = effective_weight(nx, connection, parameters)
+    return nx.transpose(backward_weight(nx, connection, weight, feedback, credit), (1, 0))
 
 
 def gradients(problem: Problem, signals: Signals) -> Parameters:
@@ -103,7 +122,7 @@ def learning_signals(problem: Problem, signals: Signals) -> Signals:
 Handed = dict[tuple[str, str], Array | Product]
 """Signals, some of which are not multiplied out."""
 
-_FEW = 64
+FEW_ABOVE = 64
 """Neurons above, up to which a signal is multiplied out row by row where it is used, and not kept."""
 
 
@@ -239,6 +258,28 @@ def _flat(nx: Backend, array: Array) -> Array:
     return nx.reshape(array, (array.shape[0] * array.shape[1], array.shape[2]))
 
 
+def receiving(
+    graph: Graph, credit: Credit, name: str, together: tuple[str, ...]
+) -> list[tuple[str, Connection | None]]:
+    """The populations that a population's error is handed down to, and by which connection; None: direct feedback.
+
+    Args:
+        graph: the network.
+        credit: which gradient.
+        name: of the population.
+        together: those that were solved together with it, for full credit.
+    """
+    if credit.spatial == "direct":
+        return [(other, None) for other in graph.order if other != name] if name == graph.output else []
+    if not credit.passes_down:
+        return []
+    return [
+        (connection.source, connection)
+        for connection in graph.into(name)
+        if connection.source not in (INPUT, *together) and (together or not connection.delay)
+    ]
+
+
 def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: Handed) -> None:
     """Add a population's error to the signals of the populations that it receives from.
 
@@ -252,23 +293,14 @@ def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, .
     def carried(back: Array) -> Array | Product:
         product = Product(below, back)
         # Kept apart where a compiled loop takes it up, and the backend's product would be one of slim matrices.
-        return product if host_of(nx) is not None and back.shape[0] <= _FEW else product.whole(nx)
+        return product if host_of(nx) is not None and back.shape[0] <= FEW_ABOVE else product.whole(nx)
 
-    if problem.credit.spatial == "direct" and name == graph.output:
-        for other in graph.order:
-            if other != name:
-                matrix = problem.feedback[direct_name(other)]
-                parts.append((other, carried(nx.transpose(matrix, (1, 0)))))
-    elif problem.credit.passes_down:
-        for connection in graph.into(name):
-            inside = connection.source in together
-            if connection.source == INPUT or inside or (connection.delay and not together):
-                continue
-            part = carried(problem.back(connection))
-            if connection.delay:
-                later = _whole(nx, part)
-                part = nx.concat([later[1:], nx.full((1, *later.shape[1:]), 0.0, nx.dtype(later))], 0)
-            parts.append((connection.source, part))
+    for source, connection in receiving(graph, problem.credit, name, together):
+        part = carried(back_to(nx, problem.credit, problem.parameters, problem.feedback, source, connection))
+        if connection is not None and connection.delay:
+            later = _whole(nx, part)
+            part = nx.concat([later[1:], nx.full((1, *later.shape[1:]), 0.0, nx.dtype(later))], 0)
+        parts.append((source, part))
     for source, part in parts:
         key = (source, Z)
         signals[key] = _whole(nx, signals[key]) + _whole(nx, part) if key in signals else part

@@ -7,7 +7,7 @@ surrogate of bounded support those may be few. Where they are many, the errors o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ import numpy as np
 from neko_rules.backend import Array
 from neko_rules.credit.recursion import Setting
 from neko_rules.credit.traced import Product, Solved, Steps, TracedStep
-from neko_rules.kernels.compiling import module_of
+from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
 from neko_rules.kernels.tracing import SCALARS
-from neko_rules.kernels.writer import TOGETHER, adjoint_source, group_of
+from neko_rules.kernels.writer import TOGETHER, Back, adjoint_source, group_of
 from neko_rules.layers.forward import Record, Z
 from neko_rules.threads import each as each_part
 from neko_rules.threads import parts
@@ -36,13 +36,15 @@ class Loop:
         starts: those that it needs one step earlier.
         kernel: the loop over a range of examples.
         dtype: of all arrays.
+        arguments: the names of what the kernel takes, in order.
     """
 
     step: TracedStep
     recorded: list[str]
     starts: list[str]
-    kernel: Callable[..., Any]
+    kernel: Kernel
     dtype: str
+    arguments: list[str]
 
     def run(self, host: HostBackend, setting: Setting, record: Record, signals: Sequence[Array | Product]) -> Solved:
         """Go through all time steps.
@@ -119,10 +121,9 @@ def _written(step: TracedStep) -> Loop:
     arguments |= {f"g_{product}": f"sum_{product}[n]" for product, _ in step.products}
     recorded = list(dict.fromkeys(key.removeprefix("previous_") for key in step.recorded))
     starts = [key.removeprefix("previous_") for key in step.recorded if key.startswith("previous_")]
-    source = adjoint_source(
-        step.body,
+    back = Back(
         constants=step.constants,
-        arguments=arguments,
+        loads=arguments,
         signals={each.removeprefix("i_"): of for each, of in zip(step.signals, step.products_of, strict=True)},
         recorded=[f"h_{key}" for key in recorded],
         starts=[f"h_{key}" for key in starts],
@@ -131,7 +132,8 @@ def _written(step: TracedStep) -> Loop:
         outputs={f"out{i}": value for i, value in enumerate(step.errors)},
         totals={f"total{i}": each for i, each in enumerate([*step.errors[: step.biased], *step.learned])},
     )
-    return Loop(step, recorded, starts, module_of(source).run, step.body.dtype)
+    kernel: Kernel = module_of(adjoint_source(step.body, back)).run
+    return Loop(step, recorded, starts, kernel, step.body.dtype, back.arguments)
 
 
 LOOPS = Steps(SCALARS, _written)

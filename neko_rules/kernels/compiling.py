@@ -20,6 +20,9 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+Kernel = Callable[..., Any]
+"""A compiled function of arrays and numbers."""
+
 
 @lru_cache(maxsize=1)
 def _pipeline() -> type:

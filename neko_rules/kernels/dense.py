@@ -33,7 +33,7 @@ def multiplied(nx: Backend, left: Array, right: Array) -> Array:
     """
     host = host_of(nx)
     large = left.shape[0] * left.shape[1] * right.shape[1] >= _WORTHWHILE
-    if host is None or not large or right.shape[1] < _SLIM or min(left.shape) < _SLIM or not _faster(nx):
+    if host is None or not large or right.shape[1] < _SLIM or min(left.shape) < _SLIM or times_as_long(nx) <= 1.1:
         return nx.matmul(left, right)
     from neko_rules.kernels.products import product
 
@@ -41,20 +41,26 @@ def multiplied(nx: Backend, left: Array, right: Array) -> Array:
     return nx.matmul(left, right) if a.dtype != b.dtype else host.from_host(product(a, b))
 
 
-_known: dict[tuple[type, str], bool] = {}
+_known: dict[tuple[type, str], float] = {}
 
 
-def _faster(nx: Backend) -> bool:
-    """Whether our loop beats the backend's product on this machine by more than a tenth, with as many threads."""
+def times_as_long(nx: Backend) -> float:
+    """How many times as long as our loop the backend takes for a product on this machine, with as many threads.
+
+    Example:
+        >>> from neko_rules.backend import get_backend
+        >>> 0.1 < times_as_long(get_backend("numpy")) < 10
+        True
+    """
     library = getattr(sys.modules.get(nx.name), "__version__", "")
     name = f"products-{nx.name}{library}-{threads()}"
     if (type(nx), name) not in _known:
-        _known[type(nx), name] = kept(name, ("products",), lambda: _measured(nx)) > 1.1
+        _known[type(nx), name] = kept(name, ("products",), lambda: _measured(nx))
     return _known[type(nx), name]
 
 
 def _measured(nx: Backend, rows: int = 1024, size: int = 256) -> float:
-    """How many times as long the backend takes for a product of a usual size."""
+    """The same for a product of a usual size."""
     from neko_rules.kernels.products import product
 
     random = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from neko_rules.kernels.host import BUFFERS
 from neko_rules.kernels.measured import kept, seconds
 from neko_rules.threads import each, parts
 
-_SORTED = 256
+SORTED = 256
 """Steps times examples whose events are sorted together: what the targets sent back in them stays in the cache."""
 
 
@@ -78,12 +78,12 @@ class Events:
         values = self.factors(delta.dtype)
         ranges = parts(batch, int(delta.size * max(1.0, self.density * pre)))
         sums = np.zeros((len(ranges), pre, post), delta.dtype)
-        sort = self.count.size >= 2 * _SORTED
+        sort = self.count.size >= 2 * SORTED
 
         def part(number: int, first: int, last: int) -> None:
             if sort:
                 examples = last - first
-                listed = np.empty((pre, max(1, _SORTED // examples) * examples), np.uint32)
+                listed = np.empty((pre, max(1, SORTED // examples) * examples), np.uint32)
                 rows.add_outer_sorted(
                     first,
                     last,

@@ -108,6 +108,21 @@ def list_events(first: int, last: int, values: Array, index: Array, count: Array
 
 
 @kernel
+def survey(values: Array) -> tuple[int, int]:
+    """How many entries of [time, batch, feature] are not zero, and how many are neither that nor 1."""
+    steps, batch, size = values.shape
+    some = 0
+    odd = 0
+    for t in range(steps):
+        for b in range(batch):
+            row = values[t, b]
+            for n in range(size):
+                some += row[n] != 0
+                odd += (row[n] != 0) & (row[n] != 1)
+    return some, odd
+
+
+@kernel
 def mark_events(first: int, last: int, index: Array, count: Array, values: Array) -> None:
     """The array whose events are listed, of ones and zeros, for a range of examples."""
     steps, _, size = values.shape

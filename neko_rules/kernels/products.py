@@ -37,10 +37,10 @@ _ROWS = 14 if WIDE_REGISTERS else 6
 _FEW_ROWS = 4
 """Rows of a tile at the end of a block: enough sums that none waits for the one before."""
 
-_BLOCK = 8 * _ROWS
+BLOCK = 112 // _ROWS * _ROWS
 """Rows of ``left`` for which the panels go round once."""
 
-_DEPTH = 512
+DEPTH = 512
 """Entries of k that are gone through at a time: panels of so many stay in the second cache."""
 
 
@@ -159,8 +159,8 @@ def multiply(first: int, last: int, left: Array, panels: Array, into: Array, res
     ``panels`` hold ``right``; ``rest`` [rows of a block, width of a panel] is scratch for columns that fill no panel.
     """
     count, depth, width = panels.shape
-    for top in range(first, last, _BLOCK):
-        bottom = min(last, top + _BLOCK)
+    for top in range(first, last, BLOCK):
+        bottom = min(last, top + BLOCK)
         for p in range(count):
             column = p * width
             if not onto:
@@ -173,6 +173,28 @@ def multiply(first: int, last: int, left: Array, panels: Array, into: Array, res
             for m in range(top, bottom):
                 for n in range(column, into.shape[1]):
                     into[m, n] += rest[m - top, n - column]
+
+
+@kernel
+def multiply_transposed(left: Array, right: Array, panels: Array, into: Array, rest: Array) -> None:
+    """into += Σ_{t, b} left[t, b]ᵀ right[t, b].
+
+    Args:
+        left: [time, batch, row].
+        right: [time, batch, column].
+        panels: [panel, DEPTH, width of a panel]: scratch.
+        into: [row, column].
+        rest: as for ``multiply``.
+    """
+    depth = left.shape[0] * left.shape[1]
+    count, most, width = panels.shape
+    flat, memory = right.reshape(depth, right.shape[2]), panels.reshape(panels.size)
+    factors = left.reshape(depth, left.shape[2]).T
+    for begin in range(0, depth, most):
+        end = min(depth, begin + most)
+        block = memory[: count * (end - begin) * width].reshape(count, end - begin, width)
+        fill_panels(flat[begin:end], block)
+        multiply(0, factors.shape[0], factors[:, begin:end], block, into, rest, True)
 
 
 @kernel
@@ -207,8 +229,8 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     (rows, depth), columns = left.shape, right.shape[1]
     into = BUFFERS.empty((rows, columns), left.dtype)
     ranges = parts_of_product(rows, depth, columns)
-    for begin in range(0, max(1, depth), _DEPTH):
-        of = slice(begin, begin + _DEPTH)
+    for begin in range(0, max(1, depth), DEPTH):
+        of = slice(begin, begin + DEPTH)
         part = partial(_multiply_part, left[:, of], panels_of(right[of], left.dtype), into, begin > 0)
         each(part, ranges)
     return into
@@ -222,12 +244,17 @@ def _multiply_part(
 
 def panels_of(matrix: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
     """The second factor of a product as ``multiply`` wants it."""
-    width = _VECTORS * _REGISTER // np.dtype(dtype).itemsize
+    width = panel_width(dtype)
     panels = BUFFERS.empty((-(-matrix.shape[1] // width), matrix.shape[0], width), dtype)
     fill_panels(matrix, panels)
     return panels
 
 
+def panel_width(dtype: np.dtype | str) -> int:
+    """Columns of a panel."""
+    return _VECTORS * _REGISTER // np.dtype(dtype).itemsize
+
+
 def rest_for(panels: np.ndarray) -> np.ndarray:
     """What ``multiply`` works in."""
-    return np.empty((_BLOCK, panels.shape[2]), panels.dtype)
+    return np.empty((BLOCK, panels.shape[2]), panels.dtype)

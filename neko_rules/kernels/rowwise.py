@@ -107,6 +107,10 @@ class Pass:
     kept: int
     numbers: int
 
+    def block(self, size: int) -> int:
+        """How many rows of so many entries go through a loop before the next."""
+        return max(_ROWS, _BLOCK // size // _ROWS * _ROWS)
+
     def run(self, host: HostBackend, outputs: Array, target: Array, weight: Array) -> tuple[Array, Array]:
         """Values [time, batch], and weighted gradients [time, batch, n].
 
@@ -119,7 +123,7 @@ class Pass:
         y, g, w = (contiguous(host.host(array)) for array in (outputs, target, weight))
         values, slopes = np.empty(y.shape[:2], y.dtype), BUFFERS.empty(y.shape, y.dtype)
         size = y.shape[2]
-        block = max(_ROWS, _BLOCK // size // _ROWS * _ROWS)
+        block = self.block(size)
         kept, numbers = np.empty((self.kept, size, block), y.dtype), np.empty((self.numbers, block), y.dtype)
         flat = [each.reshape(-1, size) for each in (y, g)]
         self.kernel(*flat, w.reshape(-1), values.reshape(-1), slopes.reshape(-1, size), block, *kept, *numbers)

@@ -88,8 +88,8 @@ class Lines:
 _COMPILED_IN = {
     "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
     "listing": ("list_row",),
-    "products": ("multiply",),
-    "rows": ("add_rows", "add_scaled_rows", "add_scaled_rows_to_each"),
+    "products": ("fill_panels", "multiply", "multiply_transposed"),
+    "rows": ("add_outer_sorted", "add_rows", "add_scaled_rows", "add_scaled_rows_to_each"),
 }
 """Functions that are compiled into the kernels that call them, by module."""
 
@@ -195,6 +195,12 @@ class Stage:
         return [*names, *(f"kept{place}_{key}" for key in self.carried)] if self.lean else names
 
 
+def forward_arguments(stages: Sequence[Stage]) -> list[str]:
+    """The names of a forward kernel's arguments, in order."""
+    names = [name for place, stage in enumerate(stages) for name in stage.given(place)]
+    return ["first", "last", "group", *names, *(name for i, stage in enumerate(stages) for name in stage.scratch(i))]
+
+
 def forward_source(body: Body, stages: Sequence[Stage]) -> str:
     """The forward kernel of populations stepped together: ``run(first, last, group, …)`` over a range of examples.
 
@@ -204,9 +210,7 @@ def forward_source(body: Body, stages: Sequence[Stage]) -> str:
     """
     source = Source("A forward pass of populations that step together", body)
     (shape, *_) = (f"out0_{key}.shape" for key in stages[0].histories)
-    names = [name for place, stage in enumerate(stages) for name in stage.given(place)]
-    names += [name for place, stage in enumerate(stages) for name in stage.scratch(place)]
-    source.function("run", ["first", "last", "group", *names])
+    source.function("run", forward_arguments(stages))
     later = sorted({of for stage in stages for of, delayed in stage.inner if delayed})
     source.add(1, *(f"size{i} = out{i}_{stage.histories[0]}.shape[2]" for i, stage in enumerate(stages)))
     source.add(1, f"steps, batch, _ = {shape}")
@@ -315,25 +319,13 @@ class Carried:
     result: str
 
 
-def adjoint_source(
-    body: Body,
-    *,
-    constants: Sequence[Constant],
-    arguments: Mapping[str, str],
-    signals: Mapping[str, bool],
-    recorded: Sequence[str],
-    starts: Sequence[str],
-    carried: Sequence[Carried],
-    products: Sequence[tuple[str, str]],
-    outputs: Mapping[str, str],
-    totals: Mapping[str, str],
-) -> str:
-    """The adjoint kernel of a population: ``run(first, last, …)`` over a range of examples, from the last step back.
+@dataclass(frozen=True)
+class Back:
+    """What an adjoint kernel is made of beside the statements of one step back.
 
     Args:
-        body: the statements of one step back.
         constants: of the cell.
-        arguments: traced name → what the innermost loop loads it from.
+        loads: traced name → what the innermost loop loads it from.
         signals: what comes from outside: an array [time, batch, neuron], or, where true, errors [time, batch, above]
             and the matrix [above, neuron] that carries them back, multiplied out where it is used.
         recorded: arrays of the forward pass.
@@ -343,19 +335,44 @@ def adjoint_source(
         outputs: array [time, batch, neuron] → traced name.
         totals: array [batch, neuron] that sums a value over time → traced name.
     """
+
+    constants: Sequence[Constant]
+    loads: Mapping[str, str]
+    signals: Mapping[str, bool]
+    recorded: Sequence[str]
+    starts: Sequence[str]
+    carried: Sequence[Carried]
+    products: Sequence[tuple[str, str]]
+    outputs: Mapping[str, str]
+    totals: Mapping[str, str]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The names of the kernel's arguments, in order."""
+        names = ["first", "last", "group"]
+        for name, product in self.signals.items():
+            names += [f"errors_{name}", f"back_{name}"] if product else [name]
+        names += [*self.recorded, *(f"start_{key}" for key in self.starts)]
+        names += [f"{kind}_{name}" for name, _ in self.products for kind in ("matrix", "panels")]
+        names += [constant.name for constant in self.constants]
+        names += [*self.outputs, *self.totals, *(f"carries_{each.name}" for each in self.carried)]
+        names += [f"sums_{name}" for name, _ in self.products] + (["listed", "rest"] if self.products else [])
+        above = [name for name, product in self.signals.items() if product]
+        return names + [f"rows_{name}" for name in above] + (["every"] if above else [])
+
+
+def adjoint_source(body: Body, back: Back) -> str:
+    """The adjoint kernel of a population: ``run(first, last, …)`` over a range of examples, from the last step back.
+
+    Args:
+        body: the statements of one step back.
+        back: what it works on.
+    """
     source = Source("An adjoint pass of one population", body)
-    products_of = [name for name, product in signals.items() if product]
-    whole = [name for name in signals if name not in products_of]
-    names = ["first", "last", "group"]
-    for name, product in signals.items():
-        names += [f"errors_{name}", f"back_{name}"] if product else [name]
-    names += [*recorded, *(f"start_{key}" for key in starts)]
-    names += [f"{kind}_{name}" for name, _ in products for kind in ("matrix", "panels")]
-    names += [constant.name for constant in constants]
-    names += [*outputs, *totals, *(f"carries_{each.name}" for each in carried)]
-    names += [f"sums_{name}" for name, _ in products] + (["listed", "rest"] if products else [])
-    names += [f"rows_{name}" for name in products_of] + (["every"] if products_of else [])
-    source.function("run", names)
+    products_of = [name for name, product in back.signals.items() if product]
+    whole = [name for name in back.signals if name not in products_of]
+    products, recorded, outputs, totals, carried = back.products, back.recorded, back.outputs, back.totals, back.carried
+    source.function("run", back.arguments)
     together = TOGETHER if products or products_of else 1
     source.add(1, f"steps, _, size = {next(iter(outputs))}.shape", "for begin in range(first, last, group):")
     source.add(2, "end = min(begin + group, last)")
@@ -382,11 +399,11 @@ def adjoint_source(
     source.add(5, *(f"r_{name} = rows_{name}[e]" for name in products_of))
     source.add(5, *(f"carry_{each.name} = carries_{each.name}[b - begin]" for each in carried))
     source.add(5, *(f"sum_{name} = sums_{name}[b - begin]" for name, _ in products))
-    for key in starts:
+    for key in back.starts:
         source.add(5, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
     source.add(5, *(f"r_{name} = {name}[b]" for name in totals))
     source.add(5, "for n in range(size):")
-    source.add(6, *(f"{name} = {loading}" for name, loading in arguments.items()))
+    source.add(6, *(f"{name} = {loading}" for name, loading in back.loads.items()))
     source.add(6, *body.statements)
     source.add(6, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
     source.add(6, *(f"r_{name}[n] += {result}" for name, result in totals.items()))

@@ -7,25 +7,23 @@ dense product over all time steps before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from neko_rules.backend import Array
-from neko_rules.kernels.compiling import module_of
+from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.events import Events, index_type
 from neko_rules.kernels.host import BUFFERS, contiguous
 from neko_rules.kernels.tracing import Body, Memo
-from neko_rules.kernels.writer import Constant, Stage, forward_source, group_of
+from neko_rules.kernels.writer import Constant, Stage, forward_arguments, forward_source, group_of
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.traced import traced_results
 from neko_rules.threads import each, parts
 
-Kernel = Callable[..., Any]
-
-_NARROW = 32
+NARROW = 32
 """Neurons below which a loop over them is mostly its beginning and its end: a readout of ten took twice the time."""
 
 
@@ -55,19 +53,30 @@ class Form(NamedTuple):
     flat: bool
 
 
-_kernels: Memo[Kernel] = Memo()
+class Forward(NamedTuple):
+    """A compiled loop forward in time.
+
+    Attributes:
+        run: the loop over a range of examples.
+        arguments: the names of what it takes, in order.
+    """
+
+    run: Kernel
+    arguments: list[str]
 
 
-def kernel_of(forms: tuple[Form, ...], dtype: str) -> Kernel | None:
+_kernels: Memo[Forward] = Memo()
+
+
+def kernel_of(forms: tuple[Form, ...], dtype: str) -> Forward | None:
     """The compiled loop; None where a cell or its surrogate asks for an operation that has no scalar form."""
     return _kernels.of((forms, dtype), lambda: _written(forms, dtype))
 
 
-def _written(forms: tuple[Form, ...], dtype: str) -> Kernel:
+def _written(forms: tuple[Form, ...], dtype: str) -> Forward:
     body = Body(dtype)
     stages = [_stage(place, form, body) for place, form in enumerate(forms)]
-    run: Kernel = module_of(forward_source(body, stages)).run
-    return run
+    return Forward(module_of(forward_source(body, stages)).run, forward_arguments(stages))
 
 
 def _stage(place: int, form: Form, body: Body) -> Stage:
@@ -75,7 +84,7 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
     begin = len(body.statements)
     results = traced_results(form.cell, (name for name, _ in form.constants), body, str(place), slope=form.lean)
     # One name where a state is handed on in place: two would be taken for rows that may overlap.
-    arguments = {f"s{place}_{key}": f"{'o' if form.lean else 'q'}{place}_{key}[n]" for key in _carried(form.cell)}
+    arguments = {f"s{place}_{key}": f"{'o' if form.lean else 'q'}{place}_{key}[n]" for key in carried(form.cell)}
     for (name, _), each_constant in zip(form.constants, constants, strict=True):
         arguments[f"c{place}_{name}"] = each_constant.loading
     return Stage(
@@ -95,7 +104,7 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
     )
 
 
-def _carried(cell: Cell) -> tuple[str, ...]:
+def carried(cell: Cell) -> tuple[str, ...]:
     """What a step hands to the next."""
     return (*cell.state_names(), "z")
 
@@ -136,7 +145,7 @@ class Given(NamedTuple):
             alone: whether no other population steps with it.
         """
         shared = not any(value.ndim for value in self.constants.values())
-        flat = alone and self.size < _NARROW and shared and not self.inner and not self.lean
+        flat = alone and self.size < NARROW and shared and not self.inner and not self.lean
         order = tuple((name, value.ndim > 0) for name, value in self.constants.items())
         ones = tuple(events.ones for _, events in self.gathered)
         inner, outside = tuple(self.inner), self.outside is not None
@@ -171,8 +180,8 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         dtype: of all arrays.
     """
     forms = tuple(one.form(len(given) == 1) for one in given)
-    run = kernel_of(forms, dtype)
-    if run is None:
+    forward = kernel_of(forms, dtype)
+    if forward is None:
         return None
     fixed: list[Array] = []
     found = []
@@ -184,19 +193,19 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         fed_back = sum(matrix.shape[0] for matrix in one.inner.values())
         work += steps * batch * one.size * (1 + len(one.gathered)) * (1 + fed_back // 16)
 
-    carried = sum(len(_carried(one.cell)) * one.size for one in given) * np.dtype(dtype).itemsize
+    handed = sum(len(carried(one.cell)) * one.size for one in given) * np.dtype(dtype).itemsize
 
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
-        group = min(group_of(carried), last - first)
+        group = min(group_of(handed), last - first)
         for one, form in zip(given, forms, strict=True):
             if form.flat:
                 scratch += [*np.empty((2, group, one.size), dtype)]
                 continue
             scratch += [np.empty(one.size, index_type(one.size)), np.empty(one.size, dtype)]
             if one.lean:
-                scratch += [*np.empty((len(_carried(one.cell)), group, one.size), dtype)]
-        run(first, last, group, *fixed, *scratch)
+                scratch += [*np.empty((len(carried(one.cell)), group, one.size), dtype)]
+        forward.run(first, last, group, *fixed, *scratch)
 
     each(part, parts(batch, work))
     return found
@@ -230,7 +239,7 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
         found += [np.ascontiguousarray(weight, dtype), events.index, events.count, events.factors(dtype)]
     found += [np.ascontiguousarray(matrix, dtype) for matrix in one.inner.values()]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
-    keys = _carried(one.cell)
+    keys = carried(one.cell)
     if one.start is None:
         found += [_at_rest(batch, one.size, dtype)] * len(keys)
     else:

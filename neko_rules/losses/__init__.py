@@ -1,6 +1,6 @@
 """Losses: of outputs at every step, and of spike counts, membranes and spike times of spiking outputs."""
 
-from neko_rules.losses.loss import LOSSES, Loss, output_gradient, weighed, weighted_total
+from neko_rules.losses.loss import LOSSES, Loss, compiled_pass, output_gradient, weighed, weighted_total
 from neko_rules.losses.outputs import (
     CategoricalCrossentropy,
     KLDivergence,
@@ -41,6 +41,7 @@ __all__ = [
     "SpikeCountSquaredError",
     "SpikeRateCrossentropy",
     "SummedMembraneCrossentropy",
+    "compiled_pass",
     "output_gradient",
     "weighed",
     "weighted_total",

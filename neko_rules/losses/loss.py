@@ -20,7 +20,7 @@ import numpy as np
 from neko_rules.backend import Array, Backend
 from neko_rules.errors import DataError
 from neko_rules.kernels.host import host_of
-from neko_rules.kernels.rowwise import pass_of
+from neko_rules.kernels.rowwise import Pass, pass_of
 from neko_rules.registry import Registry
 
 
@@ -156,16 +156,27 @@ def weighed(
         (0.75, array([2., 1.]))
     """
     host = host_of(nx)
+    rows = None if host is None else compiled_pass(loss, nx.dtype(outputs))
+    if host is None or rows is None:
+        return weighted_total(nx, loss, outputs, target, counted), output_gradient(nx, loss, outputs, target, weights)
+    value, gradient = rows.run(host, outputs, target, weights)
+    return nx.sum(counted * value), gradient
+
+
+def compiled_pass(loss: Loss, dtype: str) -> Pass | None:
+    """Value and gradient of a loss as one compiled loop over rows of scores; None where they have no such form.
+
+    Example:
+        >>> from neko_rules.losses import MeanSquaredError
+        >>> compiled_pass(MeanSquaredError(), "float32").numbers
+        1
+    """
 
     def both(operations: Any, y: Any, wanted: Any) -> tuple[Any, Any]:
         # What the two have in common, such as the logarithm of a softmax, is written down once.
         return loss.value(operations, y, wanted), loss.gradient(operations, y, wanted)
 
-    rows = None if host is None else pass_of((loss, type(loss).value, type(loss).gradient), both, nx.dtype(outputs))
-    if host is None or rows is None:
-        return weighted_total(nx, loss, outputs, target, counted), output_gradient(nx, loss, outputs, target, weights)
-    value, gradient = rows.run(host, outputs, target, weights)
-    return nx.sum(counted * value), gradient
+    return pass_of((loss, type(loss).value, type(loss).gradient), both, dtype)
 
 
 def output_gradient(nx: Backend, loss: Loss, outputs: Array, target: Array, weights: Array) -> Array:

@@ -24,6 +24,7 @@ from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.optimizers import AdamW, Optimizer
 from neko_rules.regularizers import Activity, Regularizer
+from neko_rules.rules.chained import Chains
 from neko_rules.rules.online import Online, Windowed
 from neko_rules.rules.portions import examples_at_once, judged_by_portions
 from neko_rules.rules.rule import Batch, Own, Rule, Trained, UpdateOptions
@@ -286,6 +287,9 @@ class LearningRule(Rule):
         if self.window is not None:
             return Windowed(self, self.window).gradients(values, own, batch)
         if self.evaluation == "adjoint":
+            chained = self._compiled_chains.judged(self, values, own, batch)
+            if chained is not None:
+                return chained
             steps, examples, _ = batch[0].shape
             size = examples_at_once(self.model, steps, examples) if self._adds_up() else examples
             if size < examples:
@@ -308,7 +312,7 @@ class LearningRule(Rule):
         )
 
     @cached_property
-    def _lean(self) -> frozenset[str]:
+    def lean(self) -> frozenset[str]:
         """The hidden populations of which the way back needs no more than when they fired, and ψ."""
         graph = self.model.network.graph
         found = set()
@@ -319,6 +323,10 @@ class LearningRule(Rule):
             if set(sloped.arguments) <= {*sloped.constants, SLOPE}:
                 found.add(name)
         return frozenset(found)
+
+    @cached_property
+    def _compiled_chains(self) -> Chains:
+        return Chains(self)
 
     def judged_part(
         self, values: Parameters, own: Own, batch: Batch, share: Array | None = None
@@ -342,7 +350,7 @@ class LearningRule(Rule):
         backward = self.evaluation == "adjoint"
         network = self.model.network
         if backward and self.plain and not self.regularizers:
-            trajectory = network.forward(values, inputs, keep_slopes=True, lean=self._lean)
+            trajectory = network.forward(values, inputs, keep_slopes=True, lean=self.lean)
         else:
             trajectory = network.forward(values, inputs, keep_slopes=backward)
         judgement = self.model.judge(trajectory, target, mask)

@@ -1,0 +1,242 @@
+"""Chained: loss and gradient of a batch by one compiled loop over groups of examples, with all of a step in each.
+
+Groups add up as portions do, and their histories stay in the second cache.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from neko_rules.backend import Array, Parameters
+from neko_rules.credit.adjoint import FEW_ABOVE, back_to
+from neko_rules.credit.recursion import Setting
+from neko_rules.evaluator import Judgement
+from neko_rules.kernels.dense import times_as_long
+from neko_rules.kernels.events import SORTED, crossover
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, contiguous, host_of
+from neko_rules.kernels.tracing import Memo
+from neko_rules.kernels.writer import TOGETHER
+from neko_rules.layers.cell import Constants
+from neko_rules.layers.forward import effective_weight
+from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
+from neko_rules.losses import Loss
+from neko_rules.metrics import Measurement
+from neko_rules.rules.linking import Kind, Linked, Linking
+from neko_rules.rules.portions import numbers_of_a_step
+from neko_rules.rules.rule import Batch, Own
+from neko_rules.threads import each, parts
+
+if TYPE_CHECKING:
+    from neko_rules.rules.learning_rule import LearningRule
+
+CACHED = 3 << 19
+"""Bytes of histories of a group. Between a sixth and twice as much was measured to be the same with a second cache of
+half a megabyte; at four times as much what a group leaves behind is gone when it is read."""
+
+_SLOWEST = 0.75
+"""How many times as long as ours a backend's product has to take at least, where large ones are part of a chain: they
+are then ours, and what a chain saves elsewhere was measured to be a fifth."""
+
+
+class Given(NamedTuple):
+    """What a chain works on, in backend arrays but for the inputs."""
+
+    values: Parameters
+    feedback: Parameters
+    constants: dict[str, Constants]
+    inputs: np.ndarray
+    batch: Batch
+
+
+class Chains:
+    """The chains of a rule.
+
+    Args:
+        rule: the rule.
+    """
+
+    def __init__(self, rule: LearningRule) -> None:
+        graph = rule.model.network.graph
+        self._possible = _possible(rule)
+        self._numbers = numbers_of_a_step(rule.model)
+        self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
+        self._found: dict[tuple[frozenset[str], bool], Linked | None] = {}
+
+    def judged(
+        self, rule: LearningRule, values: Parameters, own: Own, batch: Batch
+    ) -> tuple[Judgement, Parameters] | None:
+        """What ``LearningRule`` finds for a batch; None where there is no chain for it, or no use for one.
+
+        Args:
+            rule: the same rule, whose gradient goes backward in time.
+            values, own, batch: as for the rule.
+        """
+        host = host_of(rule.nx)
+        steps, examples, _ = batch[0].shape
+        if host is None or not self._possible:
+            return None
+        group = group_size(steps * self._numbers * np.dtype(rule.model.network.dtype).itemsize, examples)
+        if group >= examples:
+            return None
+        from neko_rules.kernels.listing import survey
+
+        inputs = contiguous(host.host(batch[0]))
+        some, odd = survey(inputs)
+        walked = self._spiking | {INPUT} if some < crossover() * inputs.size else self._spiking
+        constants = rule.model.network.constants_with(values)
+        given = Given(values, own["feedback"], constants, inputs, batch)
+        while True:
+            look = walked, not odd
+            if look not in self._found:
+                self._found[look] = _made(rule, constants, inputs.shape[2], *look)
+            links = self._found[look]
+            if links is None:
+                return None
+            judged = _run(links, rule, host, given, group)
+            if not isinstance(judged, str):
+                return judged
+            # Told by the first group. Begun anew, so that how a batch is gone through depends on nothing but the batch.
+            walked -= {judged}
+
+
+def group_size(bytes_of_each: int, examples: int) -> int:
+    """How many examples of a batch make a group: all where their histories are small anyway.
+
+    Example:
+        >>> group_size(1 << 10, examples=64), group_size(1 << 18, examples=64)
+        (64, 8)
+    """
+    room = CACHED / bytes_of_each
+    return examples if examples <= room else min(examples, max(1, round(room / TOGETHER)) * TOGETHER)
+
+
+def _possible(rule: LearningRule) -> bool:
+    """Whether the rule's gradient is a sum over examples and made of loops that a chain can call."""
+    model, network, loss = rule.model, rule.model.network, type(rule.model.loss)
+    graph, full = network.graph, rule.credit.temporal == "full"
+    delayed = (c for c in graph.connections if c.delay)
+    return (
+        rule.plain
+        and not rule.regularizers
+        and not rule.credit.outside_chain
+        and model.loss.online
+        and network.readout in ("sequence", "last")
+        and all(getattr(loss, name) is getattr(Loss, name) for name in ("scores", "pull_back", "desired"))
+        and not any(metric.requires == "spikes" for metric in model.metrics)
+        and not any(connection.converters is not None for connection in graph.connections)
+        and all(any(c.source in one and c.target in one for one in graph.components) for c in delayed)
+        and not (full and any(len(component) > 1 for component in graph.components))
+        and (not any(_is_wide(graph, c) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
+    )
+
+
+def _is_wide(graph: Graph, connection: Connection) -> bool:
+    """Whether the error that a connection carries down is a large product."""
+    ends = [graph.populations[name].size for name in (connection.source, connection.target) if name != INPUT]
+    return len(ends) == 2 and min(ends) > FEW_ABOVE and connection.source != connection.target
+
+
+def _made(
+    rule: LearningRule, constants: dict[str, Constants], inputs: int, walked: frozenset[str], ones: bool
+) -> Linked | None:
+    """The chain for a rule, an input of so many features, and whose events are few or all 1."""
+    model, network = rule.model, rule.model.network
+    kind = Kind(
+        rule.credit,
+        rule.lean,
+        network.keeps_current,
+        model.loss,
+        network.readout == "last",
+        bool(model.metrics),
+        network.dtype,
+        inputs,
+        walked,
+        ones,
+        tuple(tuple(len(each_one.shape) for each_one in constants[name].values()) for name in network.graph.order),
+    )
+    setting = Setting(rule.nx, network.graph, rule.jacobians, constants, rule.credit, lambda connection: connection)
+    return _links.setdefault(network.graph, Memo()).of(kind, lambda: Linking(setting, kind).linked())
+
+
+def _run(
+    links: Linked, rule: LearningRule, host: HostBackend, given: Given, group: int
+) -> tuple[Judgement, Parameters] | str:
+    """Go through all groups; or end with the first, and tell a population whose events are many.
+
+    Args:
+        links: the chain.
+        rule: whose gradient it is.
+        host: the backend.
+        given: parameters and data.
+        group: examples in a group.
+    """
+    nx, model, kind = rule.nx, rule.model, links.kind
+    graph, dtype = model.network.graph, kind.dtype
+    _, target, mask = given.batch
+    steps, examples, _ = given.inputs.shape
+    judged = 1 if kind.last else steps
+    counted = nx.broadcast_to(mask, (judged, examples))
+    count = nx.sum(counted)
+    divisor = nx.maximum(count, 1.0)
+    scores = np.empty((judged, examples, graph.populations[graph.output].size) if kind.scored else (0, 0, 0), dtype)
+    every: dict[str, Any] = {
+        "inputs": given.inputs,
+        "target": contiguous(host.host(target)),
+        "counted": contiguous(host.host(counted)),
+        "weight": contiguous(host.host(counted / divisor)),
+        "scores": scores,
+        "crossover": crossover(),
+    }
+
+    def typed(array: Array) -> np.ndarray:
+        # What is summed in registers is of one type, whatever a caller's weights are.
+        return np.ascontiguousarray(host.host(array), dtype)
+
+    for name, connections in links.weights.items():
+        first, *others = (typed(effective_weight(nx, each_one, given.values)) for each_one in connections)
+        every[name] = sum(others, first)
+    for name, (source, connection) in links.backs.items():
+        every[name] = typed(back_to(nx, kind.credit, given.values, given.feedback, source, connection))
+    for name, population in links.biases.items():
+        bias = given.values.get(bias_name(population))
+        every[name] = np.zeros(graph.populations[population].size, dtype) if bias is None else typed(bias)
+    for name, (population, key) in links.constants.items():
+        value = host.host(given.constants[population][key])
+        every[name] = contiguous(value) if value.ndim else value[()]
+    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": target.shape[0], "sorted": max(SORTED, group)}
+    ranges = parts(examples, steps * examples * sum(p.size * 4 for p in graph.populations.values()))
+    chain = links.chain
+    shapes = {name: given.values[parameter].shape for name, parameter in links.gradients.items()}
+    found = [{name: np.zeros(shape, dtype) for name, shape in shapes.items()} for _ in ranges]
+    losses = np.zeros((len(ranges), 1))
+
+    def part(number: int, first: int, last: int) -> int:
+        own = {**every, **found[number], "total": losses[number]}
+        size = min(group, last - first)
+        counts = [sizes[name] for name in chain.sizes]
+        scratch = chain.scratch(BUFFERS, sizes, size, dtype)
+        return int(chain.run(first, last, size, *scratch, *counts, *(own[name] for name in chain.given)))
+
+    many = max(each(part, ranges))
+    if many:
+        return links.counted[many - 1]
+    gradients = {
+        parameter: sum((one[name] for one in found[1:]), found[0][name]) for name, parameter in links.gradients.items()
+    }
+    for connection in graph.connections:
+        if connection.masked:
+            clear_diagonal(gradients[connection.weight])
+    total = nx.asarray(losses.sum(), kind.dtype)
+    totals = {"loss": (total, count)}
+    if kind.scored:
+        totals |= model.measured(Measurement(host.from_host(scores), target, mask, {}, model.network.dt))
+    return (
+        Judgement(total / divisor, {}, totals),
+        {name: host.from_host(gradients[name]) for name in given.values},
+    )
+
+
+_links: WeakKeyDictionary[Graph, Memo[Linked]] = WeakKeyDictionary()

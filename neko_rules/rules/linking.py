@@ -1,0 +1,473 @@
+"""Linking: the compiled loops of a step written down as a chain, in their order and with what each is handed.
+
+The loops are those of the forward pass (``layers.fused``), of the loss (``kernels.rowwise``) and of the way back
+(``credit.fused``). Where the events of a source are few they are walked, where not all that it sent is multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from neko_rules.credit.adjoint import FEW_ABOVE, receiving
+from neko_rules.credit.axes import Credit
+from neko_rules.credit.fused import LOOPS
+from neko_rules.credit.recursion import Setting
+from neko_rules.kernels.chain import Chain, Chained
+from neko_rules.kernels.events import index_type
+from neko_rules.kernels.tracing import NotTraceableError
+from neko_rules.kernels.writer import TOGETHER
+from neko_rules.layers.forward import Z
+from neko_rules.layers.fused import NARROW, Form, carried, kernel_of
+from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
+from neko_rules.layers.jacobians import SLOPE
+from neko_rules.losses import Loss, compiled_pass
+
+
+class Kind(NamedTuple):
+    """What a chain depends on beside the network.
+
+    Attributes:
+        credit: which gradient.
+        lean: hidden populations of which ψ is all that is recorded beside when they fired.
+        keeps_current: populations whose input current is recorded.
+        loss: what the outputs are judged by.
+        last: whether the last output alone is judged, and not that of every time step.
+        scored: whether the scores are wanted.
+        dtype: of all arrays.
+        inputs: number of features.
+        walked: the populations, and the input, whose events are taken to be few.
+        ones: whether those of the input are all 1.
+        ranks: how many axes the constants of every population have.
+    """
+
+    credit: Credit
+    lean: frozenset[str]
+    keeps_current: frozenset[str]
+    loss: Loss
+    last: bool
+    scored: bool
+    dtype: str
+    inputs: int
+    walked: frozenset[str]
+    ones: bool
+    ranks: tuple[tuple[int, ...], ...]
+
+
+class Linked(NamedTuple):
+    """A chain for a network, and where what it takes comes from.
+
+    Attributes:
+        kind: which chain.
+        chain: the kernel.
+        sizes: whole numbers that it is given.
+        weights: argument → the connections whose weights it is the sum of.
+        backs: argument → the population that the matrix carries an error to, and the connection.
+        biases: argument → the population.
+        constants: argument → a population and the constant's name.
+        gradients: argument → the parameter whose gradient it is.
+        counted: populations by the number, from 1, by which the kernel says that their events are many.
+    """
+
+    kind: Kind
+    chain: Chained
+    sizes: dict[str, int]
+    weights: dict[str, tuple[Connection, ...]]
+    backs: dict[str, tuple[str, Connection | None]]
+    biases: dict[str, str]
+    constants: dict[str, tuple[str, str]]
+    gradients: dict[str, str]
+    counted: list[str]
+
+
+class _Below(NamedTuple):
+    """A signal that is multiplied out where it is used: names of the errors above, and of the matrix."""
+
+    errors: str
+    back: str
+
+
+class Linking:
+    """Writes a chain.
+
+    Args:
+        setting: the network.
+        kind: which chain.
+    """
+
+    def __init__(self, setting: Setting, kind: Kind) -> None:
+        from neko_rules.kernels import products
+
+        self.setting, self.graph, self.kind, self.products = setting, setting.graph, kind, products
+        self.chain = Chain()
+        self.numbers = {name: str(i) for i, name in enumerate(self.graph.order)} | {INPUT: "x"}
+        self.width = products.panel_width(kind.dtype)
+        self.sizes: dict[str, int] = {"largest": max(p.size for p in self.graph.populations.values())}
+        self.weights: dict[str, tuple[Connection, ...]] = {}
+        self.backs: dict[str, tuple[str, Connection | None]] = {}
+        self.biases: dict[str, str] = {}
+        self.constants: dict[str, tuple[str, str]] = {}
+        self.gradients: dict[str, str] = {}
+        self.counted: list[str] = []
+        self.arriving: dict[tuple[str, str], str | _Below] = {}
+        for name in ("steps", "judged", "goals", "largest", "sorted"):
+            self.chain.size(name)
+
+    def linked(self) -> Linked:
+        """The chain.
+
+        Raises:
+            NotTraceableError: something has no compiled loop.
+        """
+        self._begin()
+        for component in self.graph.components:
+            self._forward(component)
+        self._judge()
+        self._backward()
+        return Linked(
+            self.kind,
+            self.chain.compiled(),
+            self.sizes,
+            self.weights,
+            self.backs,
+            self.biases,
+            self.constants,
+            self.gradients,
+            self.counted,
+        )
+
+    # Names.
+
+    def _size(self, source: str) -> str:
+        name = f"size_{self.numbers[source]}"
+        self.sizes[name] = self.graph.size(source, self.kind.inputs)
+        return self.chain.size(name)
+
+    def _columns(self, source: str) -> str:
+        """Panels of a matrix with as many columns."""
+        name = f"columns_{self.numbers[source]}"
+        self.sizes[name] = -(-self.graph.size(source, self.kind.inputs) // self.width)
+        return self.chain.size(name)
+
+    def _history(self, source: str, key: str) -> str:
+        """A history of a population, or of the input."""
+        name = "x" if source == INPUT else f"h{self.numbers[source]}_{key}"
+        return self.chain.room(name, "steps", "n", self._size(source))
+
+    def _flat(self, history: str, source: str) -> str:
+        return f"{history}.reshape(steps * n, {self._size(source)})"
+
+    def _listed(self, source: str) -> tuple[str, str]:
+        """Numbers and counts of the events of a population, or of the input."""
+        number = self.numbers[source]
+        narrow = index_type(self.graph.size(source, self.kind.inputs)) == "uint16"
+        index = self.chain.room(
+            f"index_{number}", "steps", "n", self._size(source), kind="narrow" if narrow else "wide"
+        )
+        return index, self.chain.room(f"count_{number}", "steps", "n", kind="count")
+
+    def _values(self, source: str) -> str:
+        """What a loop over events takes for their values."""
+        ones = self.kind.ones if source == INPUT else self.graph.cell(source).spiking
+        return self.chain.room("nothing", 0, 0, 0) if ones else self._history(source, Z)
+
+    def _weight(self, *connections: Connection) -> str:
+        for name, known in self.weights.items():
+            if known == connections:
+                return name
+        name = self.chain.take(f"weight_{len(self.weights)}")
+        self.weights[name] = connections
+        return name
+
+    def _back(self, source: str, connection: Connection | None) -> str:
+        name = self.chain.take(f"back_{len(self.backs)}")
+        self.backs[name] = source, connection
+        return name
+
+    def _gradient(self, parameter: str) -> str:
+        name = self.chain.take(f"gradient_{len(self.gradients)}")
+        self.gradients[name] = parameter
+        return name
+
+    def _constants(self, name: str, prefix: str) -> dict[str, str]:
+        """What a loop calls the constants of a cell, and what they are called here."""
+        found = {}
+        for key in self.setting.constants[name]:
+            here = self.chain.take(f"constant_{self.numbers[name]}_{key}")
+            self.constants[here] = name, key
+            found[f"{prefix}{key}"] = here
+        return found
+
+    def _at_rest(self, name: str) -> str:
+        rest = self.chain.room("at_rest", "n", "largest", once=True)
+        size = self._size(name)
+        return f"{rest}.reshape(-1)[: n * {size}].reshape(n, {size})"
+
+    def _rest(self) -> str:
+        return self.chain.room("rest", self.products.BLOCK, self.width, once=True)
+
+    def _panels(self, matrix: str, rows: str, columns: str) -> str:
+        """The panels of a matrix [rows, columns], each a population or the input."""
+        return self.chain.room(f"panels_{matrix}", self._columns(columns), self._size(rows), self.width, once=True)
+
+    # Forward in time.
+
+    def _begin(self) -> None:
+        chain, size = self.chain, self._size(INPUT)
+        chain.take("inputs")
+        chain.take("crossover")
+        chain.before(f"{chain.room('at_rest', 'n', 'largest', once=True)}[:] = 0")
+        lines = ["for t in range(steps):", "    for b in range(n):", "        row = inputs[t, begin + b]"]
+        if not (INPUT in self.kind.walked and self.kind.ones):
+            values = self._history(INPUT, Z)
+            lines += [f"        for k in range({size}):", f"            {values}[t, b, k] = row[k]"]
+        if INPUT in self.kind.walked:
+            index, count = self._listed(INPUT)
+            lines.append(f"        {count}[t, b] = list_row(row, {size}, {index}[t, b])")
+        chain.add(*lines)
+
+    def _forward(self, component: tuple[str, ...]) -> None:
+        """Populations that step together, from the events of what they receive from or from products with all of it."""
+        lines: list[str] = []
+        by_name = {"first": "zero", "last": "n", "group": "n"}
+        forms = []
+        for place, name in enumerate(component):
+            outside = [c for c in self.graph.into(name) if c.source not in component]
+            walked = [c for c in outside if c.source in self.kind.walked]
+            dense = [c for c in outside if c.source not in self.kind.walked]
+            inner: dict[tuple[int, bool], tuple[Connection, ...]] = {}
+            for connection in self.graph.into(name):
+                if connection.source in component:
+                    key = component.index(connection.source), bool(connection.delay)
+                    inner[key] = (*inner.get(key, ()), connection)
+            form = self._form(name, walked, tuple(inner), bool(dense), len(component) == 1)
+            forms.append(form)
+            lines += self._delivered(name, dense)
+            by_name |= self._handed(name, place, form)
+            for i, each_walked in enumerate(walked):
+                index, count = self._listed(each_walked.source)
+                of = self._weight(each_walked), index, count, self._values(each_walked.source)
+                keys = ("weight", "index", "count", "values")
+                by_name |= {f"{key}{place}_{i}": given for key, given in zip(keys, of, strict=True)}
+            by_name |= {f"matrix{place}_{i}": self._weight(*several) for i, several in enumerate(inner.values())}
+        forward = kernel_of(tuple(forms), self.kind.dtype)
+        if forward is None:
+            raise NotTraceableError("a neuron without a compiled loop")
+        self.chain.add(*lines, self.chain.call(forward.run, forward.arguments, by_name))
+        for name in component:
+            if name in self.kind.walked:
+                self._count(name)
+
+    def _lean(self, name: str) -> bool:
+        """Whether ψ is all that is recorded of it beside its events: not where all that it sent is asked for."""
+        return name in (self.kind.lean & self.kind.walked) - self.kind.keeps_current
+
+    def _form(
+        self,
+        name: str,
+        walked: Sequence[Connection],
+        inner: tuple[tuple[int, bool], ...],
+        dense: bool,
+        alone: bool,
+    ) -> Form:
+        ranks = self.kind.ranks[self.graph.order.index(name)]
+        lean = self._lean(name)
+        return Form(
+            self.graph.cell(name),
+            tuple((key, rank > 0) for key, rank in zip(self.setting.constants[name], ranks, strict=True)),
+            tuple(self._values(each_walked.source) == "nothing" for each_walked in walked),
+            dense,
+            inner,
+            name in self.kind.keeps_current,
+            lean,
+            lean or name in self.graph.senders,
+            alone and self.graph.populations[name].size < NARROW and not any(ranks) and not inner and not lean,
+        )
+
+    def _delivered(self, name: str, dense: Sequence[Connection]) -> list[str]:
+        """Statements for the current that connections deliver, as products over all time steps."""
+        lines = []
+        for i, connection in enumerate(dense):
+            matrix, source = self._weight(connection), connection.source
+            panels = self._panels(matrix, source, name)
+            self.chain.before(f"fill_panels({matrix}, {panels})")
+            lines.append(self._multiplied(self._history(source, Z), source, panels, self._current(name), name, i > 0))
+        return lines
+
+    def _current(self, name: str) -> str:
+        return self.chain.room(f"outside_{self.numbers[name]}", "steps", "n", self._size(name))
+
+    def _multiplied(self, left: str, source: str, panels: str, into: str, target: str, onto: bool) -> str:
+        """A statement for a product of a history and a matrix."""
+        given = [self._flat(left, source), panels, self._flat(into, target), self._rest(), "true" if onto else "false"]
+        return f"multiply(zero, steps * n, {', '.join(given)})"
+
+    def _handed(self, name: str, place: int, form: Form) -> dict[str, str]:
+        """What a forward loop takes of a population itself."""
+        chain, number, size = self.chain, self.numbers[name], self._size(name)
+        bias = chain.take(f"bias_{number}")
+        self.biases[bias] = name
+        by_name = {f"bias{place}": bias} | self._constants(name, f"p{place}_")
+        if form.outside:
+            by_name[f"outside{place}"] = self._current(name)
+        for key in carried(form.cell):
+            by_name[f"start{place}_{key}"] = self._at_rest(name)
+            if form.lean:
+                by_name[f"kept{place}_{key}"] = chain.room(f"kept{number}_{key}", "n", size)
+        recorded = (SLOPE,) if form.lean else carried(form.cell)
+        for key in (*recorded, *(("current",) if form.keep_current else ())):
+            by_name[f"out{place}_{key}"] = self._history(name, key)
+        if form.listed:
+            by_name[f"fired{place}"], by_name[f"fired_count{place}"] = self._listed(name)
+        if form.flat:
+            by_name[f"current{place}"] = chain.room(f"current_{number}", "n", size)
+            by_name[f"biases{place}"] = chain.room(f"biases_{number}", "n", size)
+        else:
+            by_name[f"current{place}"] = chain.room(f"current_{number}", size)
+            by_name[f"first{place}"] = self._row_of_numbers(name)
+        return by_name
+
+    def _row_of_numbers(self, name: str) -> str:
+        narrow = index_type(self.graph.populations[name].size) == "uint16"
+        return self.chain.room(f"first_{self.numbers[name]}", self._size(name), kind="narrow" if narrow else "wide")
+
+    def _count(self, name: str) -> None:
+        """End with the first group if the events of a population are not few."""
+        _, count = self._listed(name)
+        self.counted.append(name)
+        self.chain.add("if begin == first:", "    found = 0", "    for t in range(steps):")
+        self.chain.add("        for b in range(n):", f"            found += {count}[t, b]")
+        self.chain.add(f"    if found >= crossover * (steps * n * {self._size(name)}):")
+        self.chain.add(f"        return {len(self.counted)}")
+
+    # The loss.
+
+    def _judge(self) -> None:
+        chain, output = self.chain, self.graph.output
+        rows = compiled_pass(self.kind.loss, self.kind.dtype)
+        if rows is None:
+            raise NotTraceableError("a loss without a compiled pass")
+        size, history = self._size(output), self._history(output, self.kind.loss.observes)
+        for name in ("target", "counted", "weight", "scores", "total"):
+            chain.take(name)
+        goal = chain.room("goal", "goals", "n", size)
+        share, values = chain.room("share", "judged", "n"), chain.room("values", "judged", "n")
+        signal = chain.room("signal", "steps", "n", size)
+        chain.add("for t in range(goals):", "    for b in range(n):", f"        for k in range({size}):")
+        chain.add(f"            {goal}[t, b, k] = target[t, begin + b, k]")
+        chain.add("for t in range(judged):", "    for b in range(n):", f"        {share}[t, b] = weight[t, begin + b]")
+        chain.add(f"{signal}[: steps - judged] = 0")
+        self.sizes[chain.size("block")] = rows.block(self.graph.populations[output].size)
+        judged = [f"{each_judged}[steps - judged :].reshape(judged * n, {size})" for each_judged in (history, signal)]
+        scratch = [chain.room(f"row{i}", size, "block") for i in range(rows.kept)]
+        scratch += [chain.room(f"number{i}", "block") for i in range(rows.numbers)]
+        flat = f"{goal}.reshape(goals * n, {size}), {share}.reshape(judged * n), {values}.reshape(judged * n)"
+        run = chain.function(rows.kernel)
+        chain.add(f"{run}({judged[0]}, {flat}, {judged[1]}, {', '.join(['block', *scratch])})")
+        chain.add("for t in range(judged):", "    for b in range(n):")
+        chain.add(f"        total[0] += counted[t, begin + b] * {values}[t, b]")
+        if self.kind.scored:
+            chain.add(f"        for k in range({size}):")
+            chain.add(f"            scores[t, begin + b, k] = {history}[steps - judged + t, b, k]")
+        self.arriving[output, self.kind.loss.observes] = signal
+
+    # Backward in time.
+
+    def _backward(self) -> None:
+        graph, credit = self.graph, self.kind.credit
+        full = credit.temporal == "full"
+        names = [name for component in graph.components for name in component] if full else list(graph.order)
+        if credit.spatial == "direct":
+            names.sort(key=lambda name: name == graph.output)
+        for name in reversed(names):
+            delta, within_step = self._stepped_back(name)
+            for connection in graph.into(name):
+                self._met(connection, delta)
+            for source, down in receiving(graph, credit, name, (name,) if full else ()):
+                self._hand_down(name, within_step or delta, source, down)
+
+    def _stepped_back(self, name: str) -> tuple[str, str]:
+        """δ of a population, and the error within the time step where that is what goes down."""
+        chain, number, size = self.chain, self.numbers[name], self._size(name)
+        setting = self.setting
+        if self._lean(name):
+            sloped = setting.jacobians[name].with_slope or setting.jacobians[name]
+            setting = setting._replace(jacobians={**setting.jacobians, name: sloped})
+        keys = tuple(key for key in self.arriving if key[0] == name)
+        coming = [self.arriving[key] for key in keys]
+        loop = LOOPS.of(setting, name, keys, tuple(isinstance(one, _Below) for one in coming), self.kind.dtype)
+        if loop is None:
+            raise NotTraceableError("a neuron without a compiled loop back")
+        step = loop.step
+        by_name = {"first": "zero", "last": "n", "group": "n"} | self._constants(name, "p_")
+        for i, one in enumerate(coming):
+            if isinstance(one, _Below):
+                by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
+                by_name[f"rows_signal{i}"] = chain.room(f"rows{number}_{i}", TOGETHER, size)
+                by_name["every"] = chain.room("every", FEW_ABOVE, kind="narrow", once=True)
+                chain.before("for k in range(every.shape[0]):", "    every[k] = k")
+            else:
+                by_name[f"signal{i}"] = one
+        by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
+        by_name |= {f"start_h_{key}": self._at_rest(name) for key in loop.starts}
+        for (product, _), connection in zip(step.products, step.outgoing, strict=True):
+            matrix = self._back(connection.source, connection)
+            panels = self._panels(matrix, connection.target, connection.source)
+            chain.before(f"fill_panels({matrix}, {panels})")
+            by_name |= {f"matrix_{product}": matrix, f"panels_{product}": panels}
+            by_name[f"sums_{product}"] = chain.room(f"sums{number}_{product}", "n", size)
+            by_name |= {"listed": self._row_of_numbers(name), "rest": self._rest()}
+        by_name |= {f"carries_{one.name}": chain.room(f"carry{number}_{one.name}", "n", size) for one in step.carried}
+        errors = [f"error{number}_{i}" for i, _ in enumerate(step.errors)]
+        for i, error in enumerate(errors):
+            by_name[f"out{i}"] = chain.room(error, "steps", "n", size)
+        summed = [bias_name(name)] if step.biased else []
+        summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in step.learnable]
+        totals = [chain.room(f"total{number}_{i}", "n", size) for i, _ in enumerate(summed)]
+        by_name |= {f"total{i}": total for i, total in enumerate(totals)}
+        chain.add(chain.call(loop.kernel, loop.arguments, by_name))
+        for parameter, total in zip(summed, totals, strict=True):
+            chain.add("for b in range(n):", f"    for k in range({size}):")
+            chain.add(f"        {self._gradient(parameter)}[k] += {total}[b, k]")
+        return errors[0], errors[1] if len(errors) > 1 else ""
+
+    def _met(self, connection: Connection, delta: str) -> None:
+        """Add what events, or all that was sent, and δ make of the gradient of a weight."""
+        chain, source, target = self.chain, connection.source, connection.target
+        gradient, size = self._gradient(connection.weight), self._size(source)
+        sent, received = ("[: steps - 1]", "[1:]") if connection.delay else ("", "")
+        if source in self.kind.walked:
+            index, count = self._listed(source)
+            values = self._values(source)
+            of = [f"{index}{sent}", f"{count}{sent}", values if values == "nothing" else f"{values}{sent}"]
+            of += ["true" if values == "nothing" else "false", f"{delta}{received}", gradient]
+            of.append(chain.room(f"sorted_{self.numbers[source]}", size, "sorted", kind="wide"))
+            of.append(chain.room(f"length_{self.numbers[source]}", size, kind="wide"))
+            chain.add(f"add_outer_sorted(zero, n, {', '.join(of)})")
+        else:
+            block = chain.room(f"block_{self.numbers[target]}", self._columns(target), self.products.DEPTH, self.width)
+            of = [f"{self._history(source, Z)}{sent}", f"{delta}{received}", block, gradient, self._rest()]
+            chain.add(f"multiply_transposed({', '.join(of)})")
+
+    def _hand_down(self, name: str, below: str, source: str, connection: Connection | None) -> None:
+        """Add a population's error to the signal of one that it receives from."""
+        key = source, Z
+        back = self._back(source, connection)
+        present = self.arriving.get(key)
+        if present is None and self.graph.populations[name].size <= FEW_ABOVE:
+            self.arriving[key] = _Below(below, back)
+            return
+        whole = present if isinstance(present, str) else self._signal(source)
+        if isinstance(present, _Below):
+            above = self.backs[present.back][1]
+            self._carry(present, self.graph.output if above is None else above.target, source, whole, False)
+        self._carry(_Below(below, back), name, source, whole, present is not None)
+        self.arriving[key] = whole
+
+    def _signal(self, source: str) -> str:
+        return self.chain.room(f"signal_{self.numbers[source]}", "steps", "n", self._size(source))
+
+    def _carry(self, error: _Below, above: str, source: str, into: str, onto: bool) -> None:
+        panels = self._panels(error.back, above, source)
+        self.chain.before(f"fill_panels({error.back}, {panels})")
+        self.chain.add(self._multiplied(error.errors, above, panels, into, source, onto))

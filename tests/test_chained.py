@@ -1,0 +1,250 @@
+"""Chained: a batch gone through by one compiled loop over groups of examples gives what the engine gives by operations.
+
+The loops that are called are those of ``test_kernels``, where every neuron and loss goes through them; here it is how
+they are linked, for every way in which populations can be connected and signals can arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from credit_cases import recurrent_readout
+
+from neko_rules import ALIF, LIF, Evaluator, LearningRule, Network
+from neko_rules.errors import NonFiniteError
+from neko_rules.kernels.chain import Chain
+from neko_rules.kernels.host import unfused
+from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.rules import chained, rule_of
+from neko_rules.rules.chained import Chains, group_size
+from neko_rules.threads import set_threads
+
+STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
+SAME = 1e-12
+READOUT = {"cell": "leaky_readout", "size": CLASSES}
+DOUBLE: dict[str, Any] = {"inputs": FEATURES, "dtype": "float64"}
+
+
+def layers(*sizes: int, cell: Any = "lif", recurrent: bool = True, backend: str = "numpy", **options: Any) -> Network:
+    model = {"lif": LIF, "alif": ALIF}.get(cell)
+    if model is not None:
+        return model(list(sizes), CLASSES, recurrent=recurrent, backend=backend, **DOUBLE, **options)
+    populations: dict[str, Any] = {f"hidden{i}": {"cell": cell, "size": size} for i, size in enumerate(sizes)}
+    names = ["input", *populations, "readout"]
+    edges = [{"source": one, "target": other} for one, other in pairwise(names)]
+    edges += [{"source": name, "target": name, "delay": 1} for name in populations if recurrent]
+    populations["readout"] = READOUT
+    return Network(populations, edges, "readout", backend=backend, **DOUBLE, **options)
+
+
+def skipping() -> Network:
+    """A readout that receives from two populations, so that the lower one has errors from two."""
+    populations = {"low": 12, "high": 70}
+    edges = [("input", "low"), ("low", "high"), ("low", "readout"), ("high", "readout"), ("input", "readout")]
+    return Network(
+        {
+            **{n: {"cell": "lif", "size": s} for n, s in populations.items()},
+            "readout": READOUT,
+        },
+        [{"source": one, "target": other} for one, other in edges],
+        "readout",
+        **DOUBLE,
+    )
+
+
+def exciting_each_other(inputs: int) -> Network:
+    strong = {"name": "scaled_normal", "gain": 1.5}
+    ends = [("input", "low", 0), ("low", "low", 1), ("low", "high", 0), ("high", "low", 1), ("high", "readout", 0)]
+    return Network(
+        {
+            "low": {"cell": "alif", "size": 6},
+            "high": {"cell": "lif", "size": 5},
+            "readout": READOUT,
+        },
+        [{"source": s, "target": t, "delay": d, "initializer": strong} for s, t, d in ends],
+        "readout",
+        inputs=inputs,
+        dtype="float64",
+        seed=5,
+    )
+
+
+NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
+    "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt")),
+    "on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("bptt",)),
+    "layers": (lambda: layers(16, 12, recurrent=False), ("bptt", "eprop")),
+    "wide layers": (lambda: layers(70, 66), ("bptt", "eprop")),
+    "last output": (lambda: layers(16, readout="last"), ("bptt", "eprop")),
+    "analogue neurons": (lambda: layers(16, 12, cell="tanh"), ("bptt", "eprop")),
+    "spikes judged": (lambda: layers(12, output_cell="lif"), ("bptt",)),
+    "constants per neuron": (
+        lambda: layers(3, cell=LIFCell(threshold=[0.4, 0.3, 0.2], learnable=["membrane_decay"])),
+        ("bptt",),
+    ),
+    "connections that skip": (skipping, ("bptt", "eprop")),
+}
+CASES = [(name, rule) for name, (_, rules) in NETWORKS.items() for rule in rules]
+
+
+def data(kind: str = "spikes") -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = (rng.random((EXAMPLES, STEPS, FEATURES)) < 0.2) * 1.0
+    x = {"spikes": x, "graded": x * rng.random(x.shape), "dense": rng.standard_normal(x.shape)}[kind]
+    return x, rng.integers(CLASSES, size=EXAMPLES)
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Groups of 4 examples, and the sources whose events every chain took to be few."""
+    seen: list[Any] = []
+    run = chained._run
+
+    def counting(links: Any, rule: Any, host: Any, given: Any, group: int) -> Any:
+        assert group == 4
+        seen.append(links.kind.walked)
+        return run(links, rule, host, given, group)
+
+    monkeypatch.setattr(chained, "_run", counting)
+    monkeypatch.setattr(chained, "CACHED", 1)
+    return seen
+
+
+def compare(make: Callable[[], Any], x: np.ndarray, y: np.ndarray) -> None:
+    """Figures, gradient and weights after a step, beside those of the engine."""
+    rule, plain = make(), make()
+    figures, found = rule.observed_step(x, y)
+    with unfused():
+        wanted, expected = plain.observed_step(x, y)
+    assert figures == pytest.approx(wanted, rel=SAME)
+    assert any(np.abs(value).max() > 1e-6 for value in expected.values())
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=0, atol=SAME * np.abs(value).max(), err_msg=key)
+
+
+@pytest.mark.parametrize(("network", "rule"), CASES)
+def test_a_chain_gives_what_the_engine_gives(network: str, rule: str, groups: list[Any]) -> None:
+    if network == "on PyTorch":
+        pytest.importorskip("torch")
+    x, y = data()
+    compare(lambda: rule_of(Evaluator(NETWORKS[network][0](), metrics=["accuracy"]), rule), x, y)
+    assert groups, "a chain, or nothing is tested"
+
+
+@pytest.mark.parametrize("kind", ["graded", "dense"])
+def test_inputs_of_every_kind(kind: str, groups: list[Any]) -> None:
+    x, y = data(kind)
+    compare(lambda: rule_of(Evaluator(layers(24, cell="alif")), "eprop"), x, y)
+    assert [("input" in walked) for walked in groups] == [kind == "graded"]
+
+
+@pytest.mark.parametrize("spatial", ["random", "direct"])
+def test_errors_that_come_another_way(spatial: str, groups: list[Any]) -> None:
+    x, y = data()
+    credit: dict[str, Any] = {"temporal": "neuron", "spatial": spatial}
+    compare(lambda: LearningRule(Evaluator(layers(16, 12, recurrent=False)), **credit), x, y)
+    assert groups
+
+
+def test_populations_that_feed_back_to_each_other(groups: list[Any]) -> None:
+    """Two that step together, and a readout whose own units are connected."""
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((11, 12, 4)), rng.integers(3, size=11)
+    for make in (lambda: exciting_each_other(4), lambda: recurrent_readout("numpy")):
+        compare(lambda make=make: rule_of(Evaluator(make()), "eprop"), x, y)  # type: ignore[misc]
+    assert (groups[0], groups[-1]) == ({"low", "high"}, {"hidden"})
+
+
+def test_labels_of_single_steps(groups: list[Any]) -> None:
+    """Steps without a label count nothing, whole groups of examples among them."""
+    x, y = data()
+    labels = np.where(np.random.default_rng(3).random((EXAMPLES, STEPS)) < 0.4, -1, y[:, None])
+    labels[4:12] = -1
+    compare(lambda: rule_of(Evaluator(layers(24, cell="alif"), metrics=["accuracy"]), "eprop"), x, labels)
+    assert groups
+
+
+@pytest.mark.parametrize("rule", ["bptt", "eprop"])
+def test_a_population_that_fires_much_is_told_by_the_first_group(
+    rule: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a threshold that every population is above, each in its turn goes over to products; the next batch alike."""
+    monkeypatch.setattr(chained, "crossover", lambda: 1e-9)
+    x, y = data()
+    compare(lambda: rule_of(Evaluator(layers(16, 70, 12, recurrent=False)), rule), x, y)
+    names = ["hidden0", "hidden1", "hidden2"]
+    assert groups == [frozenset(names[i:]) for i in range(4)]
+
+
+def test_threads_share_the_examples(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neko_rules.threads._WORTHWHILE", 1)
+    x, y = data()
+    make = lambda: rule_of(Evaluator(layers(24, cell="alif"), metrics=["accuracy"]), "eprop")  # noqa: E731
+    alone = make().gradients(x, y)
+    set_threads(3)
+    try:
+        compare(make, x, y)
+        shared = make().gradients(x, y)
+    finally:
+        set_threads(None)
+    assert any(not np.array_equal(alone[name], shared[name]) for name in alone), "other sums, or nothing was shared"
+
+
+def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
+    """A penalty on mean rates, an error outside of the chain, a loss of the whole sequence: none adds up in groups."""
+    x, y = data()
+    penalty = {"regularizers": [{"name": "firing_rate", "target": 20.0, "strength": 1.0}]}
+    compare(lambda: rule_of(Evaluator(layers(8)), {"name": "eprop", **penalty}), x, y)
+    compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
+    compare(lambda: rule_of(Evaluator(layers(8, readout="mean")), "eprop"), x, y)
+    compare(lambda: rule_of(Evaluator(layers(8), loss="ce_max_membrane"), "bptt"), x, y)
+    assert not groups
+
+
+def test_faulty_links_are_seen(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted faults: a group left out, δ met by what was sent in the same step, a loss of other weights."""
+    x, y = data()
+    make = lambda: rule_of(Evaluator(layers(24, cell="alif")), "eprop")  # noqa: E731
+    compare(make, x, y)
+    add = Chain.add
+    for right, wrong in [("[: steps - 1]", "[1:]"), ("weight[t, begin + b]", "weight[t, b]")]:
+
+        def added(chain: Chain, *lines: str, right: str = right, wrong: str = wrong) -> None:
+            add(chain, *(line.replace(right, wrong) for line in lines))
+
+        monkeypatch.setattr(Chain, "add", added)
+        chained._links.clear()
+        labels = np.where(np.arange(EXAMPLES)[:, None] < 4, -1, np.broadcast_to(y[:, None], (EXAMPLES, STEPS)))
+        with pytest.raises(AssertionError):
+            compare(make, x, labels)
+    chained._links.clear()
+
+
+def test_numbers_that_leave_their_range_are_told(groups: list[Any]) -> None:
+    x, y = data()
+    rule = rule_of(Evaluator(layers(24, cell="alif")), "eprop")
+    rule.model.check(x, y)
+    weight = rule.model.network.values["readout.input.weight"]
+    weight[0, 0] = np.nan
+    with pytest.raises(NonFiniteError, match="loss"):
+        rule.step(x, y)
+
+
+def test_small_batches_are_not_cut(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chained, "CACHED", 3 << 19)
+    assert group_size(1 << 16, examples=20) == 20
+    assert group_size(1 << 16, examples=100) == 24
+    assert group_size(1 << 30, examples=100) == 4
+    x, y = data()
+    compare(lambda: rule_of(Evaluator(layers(24, cell="alif")), "eprop"), x, y)
+    assert not groups
+
+
+def test_a_clone_finds_the_chain_of_its_model() -> None:
+    rule = rule_of(Evaluator(layers(8)), "eprop")
+    assert isinstance(rule._compiled_chains, Chains)
+    assert "_compiled_chains" not in vars(rule.clone())
