@@ -123,7 +123,6 @@ def _possible(rule: LearningRule) -> bool:
         and not rule.regularizers
         and not rule.credit.outside_chain
         and model.loss.online
-        and network.readout in ("sequence", "last")
         and all(getattr(loss, name) is getattr(Loss, name) for name in ("scores", "pull_back", "desired"))
         and not any(metric.requires == "spikes" for metric in model.metrics)
         and not any(connection.converters is not None for connection in graph.connections)
@@ -149,7 +148,7 @@ def _made(
         rule.lean,
         network.keeps_current,
         model.loss,
-        network.readout == "last",
+        network.readout,
         bool(model.metrics),
         network.dtype,
         inputs,
@@ -177,7 +176,7 @@ def _run(
     graph, dtype = model.network.graph, kind.dtype
     _, target, mask = given.batch
     steps, examples, _ = given.inputs.shape
-    judged = 1 if kind.last else steps
+    judged = steps if kind.pooling == "sequence" else 1
     counted = nx.broadcast_to(mask, (judged, examples))
     count = nx.sum(counted)
     divisor = nx.maximum(count, 1.0)

@@ -32,7 +32,7 @@ class Kind(NamedTuple):
         lean: hidden populations of which ψ is all that is recorded beside when they fired.
         keeps_current: populations whose input current is recorded.
         loss: what the outputs are judged by.
-        last: whether the last output alone is judged, and not that of every time step.
+        pooling: how the outputs that are judged are made of those of every time step.
         scored: whether the scores are wanted.
         dtype: of all arrays.
         inputs: number of features.
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
     lean: frozenset[str]
     keeps_current: frozenset[str]
     loss: Loss
-    last: bool
+    pooling: str
     scored: bool
     dtype: str
     inputs: int
@@ -356,20 +356,42 @@ class Linking:
         chain.add("for t in range(goals):", "    for b in range(n):", f"        for k in range({size}):")
         chain.add(f"            {goal}[t, b, k] = target[t, begin + b, k]")
         chain.add("for t in range(judged):", "    for b in range(n):", f"        {share}[t, b] = weight[t, begin + b]")
-        chain.add(f"{signal}[: steps - judged] = 0")
+        pooled, slope, spread = self._pooled(history, signal, size)
         self.sizes[chain.size("block")] = rows.block(self.graph.populations[output].size)
-        judged = [f"{each_judged}[steps - judged :].reshape(judged * n, {size})" for each_judged in (history, signal)]
-        scratch = [chain.room(f"row{i}", size, "block") for i in range(rows.kept)]
-        scratch += [chain.room(f"number{i}", "block") for i in range(rows.numbers)]
-        flat = f"{goal}.reshape(goals * n, {size}), {share}.reshape(judged * n), {values}.reshape(judged * n)"
-        run = chain.function(rows.kernel)
-        chain.add(f"{run}({judged[0]}, {flat}, {judged[1]}, {', '.join(['block', *scratch])})")
+        flat = [f"{each}.reshape(judged * n, {size})" for each in (pooled, slope)]
+        given = [flat[0], f"{goal}.reshape(goals * n, {size})", f"{share}.reshape(judged * n)"]
+        given += [f"{values}.reshape(judged * n)", flat[1], "block"]
+        given += [chain.room(f"row{i}", size, "block") for i in range(rows.kept)]
+        given += [chain.room(f"number{i}", "block") for i in range(rows.numbers)]
+        chain.add(f"{chain.function(rows.kernel)}({', '.join(given)})", *spread)
         chain.add("for t in range(judged):", "    for b in range(n):")
         chain.add(f"        total[0] += counted[t, begin + b] * {values}[t, b]")
         if self.kind.scored:
-            chain.add(f"        for k in range({size}):")
-            chain.add(f"            scores[t, begin + b, k] = {history}[steps - judged + t, b, k]")
+            chain.add(f"        for k in range({size}):", f"            scores[t, begin + b, k] = {pooled}[t, b, k]")
         self.arriving[output, self.kind.loss.observes] = signal
+
+    def _pooled(self, history: str, signal: str, size: str) -> tuple[str, str, list[str]]:
+        """Outputs and derivatives [judged, batch, neuron], and statements that bring these to their time steps."""
+        chain, pooling = self.chain, self.kind.pooling
+        if pooling == "sequence":
+            return history, signal, []
+        if pooling == "last":
+            return f"{history}[steps - 1 :]", f"{signal}[steps - 1 :]", [f"{signal}[: steps - 1] = 0"]
+        pooled, slope = (chain.room(name, "judged", "n", size) for name in ("pooled", "slope"))
+        every = ["for b in range(n):", f"    for k in range({size}):"]
+        if pooling == "mean":
+            chain.add(*every, f"        {pooled}[0, b, k] = 0")
+            chain.add("for t in range(steps):", "    for b in range(n):", f"        for k in range({size}):")
+            chain.add(f"            {pooled}[0, b, k] += {history}[t, b, k] / steps")
+            whole = ["for t in range(steps):", "    for b in range(n):", f"        for k in range({size}):"]
+            return pooled, slope, [*whole, f"            {signal}[t, b, k] = {slope}[0, b, k] / steps"]
+        chosen = chain.room("chosen", "n", size, kind="count")
+        chain.add(*every, f"        {pooled}[0, b, k], {chosen}[b, k] = {history}[0, b, k], 0")
+        chain.add("        for t in range(1, steps):", f"            y, most = {history}[t, b, k], {pooled}[0, b, k]")
+        # A NaN is not smaller than anything, and stays.
+        chain.add("            if most == most and not y <= most:")
+        chain.add(f"                {pooled}[0, b, k], {chosen}[b, k] = y, t")
+        return pooled, slope, [f"{signal}[:] = 0", *every, f"        {signal}[{chosen}[b, k], b, k] = {slope}[0, b, k]"]
 
     # Backward in time.
 
