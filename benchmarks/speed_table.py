@@ -55,7 +55,7 @@ def measured(arena: Arena, name: str, threads: int) -> dict[str, Any]:
 def write_docs(kept: dict[str, Any]) -> None:
     """The block in docs/speed.md and the figure, from everything that has been kept."""
     records = sorted(kept["records"], key=lambda record: (SUITES.index(record["suite"]), record["threads"]))
-    parts = [described(kept["machine"], records), claims.markdown(records), *map(markdown, records)]
+    parts = [described(records), claims.markdown(records), *map(markdown, records)]
     write_block(DOCS / "speed.md", "\n\n".join(parts))
     by_suite(records).savefig(DOCS / "figures" / "speed.png", dpi=200)
 
@@ -77,7 +77,7 @@ def main() -> None:
             Console(width=200).print(text, markup=False, highlight=False, soft_wrap=True)
             if not options.only:
                 others = [r for r in kept["records"] if (r["suite"], r["threads"]) != (name, threads)]
-                kept = {"machine": machine(options.peers), "records": [*others, record]}
+                kept = {"records": [*others, {**record, "machine": machine(options.peers)}]}
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if kept["records"] and not options.only:
         write_docs(kept)

@@ -206,6 +206,17 @@ def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
     assert not groups
 
 
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_other_libraries_have_no_chain(backend: str, groups: list[Any]) -> None:
+    pytest.importorskip(backend)
+    x, y = data()
+    found = rule_of(Evaluator(layers(70, 66, recurrent=False, backend=backend)), "eprop").gradients(x, y)
+    wanted = rule_of(Evaluator(layers(70, 66, recurrent=False)), "eprop").gradients(x, y)
+    assert len(groups) == 1
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-9 * np.abs(value).max())
+
+
 def test_faulty_links_are_seen(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted faults: a group left out, δ met by what was sent in the same step, a loss of other weights."""
     x, y = data()

@@ -87,10 +87,14 @@ def machine(peers: str) -> dict[str, Any]:
     model, memory = platform.processor() or platform.machine(), 0
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        model = next((line.split(":")[1].strip() for line in text.splitlines() if "model name" in line), model)
+        pairs = (line.partition(":") for line in text.splitlines())
+        told = {key.strip(): value.strip() for key, _, value in pairs}
+        registers = "AVX-512" if "avx512f" in told["flags"] else "AVX2" if "avx2" in told["flags"] else "SSE"
+        # Names such as "AMD EPYC" are those of several generations.
+        model = f"{told['model name']} (family {told['cpu family']}, model {told['model']}, {registers})"
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        pass  # Another system than Linux: what Python knows has to do.
+    except (OSError, ValueError, KeyError):
+        pass  # Another system than Linux on such a processor: what Python knows has to do.
     return {
         "processor": model,
         "cores": os.cpu_count(),

@@ -95,15 +95,26 @@ def markdown(record: Record) -> str:
     return "\n".join(lines)
 
 
-def described(machine: Mapping[str, Any], records: Sequence[Record]) -> str:
-    """The machine and the libraries, in a paragraph."""
+def described(records: Sequence[Record]) -> str:
+    """Every machine and its libraries, in a paragraph each that says what was measured there."""
+    machines: dict[str, list[Record]] = {}
+    for record in records:
+        machines.setdefault(json.dumps(record["machine"], sort_keys=True), []).append(record)
+    return "\n\n".join(_paragraph(own, len(machines) > 1) for own in machines.values())
+
+
+def _paragraph(records: Sequence[Record], named: bool) -> str:
+    """The one machine of some records."""
 
     def listed(found: Mapping[str, str]) -> str:
         return ", ".join(f"{name} {version}" for name, version in found.items())
 
+    machine = records[0]["machine"]
+    suites = ", ".join(dict.fromkeys(f"{record['suite']} with {record['threads']}" for record in records))
     loads = [load for record in records for load in record["load"]]
     rounds = sorted({record["rounds"] for record in records})
-    text = (
+    text = f"{suites} thread(s): " if named else ""
+    text += (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB; {machine['system']}, "
         f"Python {machine['python']}. This package: {listed(machine['libraries'])}. Peers: {listed(machine['peers'])}. "
         f"Rounds: {' or '.join(map(str, rounds))}. Processes that wanted a core before and after a suite (load "
@@ -121,8 +132,8 @@ def write_block(path: Path, text: str, name: str = "measured") -> None:
 
 
 def read_records(path: Path) -> dict[str, Any]:
-    """What has been measured so far: ``machine`` and ``records``."""
+    """What has been measured so far: ``records``, each with its ``machine``."""
     if not path.exists():
-        return {"machine": {}, "records": []}
+        return {"records": []}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found

@@ -10,16 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from neko_rules.kernels.buffers import Buffers
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.writer import Source
-
-Array = Any
-"""An array in C order."""
 
 KINDS = {"number": "", "narrow": "uint16", "wide": "uint32", "count": "int32"}
 """The memories that rooms are cut from, and their types: that of all numbers, and those of numbers of neurons."""
@@ -61,7 +57,6 @@ class Chain:
     _rooms: list[Room] = field(default_factory=list)
     _before: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
-    _after: list[str] = field(default_factory=list)
     _called: dict[str, str] = field(default_factory=dict)
 
     def size(self, name: str) -> str:
@@ -91,10 +86,6 @@ class Chain:
         """Statements for a group, the examples ``begin`` to ``begin + n``."""
         self._lines += lines
 
-    def after(self, *lines: str) -> None:
-        """Statements after the last group."""
-        self._after += lines
-
     def function(self, run: Kernel) -> str:
         """What a compiled function of another generated module is called here."""
         module = run.py_func.__module__  # type: ignore[attr-defined]
@@ -119,14 +110,10 @@ class Chain:
         for room in self._rooms:
             source.add(2, *_cut(room))
         source.add(2, *self._lines)
-        source.add(1, *self._after, "return 0")
-        imported = [f"from {module} import run as {name}" for module, name in self._called.items()]
-        text = source.text().replace(
-            "from neko_rules.kernels.compiling import kernel\n",
-            "\n".join(["from neko_rules.kernels.compiling import kernel", *imported, ""]),
-            1,
-        )
-        return Chained(module_of(text).run, list(self.sizes), list(self.given), [*self._once, *self._rooms])
+        source.add(1, "return 0")
+        for module, name in self._called.items():
+            source.imports(module, "run", name)
+        return Chained(module_of(source.text()).run, list(self.sizes), list(self.given), [*self._once, *self._rooms])
 
 
 def _cut(room: Room) -> list[str]:

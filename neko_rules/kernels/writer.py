@@ -105,6 +105,7 @@ class Source(Lines):
     def __init__(self, title: str, *bodies: Body) -> None:
         super().__init__("")
         self._title = title
+        self._imported: list[str] = []
         for body in bodies:
             for name, (dtype, value) in body.literals.items():
                 number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
@@ -113,6 +114,10 @@ class Source(Lines):
     def function(self, name: str, arguments: Sequence[str]) -> None:
         """Begin a function."""
         self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
+
+    def imports(self, module: str, function: str, name: str) -> None:
+        """Import a function of another generated module, whose name is a digest of its text, under a name."""
+        self._imported.append(f"from {module} import {function} as {name}\n")
 
     def text(self) -> str:
         """The module, with an import of every function that its statements call."""
@@ -124,7 +129,7 @@ class Source(Lines):
             if own:
                 # Machine code is kept by the text of this module, which therefore says which version of them it holds.
                 head += f"from neko_rules.kernels.{module} import {', '.join(own)}  # {version(module)}\n"
-        return head + statements
+        return head + "".join(self._imported) + statements
 
 
 @lru_cache(maxsize=16)

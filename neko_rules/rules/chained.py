@@ -16,7 +16,7 @@ from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Judgement
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import SORTED, crossover
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, contiguous, host_of
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, contiguous
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
@@ -66,17 +66,17 @@ class Chains:
         self._found: dict[tuple[frozenset[str], bool], Linked | None] = {}
 
     def judged(
-        self, rule: LearningRule, values: Parameters, own: Own, batch: Batch
+        self, rule: LearningRule, host: HostBackend, values: Parameters, own: Own, batch: Batch
     ) -> tuple[Judgement, Parameters] | None:
         """What ``LearningRule`` finds for a batch; None where there is no chain for it, or no use for one.
 
         Args:
             rule: the same rule, whose gradient goes backward in time.
+            host: its backend.
             values, own, batch: as for the rule.
         """
-        host = host_of(rule.nx)
         steps, examples, _ = batch[0].shape
-        if host is None or not self._possible:
+        if not self._possible:
             return None
         group = group_size(steps * self._numbers * np.dtype(rule.model.network.dtype).itemsize, examples)
         if group >= examples:

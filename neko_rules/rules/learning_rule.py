@@ -20,6 +20,7 @@ from neko_rules.credit.spans import Earlier
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.kernels.host import host_of
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.optimizers import AdamW, Optimizer
@@ -287,7 +288,8 @@ class LearningRule(Rule):
         if self.window is not None:
             return Windowed(self, self.window).gradients(values, own, batch)
         if self.evaluation == "adjoint":
-            chained = self._compiled_chains.judged(self, values, own, batch)
+            host = host_of(self.nx)
+            chained = None if host is None else self._compiled_chains.judged(self, host, values, own, batch)
             if chained is not None:
                 return chained
             steps, examples, _ = batch[0].shape
