@@ -7,6 +7,7 @@ they are linked, for every way in which populations can be connected and signals
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,17 +15,20 @@ import numpy as np
 import pytest
 from credit_cases import recurrent_readout
 
-from neko_rules import ALIF, LIF, Evaluator, LearningRule, Network
+from neko_rules import ALIF, LIF, EProp, Evaluator, LearningRule, Network
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.layers.jacobians import Jacobians
+from neko_rules.losses import LOSSES
 from neko_rules.rules import chained, rule_of
 from neko_rules.rules.chained import Chains, group_size
 from neko_rules.threads import set_threads
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
 SAME = 1e-12
+PENALTY = {"regularizers": [{"name": "firing_rate", "target": 20.0, "strength": 1.0}]}
 READOUT = {"cell": "leaky_readout", "size": CLASSES}
 DOUBLE: dict[str, Any] = {"inputs": FEATURES, "dtype": "float64"}
 
@@ -199,8 +203,7 @@ def test_threads_share_the_examples(groups: list[Any], monkeypatch: pytest.Monke
 def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
     """A penalty on mean rates, an error outside of the chain, a loss of the whole sequence: none adds up in groups."""
     x, y = data()
-    penalty = {"regularizers": [{"name": "firing_rate", "target": 20.0, "strength": 1.0}]}
-    compare(lambda: rule_of(Evaluator(layers(8)), {"name": "eprop", **penalty}), x, y)
+    compare(lambda: rule_of(Evaluator(layers(8)), {"name": "eprop", **PENALTY}), x, y)
     compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
     compare(lambda: rule_of(Evaluator(layers(8), loss="ce_max_membrane"), "bptt"), x, y)
     assert not groups
@@ -258,5 +261,69 @@ def test_small_batches_are_not_cut(groups: list[Any], monkeypatch: pytest.Monkey
 
 def test_a_clone_finds_the_chain_of_its_model() -> None:
     rule = rule_of(Evaluator(layers(8)), "eprop")
-    assert isinstance(rule._compiled_chains, Chains)
+    assert isinstance(rule._chains(), Chains)
+    assert rule._chains() is rule._chains()
     assert "_compiled_chains" not in vars(rule.clone())
+
+
+class Flat(EProp):
+    """e-prop without the memory of its neurons."""
+
+    @property
+    def jacobians(self) -> dict[str, Jacobians]:  # type: ignore[override]
+        return {name: each.cut("none") for name, each in self.model.network.jacobians.items()}
+
+
+def test_rules_of_other_derivatives_share_no_chain(groups: list[Any]) -> None:
+    x, y = data()
+    model = Evaluator(layers(24, cell="alif"))
+    compare(lambda: EProp(model.clone()), x, y)
+    compare(lambda: Flat(model.clone()), x, y)
+    assert len(groups) == 2
+
+
+def test_what_is_replaced_in_a_model_is_seen(groups: list[Any]) -> None:
+    x, y = data()
+    rule, plain = (rule_of(Evaluator(layers(24, cell="alif")), "eprop") for _ in range(2))
+    for each in (rule, plain):
+        each.gradients(x, y)
+        each.model.metrics = Evaluator(layers(8), metrics=["accuracy"]).metrics
+        each.model.loss = LOSSES.resolve("kl_divergence")
+    both = iter((rule, plain))
+    compare(lambda: next(both), x, y)
+    before = len(groups)
+    rule.regularizers = rule_of(Evaluator(layers(8)), {"name": "eprop", **PENALTY}).regularizers
+    rule.gradients(x, y)
+    assert len(groups) == before
+
+
+class Halved(Evaluator):
+    """An evaluator that asks for half of the change."""
+
+    def judge(self, trajectory: Any, target: Any, mask: Any) -> Any:
+        found = super().judge(trajectory, target, mask)
+        return replace(found, signals={key: each / 2 for key, each in found.signals.items()})
+
+
+def test_an_evaluator_of_ones_own_is_asked(groups: list[Any]) -> None:
+    x, y = data()
+    compare(lambda: rule_of(Halved(layers(24, cell="alif")), "eprop"), x, y)
+    assert not groups
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+def test_values_of_every_step_in_single_precision(steps: int, groups: list[Any]) -> None:
+    rng = np.random.default_rng(4)
+    x, y = (rng.random((EXAMPLES, steps, FEATURES)) < 0.3) * 1.0, rng.standard_normal((EXAMPLES, steps, CLASSES))
+
+    def make() -> Any:
+        options: dict[str, Any] = {"inputs": FEATURES, "task_type": "regression", "seed": 3}
+        return rule_of(Evaluator(LIF(24, CLASSES, **options)), "eprop")
+
+    found = make().gradients(x, y)
+    with unfused():
+        wanted = make().gradients(x, y)
+    assert groups
+    for name, value in wanted.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=2e-5 * np.abs(value).max())

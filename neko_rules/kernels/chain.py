@@ -44,7 +44,7 @@ class Room:
 
 @dataclass
 class Chain:
-    """A kernel that is being written: ``run(first, last, group, number, narrow, wide, …)`` over a range of examples.
+    """A kernel that is being written: ``run(first, last, group, memories, sizes, …)`` over a range of examples.
 
     Args:
         sizes: names of whole numbers that it is given.

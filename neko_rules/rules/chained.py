@@ -13,7 +13,7 @@ import numpy as np
 from neko_rules.backend import Array, Parameters
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
-from neko_rules.evaluator import Judgement
+from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import SORTED, crossover
 from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, contiguous
@@ -22,6 +22,7 @@ from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
+from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
 from neko_rules.metrics import Measurement
 from neko_rules.rules.linking import Kind, Linked, Linking
@@ -60,10 +61,15 @@ class Chains:
 
     def __init__(self, rule: LearningRule) -> None:
         graph = rule.model.network.graph
+        self._seen = _seen(rule)
         self._possible = _possible(rule)
         self._numbers = numbers_of_a_step(rule.model)
         self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
         self._found: dict[tuple[frozenset[str], bool], Linked | None] = {}
+
+    def fit(self, rule: LearningRule) -> bool:
+        """Whether all that was looked at when they were made is still what the rule has."""
+        return all(one is other for one, other in zip(self._seen, _seen(rule), strict=True))
 
     def judged(
         self, rule: LearningRule, host: HostBackend, values: Parameters, own: Own, batch: Batch
@@ -75,10 +81,10 @@ class Chains:
             host: its backend.
             values, own, batch: as for the rule.
         """
-        steps, examples, _ = batch[0].shape
+        steps, examples, features = batch[0].shape
         if not self._possible:
             return None
-        group = group_size(steps * self._numbers * np.dtype(rule.model.network.dtype).itemsize, examples)
+        group = group_size(steps * (self._numbers + features) * np.dtype(rule.model.network.dtype).itemsize, examples)
         if group >= examples:
             return None
         from neko_rules.kernels.listing import survey
@@ -91,14 +97,14 @@ class Chains:
         while True:
             look = walked, not odd
             if look not in self._found:
-                self._found[look] = _made(rule, constants, inputs.shape[2], *look)
+                self._found[look] = _made(rule, constants, features, *look)
             links = self._found[look]
             if links is None:
                 return None
             judged = _run(links, rule, host, given, group)
             if not isinstance(judged, str):
                 return judged
-            # Told by the first group. Begun anew, so that how a batch is gone through depends on nothing but the batch.
+            # Told by a first group. Begun anew, so that how a batch is gone through depends on no other batch.
             walked -= {judged}
 
 
@@ -113,6 +119,17 @@ def group_size(bytes_of_each: int, examples: int) -> int:
     return examples if examples <= room else min(examples, max(1, round(room / TOGETHER)) * TOGETHER)
 
 
+def _seen(rule: LearningRule) -> tuple[Any, ...]:
+    """What chains depend on that may be replaced in a rule or its model."""
+    model = rule.model
+    network = model.network
+    return model, network, network.graph, network.readout, model.loss, model.metrics, rule.regularizers
+
+
+_OWN = ("judge", "judge_loss", "_judged", "_scored", "_counting", "counted", "observed")
+"""Methods of an Evaluator in whose place a chain stands."""
+
+
 def _possible(rule: LearningRule) -> bool:
     """Whether the rule's gradient is a sum over examples and made of loops that a chain can call."""
     model, network, loss = rule.model, rule.model.network, type(rule.model.loss)
@@ -120,6 +137,8 @@ def _possible(rule: LearningRule) -> bool:
     delayed = (c for c in graph.connections if c.delay)
     return (
         rule.plain
+        and all(getattr(type(model), name) is getattr(Evaluator, name) for name in _OWN)
+        and type(network).forward is Network.forward
         and not rule.regularizers
         and not rule.credit.outside_chain
         and model.loss.online
@@ -145,9 +164,11 @@ def _made(
     model, network = rule.model, rule.model.network
     kind = Kind(
         rule.credit,
+        tuple(rule.jacobians[name] for name in network.graph.order),
         rule.lean,
         network.keeps_current,
         model.loss,
+        (type(model.loss).value, type(model.loss).gradient),
         network.readout,
         bool(model.metrics),
         network.dtype,

@@ -289,7 +289,7 @@ class LearningRule(Rule):
             return Windowed(self, self.window).gradients(values, own, batch)
         if self.evaluation == "adjoint":
             host = host_of(self.nx)
-            chained = None if host is None else self._compiled_chains.judged(self, host, values, own, batch)
+            chained = None if host is None else self._chains().judged(self, host, values, own, batch)
             if chained is not None:
                 return chained
             steps, examples, _ = batch[0].shape
@@ -302,7 +302,9 @@ class LearningRule(Rule):
 
     def _adds_up(self) -> bool:
         """Whether the gradient of a batch is a sum over its examples: a penalty on mean rates is not."""
-        return not self.regularizers and type(self).signals is LearningRule.signals
+        own = type(self)
+        same = own.signals is LearningRule.signals and own.regularized is LearningRule.regularized
+        return same and not self.regularizers
 
     @property
     def plain(self) -> bool:
@@ -310,12 +312,12 @@ class LearningRule(Rule):
         own = type(self)
         return all(
             getattr(own, name) is getattr(LearningRule, name)
-            for name in ("signals", "adjoint", "judged_part", "_judged")
+            for name in ("signals", "regularized", "adjoint", "judged_part", "_judged")
         )
 
     @cached_property
     def lean(self) -> frozenset[str]:
-        """The hidden populations of which the way back needs no more than when they fired, and ψ."""
+        """The hidden populations of which the way back needs no more than when they fired, and ψ; for the engine."""
         graph = self.model.network.graph
         found = set()
         for name in graph.order:
@@ -326,9 +328,12 @@ class LearningRule(Rule):
                 found.add(name)
         return frozenset(found)
 
-    @cached_property
-    def _compiled_chains(self) -> Chains:
-        return Chains(self)
+    def _chains(self) -> Chains:
+        # Under a name that a clone leaves behind.
+        known: Chains | None = vars(self).get("_compiled_chains")
+        if known is None or not known.fit(self):
+            known = vars(self)["_compiled_chains"] = Chains(self)
+        return known
 
     def judged_part(
         self, values: Parameters, own: Own, batch: Batch, share: Array | None = None

@@ -6,8 +6,8 @@ The loops are those of the forward pass (``layers.fused``), of the loss (``kerne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
 from neko_rules.credit.axes import Credit
@@ -20,7 +20,7 @@ from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import NARROW, Form, carried, kernel_of
 from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
-from neko_rules.layers.jacobians import SLOPE
+from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.losses import Loss, compiled_pass
 
 
@@ -29,9 +29,11 @@ class Kind(NamedTuple):
 
     Attributes:
         credit: which gradient.
-        lean: hidden populations of which ψ is all that is recorded beside when they fired.
+        jacobians: the derivatives of every population's cell.
+        lean: hidden populations of which the way back needs no more than ψ and when they fired.
         keeps_current: populations whose input current is recorded.
         loss: what the outputs are judged by.
+        formulas: its value and its gradient, as its class has them.
         pooling: how the outputs that are judged are made of those of every time step.
         scored: whether the scores are wanted.
         dtype: of all arrays.
@@ -42,9 +44,11 @@ class Kind(NamedTuple):
     """
 
     credit: Credit
+    jacobians: tuple[Jacobians, ...]
     lean: frozenset[str]
     keeps_current: frozenset[str]
     loss: Loss
+    formulas: tuple[Callable[..., Any], ...]
     pooling: str
     scored: bool
     dtype: str
