@@ -288,7 +288,6 @@ def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, .
     are local nothing is passed down at all.
     """
     nx, graph = problem.nx, problem.graph
-    parts: list[tuple[str, Array | Product]] = []
 
     def carried(back: Array) -> Array | Product:
         product = Product(below, back)
@@ -300,7 +299,5 @@ def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, .
         if connection is not None and connection.delay:
             later = _whole(nx, part)
             part = nx.concat([later[1:], nx.full((1, *later.shape[1:]), 0.0, nx.dtype(later))], 0)
-        parts.append((source, part))
-    for source, part in parts:
         key = (source, Z)
         signals[key] = _whole(nx, signals[key]) + _whole(nx, part) if key in signals else part

@@ -23,7 +23,7 @@ from neko_rules.layers.cell import Cell
 from neko_rules.layers.traced import traced_results
 from neko_rules.threads import each, parts
 
-NARROW = 32
+_NARROW = 32
 """Neurons below which a loop over them is mostly its beginning and its end: a readout of ten took twice the time."""
 
 
@@ -51,6 +51,18 @@ class Form(NamedTuple):
     lean: bool
     listed: bool
     flat: bool
+
+
+def goes_flat(size: int, constants: tuple[tuple[str, bool], ...], fed_back: bool, lean: bool) -> bool:
+    """Whether a group's neurons are stepped in one loop, of a population that steps alone.
+
+    Args:
+        size: number of neurons.
+        constants: names of the cell's constants, and whether each has one value per neuron.
+        fed_back: whether it receives from itself.
+        lean: whether ψ is all that is recorded beside the events.
+    """
+    return size < _NARROW and not any(per_neuron for _, per_neuron in constants) and not fed_back and not lean
 
 
 class Forward(NamedTuple):
@@ -144,9 +156,8 @@ class Given(NamedTuple):
         Args:
             alone: whether no other population steps with it.
         """
-        shared = not any(value.ndim for value in self.constants.values())
-        flat = alone and self.size < NARROW and shared and not self.inner and not self.lean
         order = tuple((name, value.ndim > 0) for name, value in self.constants.items())
+        flat = alone and goes_flat(self.size, order, bool(self.inner), self.lean)
         ones = tuple(events.ones for _, events in self.gathered)
         inner, outside = tuple(self.inner), self.outside is not None
         return Form(self.cell, order, ones, outside, inner, self.keep_current, self.lean, self.listed, flat)

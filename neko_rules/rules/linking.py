@@ -18,7 +18,7 @@ from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.forward import Z
-from neko_rules.layers.fused import NARROW, Form, carried, kernel_of
+from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of
 from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.losses import Loss, compiled_pass
@@ -161,13 +161,14 @@ class Linking:
     def _flat(self, history: str, source: str) -> str:
         return f"{history}.reshape(steps * n, {self._size(source)})"
 
+    def _kind(self, source: str) -> str:
+        """The memory for numbers of its neurons."""
+        return "narrow" if index_type(self.graph.size(source, self.kind.inputs)) == "uint16" else "wide"
+
     def _listed(self, source: str) -> tuple[str, str]:
         """Numbers and counts of the events of a population, or of the input."""
         number = self.numbers[source]
-        narrow = index_type(self.graph.size(source, self.kind.inputs)) == "uint16"
-        index = self.chain.room(
-            f"index_{number}", "steps", "n", self._size(source), kind="narrow" if narrow else "wide"
-        )
+        index = self.chain.room(f"index_{number}", "steps", "n", self._size(source), kind=self._kind(source))
         return index, self.chain.room(f"count_{number}", "steps", "n", kind="count")
 
     def _values(self, source: str) -> str:
@@ -221,6 +222,8 @@ class Linking:
         chain.take("inputs")
         chain.take("crossover")
         chain.before(f"{chain.room('at_rest', 'n', 'largest', once=True)}[:] = 0")
+        every = chain.room("every", FEW_ABOVE, kind="narrow", once=True)
+        chain.before(f"for k in range({FEW_ABOVE}):", f"    {every}[k] = k")
         lines = ["for t in range(steps):", "    for b in range(n):", "        row = inputs[t, begin + b]"]
         if not (INPUT in self.kind.walked and self.kind.ones):
             values = self._history(INPUT, Z)
@@ -275,17 +278,18 @@ class Linking:
         alone: bool,
     ) -> Form:
         ranks = self.kind.ranks[self.graph.order.index(name)]
+        constants = tuple((key, rank > 0) for key, rank in zip(self.setting.constants[name], ranks, strict=True))
         lean = self._lean(name)
         return Form(
             self.graph.cell(name),
-            tuple((key, rank > 0) for key, rank in zip(self.setting.constants[name], ranks, strict=True)),
+            constants,
             tuple(self._values(each_walked.source) == "nothing" for each_walked in walked),
             dense,
             inner,
             name in self.kind.keeps_current,
             lean,
             lean or name in self.graph.senders,
-            alone and self.graph.populations[name].size < NARROW and not any(ranks) and not inner and not lean,
+            alone and goes_flat(self.graph.populations[name].size, constants, bool(inner), lean),
         )
 
     def _delivered(self, name: str, dense: Sequence[Connection]) -> list[str]:
@@ -332,8 +336,7 @@ class Linking:
         return by_name
 
     def _row_of_numbers(self, name: str) -> str:
-        narrow = index_type(self.graph.populations[name].size) == "uint16"
-        return self.chain.room(f"first_{self.numbers[name]}", self._size(name), kind="narrow" if narrow else "wide")
+        return self.chain.room(f"first_{self.numbers[name]}", self._size(name), kind=self._kind(name))
 
     def _count(self, name: str) -> None:
         """End with the first group if the events of a population are not few."""
@@ -430,8 +433,7 @@ class Linking:
             if isinstance(one, _Below):
                 by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
                 by_name[f"rows_signal{i}"] = chain.room(f"rows{number}_{i}", TOGETHER, size)
-                by_name["every"] = chain.room("every", FEW_ABOVE, kind="narrow", once=True)
-                chain.before("for k in range(every.shape[0]):", "    every[k] = k")
+                by_name["every"] = "every"
             else:
                 by_name[f"signal{i}"] = one
         by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
