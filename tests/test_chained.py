@@ -225,18 +225,23 @@ def test_faulty_links_are_seen(groups: list[Any], monkeypatch: pytest.MonkeyPatc
     x, y = data()
     make = lambda: rule_of(Evaluator(layers(24, cell="alif")), "eprop")  # noqa: E731
     compare(make, x, y)
-    add = Chain.add
-    for right, wrong in [("[: steps - 1]", "[1:]"), ("weight[t, begin + b]", "weight[t, b]")]:
+    view, call = Chain.view, Chain.call
 
-        def added(chain: Chain, *lines: str, right: str = right, wrong: str = wrong) -> None:
-            add(chain, *(line.replace(right, wrong) for line in lines))
+    def viewed(chain: Chain, room: str, *shape: str | int, skip: str = "0") -> str:
+        return view(chain, room, *shape)
 
-        monkeypatch.setattr(Chain, "add", added)
+    def called(chain: Chain, run: Any, *arguments: str, once: bool = False) -> None:
+        call(chain, run, *(["zero", *arguments[1:]] if "weight" in arguments else arguments), once=once)
+
+    labels = np.where(np.arange(EXAMPLES)[:, None] < 4, -1, np.broadcast_to(y[:, None], (EXAMPLES, STEPS)))
+    for name, wrong in [("view", viewed), ("call", called)]:
         chained._links.clear()
-        labels = np.where(np.arange(EXAMPLES)[:, None] < 4, -1, np.broadcast_to(y[:, None], (EXAMPLES, STEPS)))
-        with pytest.raises(AssertionError):
-            compare(make, x, labels)
+        with monkeypatch.context() as planted:
+            planted.setattr(Chain, name, wrong)
+            with pytest.raises(AssertionError):
+                compare(make, x, labels)
     chained._links.clear()
+    compare(make, x, labels)
 
 
 def test_numbers_that_leave_their_range_are_told(groups: list[Any]) -> None:

@@ -2,20 +2,26 @@
 
 A forward pass fills histories that the way back reads again. Those of a large batch fit no cache; those of a few
 examples do, and every group of examples works in the memory of the one before. Called one by one from Python, the
-kernels of so small a group would take less time than their calls.
+kernels of so small a group would take less time than their calls. The chain calls them at their addresses, so that
+compiling it is compiling what lies between them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from neko_rules.kernels.buffers import Buffers
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.writer import Source
+
+if TYPE_CHECKING:
+    from neko_rules.kernels.calling import Type
 
 KINDS = {"number": "", "narrow": "uint16", "wide": "uint32", "count": "int32"}
 """The memories that rooms are cut from, and their types: that of all numbers, and those of numbers of neurons."""
@@ -26,6 +32,9 @@ _LINE = 64
 _ENTRIES = {"number": _LINE // 4, "narrow": _LINE // 2, "wide": _LINE // 4, "count": _LINE // 4}
 """Entries of a line: rooms are as large as a multiple of them."""
 
+Shape = tuple[str | int, ...]
+"""Numbers, and names of whole numbers that a kernel has."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -34,30 +43,77 @@ class Room:
     Args:
         name: of the array.
         kind: from which memory.
-        shape: numbers, and names of the kernel's whole numbers.
+        shape: its axes.
+        once: whether it is the same for all groups.
     """
 
     name: str
     kind: str
-    shape: tuple[str | int, ...]
+    shape: Shape
+    once: bool
+
+
+class View(NamedTuple):
+    """A part of a room, under a shape of its own.
+
+    Attributes:
+        room: whose memory it is.
+        shape: its axes, each a number or an expression.
+        skip: at which entry of the room it begins.
+    """
+
+    room: str
+    shape: Shape
+    skip: str
+
+
+class Call(NamedTuple):
+    """A compiled function that a chain calls.
+
+    Attributes:
+        run: the function.
+        types: of its arguments.
+    """
+
+    run: Kernel
+    types: tuple[Type, ...]
+
+
+class Given(NamedTuple):
+    """Something that a chain is given for functions that it calls.
+
+    Attributes:
+        rank: axes of an array in C order; none for a number.
+        dtype: its type; empty for that of all numbers.
+    """
+
+    rank: int
+    dtype: str
+
+
+_AT_HAND = {"n": "int64", "begin": "int64", "zero": "int64", "true": "boolean", "false": "boolean"}
+"""Numbers that every chain has at hand, and their types."""
 
 
 @dataclass
 class Chain:
-    """A kernel that is being written: ``run(first, last, group, memories, sizes, …)`` over a range of examples.
+    """A kernel that is being written, over a range of examples.
 
     Args:
+        dtype: of all numbers that are not whole.
         sizes: names of whole numbers that it is given.
-        given: names of everything else.
+        given: everything else that it is given.
     """
 
+    dtype: str
     sizes: list[str] = field(default_factory=list)
-    given: list[str] = field(default_factory=list)
-    _once: list[Room] = field(default_factory=list)
-    _rooms: list[Room] = field(default_factory=list)
+    given: dict[str, Given] = field(default_factory=dict)
+    _numbers: dict[str, str] = field(default_factory=dict)
+    _rooms: dict[str, Room] = field(default_factory=dict)
+    _views: dict[View, str] = field(default_factory=dict)
     _before: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
-    _called: dict[str, str] = field(default_factory=dict)
+    _calls: list[Call] = field(default_factory=list)
 
     def size(self, name: str) -> str:
         """A whole number that the kernel is given."""
@@ -65,66 +121,86 @@ class Chain:
             self.sizes.append(name)
         return name
 
-    def take(self, name: str) -> str:
-        """Something else that it is given."""
-        if name not in self.given:
-            self.given.append(name)
+    def number(self, name: str, expression: str) -> None:
+        """A whole number of every group."""
+        self._numbers[name] = expression
+
+    def take(self, name: str, rank: int, dtype: str = "") -> str:
+        """Something else that it is given: its name."""
+        self.given.setdefault(name, Given(rank, dtype))
         return name
 
     def room(self, name: str, *shape: str | int, kind: str = "number", once: bool = False) -> str:
         """Scratch memory of every group, or one for all groups: its name."""
-        rooms = self._once if once else self._rooms
-        if all(each.name != name for each in rooms):
-            rooms.append(Room(name, kind, shape))
+        self._rooms.setdefault(name, Room(name, kind, shape, once))
         return name
 
-    def before(self, *lines: str) -> None:
-        """Statements before the first group."""
-        self._before += lines
+    def has(self, room: str) -> bool:
+        """Whether there is such a room."""
+        return room in self._rooms
+
+    def view(self, room: str, *shape: str | int, skip: str = "0") -> str:
+        """A group's part of a room under another shape, from an entry on: its name."""
+        return self._views.setdefault(View(room, shape, skip), f"view{len(self._views)}")
 
     def add(self, *lines: str) -> None:
         """Statements for a group, the examples ``begin`` to ``begin + n``."""
         self._lines += lines
 
-    def function(self, run: Kernel) -> str:
-        """What a compiled function of another generated module is called here."""
-        module = run.py_func.__module__  # type: ignore[attr-defined]
-        return self._called.setdefault(module, f"run{len(self._called)}")
+    def call(self, run: Kernel, *arguments: str, once: bool = False) -> None:
+        """Call a compiled function for every group, or once before the first.
 
-    def call(self, run: Kernel, arguments: Sequence[str], by_name: Mapping[str, str]) -> str:
-        """A statement that calls a compiled function with its arguments by their names."""
-        return f"{self.function(run)}({', '.join(by_name[name] for name in arguments)})"
+        Args:
+            run: it returns nothing.
+            arguments: names of rooms, of views, of numbers, of what the kernel is given, and of ``_AT_HAND``.
+            once: whether it is called before the first group.
+        """
+        called = Call(run, tuple(self._type(each) for each in arguments))
+        if called not in self._calls:
+            self._calls.append(called)
+        number = self._calls.index(called)
+        line = f"call(run{number}, addresses, {number}, ({', '.join(arguments)},))"
+        (self._before if once else self._lines).append(line)
+
+    def _type(self, name: str) -> Type:
+        from neko_rules.kernels.calling import array_type
+
+        if name in self.given:
+            rank, dtype = self.given[name]
+            return array_type(dtype or self.dtype, rank)
+        view = next((view for view, of in self._views.items() if of == name), None)
+        room = self._rooms.get(name if view is None else view.room)
+        if room is None:
+            return array_type(_AT_HAND.get(name, "int64"), 0)
+        return array_type(KINDS[room.kind] or self.dtype, len(room.shape if view is None else view.shape))
 
     def compiled(self) -> Chained:
-        """The kernel."""
+        """The kernel ``run(first, last, group, addresses, places, memories, sizes, …)``."""
         source = Source("Kernels that follow each other over groups of examples")
-        source.function("run", ["first", "last", "group", *KINDS, *self.sizes, *self.given])
-        # Numba would compile every function that is called with a literal for that very number.
-        source.add(1, "zero, true, false = first - first, first == first, first != first")
-        source.add(1, "n = group", *(f"at_{kind} = 0" for kind in KINDS))
-        for room in self._once:
-            source.add(1, *_cut(room))
-        source.add(1, *(f"once_{kind} = at_{kind}" for kind in KINDS), *self._before)
+        # A chain on disk belongs to functions that are called with these types.
+        source.add(0, *(f"# run{i}{called.types}" for i, called in enumerate(self._calls)))
+        source.function("run", ["first", "last", "group", "addresses", "places", *KINDS, *self.sizes, *self.given])
+        # Numba would take a literal for a type of its own.
+        source.add(1, "zero, true, false = first - first, first == first, first != first", "n = group")
+        source.add(1, *(self._cut(name) for name, room in self._rooms.items() if room.once), *self._before)
         source.add(1, "for begin in range(first, last, group):", "    n = min(group, last - begin)")
-        source.add(2, *(f"at_{kind} = once_{kind}" for kind in KINDS))
-        for room in self._rooms:
-            source.add(2, *_cut(room))
+        source.add(2, *(f"{name} = {expression}" for name, expression in self._numbers.items()))
+        source.add(2, *(self._cut(name) for name, room in self._rooms.items() if not room.once))
+        for view, name in self._views.items():
+            source.add(2, self._cut(view.room, name, view.shape, view.skip))
         source.add(2, *self._lines)
         source.add(1, "return 0")
-        for module, name in self._called.items():
-            source.imports(module, "run", name)
-        return Chained(module_of(source.text()).run, list(self.sizes), list(self.given), [*self._once, *self._rooms])
+        for i, called in enumerate(self._calls):
+            function: Any = called.run
+            source.imports(function.py_func.__module__, function.py_func.__name__, f"run{i}")
+        run = module_of(source.text()).run
+        return Chained(run, self._calls, list(self.sizes), list(self.given), list(self._rooms.values()))
 
-
-def _cut(room: Room) -> list[str]:
-    """Statements that cut a room from its memory and begin the next on a line of the cache."""
-    count = " * ".join(map(str, room.shape))
-    at = f"at_{room.kind}"
-    each = _ENTRIES[room.kind]
-    return [
-        f"{room.name} = {room.kind}[{at} : {at} + {count}].reshape({', '.join(map(str, room.shape))})",
-        f"{at} += -(-({count}) // {each}) * {each}",
-    ]
+    def _cut(self, room: str, name: str = "", shape: Shape = (), skip: str = "0") -> str:
+        """A statement that cuts a room, or a part of it under another name, from its memory."""
+        held, place = self._rooms[room], list(self._rooms).index(room)
+        axes = ", ".join(map(str, shape or held.shape))
+        return f"{name or room} = cut({held.kind}, places, {place}, {skip}, ({axes},))"
 
 
 @dataclass(frozen=True)
@@ -133,32 +209,43 @@ class Chained:
 
     Args:
         run: the kernel.
+        calls: what it calls.
         sizes: names of the whole numbers that it takes.
         given: names of what else it takes.
         rooms: the scratch memory that it needs.
     """
 
     run: Kernel
+    calls: list[Call]
     sizes: list[str]
     given: list[str]
     rooms: list[Room]
-    _entries: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
+    _layouts: dict[tuple[int, ...], tuple[np.ndarray, list[int]]] = field(default_factory=dict)
+
+    @cached_property
+    def addresses(self) -> np.ndarray:
+        """Where what it calls lies in memory."""
+        from neko_rules.kernels.calling import address_of
+
+        return np.array([address_of(each.run, each.types) for each in self.calls], np.int64)
 
     def scratch(self, buffers: Buffers, sizes: Mapping[str, int], group: int, dtype: str) -> list[np.ndarray]:
-        """Memory for groups of so many examples."""
+        """Where rooms begin, and memory for groups of so many examples."""
         key = group, *sizes.values()
-        if key not in self._entries:
-            self._entries[key] = self._counted({**sizes, "n": group})
-        found = []
-        for of, count in zip(KINDS.values(), self._entries[key], strict=True):
+        if key not in self._layouts:
+            self._layouts[key] = self._laid_out({**sizes, "n": group})
+        places, counts = self._layouts[key]
+        found = [places]
+        for of, count in zip(KINDS.values(), counts, strict=True):
             memory = buffers.empty((count,), of or dtype)
             found.append(memory[-memory.ctypes.data % _LINE // memory.itemsize :])
         return found
 
-    def _counted(self, sizes: Mapping[str, int]) -> list[int]:
-        """Entries of every memory, with a line more to begin on one."""
-        entries = dict.fromkeys(KINDS, _LINE)
+    def _laid_out(self, sizes: Mapping[str, int]) -> tuple[np.ndarray, list[int]]:
+        """At which entry of its memory every room begins, and entries of every memory, with a line to begin on one."""
+        ends, places = dict.fromkeys(KINDS, 0), []
         for room in self.rooms:
+            places.append(ends[room.kind])
             count = math.prod(sizes[each] if isinstance(each, str) else each for each in room.shape)
-            entries[room.kind] += -(-count // _ENTRIES[room.kind]) * _ENTRIES[room.kind]
-        return list(entries.values())
+            ends[room.kind] += -(-count // _ENTRIES[room.kind]) * _ENTRIES[room.kind]
+        return np.array(places, np.int64), [_LINE + end for end in ends.values()]

@@ -86,6 +86,7 @@ class Lines:
 
 
 _COMPILED_IN = {
+    "calling": ("call", "cut"),
     "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
     "listing": ("list_row",),
     "products": ("fill_panels", "multiply", "multiply_transposed"),

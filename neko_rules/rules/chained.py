@@ -25,13 +25,13 @@ from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
 from neko_rules.metrics import Measurement
-from neko_rules.rules.linking import Kind, Linked, Linking
 from neko_rules.rules.portions import numbers_of_a_step
 from neko_rules.rules.rule import Batch, Own
 from neko_rules.threads import each, parts
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
+    from neko_rules.rules.linking import Linked
 
 CACHED = 3 << 19
 """Bytes of histories of a group. Between a sixth and twice as much was measured to be the same with a second cache of
@@ -161,6 +161,8 @@ def _made(
     rule: LearningRule, constants: dict[str, Constants], inputs: int, walked: frozenset[str], ones: bool
 ) -> Linked | None:
     """The chain for a rule, an input of so many features, and whose events are few or all 1."""
+    from neko_rules.rules.linking import Kind, Linking
+
     model, network = rule.model, rule.model.network
     kind = Kind(
         rule.credit,
@@ -202,18 +204,19 @@ def _run(
     count = nx.sum(counted)
     divisor = nx.maximum(count, 1.0)
     scores = np.empty((judged, examples, graph.populations[graph.output].size) if kind.scored else (0, 0, 0), dtype)
-    every: dict[str, Any] = {
-        "inputs": given.inputs,
-        "target": contiguous(host.host(target)),
-        "counted": contiguous(host.host(counted)),
-        "weight": contiguous(host.host(counted / divisor)),
-        "scores": scores,
-        "crossover": crossover(),
-    }
 
     def typed(array: Array) -> np.ndarray:
         # What is summed in registers is of one type, whatever a caller's weights are.
         return np.ascontiguousarray(host.host(array), dtype)
+
+    every: dict[str, Any] = {
+        "inputs": given.inputs,
+        "target": typed(target),
+        "counted": typed(counted),
+        "weight": typed(counted / divisor),
+        "scores": scores,
+        "crossover": crossover(),
+    }
 
     for name, connections in links.weights.items():
         first, *others = (typed(effective_weight(nx, each_one, given.values)) for each_one in connections)
@@ -225,7 +228,7 @@ def _run(
         every[name] = np.zeros(graph.populations[population].size, dtype) if bias is None else typed(bias)
     for name, (population, key) in links.constants.items():
         value = host.host(given.constants[population][key])
-        every[name] = contiguous(value) if value.ndim else value[()]
+        every[name] = typed(value) if value.ndim else value.astype(dtype)[()]
     sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": target.shape[0], "sorted": max(SORTED, group)}
     ranges = parts(examples, steps * examples * sum(p.size * 4 for p in graph.populations.values()))
     chain = links.chain
@@ -238,7 +241,9 @@ def _run(
         size = min(group, last - first)
         counts = [sizes[name] for name in chain.sizes]
         scratch = chain.scratch(BUFFERS, sizes, size, dtype)
-        return int(chain.run(first, last, size, *scratch, *counts, *(own[name] for name in chain.given)))
+        return int(
+            chain.run(first, last, size, chain.addresses, *scratch, *counts, *(own[name] for name in chain.given))
+        )
 
     many = max(each(part, ranges))
     if many:

@@ -13,6 +13,7 @@ from neko_rules.credit.adjoint import FEW_ABOVE, receiving
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.fused import LOOPS
 from neko_rules.credit.recursion import Setting
+from neko_rules.kernels import grouped, products, rows
 from neko_rules.kernels.chain import Chain, Chained
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
@@ -100,10 +101,8 @@ class Linking:
     """
 
     def __init__(self, setting: Setting, kind: Kind) -> None:
-        from neko_rules.kernels import products
-
-        self.setting, self.graph, self.kind, self.products = setting, setting.graph, kind, products
-        self.chain = Chain()
+        self.setting, self.graph, self.kind = setting, setting.graph, kind
+        self.chain = Chain(kind.dtype)
         self.numbers = {name: str(i) for i, name in enumerate(self.graph.order)} | {INPUT: "x"}
         self.width = products.panel_width(kind.dtype)
         self.sizes: dict[str, int] = {"largest": max(p.size for p in self.graph.populations.values())}
@@ -116,6 +115,7 @@ class Linking:
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
+        self.chain.number("rows", "steps * n")
 
     def linked(self) -> Linked:
         """The chain.
@@ -159,7 +159,7 @@ class Linking:
         return self.chain.room(name, "steps", "n", self._size(source))
 
     def _flat(self, history: str, source: str) -> str:
-        return f"{history}.reshape(steps * n, {self._size(source)})"
+        return self.chain.view(history, "steps * n", self._size(source))
 
     def _kind(self, source: str) -> str:
         """The memory for numbers of its neurons."""
@@ -180,62 +180,61 @@ class Linking:
         for name, known in self.weights.items():
             if known == connections:
                 return name
-        name = self.chain.take(f"weight_{len(self.weights)}")
+        name = self.chain.take(f"weight_{len(self.weights)}", 2)
         self.weights[name] = connections
         return name
 
     def _back(self, source: str, connection: Connection | None) -> str:
-        name = self.chain.take(f"back_{len(self.backs)}")
+        name = self.chain.take(f"back_{len(self.backs)}", 2)
         self.backs[name] = source, connection
         return name
 
-    def _gradient(self, parameter: str) -> str:
-        name = self.chain.take(f"gradient_{len(self.gradients)}")
+    def _gradient(self, parameter: str, rank: int) -> str:
+        name = self.chain.take(f"gradient_{len(self.gradients)}", rank)
         self.gradients[name] = parameter
         return name
 
     def _constants(self, name: str, prefix: str) -> dict[str, str]:
         """What a loop calls the constants of a cell, and what they are called here."""
         found = {}
-        for key in self.setting.constants[name]:
-            here = self.chain.take(f"constant_{self.numbers[name]}_{key}")
+        for key, rank in zip(self.setting.constants[name], self._ranks(name), strict=True):
+            here = self.chain.take(f"constant_{self.numbers[name]}_{key}", rank)
             self.constants[here] = name, key
             found[f"{prefix}{key}"] = here
         return found
 
+    def _ranks(self, name: str) -> tuple[int, ...]:
+        """How many axes the constants of a population have."""
+        return self.kind.ranks[self.graph.order.index(name)]
+
     def _at_rest(self, name: str) -> str:
         rest = self.chain.room("at_rest", "n", "largest", once=True)
-        size = self._size(name)
-        return f"{rest}.reshape(-1)[: n * {size}].reshape(n, {size})"
+        return self.chain.view(rest, "n", self._size(name))
 
     def _rest(self) -> str:
-        return self.chain.room("rest", self.products.BLOCK, self.width, once=True)
+        return self.chain.room("rest", products.BLOCK, self.width, once=True)
 
     def _panels(self, matrix: str, rows: str, columns: str) -> str:
-        """The panels of a matrix [rows, columns], each a population or the input."""
-        return self.chain.room(f"panels_{matrix}", self._columns(columns), self._size(rows), self.width, once=True)
+        """The panels of a matrix [rows, columns], each a population or the input; filled once."""
+        chain, name = self.chain, f"panels_{matrix}"
+        if not chain.has(name):
+            chain.room(name, self._columns(columns), self._size(rows), self.width, once=True)
+            chain.call(products.fill_panels, matrix, name, once=True)
+        return name
 
     # Forward in time.
 
     def _begin(self) -> None:
-        chain, size = self.chain, self._size(INPUT)
-        chain.take("inputs")
-        chain.take("crossover")
-        chain.before(f"{chain.room('at_rest', 'n', 'largest', once=True)}[:] = 0")
-        every = chain.room("every", FEW_ABOVE, kind="narrow", once=True)
-        chain.before(f"for k in range({FEW_ABOVE}):", f"    {every}[k] = k")
-        lines = ["for t in range(steps):", "    for b in range(n):", "        row = inputs[t, begin + b]"]
-        if not (INPUT in self.kind.walked and self.kind.ones):
-            values = self._history(INPUT, Z)
-            lines += [f"        for k in range({size}):", f"            {values}[t, b, k] = row[k]"]
-        if INPUT in self.kind.walked:
-            index, count = self._listed(INPUT)
-            lines.append(f"        {count}[t, b] = list_row(row, {size}, {index}[t, b])")
-        chain.add(*lines)
+        chain, walked, inputs = self.chain, INPUT in self.kind.walked, self.chain.take("inputs", 3)
+        at_rest = chain.room("at_rest", "n", "largest", once=True)
+        chain.call(grouped.prepare, at_rest, chain.room("every", FEW_ABOVE, kind="narrow", once=True), once=True)
+        if not (walked and self.kind.ones):
+            chain.call(grouped.take_group, "begin", inputs, self._history(INPUT, Z))
+        if walked:
+            chain.call(grouped.list_group, "begin", inputs, *self._listed(INPUT))
 
     def _forward(self, component: tuple[str, ...]) -> None:
         """Populations that step together, from the events of what they receive from or from products with all of it."""
-        lines: list[str] = []
         by_name = {"first": "zero", "last": "n", "group": "n"}
         forms = []
         for place, name in enumerate(component):
@@ -249,7 +248,7 @@ class Linking:
                     inner[key] = (*inner.get(key, ()), connection)
             form = self._form(name, walked, tuple(inner), bool(dense), len(component) == 1)
             forms.append(form)
-            lines += self._delivered(name, dense)
+            self._deliver(name, dense)
             by_name |= self._handed(name, place, form)
             for i, each_walked in enumerate(walked):
                 index, count = self._listed(each_walked.source)
@@ -260,7 +259,7 @@ class Linking:
         forward = kernel_of(tuple(forms), self.kind.dtype)
         if forward is None:
             raise NotTraceableError("a neuron without a compiled loop")
-        self.chain.add(*lines, self.chain.call(forward.run, forward.arguments, by_name))
+        self.chain.call(forward.run, *(by_name[each] for each in forward.arguments))
         for name in component:
             if name in self.kind.walked:
                 self._count(name)
@@ -277,8 +276,9 @@ class Linking:
         dense: bool,
         alone: bool,
     ) -> Form:
-        ranks = self.kind.ranks[self.graph.order.index(name)]
-        constants = tuple((key, rank > 0) for key, rank in zip(self.setting.constants[name], ranks, strict=True))
+        constants = tuple(
+            (key, rank > 0) for key, rank in zip(self.setting.constants[name], self._ranks(name), strict=True)
+        )
         lean = self._lean(name)
         return Form(
             self.graph.cell(name),
@@ -292,28 +292,24 @@ class Linking:
             alone and goes_flat(self.graph.populations[name].size, constants, bool(inner), lean),
         )
 
-    def _delivered(self, name: str, dense: Sequence[Connection]) -> list[str]:
-        """Statements for the current that connections deliver, as products over all time steps."""
-        lines = []
+    def _deliver(self, name: str, dense: Sequence[Connection]) -> None:
+        """The current that connections deliver, as products over all time steps."""
         for i, connection in enumerate(dense):
-            matrix, source = self._weight(connection), connection.source
-            panels = self._panels(matrix, source, name)
-            self.chain.before(f"fill_panels({matrix}, {panels})")
-            lines.append(self._multiplied(self._history(source, Z), source, panels, self._current(name), name, i > 0))
-        return lines
+            source, panels = connection.source, self._panels(self._weight(connection), connection.source, name)
+            self._multiply(self._history(source, Z), source, panels, self._current(name), name, i > 0)
 
     def _current(self, name: str) -> str:
         return self.chain.room(f"outside_{self.numbers[name]}", "steps", "n", self._size(name))
 
-    def _multiplied(self, left: str, source: str, panels: str, into: str, target: str, onto: bool) -> str:
-        """A statement for a product of a history and a matrix."""
+    def _multiply(self, left: str, source: str, panels: str, into: str, target: str, onto: bool) -> None:
+        """The product of a history and a matrix."""
         given = [self._flat(left, source), panels, self._flat(into, target), self._rest(), "true" if onto else "false"]
-        return f"multiply(zero, steps * n, {', '.join(given)})"
+        self.chain.call(products.multiply, "zero", "rows", *given)
 
     def _handed(self, name: str, place: int, form: Form) -> dict[str, str]:
         """What a forward loop takes of a population itself."""
         chain, number, size = self.chain, self.numbers[name], self._size(name)
-        bias = chain.take(f"bias_{number}")
+        bias = chain.take(f"bias_{number}", 1)
         self.biases[bias] = name
         by_name = {f"bias{place}": bias} | self._constants(name, f"p{place}_")
         if form.outside:
@@ -340,65 +336,49 @@ class Linking:
 
     def _count(self, name: str) -> None:
         """End with the first group if the events of a population are not few."""
-        _, count = self._listed(name)
         self.counted.append(name)
-        self.chain.add("if begin == first:", "    found = 0", "    for t in range(steps):")
-        self.chain.add("        for b in range(n):", f"            found += {count}[t, b]")
-        self.chain.add(f"    if found >= crossover * (steps * n * {self._size(name)}):")
-        self.chain.add(f"        return {len(self.counted)}")
+        found = self.chain.room("found", 1, kind="count")
+        self.chain.call(grouped.count_group, self._listed(name)[1], found)
+        crossover = self.chain.take("crossover", 0, "float64")
+        self.chain.add(f"if begin == first and {found}[0] >= {crossover} * rows * {self._size(name)}:")
+        self.chain.add(f"    return {len(self.counted)}")
 
     # The loss.
 
     def _judge(self) -> None:
         chain, output = self.chain, self.graph.output
-        rows = compiled_pass(self.kind.loss, self.kind.dtype)
-        if rows is None:
+        judge = compiled_pass(self.kind.loss, self.kind.dtype)
+        if judge is None:
             raise NotTraceableError("a loss without a compiled pass")
         size, history = self._size(output), self._history(output, self.kind.loss.observes)
-        for name in ("target", "counted", "weight", "scores", "total"):
-            chain.take(name)
-        goal = chain.room("goal", "goals", "n", size)
-        share, values = chain.room("share", "judged", "n"), chain.room("values", "judged", "n")
-        signal = chain.room("signal", "steps", "n", size)
-        chain.add("for t in range(goals):", "    for b in range(n):", f"        for k in range({size}):")
-        chain.add(f"            {goal}[t, b, k] = target[t, begin + b, k]")
-        chain.add("for t in range(judged):", "    for b in range(n):", f"        {share}[t, b] = weight[t, begin + b]")
-        pooled, slope, spread = self._pooled(history, signal, size)
-        self.sizes[chain.size("block")] = rows.block(self.graph.populations[output].size)
-        flat = [f"{each}.reshape(judged * n, {size})" for each in (pooled, slope)]
-        given = [flat[0], f"{goal}.reshape(goals * n, {size})", f"{share}.reshape(judged * n)"]
-        given += [f"{values}.reshape(judged * n)", flat[1], "block"]
-        given += [chain.room(f"row{i}", size, "block") for i in range(rows.kept)]
-        given += [chain.room(f"number{i}", "block") for i in range(rows.numbers)]
-        chain.add(f"{chain.function(rows.kernel)}({', '.join(given)})", *spread)
-        chain.add("for t in range(judged):", "    for b in range(n):")
-        chain.add(f"        total[0] += counted[t, begin + b] * {values}[t, b]")
+        goal, signal = chain.room("goal", "goals", "n", size), chain.room("signal", "steps", "n", size)
+        share, values = (chain.room(name, "judged", "n") for name in ("share", "values"))
+        chain.call(grouped.take_group, "begin", chain.take("target", 3), goal)
+        chain.call(grouped.take_numbers, "begin", chain.take("weight", 2), share)
+        pooled, slope, skip = history, signal, "0"
+        if self.kind.pooling == "last":
+            skip = f"(steps - 1) * n * {size}"
+        elif self.kind.pooling != "sequence":
+            pooled, slope = (chain.room(name, "n", size) for name in ("pooled", "slope"))
+        chosen = [chain.room("chosen", "n", size, kind="count")] if self.kind.pooling == "max" else []
+        if pooled != history:
+            chain.call(grouped.pool_largest if chosen else grouped.pool_mean, history, pooled, *chosen)
+        self.sizes[chain.size("block")] = judge.block(self.graph.populations[output].size)
+        given = [chain.view(pooled, "judged * n", size, skip=skip), chain.view(goal, "goals * n", size)]
+        given += [chain.view(share, "judged * n"), chain.view(values, "judged * n")]
+        given += [chain.view(slope, "judged * n", size, skip=skip), "block"]
+        given += [chain.room(f"row{i}", size, "block") for i in range(judge.kept)]
+        given += [chain.room(f"number{i}", "block") for i in range(judge.numbers)]
+        chain.call(judge.kernel, *given)
+        if self.kind.pooling == "last":
+            chain.call(grouped.clear_before_last, signal)
+        elif slope != signal:
+            chain.call(grouped.spread_largest if chosen else grouped.spread_mean, slope, *chosen, signal)
+        chain.call(grouped.add_loss, "begin", chain.take("counted", 2), values, chain.take("total", 1, "float64"))
         if self.kind.scored:
-            chain.add(f"        for k in range({size}):", f"            scores[t, begin + b, k] = {pooled}[t, b, k]")
+            scores = chain.view(pooled, "judged", "n", size, skip=skip)
+            chain.call(grouped.put_group, "begin", scores, chain.take("scores", 3))
         self.arriving[output, self.kind.loss.observes] = signal
-
-    def _pooled(self, history: str, signal: str, size: str) -> tuple[str, str, list[str]]:
-        """Outputs and derivatives [judged, batch, neuron], and statements that bring these to their time steps."""
-        chain, pooling = self.chain, self.kind.pooling
-        if pooling == "sequence":
-            return history, signal, []
-        if pooling == "last":
-            return f"{history}[steps - 1 :]", f"{signal}[steps - 1 :]", [f"{signal}[: steps - 1] = 0"]
-        pooled, slope = (chain.room(name, "judged", "n", size) for name in ("pooled", "slope"))
-        every = ["for b in range(n):", f"    for k in range({size}):"]
-        if pooling == "mean":
-            chain.add(*every, f"        {pooled}[0, b, k] = 0")
-            chain.add("for t in range(steps):", "    for b in range(n):", f"        for k in range({size}):")
-            chain.add(f"            {pooled}[0, b, k] += {history}[t, b, k] / steps")
-            whole = ["for t in range(steps):", "    for b in range(n):", f"        for k in range({size}):"]
-            return pooled, slope, [*whole, f"            {signal}[t, b, k] = {slope}[0, b, k] / steps"]
-        chosen = chain.room("chosen", "n", size, kind="count")
-        chain.add(*every, f"        {pooled}[0, b, k], {chosen}[b, k] = {history}[0, b, k], 0")
-        chain.add("        for t in range(1, steps):", f"            y, most = {history}[t, b, k], {pooled}[0, b, k]")
-        # A NaN is not smaller than anything, and stays.
-        chain.add("            if most == most and not y <= most:")
-        chain.add(f"                {pooled}[0, b, k], {chosen}[b, k] = y, t")
-        return pooled, slope, [f"{signal}[:] = 0", *every, f"        {signal}[{chosen}[b, k], b, k] = {slope}[0, b, k]"]
 
     # Backward in time.
 
@@ -440,9 +420,8 @@ class Linking:
         by_name |= {f"start_h_{key}": self._at_rest(name) for key in loop.starts}
         for (product, _), connection in zip(step.products, step.outgoing, strict=True):
             matrix = self._back(connection.source, connection)
-            panels = self._panels(matrix, connection.target, connection.source)
-            chain.before(f"fill_panels({matrix}, {panels})")
-            by_name |= {f"matrix_{product}": matrix, f"panels_{product}": panels}
+            by_name[f"matrix_{product}"] = matrix
+            by_name[f"panels_{product}"] = self._panels(matrix, connection.target, connection.source)
             by_name[f"sums_{product}"] = chain.room(f"sums{number}_{product}", "n", size)
             by_name |= {"listed": self._row_of_numbers(name), "rest": self._rest()}
         by_name |= {f"carries_{one.name}": chain.room(f"carry{number}_{one.name}", "n", size) for one in step.carried}
@@ -453,29 +432,34 @@ class Linking:
         summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in step.learnable]
         totals = [chain.room(f"total{number}_{i}", "n", size) for i, _ in enumerate(summed)]
         by_name |= {f"total{i}": total for i, total in enumerate(totals)}
-        chain.add(chain.call(loop.kernel, loop.arguments, by_name))
+        chain.call(loop.kernel, *(by_name[each] for each in loop.arguments))
         for parameter, total in zip(summed, totals, strict=True):
-            chain.add("for b in range(n):", f"    for k in range({size}):")
-            chain.add(f"        {self._gradient(parameter)}[k] += {total}[b, k]")
+            chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
         return errors[0], errors[1] if len(errors) > 1 else ""
 
     def _met(self, connection: Connection, delta: str) -> None:
         """Add what events, or all that was sent, and δ make of the gradient of a weight."""
         chain, source, target = self.chain, connection.source, connection.target
-        gradient, size = self._gradient(connection.weight), self._size(source)
-        sent, received = ("[: steps - 1]", "[1:]") if connection.delay else ("", "")
+        gradient, size = self._gradient(connection.weight, 2), self._size(source)
+
+        def sent(history: str, *row: str) -> str:
+            return chain.view(history, "steps - 1", "n", *row) if connection.delay else history
+
+        met = delta
+        if connection.delay:
+            met = chain.view(delta, "steps - 1", "n", self._size(target), skip=f"n * {self._size(target)}")
         if source in self.kind.walked:
             index, count = self._listed(source)
             values = self._values(source)
-            of = [f"{index}{sent}", f"{count}{sent}", values if values == "nothing" else f"{values}{sent}"]
-            of += ["true" if values == "nothing" else "false", f"{delta}{received}", gradient]
-            of.append(chain.room(f"sorted_{self.numbers[source]}", size, "sorted", kind="wide"))
+            ones = values == "nothing"
+            of = [sent(index, size), sent(count), values if ones else sent(values, size), "true" if ones else "false"]
+            of += [met, gradient, chain.room(f"sorted_{self.numbers[source]}", size, "sorted", kind="wide")]
             of.append(chain.room(f"length_{self.numbers[source]}", size, kind="wide"))
-            chain.add(f"add_outer_sorted(zero, n, {', '.join(of)})")
+            chain.call(rows.add_outer_sorted, "zero", "n", *of)
         else:
-            block = chain.room(f"block_{self.numbers[target]}", self._columns(target), self.products.DEPTH, self.width)
-            of = [f"{self._history(source, Z)}{sent}", f"{delta}{received}", block, gradient, self._rest()]
-            chain.add(f"multiply_transposed({', '.join(of)})")
+            block = chain.room(f"block_{self.numbers[target]}", self._columns(target), products.DEPTH, self.width)
+            of = [sent(self._history(source, Z), size), met, block, gradient, self._rest()]
+            chain.call(products.multiply_transposed, *of)
 
     def _hand_down(self, name: str, below: str, source: str, connection: Connection | None) -> None:
         """Add a population's error to the signal of one that it receives from."""
@@ -497,5 +481,4 @@ class Linking:
 
     def _carry(self, error: _Below, above: str, source: str, into: str, onto: bool) -> None:
         panels = self._panels(error.back, above, source)
-        self.chain.before(f"fill_panels({error.back}, {panels})")
-        self.chain.add(self._multiplied(error.errors, above, panels, into, source, onto))
+        self._multiply(error.errors, above, panels, into, source, onto)

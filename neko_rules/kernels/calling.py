@@ -1,0 +1,101 @@
+"""Calling: compiled functions called from a kernel at their addresses, and memory cut into arrays by few instructions.
+
+Numba compiles what a kernel calls into it once more. For kernels that are large and are called a few times that gains
+nothing, and was measured to take more than half of the time in which a chain of them is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+from neko_rules.kernels.compiling import Kernel
+
+Type = Any
+"""A type of Numba's."""
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def call(typing: Any, function: Any, addresses: Any, number: Any, arguments: Any) -> Any:
+    """Call the ``function``, which returns nothing, at ``addresses[number]`` with a tuple of arguments.
+
+    It has to be compiled for just these types before: :func:`address_of`.
+    """
+    given = tuple(arguments.types)
+    if given not in function.dispatcher.overloads:
+        known = list(function.dispatcher.overloads)
+        raise TypingError(f"a function at an address was compiled for {known}, and is called with {given}")
+
+    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        convention = context.call_conv
+        kind = convention.get_function_type(types.none, given)
+        address = _entry(context, builder, addresses, values[1], number)
+        unpacked = cgutils.unpack_tuple(builder, values[3])
+        pointer = builder.inttoptr(address, kind.as_pointer())
+        status, _ = convention.call_function(builder, pointer, types.none, given, unpacked)
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(function, addresses, number, arguments), generated
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def cut(typing: Any, memory: Any, places: Any, number: Any, skip: Any, shape: Any) -> Any:
+    """The array of that shape, in C order, that lies in ``memory`` from ``places[number] + skip`` on.
+
+    It does not keep the memory.
+    """
+    array = types.Array(memory.dtype, len(shape), "C")
+    axes: Type = types.Tuple((types.intp,) * len(shape))  # type: ignore[attr-defined]
+
+    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word = context.get_value_type(types.intp)
+        begin = builder.add(_entry(context, builder, places, values[1], number), values[3])
+        data = builder.gep(context.make_array(memory)(context, builder, values[0]).data, [begin])
+        sizes = cgutils.unpack_tuple(builder, values[4])
+        width = word(context.get_abi_sizeof(context.get_value_type(memory.dtype)))
+        count, strides = word(1), []
+        for size in reversed(sizes):
+            strides.append(builder.mul(count, width))
+            count = builder.mul(count, size)
+        made = context.make_array(array)(context, builder)
+        made.data, made.itemsize, made.nitems = data, width, count
+        made.shape = cgutils.pack_array(builder, sizes, word)
+        made.strides = cgutils.pack_array(builder, strides[::-1], word)
+        made.meminfo = ir.Constant(made.meminfo.type, None)
+        made.parent = ir.Constant(made.parent.type, None)
+        return made._getvalue()
+
+    return array(memory, places, number, types.intp, axes), generated
+
+
+def _entry(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> Any:
+    """An entry of a vector of whole numbers."""
+    data = context.make_array(kind)(context, builder, array).data
+    word = context.get_value_type(types.intp)
+    return builder.load(builder.gep(data, [word(number.literal_value)]))
+
+
+def array_type(dtype: str, rank: int) -> Type:
+    """The type of an array in C order; of a number for no axes.
+
+    Example:
+        >>> array_type("float32", 2), array_type("float32", 0)
+        (Array(float32, 2, 'C', False, aligned=True), float32)
+    """
+    kind = getattr(types, dtype)
+    return types.Array(kind, rank, "C") if rank else kind
+
+
+def address_of(function: Kernel, given: Sequence[Type]) -> int:
+    """Where the machine code of a compiled function for arguments of these types begins; compiled if it is not yet."""
+    dispatcher: Any = function
+    dispatcher.compile(tuple(given))
+    compiled = dispatcher.overloads[tuple(given)]
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

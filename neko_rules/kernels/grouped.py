@@ -1,0 +1,132 @@
+"""Grouped: a few examples taken out of a batch, pooled over time, and added up; what a chain does between its loops.
+
+Of a batch [time, batch, …] a group is the examples from ``begin`` on, as many as the array has that they are written
+to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.listing import list_row
+
+Array = Any
+"""An array in C order."""
+
+
+@kernel
+def prepare(at_rest: Array, every: Array) -> None:
+    """What stays as it is for all groups: states of zero, and the numbers from 0."""
+    at_rest[:] = 0
+    for k in range(every.shape[0]):
+        every[k] = k
+
+
+@kernel
+def take_group(begin: int, batch: Array, group: Array) -> None:
+    """group[t, b, k] = batch[t, begin + b, k]."""
+    for t in range(group.shape[0]):
+        for b in range(group.shape[1]):
+            for k in range(group.shape[2]):
+                group[t, b, k] = batch[t, begin + b, k]
+
+
+@kernel
+def take_numbers(begin: int, batch: Array, group: Array) -> None:
+    """group[t, b] = batch[t, begin + b]."""
+    for t in range(group.shape[0]):
+        for b in range(group.shape[1]):
+            group[t, b] = batch[t, begin + b]
+
+
+@kernel
+def put_group(begin: int, group: Array, batch: Array) -> None:
+    """batch[t, begin + b, k] = group[t, b, k]."""
+    for t in range(group.shape[0]):
+        for b in range(group.shape[1]):
+            for k in range(group.shape[2]):
+                batch[t, begin + b, k] = group[t, b, k]
+
+
+@kernel
+def list_group(begin: int, batch: Array, index: Array, count: Array) -> None:
+    """The entries of a group that are not zero: their numbers [time, example, entry], and how many are valid."""
+    size = batch.shape[2]
+    for t in range(index.shape[0]):
+        for b in range(index.shape[1]):
+            count[t, b] = list_row(batch[t, begin + b], size, index[t, b])
+
+
+@kernel
+def count_group(count: Array, found: Array) -> None:
+    """found[0] = Σ count."""
+    found[0] = 0
+    for t in range(count.shape[0]):
+        for b in range(count.shape[1]):
+            found[0] += count[t, b]
+
+
+@kernel
+def add_rows_of_group(rows: Array, total: Array) -> None:
+    """total[k] += Σ_b rows[b, k]."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            total[k] += rows[b, k]
+
+
+@kernel
+def add_loss(begin: int, weight: Array, values: Array, total: Array) -> None:
+    """total[0] += Σ_{t, b} weight[t, begin + b] values[t, b]."""
+    for t in range(values.shape[0]):
+        for b in range(values.shape[1]):
+            total[0] += weight[t, begin + b] * values[t, b]
+
+
+@kernel
+def pool_mean(history: Array, pooled: Array) -> None:
+    """pooled[b, k] = 1/T Σ_t history[t, b, k]."""
+    steps = history.shape[0]
+    pooled[:] = 0
+    for t in range(steps):
+        for b in range(history.shape[1]):
+            for k in range(history.shape[2]):
+                pooled[b, k] += history[t, b, k] / steps
+
+
+@kernel
+def spread_mean(slope: Array, signal: Array) -> None:
+    """signal[t, b, k] = slope[b, k] / T."""
+    steps = signal.shape[0]
+    for t in range(steps):
+        for b in range(signal.shape[1]):
+            for k in range(signal.shape[2]):
+                signal[t, b, k] = slope[b, k] / steps
+
+
+@kernel
+def pool_largest(history: Array, pooled: Array, chosen: Array) -> None:
+    """pooled[b, k] = max_t history[t, b, k], and the first t that has it; a NaN is not smaller than anything."""
+    for b in range(history.shape[1]):
+        for k in range(history.shape[2]):
+            most, at = history[0, b, k], 0
+            for t in range(1, history.shape[0]):
+                y = history[t, b, k]
+                if most == most and not y <= most:
+                    most, at = y, t
+            pooled[b, k], chosen[b, k] = most, at
+
+
+@kernel
+def spread_largest(slope: Array, chosen: Array, signal: Array) -> None:
+    """signal[t, b, k] = slope[b, k] at the chosen t, zero elsewhere."""
+    signal[:] = 0
+    for b in range(slope.shape[0]):
+        for k in range(slope.shape[1]):
+            signal[chosen[b, k], b, k] = slope[b, k]
+
+
+@kernel
+def clear_before_last(signal: Array) -> None:
+    """signal[t] = 0 but for the last step."""
+    signal[: signal.shape[0] - 1] = 0
