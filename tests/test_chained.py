@@ -137,7 +137,13 @@ def test_a_chain_gives_what_the_engine_gives(network: str, rule: str, groups: li
     if network == "on PyTorch":
         pytest.importorskip("torch")
     x, y = data()
-    compare(lambda: rule_of(Evaluator(NETWORKS[network][0](), metrics=["accuracy"]), rule), x, y)
+
+    def make() -> Any:
+        model = NETWORKS[network][0]()
+        of_spikes = ["firing_rate", "spike_sparsity"] if model.spiking else []
+        return rule_of(Evaluator(model, metrics=["accuracy", *of_spikes]), rule)
+
+    compare(make, x, y)
     assert groups, "a chain, or nothing is tested"
 
 
@@ -181,7 +187,7 @@ def test_a_population_that_fires_much_is_told_by_the_first_group(
     """With a threshold that every population is above, each in its turn goes over to products; the next batch alike."""
     monkeypatch.setattr(chained, "crossover", lambda: 1e-9)
     x, y = data()
-    compare(lambda: rule_of(Evaluator(layers(16, 70, 12, recurrent=False)), rule), x, y)
+    compare(lambda: rule_of(Evaluator(layers(16, 70, 12, recurrent=False), metrics=["firing_rate"]), rule), x, y)
     names = ["hidden0", "hidden1", "hidden2"]
     assert groups == [frozenset(names[i:]) for i in range(4)]
 

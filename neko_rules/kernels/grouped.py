@@ -68,6 +68,29 @@ def count_group(count: Array, found: Array) -> None:
 
 
 @kernel
+def count_spikes(begin: int, index: Array, count: Array, sums: Array) -> None:
+    """sums[0, begin + b, k] = Σ_t of the spikes that are listed."""
+    for b in range(count.shape[1]):
+        row = sums[0, begin + b]
+        row[:] = 0
+        for t in range(count.shape[0]):
+            fired = index[t, b]
+            for k in range(count[t, b]):
+                row[fired[k]] += 1
+
+
+@kernel
+def sum_spikes(begin: int, spikes: Array, sums: Array) -> None:
+    """sums[0, begin + b, k] = Σ_t spikes[t, b, k]."""
+    for b in range(spikes.shape[1]):
+        row = sums[0, begin + b]
+        row[:] = 0
+        for t in range(spikes.shape[0]):
+            for k in range(spikes.shape[2]):
+                row[k] += spikes[t, b, k]
+
+
+@kernel
 def add_rows_of_group(rows: Array, total: Array) -> None:
     """total[k] += Σ_b rows[b, k]."""
     for b in range(rows.shape[0]):

@@ -143,7 +143,6 @@ def _possible(rule: LearningRule) -> bool:
         and not rule.credit.outside_chain
         and model.loss.online
         and all(getattr(loss, name) is getattr(Loss, name) for name in ("scores", "pull_back", "desired"))
-        and not any(metric.requires == "spikes" for metric in model.metrics)
         and not any(connection.converters is not None for connection in graph.connections)
         and all(any(c.source in one and c.target in one for one in graph.components) for c in delayed)
         and not (full and any(len(component) > 1 for component in graph.components))
@@ -173,6 +172,7 @@ def _made(
         (type(model.loss).value, type(model.loss).gradient),
         network.readout,
         bool(model.metrics),
+        any(metric.requires == "spikes" for metric in model.metrics),
         network.dtype,
         inputs,
         walked,
@@ -218,6 +218,11 @@ def _run(
         "crossover": crossover(),
     }
 
+    spikes = {
+        population: np.empty((1, examples, graph.populations[population].size), dtype)
+        for population in links.spikes.values()
+    }
+    every |= {name: spikes[population] for name, population in links.spikes.items()}
     for name, connections in links.weights.items():
         first, *others = (typed(effective_weight(nx, each_one, given.values)) for each_one in connections)
         every[name] = sum(others, first)
@@ -257,7 +262,9 @@ def _run(
     total = nx.asarray(losses.sum(), kind.dtype)
     totals = {"loss": (total, count)}
     if kind.scored:
-        totals |= model.measured(Measurement(host.from_host(scores), target, mask, {}, model.network.dt))
+        fired = {population: host.from_host(sums) for population, sums in spikes.items()}
+        measurement = Measurement(host.from_host(scores), target, mask, fired, model.network.dt, steps)
+        totals |= model.measured(measurement)
     return (
         Judgement(total / divisor, {}, totals),
         {name: host.from_host(gradients[name]) for name in given.values},

@@ -37,6 +37,7 @@ class Kind(NamedTuple):
         formulas: its value and its gradient, as its class has them.
         pooling: how the outputs that are judged are made of those of every time step.
         scored: whether the scores are wanted.
+        rates: whether it is wanted how often every neuron fired.
         dtype: of all arrays.
         inputs: number of features.
         walked: the populations, and the input, whose events are taken to be few.
@@ -52,6 +53,7 @@ class Kind(NamedTuple):
     formulas: tuple[Callable[..., Any], ...]
     pooling: str
     scored: bool
+    rates: bool
     dtype: str
     inputs: int
     walked: frozenset[str]
@@ -72,6 +74,7 @@ class Linked(NamedTuple):
         constants: argument → a population and the constant's name.
         gradients: argument → the parameter whose gradient it is.
         counted: populations by the number, from 1, by which the kernel says that their events are many.
+        spikes: argument → the population whose spikes it counts.
     """
 
     kind: Kind
@@ -83,6 +86,7 @@ class Linked(NamedTuple):
     constants: dict[str, tuple[str, str]]
     gradients: dict[str, str]
     counted: list[str]
+    spikes: dict[str, str]
 
 
 class _Below(NamedTuple):
@@ -112,6 +116,7 @@ class Linking:
         self.constants: dict[str, tuple[str, str]] = {}
         self.gradients: dict[str, str] = {}
         self.counted: list[str] = []
+        self.spikes: dict[str, str] = {}
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
@@ -138,6 +143,7 @@ class Linking:
             self.constants,
             self.gradients,
             self.counted,
+            self.spikes,
         )
 
     # Names.
@@ -263,6 +269,8 @@ class Linking:
         for name in component:
             if name in self.kind.walked:
                 self._count(name)
+            if self.kind.rates and self.graph.cell(name).spiking:
+                self._count_of_each(name)
 
     def _lean(self, name: str) -> bool:
         """Whether ψ is all that is recorded of it beside its events: not where all that it sent is asked for."""
@@ -342,6 +350,15 @@ class Linking:
         crossover = self.chain.take("crossover", 0, "float64")
         self.chain.add(f"if begin == first and {found}[0] >= {crossover} * rows * {self._size(name)}:")
         self.chain.add(f"    return {len(self.counted)}")
+
+    def _count_of_each(self, name: str) -> None:
+        """How often every neuron of a population fired in every example."""
+        sums = self.chain.take(f"spikes_{self.numbers[name]}", 3)
+        self.spikes[sums] = name
+        if name in self.kind.walked:
+            self.chain.call(grouped.count_spikes, "begin", *self._listed(name), sums)
+        else:
+            self.chain.call(grouped.sum_spikes, "begin", self._history(name, Z), sums)
 
     # The loss.
 
