@@ -124,7 +124,10 @@ def _add_panel(
     column: int,
 ) -> None:
     """into[target:, column:] += left[first:last, begin:end] · panel[begin:end]."""
-    while first + _ROWS <= last:
+    # Single rows wait for their own sums: before the end come tiles that leave few of them.
+    while first + _ROWS <= last and (
+        last - first >= 2 * _ROWS or (last - first - _ROWS) % _FEW_ROWS <= (last - first) % _FEW_ROWS
+    ):
         _many(left, first, begin, end, panel, into, target, column)
         first += _ROWS
         target += _ROWS
