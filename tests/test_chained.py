@@ -154,6 +154,13 @@ def test_inputs_of_every_kind(kind: str, groups: list[Any]) -> None:
     assert [("input" in walked) for walked in groups] == [kind == "graded"]
 
 
+def test_an_input_that_is_not_all_ones_is_told_by_whichever_group_meets_it(groups: list[Any]) -> None:
+    x, y = data()
+    x[-1, 5, 2] = 0.5
+    compare(lambda: rule_of(Evaluator(layers(24, cell="alif")), "eprop"), x, y)
+    assert len(groups) == 2
+
+
 @pytest.mark.parametrize("spatial", ["random", "direct"])
 def test_errors_that_come_another_way(spatial: str, groups: list[Any]) -> None:
     x, y = data()

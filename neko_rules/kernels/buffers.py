@@ -22,6 +22,9 @@ _FEW = _SMALL // 16
 """Entries that are small in every type."""
 
 
+LINE = 64
+"""Bytes of a line of the cache, on which memory that is kept begins."""
+
 _SLACK = 2
 """How many times the most that was seen in use at once may be held. With less, pieces of one size made room for those
 of another within every step and were asked for anew; a step holds about 1.1 times what it uses."""
@@ -117,10 +120,11 @@ class _Piece:
         size: in bytes.
     """
 
-    __slots__ = ("_array", "_memory")
+    __slots__ = ("_array", "_begin", "_memory")
 
     def __init__(self, size: int) -> None:
-        self._memory = np.empty(size, np.uint8)
+        self._memory = np.empty(size + LINE, np.uint8)
+        self._begin = -self._memory.ctypes.data % LINE
         self._array = self._memory[:0]
 
     def free(self) -> bool:
@@ -132,5 +136,5 @@ class _Piece:
     def as_array(self, shape: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
         """The first bytes as an array of that form."""
         if self._array.shape != shape or self._array.dtype != kind or not self._array.flags.writeable:
-            self._array = self._memory[:size].view(kind).reshape(shape)
+            self._array = self._memory[self._begin : self._begin + size].view(kind).reshape(shape)
         return self._array

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from neko_rules.kernels.buffers import Buffers
+from neko_rules.kernels.buffers import LINE, Buffers
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.writer import Source
 
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 KINDS = {"number": "", "narrow": "uint16", "wide": "uint32", "count": "int32"}
 """The memories that rooms are cut from, and their types: that of all numbers, and those of numbers of neurons."""
 
-_LINE = 64
-"""Bytes of a line of the cache, on which a room begins."""
-
-_ENTRIES = {"number": _LINE // 4, "narrow": _LINE // 2, "wide": _LINE // 4, "count": _LINE // 4}
-"""Entries of a line: rooms are as large as a multiple of them."""
+_ENTRIES = {"number": LINE // 4, "narrow": LINE // 2, "wide": LINE // 4, "count": LINE // 4}
+"""Entries of a line of the cache: rooms are as large as a multiple of them."""
 
 Shape = tuple[str | int, ...]
 """Numbers, and names of whole numbers that a kernel has."""
@@ -203,6 +200,20 @@ class Chain:
         return f"{name or room} = cut({held.kind}, places, {place}, {skip}, ({axes},))"
 
 
+class _Layout(NamedTuple):
+    """How rooms lie in one piece of memory.
+
+    Attributes:
+        places: at which entry of its memory every room begins.
+        memories: first byte, last byte and type of every memory.
+        size: bytes of all of them.
+    """
+
+    places: np.ndarray
+    memories: list[tuple[int, int, np.dtype]]
+    size: int
+
+
 @dataclass(frozen=True)
 class Chained:
     """A chain that was compiled.
@@ -220,7 +231,7 @@ class Chained:
     sizes: list[str]
     given: list[str]
     rooms: list[Room]
-    _layouts: dict[tuple[int, ...], tuple[np.ndarray, list[int]]] = field(default_factory=dict)
+    _layouts: dict[tuple[int, ...], _Layout] = field(default_factory=dict)
 
     @cached_property
     def addresses(self) -> np.ndarray:
@@ -232,20 +243,21 @@ class Chained:
     def scratch(self, buffers: Buffers, sizes: Mapping[str, int], group: int, dtype: str) -> list[np.ndarray]:
         """Where rooms begin, and memory for groups of so many examples."""
         key = group, *sizes.values()
-        if key not in self._layouts:
-            self._layouts[key] = self._laid_out({**sizes, "n": group})
-        places, counts = self._layouts[key]
-        found = [places]
-        for of, count in zip(KINDS.values(), counts, strict=True):
-            memory = buffers.empty((count,), of or dtype)
-            found.append(memory[-memory.ctypes.data % _LINE // memory.itemsize :])
-        return found
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._layouts[key] = self._laid_out({**sizes, "n": group}, dtype)
+        memory = buffers.empty((layout.size,), "uint8")
+        return [layout.places, *(memory[first:last].view(kind) for first, last, kind in layout.memories)]
 
-    def _laid_out(self, sizes: Mapping[str, int]) -> tuple[np.ndarray, list[int]]:
-        """At which entry of its memory every room begins, and entries of every memory, with a line to begin on one."""
+    def _laid_out(self, sizes: Mapping[str, int], dtype: str) -> _Layout:
         ends, places = dict.fromkeys(KINDS, 0), []
         for room in self.rooms:
             places.append(ends[room.kind])
             count = math.prod(sizes[each] if isinstance(each, str) else each for each in room.shape)
             ends[room.kind] += -(-count // _ENTRIES[room.kind]) * _ENTRIES[room.kind]
-        return np.array(places, np.int64), [_LINE + end for end in ends.values()]
+        memories, at = [], 0
+        for of, end in zip(KINDS.values(), ends.values(), strict=True):
+            kind = np.dtype(of or dtype)
+            memories.append((at, at + end * kind.itemsize, kind))
+            at = memories[-1][1]
+        return _Layout(np.array(places, np.int64), memories, at)

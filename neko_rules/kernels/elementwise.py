@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,15 @@ def evaluated(
     """
     given = [[contiguous(host.host(each)) for each in row] for row in arrays]
     shared = [host.host(scalar)[()] for scalar in scalars]
-    out = [[BUFFERS.empty(each.shape, each.dtype) for each in given[0]] for _ in range(results)]
-    run(*shared, *(tuple([each.reshape(-1) for each in row]) for row in (*given, *out)))
-    return [[host.from_host(each) for each in row] for row in out]
+    ends = list(accumulate([each.size for each in given[0]], initial=0))
+    out = []
+    for _ in range(results):
+        # One piece of memory for all groups of a result: asking for it costs more than a short loop.
+        whole = BUFFERS.empty((ends[-1],), given[0][0].dtype)
+        out.append([whole[begin:end] for begin, end in pairwise(ends)])
+    run(*shared, *(tuple([each.reshape(-1) for each in row]) for row in given), *map(tuple, out))
+    shapes = [each.shape for each in given[0]]
+    return [[host.from_host(each.reshape(shape)) for each, shape in zip(row, shapes, strict=True)] for row in out]
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
@@ -81,7 +88,7 @@ def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
     if host is None:
         return nx.all(nx.stack([nx.all(nx.isfinite(array)) for array in arrays], 0))
     with np.errstate(over="ignore", invalid="ignore"):
-        sound = all(only_finite(host.host(each)) for each in arrays)
+        sound = only_finite(*map(host.host, arrays))
     return host.from_host(np.array(sound))
 
 

@@ -34,10 +34,11 @@ def take_group(begin: int, batch: Array, group: Array) -> None:
 
 @kernel
 def take_numbers(begin: int, batch: Array, group: Array) -> None:
-    """group[t, b] = batch[t, begin + b]."""
+    """group[t, b] = batch[t, begin + b], of a batch with one number per example that of all steps."""
     for t in range(group.shape[0]):
+        row = batch[min(t, batch.shape[0] - 1)]
         for b in range(group.shape[1]):
-            group[t, b] = batch[t, begin + b]
+            group[t, b] = row[begin + b]
 
 
 @kernel
@@ -56,6 +57,20 @@ def list_group(begin: int, batch: Array, index: Array, count: Array) -> None:
     for t in range(index.shape[0]):
         for b in range(index.shape[1]):
             count[t, b] = list_row(batch[t, begin + b], size, index[t, b])
+
+
+@kernel
+def list_group_of_ones(begin: int, batch: Array, index: Array, count: Array, odd: Array) -> None:
+    """The same, and in odd[0] how many entries are neither 0 nor 1."""
+    size = batch.shape[2]
+    found = 0
+    for t in range(index.shape[0]):
+        for b in range(index.shape[1]):
+            row = batch[t, begin + b]
+            for k in range(size):
+                found += (row[k] != 0) & (row[k] != 1)
+            count[t, b] = list_row(row, size, index[t, b])
+    odd[0] = found
 
 
 @kernel
@@ -100,10 +115,11 @@ def add_rows_of_group(rows: Array, total: Array) -> None:
 
 @kernel
 def add_loss(begin: int, weight: Array, values: Array, total: Array) -> None:
-    """total[0] += Σ_{t, b} weight[t, begin + b] values[t, b]."""
+    """total[0] += Σ_{t, b} weight[t, begin + b] values[t, b], with the weight of all steps if there is but one."""
     for t in range(values.shape[0]):
+        row = weight[min(t, weight.shape[0] - 1)]
         for b in range(values.shape[1]):
-            total[0] += weight[t, begin + b] * values[t, b]
+            total[0] += row[begin + b] * values[t, b]
 
 
 @kernel

@@ -62,8 +62,8 @@ def unfused() -> Iterator[None]:
         _fused.reset(token)
 
 
-def only_finite(array: np.ndarray) -> bool:
-    """Whether no entry is NaN or infinite.
+def only_finite(*arrays: np.ndarray) -> bool:
+    """Whether no entry of any array is NaN or infinite.
 
     A sum is finite only if all its terms are, and BLAS has that of the squares in no time. One that is not may still
     have overflowed, with a warning that a caller may want to silence.
@@ -72,8 +72,10 @@ def only_finite(array: np.ndarray) -> bool:
         >>> only_finite(np.ones(3)), only_finite(np.array([0.0, np.nan]))
         (True, False)
     """
-    total = np.vdot(array, array) if array.flags.c_contiguous else np.add.reduce(array, axis=None)
-    return math.isfinite(total) or bool(np.isfinite(array).all())
+    total = 0.0
+    for array in arrays:
+        total += np.vdot(array, array) if array.flags.c_contiguous else np.add.reduce(array, axis=None)
+    return math.isfinite(total) or all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def clear_diagonal(matrix: np.ndarray) -> None:

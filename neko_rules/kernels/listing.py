@@ -108,13 +108,13 @@ def list_events(first: int, last: int, values: Array, index: Array, count: Array
 
 
 @kernel
-def survey(values: Array) -> tuple[int, int]:
-    """How many entries of [time, batch, feature] are not zero, and how many are neither that nor 1."""
-    steps, batch, size = values.shape
+def survey(values: Array, examples: int) -> tuple[int, int]:
+    """How many entries of [time, batch, feature] are not zero in the first examples, and neither that nor 1."""
+    steps, _, size = values.shape
     some = 0
     odd = 0
     for t in range(steps):
-        for b in range(batch):
+        for b in range(examples):
             row = values[t, b]
             for n in range(size):
                 some += row[n] != 0

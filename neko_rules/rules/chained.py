@@ -31,7 +31,7 @@ from neko_rules.threads import each, parts
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linking import Linked
+    from neko_rules.rules.linking import Linked, Told
 
 CACHED = 3 << 19
 """Bytes of histories of a group. Between a sixth and twice as much was measured to be the same with a second cache of
@@ -88,10 +88,11 @@ class Chains:
         if group >= examples:
             return None
         from neko_rules.kernels.listing import survey
+        from neko_rules.rules.linking import Told
 
         inputs = contiguous(host.host(batch[0]))
-        some, odd = survey(inputs)
-        walked = self._spiking | {INPUT} if some < crossover() * inputs.size else self._spiking
+        some, odd = survey(inputs, group)
+        walked = self._spiking | {INPUT} if some < crossover() * steps * group * features else self._spiking
         constants = rule.model.network.constants_with(values)
         given = Given(values, own["feedback"], constants, inputs, batch)
         while True:
@@ -102,10 +103,13 @@ class Chains:
             if links is None:
                 return None
             judged = _run(links, rule, host, given, group)
-            if not isinstance(judged, str):
+            if not isinstance(judged, Told):
                 return judged
-            # Told by a first group. Begun anew, so that how a batch is gone through depends on no other batch.
-            walked -= {judged}
+            # Begun anew, so that how a batch is gone through depends on no other batch.
+            if judged.kind == "odd":
+                odd = True
+            else:
+                walked -= {judged.source}
 
 
 def group_size(bytes_of_each: int, examples: int) -> int:
@@ -185,8 +189,8 @@ def _made(
 
 def _run(
     links: Linked, rule: LearningRule, host: HostBackend, given: Given, group: int
-) -> tuple[Judgement, Parameters] | str:
-    """Go through all groups; or end with the first, and tell a population whose events are many.
+) -> tuple[Judgement, Parameters] | Told:
+    """Go through all groups; or end where something is not what the chain was made for, and tell it.
 
     Args:
         links: the chain.
@@ -200,20 +204,20 @@ def _run(
     _, target, mask = given.batch
     steps, examples, _ = given.inputs.shape
     judged = steps if kind.pooling == "sequence" else 1
-    counted = nx.broadcast_to(mask, (judged, examples))
-    count = nx.sum(counted)
+    # One row of the mask, and of what is made from it, is that of all steps.
+    count = nx.sum(mask) * (judged // mask.shape[0])
     divisor = nx.maximum(count, 1.0)
     scores = np.empty((judged, examples, graph.populations[graph.output].size) if kind.scored else (0, 0, 0), dtype)
 
     def typed(array: Array) -> np.ndarray:
         # What is summed in registers is of one type, whatever a caller's weights are.
-        return np.ascontiguousarray(host.host(array), dtype)
+        return np.ascontiguousarray(host.host(array), kind.dtype)
 
     every: dict[str, Any] = {
         "inputs": given.inputs,
         "target": typed(target),
-        "counted": typed(counted),
-        "weight": typed(counted / divisor),
+        "counted": typed(mask),
+        "weight": typed(mask / divisor),
         "scores": scores,
         "crossover": crossover(),
     }
@@ -250,16 +254,16 @@ def _run(
             chain.run(first, last, size, chain.addresses, *scratch, *counts, *(own[name] for name in chain.given))
         )
 
-    many = max(each(part, ranges))
-    if many:
-        return links.counted[many - 1]
+    told = max(each(part, ranges))
+    if told:
+        return links.told[told - 1]
     gradients = {
         parameter: sum((one[name] for one in found[1:]), found[0][name]) for name, parameter in links.gradients.items()
     }
     for connection in graph.connections:
         if connection.masked:
             clear_diagonal(gradients[connection.weight])
-    total = nx.asarray(losses.sum(), kind.dtype)
+    total = nx.asarray(sum(losses[:, 0].tolist()), kind.dtype)
     totals = {"loss": (total, count)}
     if kind.scored:
         fired = {population: host.from_host(sums) for population, sums in spikes.items()}

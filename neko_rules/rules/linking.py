@@ -61,6 +61,18 @@ class Kind(NamedTuple):
     ranks: tuple[tuple[int, ...], ...]
 
 
+class Told(NamedTuple):
+    """Why a chain ends before its time.
+
+    Attributes:
+        source: a population, or the input.
+        kind: ``"many"``: its events are not few; ``"odd"``: they are not all 1.
+    """
+
+    source: str
+    kind: str
+
+
 class Linked(NamedTuple):
     """A chain for a network, and where what it takes comes from.
 
@@ -73,7 +85,7 @@ class Linked(NamedTuple):
         biases: argument → the population.
         constants: argument → a population and the constant's name.
         gradients: argument → the parameter whose gradient it is.
-        counted: populations by the number, from 1, by which the kernel says that their events are many.
+        told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
         spikes: argument → the population whose spikes it counts.
     """
 
@@ -85,7 +97,7 @@ class Linked(NamedTuple):
     biases: dict[str, str]
     constants: dict[str, tuple[str, str]]
     gradients: dict[str, str]
-    counted: list[str]
+    told: list[Told]
     spikes: dict[str, str]
 
 
@@ -115,7 +127,7 @@ class Linking:
         self.biases: dict[str, str] = {}
         self.constants: dict[str, tuple[str, str]] = {}
         self.gradients: dict[str, str] = {}
-        self.counted: list[str] = []
+        self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
@@ -142,7 +154,7 @@ class Linking:
             self.biases,
             self.constants,
             self.gradients,
-            self.counted,
+            self.told,
             self.spikes,
         )
 
@@ -236,7 +248,11 @@ class Linking:
         chain.call(grouped.prepare, at_rest, chain.room("every", FEW_ABOVE, kind="narrow", once=True), once=True)
         if not (walked and self.kind.ones):
             chain.call(grouped.take_group, "begin", inputs, self._history(INPUT, Z))
-        if walked:
+        if walked and self.kind.ones:
+            odd = chain.room("odd", 1, kind="count")
+            chain.call(grouped.list_group_of_ones, "begin", inputs, *self._listed(INPUT), odd)
+            self._tell(Told(INPUT, "odd"), f"{odd}[0] > 0")
+        elif walked:
             chain.call(grouped.list_group, "begin", inputs, *self._listed(INPUT))
 
     def _forward(self, component: tuple[str, ...]) -> None:
@@ -342,14 +358,18 @@ class Linking:
     def _row_of_numbers(self, name: str) -> str:
         return self.chain.room(f"first_{self.numbers[name]}", self._size(name), kind=self._kind(name))
 
+    def _tell(self, told: Told, condition: str) -> None:
+        """End if a condition holds."""
+        self.told.append(told)
+        self.chain.add(f"if {condition}:", f"    return {len(self.told)}")
+
     def _count(self, name: str) -> None:
         """End with the first group if the events of a population are not few."""
-        self.counted.append(name)
         found = self.chain.room("found", 1, kind="count")
         self.chain.call(grouped.count_group, self._listed(name)[1], found)
         crossover = self.chain.take("crossover", 0, "float64")
-        self.chain.add(f"if begin == first and {found}[0] >= {crossover} * rows * {self._size(name)}:")
-        self.chain.add(f"    return {len(self.counted)}")
+        few = f"{crossover} * rows * {self._size(name)}"
+        self._tell(Told(name, "many"), f"begin == first and {found}[0] >= {few}")
 
     def _count_of_each(self, name: str) -> None:
         """How often every neuron of a population fired in every example."""
