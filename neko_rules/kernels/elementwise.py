@@ -51,7 +51,7 @@ def evaluated(
     scalars: Sequence[Array],
     results: int,
 ) -> list[list[Array]]:
-    """New arrays from a loop that ``kernel_of`` made, for all groups of arrays in one call.
+    """New arrays from a loop that ``kernel_of`` made, for every group of arrays.
 
     Args:
         host: the backend.
@@ -71,7 +71,9 @@ def evaluated(
         # One piece of memory for all groups of a result: asking for it costs more than a short loop.
         whole = BUFFERS.empty((ends[-1],), given[0][0].dtype)
         out.append([whole[begin:end] for begin, end in pairwise(ends)])
-    run(*shared, *(tuple([each.reshape(-1) for each in row]) for row in given), *map(tuple, out))
+    flat = [[each.reshape(-1) for each in row] for row in given]
+    for group in zip(*flat, *out, strict=True):
+        run(*shared, *group)
     shapes = [each.shape for each in given[0]]
     return [[host.from_host(each.reshape(shape)) for each, shape in zip(row, shapes, strict=True)] for row in out]
 

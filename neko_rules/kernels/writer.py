@@ -454,9 +454,6 @@ def _summed(into: Sequence[str], matrix: str, rows: str, count: str, factors: Se
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:
     """A kernel that evaluates statements at every entry of vectors: ``run(scalars…, arrays…, results…)``.
 
-    Every argument that is no scalar is a tuple of vectors, as many as there are groups: one call takes them all, since
-    for short vectors calls are what costs.
-
     Args:
         body: the statements.
         arrays: names of the arguments that are vectors; traced as ``a_name``.
@@ -465,11 +462,8 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     """
     source = Source("A function of the entries of vectors", body)
     out = [f"out{i}" for i, _ in enumerate(results)]
-    source.function("run", [*(f"x_{name}" for name in scalars), *(f"all_{name}" for name in (*arrays, *out))])
-    source.add(1, f"for i in range(len(all_{out[0]})):")
-    source.add(
-        2, *(f"array_{name} = all_{name}[i]" for name in (*arrays, *out)), f"for n in range(array_{out[0]}.shape[0]):"
-    )
-    source.add(3, *(f"a_{name} = array_{name}[n]" for name in arrays), *body.statements)
-    source.add(3, *(f"array_{name}[n] = {result}" for name, result in zip(out, results, strict=True)))
+    source.function("run", [*(f"x_{name}" for name in scalars), *(f"array_{name}" for name in (*arrays, *out))])
+    source.add(1, f"for n in range(array_{out[0]}.shape[0]):")
+    source.add(2, *(f"a_{name} = array_{name}[n]" for name in arrays), *body.statements)
+    source.add(2, *(f"array_{name}[n] = {result}" for name, result in zip(out, results, strict=True)))
     return source.text()
