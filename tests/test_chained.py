@@ -161,6 +161,23 @@ def test_an_input_that_is_not_all_ones_is_told_by_whichever_group_meets_it(group
     assert len(groups) == 2
 
 
+def test_data_and_weights_that_cannot_be_written_to(groups: list[Any]) -> None:
+    """Sequences of one step are not turned, and so not copied."""
+    x, y = data()
+    x = np.ascontiguousarray(x[:, :1])
+    x.flags.writeable = False
+
+    def make() -> Any:
+        network = layers(24, cell="alif")
+        for name, value in network.values.items():
+            network.values[name] = value.copy()
+            network.values[name].flags.writeable = False
+        return rule_of(Evaluator(network), "eprop")
+
+    compare(make, x, y)
+    assert groups
+
+
 @pytest.mark.parametrize("spatial", ["random", "direct"])
 def test_errors_that_come_another_way(spatial: str, groups: list[Any]) -> None:
     x, y = data()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from neko_rules import (
     WeightMirror,
 )
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
+from neko_rules.kernels import filtering
+from neko_rules.kernels.host import unfused
 from neko_rules.layers.forward import add_signals
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD, Adam
+from neko_rules.rules import rule_of
 from neko_rules.rules.online import Online, in_chunks
 from neko_rules.trees import leaves
 
@@ -152,9 +156,58 @@ def test_filtered_traces_are_taken_through_in_pieces(monkeypatch: pytest.MonkeyP
     for piece in (64, 3):
         monkeypatch.setattr("neko_rules.credit.spans._PIECE", piece)
         rule = EProp(model_of("lif"), optimizer=SGD(0.3), online=7)
-        rule.step(x, y)
+        with unfused():
+            rule.step(x, y)
         found.append(rule.model.network.parameters)
     assert distance(*found) < SAME
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize(("kind", "by_events"), [("spikes", 2), ("graded", 2), ("dense", 1)])
+@pytest.mark.parametrize("rule", ["eprop", "ottt"])
+def test_traces_between_two_changes_are_taken_from_events(
+    rule: str, kind: str, by_events: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fires little is added up event by event: the weights that products with all of it give."""
+    pytest.importorskip(backend)
+    rng = np.random.default_rng(0)
+    x = (rng.random((5, 14, 11)) < 0.15) * 1.0
+    x = {"spikes": x, "graded": x * rng.random(x.shape), "dense": rng.standard_normal(x.shape)}[kind]
+    y, seen = np.array([0, 2, 1, 0, 1]), []
+    filtered = filtering.filtered
+
+    def counted(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return filtered(*arguments)
+
+    monkeypatch.setattr(filtering, "filtered", counted)
+    found = []
+    for fused in (True, False):
+        network = LIF(30, 3, inputs=11, recurrent=True, dtype="float64", backend=backend, seed=2)
+        trained = rule_of(Evaluator(network), {"name": rule, "optimizer": SGD(0.3), "online": 4})
+        with nullcontext() if fused else unfused():
+            trained.step(x, y)
+        found.append(network.parameters)
+    assert distance(*found) < SAME
+    # 14 steps in pieces of 4: the last two are one more piece.
+    assert len(seen) == (4 * by_events if rule == "eprop" else 0)
+
+
+def test_a_fault_in_traces_from_events_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: events of a delayed connection that meet what belongs to the step before."""
+    x, y = np.random.default_rng(0).random((5, 14, 11)) < 0.15, np.array([0, 2, 1, 0, 1])
+    filtered, found = filtering.filtered, []
+    for wrong in (False, True):
+
+        def late(events: Any, *arguments: Any, wrong: bool = wrong) -> Any:
+            *others, factor = arguments
+            return filtered(events, *others, np.roll(factor, 1, axis=0) if wrong else factor)
+
+        monkeypatch.setattr(filtering, "filtered", late)
+        network = LIF(30, 3, inputs=11, recurrent=True, dtype="float64", seed=2)
+        EProp(Evaluator(network), optimizer=SGD(0.3), online=4).step(x * 1.0, y)
+        found.append(network.parameters)
+    assert distance(*found) > 1e-6
 
 
 def test_traces_of_every_synapse_are_stepped_one_by_one() -> None:

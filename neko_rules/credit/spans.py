@@ -19,8 +19,11 @@ import numpy as np
 from neko_rules.backend import Array, Parameters, get_backend
 from neko_rules.credit.fused_traces import filtered_on
 from neko_rules.credit.traces import Diagonal, Synapses, full
+from neko_rules.kernels.events import Events
+from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.forward import Trajectory, Z
+from neko_rules.layers.graph import Connection
 
 if TYPE_CHECKING:
     from neko_rules.credit.stepwise import LocalTraces, State
@@ -129,9 +132,51 @@ class Spans:
         entries = jacobians.evaluate(m.nx, m.graph.cell(name), constants[name], history)
         return full(m.nx, entries["h", self.rates[self.traces.of[name][0].name].state], record.z)
 
+    def _through_events(
+        self,
+        host: HostBackend,
+        events: Events,
+        of: Synapses,
+        connection: Connection,
+        state: State,
+        trajectory: Trajectory,
+        slope: Array | None,
+    ) -> State:
+        """The same from what fired, where that is little.
+
+        The order of the two sums is turned: not traces meet h_t, but events what h filters from them on, so that only
+        rows of neurons that fired are added to.
+        """
+        from neko_rules.kernels.filtering import back_filtered, filtered, summed
+
+        (k, leak, gain), steps = self.rates[of.name], trajectory.inputs.shape[0]
+        before = host.host(state[of.name][k])[:, :, 0]
+        powers = gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)
+        earlier, begin = leak / gain * before, leak**steps * before
+        later = int(bool(connection.delay))
+        if later:
+            events = events[:-1]
+            if trajectory.start is not None:
+                started = host.host(trajectory.start[connection.source][Z])
+                earlier, begin = earlier + started, begin + powers[0] * started
+        vector = summed(events, powers[later:], begin.astype(before.dtype, copy=False))
+        after = {of.name: {k: host.from_host(vector[:, :, None])}}
+        if slope is None:
+            return after
+        key, kappa = f"{of.name} filtered", self._filter(of.population)
+        chi = gain * back_filtered(kappa, leak, contiguous(host.host(slope)))
+        traces = contiguous(host.host(state[key]["trace"]))
+        earlier = earlier.astype(before.dtype, copy=False)
+        found = filtered(events, kappa**steps, traces, earlier, chi[0], chi[later:])
+        return {**after, key: {"trace": host.from_host(found)}}
+
     def _through(self, of: Synapses, state: State, trajectory: Trajectory, slope: Array | None) -> State:
         """The traces of one parameter after all time steps."""
         nx, dtype = self.traces.model.nx, self.traces.model.dtype
+        host, connection = host_of(nx), of.connection
+        events = None if connection is None else trajectory.events.get(connection.source)
+        if host is not None and connection is not None and events is not None and events.sparse:
+            return self._through_events(host, events, of, connection, state, trajectory, slope)
         (k, leak, gain), (steps, batch, _) = self.rates[of.name], trajectory.inputs.shape
         size = batch * of.pre
         if of.connection is None:

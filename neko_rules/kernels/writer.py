@@ -89,8 +89,8 @@ _COMPILED_IN = {
     "calling": ("call", "cut"),
     "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
     "listing": ("list_row",),
-    "products": ("fill_panels", "multiply", "multiply_transposed"),
-    "rows": ("add_outer_sorted", "add_rows", "add_scaled_rows", "add_scaled_rows_to_each"),
+    "products": ("multiply",),
+    "rows": ("add_rows", "add_scaled_rows", "add_scaled_rows_to_each"),
 }
 """Functions that are compiled into the kernels that call them, by module."""
 
@@ -135,8 +135,11 @@ class Source(Lines):
 
 @lru_cache(maxsize=16)
 def version(module: str) -> str:
-    """A digest of a module of this package whose functions are compiled into kernels."""
-    return hashlib.sha256(Path(__file__).with_name(f"{module}.py").read_bytes()).hexdigest()[:12]
+    """A digest of a module of this package whose functions are compiled into kernels, and of those that it uses."""
+    text = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    used = re.findall(r"^from neko_rules\.kernels\.(\w+) import", text, re.MULTILINE)
+    text += "".join(version(each) for each in used if each in _COMPILED_IN)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

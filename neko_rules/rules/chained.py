@@ -16,7 +16,7 @@ from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import SORTED, crossover
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, contiguous
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
@@ -90,7 +90,7 @@ class Chains:
         from neko_rules.kernels.listing import survey
         from neko_rules.rules.linking import Told
 
-        inputs = contiguous(host.host(batch[0]))
+        inputs = _handed(host.host(batch[0]), rule.model.network.dtype)
         some, odd = survey(inputs, group)
         walked = self._spiking | {INPUT} if some < crossover() * steps * group * features else self._spiking
         constants = rule.model.network.constants_with(values)
@@ -187,6 +187,12 @@ def _made(
     return _links.setdefault(network.graph, Memo()).of(kind, lambda: Linking(setting, kind).linked())
 
 
+def _handed(array: np.ndarray, dtype: str) -> np.ndarray:
+    """An array as a function at an address takes it: a caller's weights may be of another type, and read-only."""
+    found = np.ascontiguousarray(array, dtype)
+    return found if found.flags.carray else found.copy()
+
+
 def _run(
     links: Linked, rule: LearningRule, host: HostBackend, given: Given, group: int
 ) -> tuple[Judgement, Parameters] | Told:
@@ -210,8 +216,7 @@ def _run(
     scores = np.empty((judged, examples, graph.populations[graph.output].size) if kind.scored else (0, 0, 0), dtype)
 
     def typed(array: Array) -> np.ndarray:
-        # What is summed in registers is of one type, whatever a caller's weights are.
-        return np.ascontiguousarray(host.host(array), kind.dtype)
+        return _handed(host.host(array), kind.dtype)
 
     every: dict[str, Any] = {
         "inputs": given.inputs,

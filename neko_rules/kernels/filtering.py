@@ -1,0 +1,135 @@
+"""Filtering: what events of several time steps leave in traces that leak, one of each neuron or of each synapse.
+
+    x_T = b + Σ_t p_t z_t                                  [batch, pre]
+    ē_T = κ^T ē_0 + b χ_0 + Σ_t z_t χ_t                    [batch, pre, post]
+    χ_t = Σ_{s ≥ t} κ^(T-1-s) D^(s-t) h_s
+
+A row of traces is touched where its neuron fired, and once for what is left of the traces before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.events import Events
+from neko_rules.kernels.host import BUFFERS
+from neko_rules.threads import each, parts
+
+Array = Any
+"""An array in C order."""
+
+
+def summed(events: Events, powers: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """x_T: what events leave, each with the power of its time step.
+
+    Args:
+        events: z_t, [time, batch, pre].
+        powers: p_t, [time].
+        begin: b, [batch, pre]; it is added to in place.
+    """
+    values = events.factors(begin.dtype)
+    _add_events(0, len(begin), events.index, events.count, values, events.ones, powers.astype(begin.dtype), begin)
+    return begin
+
+
+def back_filtered(kappa: float, leak: float, slope: np.ndarray) -> np.ndarray:
+    """χ_t, [time, batch, post].
+
+    Args:
+        kappa: κ.
+        leak: D.
+        slope: h_t, [time, batch, post].
+    """
+    into, kind = BUFFERS.empty(slope.shape, slope.dtype), slope.dtype.type
+    kept = (kappa ** np.arange(len(slope) - 1.0, -1.0, -1.0)).astype(slope.dtype)
+    each(lambda _, a, b: _filter_back(a, b, kept, kind(leak), slope, into), parts(slope.shape[1], slope.size))
+    return into
+
+
+def filtered(
+    events: Events, decay: float, before: np.ndarray, begin: np.ndarray, first: np.ndarray, factor: np.ndarray
+) -> np.ndarray:
+    """ē_T of every synapse, [batch, pre, post].
+
+    Args:
+        events: z_t, [time, batch, pre].
+        decay: κ^T.
+        before: ē_0, [batch, pre, post].
+        begin: b, [batch, pre].
+        first: χ_0, [batch, post].
+        factor: χ_t at the time steps of the events, [time, batch, post].
+    """
+    after, left = BUFFERS.empty(before.shape, before.dtype), before.dtype.type(decay)
+    values = events.factors(before.dtype)
+
+    def part(_: int, a: int, b: int) -> None:
+        given = events.index, events.count, values, events.ones, factor
+        _filter_events(a, b, left, before, begin, first, *given, after)
+
+    each(part, parts(len(before), before.size))
+    return after
+
+
+@kernel
+def _add_events(
+    first: int, last: int, index: Array, count: Array, values: Array, ones: bool, powers: Array, into: Array
+) -> None:
+    for t in range(index.shape[0]):
+        for b in range(first, last):
+            fired, row = index[t, b], into[b]
+            for k in range(count[t, b]):
+                i = fired[k]
+                row[i] += powers[t] if ones else powers[t] * values[t, b, i]
+
+
+@kernel
+def _filter_back(first: int, last: int, kept: Array, leak: float, slope: Array, into: Array) -> None:
+    steps, _, size = slope.shape
+    for t in range(steps - 1, -1, -1):
+        for b in range(first, last):
+            row, out = slope[t, b], into[t, b]
+            for n in range(size):
+                out[n] = kept[t] * row[n]
+            if t + 1 < steps:
+                later = into[t + 1, b]
+                for n in range(size):
+                    out[n] += leak * later[n]
+
+
+@kernel
+def _filter_events(
+    first: int,
+    last: int,
+    decay: float,
+    before: Array,
+    begin: Array,
+    chi: Array,
+    index: Array,
+    count: Array,
+    values: Array,
+    ones: bool,
+    factor: Array,
+    after: Array,
+) -> None:
+    _, pre, size = before.shape
+    for b in range(first, last):
+        row = chi[b]
+        for i in range(pre):
+            into, held, own = after[b, i], before[b, i], begin[b, i]
+            for n in range(size):
+                into[n] = decay * held[n] + own * row[n]
+        for t in range(index.shape[0]):
+            fired, met = index[t, b], factor[t, b]
+            for k in range(count[t, b]):
+                i = fired[k]
+                into = after[b, i]
+                if ones:
+                    for n in range(size):
+                        into[n] += met[n]
+                else:
+                    value = values[t, b, i]
+                    for n in range(size):
+                        into[n] += value * met[n]
