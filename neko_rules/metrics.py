@@ -47,9 +47,11 @@ class Metric(ABC):
 
     Attributes:
         requires: what it is computed from: ``"classes"`` (outputs and a target over classes) or ``"spikes"``.
+        of_counts: whether it is the same from spikes summed over time, which spares keeping them step by step.
     """
 
     requires: ClassVar[str]
+    of_counts: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -161,6 +163,7 @@ class FiringRateMetric(Metric):
     """
 
     requires: ClassVar[str] = "spikes"
+    of_counts: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -188,6 +191,7 @@ class SpikeSparsity(Metric):
     """
 
     requires: ClassVar[str] = "spikes"
+    of_counts: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

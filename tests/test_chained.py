@@ -7,8 +7,9 @@ they are linked, for every way in which populations can be connected and signals
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from credit_cases import recurrent_readout
 
 from neko_rules import ALIF, LIF, EProp, Evaluator, LearningRule, Network
 from neko_rules.errors import NonFiniteError
+from neko_rules.kernels import compiling
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
+from neko_rules.layers import fused
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import LOSSES
+from neko_rules.metrics import Measurement, Metric
 from neko_rules.rules import chained, rule_of
 from neko_rules.rules.chained import Chains, group_size
 from neko_rules.threads import set_threads
@@ -237,6 +241,41 @@ def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
     compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
     compare(lambda: rule_of(Evaluator(layers(8), loss="ce_max_membrane"), "bptt"), x, y)
     assert not groups
+
+
+@dataclass(frozen=True)
+class Active(Metric):
+    """Share of neurons that fired at least once."""
+
+    requires = "spikes"
+
+    @property
+    def name(self) -> str:
+        return "active"
+
+    def measure(self, nx: Any, m: Measurement) -> tuple[Any, Any]:
+        fired = [nx.max(spikes, axis=0) for spikes in m.spikes.values()]
+        return sum(nx.sum(each) for each in fired), np.asarray(sum(each.size for each in fired) * 1.0)
+
+
+def test_a_metric_that_looks_at_time_steps_sees_them(groups: list[Any]) -> None:
+    x, y = data()
+    compare(lambda: rule_of(Evaluator(layers(24, cell="alif"), metrics=[Active()]), "eprop"), x, y)
+    assert not groups
+
+
+def test_a_kernel_that_was_made_once_more_is_the_one_that_is_called(groups: list[Any]) -> None:
+    """As after 512 others, or by two threads that begin at once."""
+    x, y = data()
+    make = lambda: rule_of(Evaluator(layers(17, cell="lif")), "eprop")  # noqa: E731
+    make().gradients(x[:4], y[:4])
+    compiling._loaded.cache_clear()
+    for kernel in list(fused._kernels._made.values()):
+        if kernel is not None:
+            compiling.module_of(Path(kernel.run.py_func.__code__.co_filename).read_text(encoding="utf-8"))
+    chained._links.clear()
+    compare(make, x, y)
+    assert groups
 
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])

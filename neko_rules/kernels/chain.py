@@ -190,8 +190,10 @@ class Chain:
         for i, called in enumerate(self._calls):
             function: Any = called.run
             source.imports(function.py_func.__module__, function.py_func.__name__, f"run{i}")
-        run = module_of(source.text()).run
-        return Chained(run, self._calls, list(self.sizes), list(self.given), list(self._rooms.values()))
+        module = module_of(source.text())
+        # Those that the module has: another thread may have made the same functions once more in between.
+        calls = [called._replace(run=getattr(module, f"run{i}")) for i, called in enumerate(self._calls)]
+        return Chained(module.run, calls, list(self.sizes), list(self.given), list(self._rooms.values()))
 
     def _cut(self, room: str, name: str = "", shape: Shape = (), skip: str = "0") -> str:
         """A statement that cuts a room, or a part of it under another name, from its memory."""

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -65,6 +66,9 @@ def within(function: Function) -> Function:
     return compiled
 
 
+_loading = threading.RLock()
+
+
 @lru_cache(maxsize=1)
 def folder() -> Path:
     """Where generated modules are kept."""
@@ -79,9 +83,15 @@ def folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="neko_rules-"))
 
 
-@lru_cache(maxsize=512)
 def module_of(source: str) -> ModuleType:
     """The module with that source, written if it is not there yet."""
+    # One thread at a time: a module is in sys.modules before it has all its functions.
+    with _loading:
+        return _loaded(source)
+
+
+@lru_cache(maxsize=512)
+def _loaded(source: str) -> ModuleType:
     name = "neko_rules_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:20]
     path = folder() / f"{name}.py"
     if not path.exists() or path.read_text(encoding="utf-8") != source:

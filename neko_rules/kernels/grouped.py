@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from neko_rules.kernels.compiling import kernel
-from neko_rules.kernels.listing import list_row
 
 Array = Any
 """An array in C order."""
@@ -48,29 +47,6 @@ def put_group(begin: int, group: Array, batch: Array) -> None:
         for b in range(group.shape[1]):
             for k in range(group.shape[2]):
                 batch[t, begin + b, k] = group[t, b, k]
-
-
-@kernel
-def list_group(begin: int, batch: Array, index: Array, count: Array) -> None:
-    """The entries of a group that are not zero: their numbers [time, example, entry], and how many are valid."""
-    size = batch.shape[2]
-    for t in range(index.shape[0]):
-        for b in range(index.shape[1]):
-            count[t, b] = list_row(batch[t, begin + b], size, index[t, b])
-
-
-@kernel
-def list_group_of_ones(begin: int, batch: Array, index: Array, count: Array, odd: Array) -> None:
-    """The same, and in odd[0] how many entries are neither 0 nor 1."""
-    size = batch.shape[2]
-    found = 0
-    for t in range(index.shape[0]):
-        for b in range(index.shape[1]):
-            row = batch[t, begin + b]
-            for k in range(size):
-                found += (row[k] != 0) & (row[k] != 1)
-            count[t, b] = list_row(row, size, index[t, b])
-    odd[0] = found
 
 
 @kernel

@@ -133,3 +133,33 @@ def mark_events(first: int, last: int, index: Array, count: Array, values: Array
                 row[n] = 0
             for k in range(count[t, b]):
                 row[found[k]] = 1
+
+
+@kernel
+def list_group(begin: int, batch: Array, index: Array, count: Array) -> None:
+    """The entries that are not zero of examples of a batch: as ``list_events``, which begins with the first one.
+
+    Args:
+        begin: number of the first example.
+        batch: [time, batch, entry].
+        index: [time, example, entry].
+        count: [time, example].
+    """
+    size = batch.shape[2]
+    for t in range(index.shape[0]):
+        for b in range(index.shape[1]):
+            count[t, b] = list_row(batch[t, begin + b], size, index[t, b])
+
+
+@kernel
+def list_group_of_ones(begin: int, batch: Array, index: Array, count: Array, odd: Array) -> None:
+    """The same, and in odd[0] how many entries are neither 0 nor 1."""
+    size = batch.shape[2]
+    found = 0
+    for t in range(index.shape[0]):
+        for b in range(index.shape[1]):
+            row = batch[t, begin + b]
+            for k in range(size):
+                found += (row[k] != 0) & (row[k] != 1)
+            count[t, b] = list_row(row, size, index[t, b])
+    odd[0] = found

@@ -147,6 +147,7 @@ def _possible(rule: LearningRule) -> bool:
         and not rule.credit.outside_chain
         and model.loss.online
         and all(getattr(loss, name) is getattr(Loss, name) for name in ("scores", "pull_back", "desired"))
+        and not any(metric.requires == "spikes" and not metric.of_counts for metric in model.metrics)
         and not any(connection.converters is not None for connection in graph.connections)
         and all(any(c.source in one and c.target in one for one in graph.components) for c in delayed)
         and not (full and any(len(component) > 1 for component in graph.components))

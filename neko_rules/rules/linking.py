@@ -13,7 +13,7 @@ from neko_rules.credit.adjoint import FEW_ABOVE, receiving
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.fused import LOOPS
 from neko_rules.credit.recursion import Setting
-from neko_rules.kernels import grouped, products, rows
+from neko_rules.kernels import grouped, listing, products, rows
 from neko_rules.kernels.chain import Chain, Chained
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
@@ -250,10 +250,10 @@ class Linking:
             chain.call(grouped.take_group, "begin", inputs, self._history(INPUT, Z))
         if walked and self.kind.ones:
             odd = chain.room("odd", 1, kind="count")
-            chain.call(grouped.list_group_of_ones, "begin", inputs, *self._listed(INPUT), odd)
+            chain.call(listing.list_group_of_ones, "begin", inputs, *self._listed(INPUT), odd)
             self._tell(Told(INPUT, "odd"), f"{odd}[0] > 0")
         elif walked:
-            chain.call(grouped.list_group, "begin", inputs, *self._listed(INPUT))
+            chain.call(listing.list_group, "begin", inputs, *self._listed(INPUT))
 
     def _forward(self, component: tuple[str, ...]) -> None:
         """Populations that step together, from the events of what they receive from or from products with all of it."""
