@@ -10,8 +10,9 @@ at the first step, D/q ε_0, and what the readout's leak filters the product of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -98,13 +99,18 @@ class Spans:
 
     def earlier(self, state: State) -> Earlier:
         """What was sent before, as far as it acts in the next time step."""
-        inputs = {name: leak / gain * state[name][k][:, :, 0] for name, (k, leak, gain) in self.rates.items()}
+        inputs = {name: self._sent_before(state, name) for name in self.rates}
         filtered = {
             of.name: (self._filter(name), state[f"{of.name} filtered"]["trace"])
             for name in self.traces.leak
             for of in self.traces.of[name]
         }
         return Earlier(inputs, filtered)
+
+    def _sent_before(self, state: State, name: str) -> Array:
+        """D/q ε_0 of a parameter: [batch, pre]."""
+        k, leak, gain = self.rates[name]
+        return leak / gain * state[name][k][:, :, 0]
 
     def through(self, state: State, trajectory: Trajectory, constants: dict[str, Constants]) -> State:
         """The traces after all time steps of a trajectory.
@@ -117,8 +123,10 @@ class Spans:
         after: State = {}
         for name, parameters in self.traces.of.items():
             slope = self._slope(name, trajectory, constants) if name in self.traces.leak else None
+            # The same for all parameters of a population, and asked for only where one has few events.
+            chi = None if slope is None else cache(partial(self._filtered_back, name, slope))
             for of in parameters:
-                after |= self._through(of, state, trajectory, slope)
+                after |= self._through(of, state, trajectory, slope, chi)
         return after
 
     def _filter(self, name: str) -> float:
@@ -132,6 +140,15 @@ class Spans:
         entries = jacobians.evaluate(m.nx, m.graph.cell(name), constants[name], history)
         return full(m.nx, entries["h", self.rates[self.traces.of[name][0].name].state], record.z)
 
+    def _filtered_back(self, name: str, slope: Array) -> np.ndarray:
+        """q χ_t of a population, as ``kernels.filtering`` has it: [time, batch, neuron], in host memory."""
+        from neko_rules.kernels.filtering import back_filtered
+
+        host = host_of(self.traces.model.nx)
+        assert host is not None, "events are listed in host memory"
+        _, leak, gain = self.rates[self.traces.of[name][0].name]
+        return gain * back_filtered(self._filter(name), leak, contiguous(host.host(slope)))
+
     def _through_events(
         self,
         host: HostBackend,
@@ -140,19 +157,19 @@ class Spans:
         connection: Connection,
         state: State,
         trajectory: Trajectory,
-        slope: Array | None,
+        chi: Callable[[], np.ndarray] | None,
     ) -> State:
         """The same from what fired, where that is little.
 
         The order of the two sums is turned: not traces meet h_t, but events what h filters from them on, so that only
         rows of neurons that fired are added to.
         """
-        from neko_rules.kernels.filtering import back_filtered, filtered, summed
+        from neko_rules.kernels.filtering import filtered, summed
 
         (k, leak, gain), steps = self.rates[of.name], trajectory.inputs.shape[0]
         before = host.host(state[of.name][k])[:, :, 0]
         powers = gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)
-        earlier, begin = leak / gain * before, leak**steps * before
+        earlier, begin = host.host(self._sent_before(state, of.name)), leak**steps * before
         later = int(bool(connection.delay))
         if later:
             events = events[:-1]
@@ -161,22 +178,27 @@ class Spans:
                 earlier, begin = earlier + started, begin + powers[0] * started
         vector = summed(events, powers[later:], begin.astype(before.dtype, copy=False))
         after = {of.name: {k: host.from_host(vector[:, :, None])}}
-        if slope is None:
+        if chi is None:
             return after
-        key, kappa = f"{of.name} filtered", self._filter(of.population)
-        chi = gain * back_filtered(kappa, leak, contiguous(host.host(slope)))
-        traces = contiguous(host.host(state[key]["trace"]))
-        earlier = earlier.astype(before.dtype, copy=False)
-        found = filtered(events, kappa**steps, traces, earlier, chi[0], chi[later:])
+        key, left = f"{of.name} filtered", self._filter(of.population) ** steps
+        traces, factor = contiguous(host.host(state[key]["trace"])), chi()
+        found = filtered(events, left, traces, earlier, factor[0], factor[later:])
         return {**after, key: {"trace": host.from_host(found)}}
 
-    def _through(self, of: Synapses, state: State, trajectory: Trajectory, slope: Array | None) -> State:
+    def _through(
+        self,
+        of: Synapses,
+        state: State,
+        trajectory: Trajectory,
+        slope: Array | None,
+        chi: Callable[[], np.ndarray] | None,
+    ) -> State:
         """The traces of one parameter after all time steps."""
         nx, dtype = self.traces.model.nx, self.traces.model.dtype
         host, connection = host_of(nx), of.connection
         events = None if connection is None else trajectory.events.get(connection.source)
         if host is not None and connection is not None and events is not None and events.sparse:
-            return self._through_events(host, events, of, connection, state, trajectory, slope)
+            return self._through_events(host, events, of, connection, state, trajectory, chi)
         (k, leak, gain), (steps, batch, _) = self.rates[of.name], trajectory.inputs.shape
         size = batch * of.pre
         if of.connection is None:

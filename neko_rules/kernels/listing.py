@@ -93,6 +93,15 @@ def list_row(row: Array, size: int, into: Array) -> int:
     return count
 
 
+@within
+def _odd(row: Array, size: int) -> int:
+    """How many entries of a row are neither 0 nor 1."""
+    found = 0
+    for n in range(size):
+        found += (row[n] != 0) & (row[n] != 1)
+    return found
+
+
 @kernel
 def list_events(first: int, last: int, values: Array, index: Array, count: Array) -> int:
     """Which neurons are not zero, at every time step and example of a range: returns how many are, and not 1."""
@@ -101,8 +110,7 @@ def list_events(first: int, last: int, values: Array, index: Array, count: Array
     for t in range(steps):
         for b in range(first, last):
             row = values[t, b]
-            for n in range(size):
-                odd += (row[n] != 0) & (row[n] != 1)
+            odd += _odd(row, size)
             count[t, b] = list_row(row, size, index[t, b])
     return odd
 
@@ -118,7 +126,7 @@ def survey(values: Array, examples: int) -> tuple[int, int]:
             row = values[t, b]
             for n in range(size):
                 some += row[n] != 0
-                odd += (row[n] != 0) & (row[n] != 1)
+            odd += _odd(row, size)
     return some, odd
 
 
@@ -159,7 +167,6 @@ def list_group_of_ones(begin: int, batch: Array, index: Array, count: Array, odd
     for t in range(index.shape[0]):
         for b in range(index.shape[1]):
             row = batch[t, begin + b]
-            for k in range(size):
-                found += (row[k] != 0) & (row[k] != 1)
+            found += _odd(row, size)
             count[t, b] = list_row(row, size, index[t, b])
     odd[0] = found
