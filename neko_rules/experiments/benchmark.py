@@ -27,8 +27,10 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from neko_rules.experiments.workloads import Workload
+from neko_rules.threads import VARIABLE
 
 THREAD_VARIABLES = (
+    VARIABLE,
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -36,7 +38,7 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
-"""What array libraries read their number of threads from; XLA takes as many as the process has cores."""
+"""What this package and array libraries read their number of threads from; XLA takes as many as the process has cores."""
 
 REPEATED = 0.1
 """Seconds that a contender gets in its turn: a step that is shorter is repeated, and the median of the repeats kept."""
