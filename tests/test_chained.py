@@ -8,21 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chain_cases import (
+    CLASSES,
+    EXAMPLES,
+    FEATURES,
+    NETWORKS,
+    STEPS,
+    data,
+    exciting_each_other,
+    groups,
+    layers,
+)
 from credit_cases import recurrent_readout
 
-from neko_rules import ALIF, LIF, EProp, Evaluator, LearningRule, Network
+from neko_rules import LIF, EProp, Evaluator, LearningRule
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import compiling
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
 from neko_rules.layers import fused
-from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import LOSSES
 from neko_rules.metrics import Measurement, Metric
@@ -30,97 +39,11 @@ from neko_rules.rules import chained, rule_of
 from neko_rules.rules.chained import Chains, group_size
 from neko_rules.threads import set_threads
 
-STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
+__all__ = ["groups"]  # a fixture
+
 SAME = 1e-12
 PENALTY = {"regularizers": [{"name": "firing_rate", "target": 20.0, "strength": 1.0}]}
-READOUT = {"cell": "leaky_readout", "size": CLASSES}
-DOUBLE: dict[str, Any] = {"inputs": FEATURES, "dtype": "float64"}
-
-
-def layers(*sizes: int, cell: Any = "lif", recurrent: bool = True, backend: str = "numpy", **options: Any) -> Network:
-    model = {"lif": LIF, "alif": ALIF}.get(cell)
-    if model is not None:
-        return model(list(sizes), CLASSES, recurrent=recurrent, backend=backend, **DOUBLE, **options)
-    populations: dict[str, Any] = {f"hidden{i}": {"cell": cell, "size": size} for i, size in enumerate(sizes)}
-    names = ["input", *populations, "readout"]
-    edges = [{"source": one, "target": other} for one, other in pairwise(names)]
-    edges += [{"source": name, "target": name, "delay": 1} for name in populations if recurrent]
-    populations["readout"] = READOUT
-    return Network(populations, edges, "readout", backend=backend, **DOUBLE, **options)
-
-
-def skipping() -> Network:
-    """A readout that receives from two populations, so that the lower one has errors from two."""
-    populations = {"low": 12, "high": 70}
-    edges = [("input", "low"), ("low", "high"), ("low", "readout"), ("high", "readout"), ("input", "readout")]
-    return Network(
-        {
-            **{n: {"cell": "lif", "size": s} for n, s in populations.items()},
-            "readout": READOUT,
-        },
-        [{"source": one, "target": other} for one, other in edges],
-        "readout",
-        **DOUBLE,
-    )
-
-
-def exciting_each_other(inputs: int) -> Network:
-    strong = {"name": "scaled_normal", "gain": 1.5}
-    ends = [("input", "low", 0), ("low", "low", 1), ("low", "high", 0), ("high", "low", 1), ("high", "readout", 0)]
-    return Network(
-        {
-            "low": {"cell": "alif", "size": 6},
-            "high": {"cell": "lif", "size": 5},
-            "readout": READOUT,
-        },
-        [{"source": s, "target": t, "delay": d, "initializer": strong} for s, t, d in ends],
-        "readout",
-        inputs=inputs,
-        dtype="float64",
-        seed=5,
-    )
-
-
-NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
-    "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt")),
-    "on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("bptt",)),
-    "layers": (lambda: layers(16, 12, recurrent=False), ("bptt", "eprop")),
-    "wide layers": (lambda: layers(70, 66), ("bptt", "eprop")),
-    "last output": (lambda: layers(16, readout="last"), ("bptt", "eprop")),
-    "mean output": (lambda: layers(16, readout="mean"), ("eprop",)),
-    "largest output": (lambda: layers(16, readout="max"), ("eprop",)),
-    "analogue neurons": (lambda: layers(16, 12, cell="tanh"), ("bptt", "eprop")),
-    "spikes judged": (lambda: layers(12, output_cell="lif"), ("bptt",)),
-    "constants per neuron": (
-        lambda: layers(3, cell=LIFCell(threshold=[0.4, 0.3, 0.2], learnable=["membrane_decay"])),
-        ("bptt",),
-    ),
-    "connections that skip": (skipping, ("bptt", "eprop")),
-}
 CASES = [(name, rule) for name, (_, rules) in NETWORKS.items() for rule in rules]
-
-
-def data(kind: str = "spikes") -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    x = (rng.random((EXAMPLES, STEPS, FEATURES)) < 0.2) * 1.0
-    x = {"spikes": x, "graded": x * rng.random(x.shape), "dense": rng.standard_normal(x.shape)}[kind]
-    return x, rng.integers(CLASSES, size=EXAMPLES)
-
-
-@pytest.fixture
-def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Groups of 4 examples, and the sources whose events every chain took to be few."""
-    seen: list[Any] = []
-    run = chained._run
-
-    def counting(links: Any, rule: Any, host: Any, given: Any, group: int) -> Any:
-        assert group == 4
-        seen.append(links.kind.walked)
-        return run(links, rule, host, given, group)
-
-    monkeypatch.setattr(chained, "_run", counting)
-    monkeypatch.setattr(chained, "CACHED", 1)
-    return seen
 
 
 def compare(make: Callable[[], Any], x: np.ndarray, y: np.ndarray) -> None:
@@ -324,7 +247,7 @@ def test_numbers_that_leave_their_range_are_told(groups: list[Any]) -> None:
 
 
 def test_small_batches_are_not_cut(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chained, "CACHED", 3 << 19)
+    monkeypatch.undo()
     assert group_size(1 << 16, examples=20) == 20
     assert group_size(1 << 16, examples=100) == 24
     assert group_size(1 << 30, examples=100) == 4
@@ -335,8 +258,8 @@ def test_small_batches_are_not_cut(groups: list[Any], monkeypatch: pytest.Monkey
 
 def test_a_clone_finds_the_chain_of_its_model() -> None:
     rule = rule_of(Evaluator(layers(8)), "eprop")
-    assert isinstance(rule._chains(), Chains)
-    assert rule._chains() is rule._chains()
+    assert isinstance(rule.chains(), Chains)
+    assert rule.chains() is rule.chains()
     assert "_compiled_chains" not in vars(rule.clone())
 
 

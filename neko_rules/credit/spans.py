@@ -99,15 +99,15 @@ class Spans:
 
     def earlier(self, state: State) -> Earlier:
         """What was sent before, as far as it acts in the next time step."""
-        inputs = {name: self._sent_before(state, name) for name in self.rates}
+        inputs = {name: self.sent_before(state, name) for name in self.rates}
         filtered = {
-            of.name: (self._filter(name), state[f"{of.name} filtered"]["trace"])
+            of.name: (self.filter_of(name), state[f"{of.name} filtered"]["trace"])
             for name in self.traces.leak
             for of in self.traces.of[name]
         }
         return Earlier(inputs, filtered)
 
-    def _sent_before(self, state: State, name: str) -> Array:
+    def sent_before(self, state: State, name: str) -> Array:
         """D/q ε_0 of a parameter: [batch, pre]."""
         k, leak, gain = self.rates[name]
         return leak / gain * state[name][k][:, :, 0]
@@ -129,16 +129,25 @@ class Spans:
                 after |= self._through(of, state, trajectory, slope, chi)
         return after
 
-    def _filter(self, name: str) -> float:
+    def rate_of(self, name: str) -> Rate:
+        """How the one state of a population's traces goes from step to step."""
+        return self.rates[self.traces.of[name][0].name]
+
+    def filter_of(self, name: str) -> float:
         """κ of what filters the traces of a population."""
-        return self.rates[self.traces.of[self.traces.leak[name]][0].name].leak
+        return self.rate_of(self.traces.leak[name]).leak
+
+    @property
+    def filters(self) -> tuple[tuple[str, str], ...]:
+        """Every population, and the state whose influence on the output is filtered by what is above; or empty."""
+        return tuple((name, self.rate_of(name).state if name in self.traces.leak else "") for name in self.traces.of)
 
     def _slope(self, name: str, trajectory: Trajectory, constants: dict[str, Constants]) -> Array:
         """h_t of the one state of a population's traces: [time, batch, neuron]."""
         m, record = self.traces.model, trajectory.records[name]
         jacobians, history = record.derivatives(m.jacobians[name]), partial(record.history, m.nx)
         entries = jacobians.evaluate(m.nx, m.graph.cell(name), constants[name], history)
-        return full(m.nx, entries["h", self.rates[self.traces.of[name][0].name].state], record.z)
+        return full(m.nx, entries["h", self.rate_of(name).state], record.z)
 
     def _filtered_back(self, name: str, slope: Array) -> np.ndarray:
         """q χ_t of a population, as ``kernels.filtering`` has it: [time, batch, neuron], in host memory."""
@@ -146,8 +155,8 @@ class Spans:
 
         host = host_of(self.traces.model.nx)
         assert host is not None, "events are listed in host memory"
-        _, leak, gain = self.rates[self.traces.of[name][0].name]
-        return gain * back_filtered(self._filter(name), leak, contiguous(host.host(slope)))
+        _, leak, gain = self.rate_of(name)
+        return back_filtered(self.filter_of(name), leak, gain, contiguous(host.host(slope)))
 
     def _through_events(
         self,
@@ -164,23 +173,23 @@ class Spans:
         The order of the two sums is turned: not traces meet h_t, but events what h filters from them on, so that only
         rows of neurons that fired are added to.
         """
-        from neko_rules.kernels.filtering import filtered, summed
+        from neko_rules.kernels.filtering import filtered, powers, summed
 
         (k, leak, gain), steps = self.rates[of.name], trajectory.inputs.shape[0]
         before = host.host(state[of.name][k])[:, :, 0]
-        powers = gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)
-        earlier, begin = host.host(self._sent_before(state, of.name)), leak**steps * before
+        kept = powers(leak, steps, gain)
+        earlier, begin = host.host(self.sent_before(state, of.name)), leak**steps * before
         later = int(bool(connection.delay))
         if later:
             events = events[:-1]
             if trajectory.start is not None:
                 started = host.host(trajectory.start[connection.source][Z])
-                earlier, begin = earlier + started, begin + powers[0] * started
-        vector = summed(events, powers[later:], begin.astype(before.dtype, copy=False))
+                earlier, begin = earlier + started, begin + kept[0] * started
+        vector = summed(events, kept[later:], begin.astype(before.dtype, copy=False))
         after = {of.name: {k: host.from_host(vector[:, :, None])}}
         if chi is None:
             return after
-        key, left = f"{of.name} filtered", self._filter(of.population) ** steps
+        key, left = f"{of.name} filtered", self.filter_of(of.population) ** steps
         traces, factor = contiguous(host.host(state[key]["trace"])), chi()
         found = filtered(events, left, traces, earlier, factor[0], factor[later:])
         return {**after, key: {"trace": host.from_host(found)}}
@@ -210,7 +219,7 @@ class Spans:
             powers = gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)
             vector = leak**steps * vector + nx.matmul(nx.asarray(powers[None], dtype), sent)
             return {of.name: {k: nx.reshape(vector, (batch, of.pre, 1))}}
-        key, kappa = f"{of.name} filtered", self._filter(of.population)
+        key, kappa = f"{of.name} filtered", self.filter_of(of.population)
         traces = state[key]["trace"]
         for first in range(0, steps, _PIECE):
             length = min(_PIECE, steps - first)

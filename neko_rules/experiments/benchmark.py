@@ -38,7 +38,7 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
-"""What this package and array libraries read their number of threads from; XLA takes as many as the process has cores."""
+"""What this package and array libraries read their number of threads from; XLA takes as many as there are cores."""
 
 REPEATED = 0.1
 """Seconds that a contender gets in its turn: a step that is shorter is repeated, and the median of the repeats kept."""

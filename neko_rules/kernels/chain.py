@@ -51,12 +51,12 @@ class Room:
 
 
 class View(NamedTuple):
-    """A part of a room, under a shape of its own.
+    """A part of a room, or of an array that the chain is given, under a shape of its own.
 
     Attributes:
         room: whose memory it is.
         shape: its axes, each a number or an expression.
-        skip: at which entry of the room it begins.
+        skip: at which entry it begins.
     """
 
     room: str
@@ -140,6 +140,15 @@ class Chain:
         """A group's part of a room under another shape, from an entry on: its name."""
         return self._views.setdefault(View(room, shape, skip), f"view{len(self._views)}")
 
+    def part(self, given: str, *row: str) -> str:
+        """A group's part of an array that the kernel is given, whose first axis is that of examples: its name.
+
+        Args:
+            given: its name.
+            row: names of the whole numbers that are its other axes.
+        """
+        return self.view(given, "n", *row, skip=f"begin * {' * '.join(row)}")
+
     def add(self, *lines: str) -> None:
         """Statements for a group, the examples ``begin`` to ``begin + n``."""
         self._lines += lines
@@ -162,14 +171,15 @@ class Chain:
     def _type(self, name: str) -> Type:
         from neko_rules.kernels.calling import array_type
 
-        if name in self.given:
-            rank, dtype = self.given[name]
-            return array_type(dtype or self.dtype, rank)
         view = next((view for view, of in self._views.items() if of == name), None)
-        room = self._rooms.get(name if view is None else view.room)
-        if room is None:
+        of = name if view is None else view.room
+        if of in self.given:
+            rank, dtype = self.given[of]
+        elif of in self._rooms:
+            rank, dtype = len(self._rooms[of].shape), KINDS[self._rooms[of].kind]
+        else:
             return array_type(_AT_HAND.get(name, "int64"), 0)
-        return array_type(KINDS[room.kind] or self.dtype, len(room.shape if view is None else view.shape))
+        return array_type(dtype or self.dtype, rank if view is None else len(view.shape))
 
     def compiled(self) -> Chained:
         """The kernel ``run(first, last, group, addresses, places, memories, sizes, …)``."""
@@ -197,16 +207,20 @@ class Chain:
 
     def _cut(self, room: str, name: str = "", shape: Shape = (), skip: str = "0") -> str:
         """A statement that cuts a room, or a part of it under another name, from its memory."""
-        held, place = self._rooms[room], list(self._rooms).index(room)
-        axes = ", ".join(map(str, shape or held.shape))
-        return f"{name or room} = cut({held.kind}, places, {place}, {skip}, ({axes},))"
+        if room in self.given:
+            # Behind the places of all rooms stands that of everything that begins with its own memory.
+            memory, place = room, len(self._rooms)
+        else:
+            memory, place = self._rooms[room].kind, list(self._rooms).index(room)
+            shape = shape or self._rooms[room].shape
+        return f"{name or room} = cut({memory}, places, {place}, {skip}, ({', '.join(map(str, shape))},))"
 
 
 class _Layout(NamedTuple):
     """How rooms lie in one piece of memory.
 
     Attributes:
-        places: at which entry of its memory every room begins.
+        places: at which entry of its memory every room begins, and 0.
         memories: first byte, last byte and type of every memory.
         size: bytes of all of them.
     """
@@ -262,4 +276,4 @@ class Chained:
             kind = np.dtype(of or dtype)
             memories.append((at, at + end * kind.itemsize, kind))
             at = memories[-1][1]
-        return _Layout(np.array(places, np.int64), memories, at)
+        return _Layout(np.array([*places, 0], np.int64), memories, at)

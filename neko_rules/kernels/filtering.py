@@ -9,11 +9,12 @@ A row of traces is touched where its neuron fired, and once for what is left of 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.events import Events
 from neko_rules.kernels.host import BUFFERS
 from neko_rules.threads import each, parts
@@ -31,21 +32,33 @@ def summed(events: Events, powers: np.ndarray, begin: np.ndarray) -> np.ndarray:
         begin: b, [batch, pre]; it is added to in place.
     """
     values = events.factors(begin.dtype)
-    _add_events(0, len(begin), events.index, events.count, values, events.ones, powers.astype(begin.dtype), begin)
+    add_events(0, len(begin), events.index, events.count, values, events.ones, powers.astype(begin.dtype), begin)
     return begin
 
 
-def back_filtered(kappa: float, leak: float, slope: np.ndarray) -> np.ndarray:
-    """χ_t, [time, batch, post].
+@lru_cache(maxsize=256)
+def powers(base: float, steps: int, factor: float = 1.0, dtype: str = "float64") -> np.ndarray:
+    """factor · base^(T-1-t), [time], to be looked at only.
+
+    Example:
+        >>> powers(0.5, 3, factor=2.0).tolist()
+        [0.5, 1.0, 2.0]
+    """
+    return (factor * base ** np.arange(steps - 1.0, -1.0, -1.0)).astype(dtype)
+
+
+def back_filtered(kappa: float, leak: float, gain: float, slope: np.ndarray) -> np.ndarray:
+    """q χ_t, [time, batch, post].
 
     Args:
         kappa: κ.
         leak: D.
+        gain: q.
         slope: h_t, [time, batch, post].
     """
     into, kind = BUFFERS.empty(slope.shape, slope.dtype), slope.dtype.type
-    kept = (kappa ** np.arange(len(slope) - 1.0, -1.0, -1.0)).astype(slope.dtype)
-    each(lambda _, a, b: _filter_back(a, b, kept, kind(leak), slope, into), parts(slope.shape[1], slope.size))
+    kept = powers(kappa, len(slope), gain, slope.dtype.name)
+    each(lambda _, a, b: filter_back(a, b, kept, kind(leak), slope, into), parts(slope.shape[1], slope.size))
     return into
 
 
@@ -74,9 +87,10 @@ def filtered(
 
 
 @kernel
-def _add_events(
+def add_events(
     first: int, last: int, index: Array, count: Array, values: Array, ones: bool, powers: Array, into: Array
 ) -> None:
+    """into[b] += Σ_t p_t z_t[b] of examples ``first`` to ``last``."""
     for t in range(index.shape[0]):
         for b in range(first, last):
             fired, row = index[t, b], into[b]
@@ -86,7 +100,8 @@ def _add_events(
 
 
 @kernel
-def _filter_back(first: int, last: int, kept: Array, leak: float, slope: Array, into: Array) -> None:
+def filter_back(first: int, last: int, kept: Array, leak: float, slope: Array, into: Array) -> None:
+    """χ_t of examples ``first`` to ``last``, where ``kept`` is κ^(T-1-t)."""
     steps, _, size = slope.shape
     for t in range(steps - 1, -1, -1):
         for b in range(first, last):
@@ -97,6 +112,25 @@ def _filter_back(first: int, last: int, kept: Array, leak: float, slope: Array, 
                 later = into[t + 1, b]
                 for n in range(size):
                     out[n] += leak * later[n]
+
+
+@within
+def _add_filtered(
+    b: int, index: Array, count: Array, values: Array, ones: bool, factor: Array, after: Array, size: int
+) -> None:
+    """after[b] += Σ_t z_t χ_t."""
+    for t in range(index.shape[0]):
+        fired, met = index[t, b], factor[t, b]
+        for k in range(count[t, b]):
+            i = fired[k]
+            into = after[b, i]
+            if ones:
+                for n in range(size):
+                    into[n] += met[n]
+            else:
+                value = values[t, b, i]
+                for n in range(size):
+                    into[n] += value * met[n]
 
 
 @kernel
@@ -121,15 +155,60 @@ def _filter_events(
             into, held, own = after[b, i], before[b, i], begin[b, i]
             for n in range(size):
                 into[n] = decay * held[n] + own * row[n]
-        for t in range(index.shape[0]):
-            fired, met = index[t, b], factor[t, b]
-            for k in range(count[t, b]):
-                i = fired[k]
-                into = after[b, i]
-                if ones:
-                    for n in range(size):
-                        into[n] += met[n]
-                else:
-                    value = values[t, b, i]
-                    for n in range(size):
-                        into[n] += value * met[n]
+        _add_filtered(b, index, count, values, ones, factor, after, size)
+
+
+@kernel
+def meet_and_filter(
+    first: int,
+    last: int,
+    decay: float,
+    before: Array,
+    begin: Array,
+    chi: Array,
+    index: Array,
+    count: Array,
+    values: Array,
+    ones: bool,
+    factor: Array,
+    after: Array,
+    kappa: float,
+    signal: Array,
+    total: Array,
+) -> None:
+    """``filtered`` of examples ``first`` to ``last``, and total += Σ_b κ signal[b] ē_0[b] while ē_0 is at hand."""
+    _, pre, size = before.shape
+    for b in range(first, last):
+        row, arriving = chi[b], signal[b]
+        for i in range(pre):
+            into, held, own, met = after[b, i], before[b, i], begin[b, i], total[i]
+            for n in range(size):
+                into[n] = decay * held[n] + own * row[n]
+                met[n] += kappa * arriving[n] * held[n]
+        _add_filtered(b, index, count, values, ones, factor, after, size)
+
+
+@kernel
+def meet_and_filter_constant(
+    first: int,
+    last: int,
+    decay: float,
+    before: Array,
+    begin: Array,
+    factor: Array,
+    after: Array,
+    kappa: float,
+    signal: Array,
+    total: Array,
+) -> None:
+    """The same of a bias: z_t is 1 at every time step, and total is [post]."""
+    size = before.shape[2]
+    for b in range(first, last):
+        into, held, own, row, arriving = after[b, 0], before[b, 0], begin[b, 0], factor[0, b], signal[b]
+        for n in range(size):
+            into[n] = decay * held[n] + own * row[n]
+            total[n] += kappa * arriving[n] * held[n]
+        for t in range(factor.shape[0]):
+            met = factor[t, b]
+            for n in range(size):
+                into[n] += met[n]

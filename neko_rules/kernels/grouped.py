@@ -50,6 +50,25 @@ def put_group(begin: int, group: Array, batch: Array) -> None:
 
 
 @kernel
+def copy_rows(rows: Array, into: Array) -> None:
+    """into[b, k] = rows[b, k]."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            into[b, k] = rows[b, k]
+
+
+@kernel
+def first_of_product(errors: Array, back: Array, into: Array) -> None:
+    """into[b] = errors[0, b] · back."""
+    for b in range(into.shape[0]):
+        row, error = into[b], errors[0, b]
+        row[:] = 0
+        for j in range(back.shape[0]):
+            for k in range(row.shape[0]):
+                row[k] += error[j] * back[j, k]
+
+
+@kernel
 def count_group(count: Array, found: Array) -> None:
     """found[0] = Σ count."""
     found[0] = 0

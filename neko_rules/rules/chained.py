@@ -5,6 +5,7 @@ Groups add up as portions do, and their histories stay in the second cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -31,11 +32,14 @@ from neko_rules.threads import each, parts
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linking import Linked, Told
+    from neko_rules.rules.linking import Linked, Told, Window
 
 CACHED = 3 << 19
 """Bytes of histories of a group. Between a sixth and twice as much was measured to be the same with a second cache of
 half a megabyte; at four times as much what a group leaves behind is gone when it is read."""
+
+WORTHWHILE = 1 << 17
+"""Bytes of histories of a batch for which a chain is compiled, which takes a second or two and is kept on disk."""
 
 _SLOWEST = 0.75
 """How many times as long as ours a backend's product has to take at least, where large ones are part of a chain: they
@@ -43,13 +47,45 @@ are then ours, and what a chain saves elsewhere was measured to be a fifth."""
 
 
 class Given(NamedTuple):
-    """What a chain works on, in backend arrays but for the inputs."""
+    """What a chain works on, in backend arrays but for the inputs.
+
+    Attributes:
+        values, feedback, constants: the network.
+        inputs: [time, batch, feature].
+        target: [1 or time, batch, n_out].
+        counted: which steps and examples the loss is of, [1 or time, batch].
+        weight: how much each of them counts in the loss whose gradient is wanted.
+        pooling: how the outputs that are judged are made of those of every time step.
+    """
 
     values: Parameters
     feedback: Parameters
     constants: dict[str, Constants]
     inputs: np.ndarray
-    batch: Batch
+    target: Array
+    counted: Array
+    weight: Array
+    pooling: str
+
+
+class Ran(NamedTuple):
+    """What a chain found, in host memory.
+
+    Attributes:
+        links: the chain.
+        gradients: by parameter.
+        loss: its sum over what is counted.
+        scores: the outputs that were judged, [1 or time, batch, n_out]; empty if nobody asks for them.
+        spikes: how often every neuron fired, [1, batch, neuron], of the populations for which that is asked.
+        handed: what it was given of the time steps before, and filled for those after, by argument.
+    """
+
+    links: Linked
+    gradients: dict[str, np.ndarray]
+    loss: float
+    scores: np.ndarray
+    spikes: dict[str, np.ndarray]
+    handed: dict[str, Any]
 
 
 class Chains:
@@ -65,7 +101,7 @@ class Chains:
         self._possible = _possible(rule)
         self._numbers = numbers_of_a_step(rule.model)
         self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
-        self._found: dict[tuple[frozenset[str], bool], Linked | None] = {}
+        self._found: dict[Hashable, Linked | None] = {}
 
     def fit(self, rule: LearningRule) -> bool:
         """Whether all that was looked at when they were made is still what the rule has."""
@@ -81,35 +117,75 @@ class Chains:
             host: its backend.
             values, own, batch: as for the rule.
         """
-        steps, examples, features = batch[0].shape
-        if not self._possible:
+        if not self.serves(rule, *batch[0].shape):
             return None
-        group = group_size(steps * (self._numbers + features) * np.dtype(rule.model.network.dtype).itemsize, examples)
-        if group >= examples:
+        nx, model = rule.nx, rule.model
+        inputs, target, mask = batch
+        steps, pooling = inputs.shape[0], model.network.readout
+        constants = model.network.constants_with(values)
+        # One row of the mask, and of what is made from it, is that of all steps.
+        count = nx.sum(mask) * ((steps if pooling == "sequence" else 1) // mask.shape[0])
+        divisor = nx.maximum(count, 1.0)
+        given = Given(values, own["feedback"], constants, host.host(inputs), target, mask, mask / divisor, pooling)
+        ran = self.ran(rule, host, given)
+        if ran is None:
             return None
+        total = nx.asarray(ran.loss, model.network.dtype)
+        totals = {"loss": (total, count)}
+        if model.metrics:
+            fired = {population: host.from_host(sums) for population, sums in ran.spikes.items()}
+            scores = host.from_host(ran.scores)
+            totals |= model.measured(Measurement(scores, target, mask, fired, model.network.dt, steps))
+        gradients = {name: host.from_host(ran.gradients[name]) for name in values}
+        return Judgement(total / divisor, {}, totals), gradients
+
+    def serves(self, rule: LearningRule, steps: int, examples: int, features: int) -> bool:
+        """Whether there may be a chain for so much of a batch, and it is worth compiling one."""
+        return self._possible and examples * self._bytes_of_each(rule, steps, features) >= WORTHWHILE
+
+    def _bytes_of_each(self, rule: LearningRule, steps: int, features: int) -> int:
+        return steps * (self._numbers + features) * np.dtype(rule.model.network.dtype).itemsize
+
+    def ran(
+        self,
+        rule: LearningRule,
+        host: HostBackend,
+        given: Given,
+        window: Window | None = None,
+        handed: Callable[[Linked], dict[str, Any]] = lambda links: {},
+    ) -> Ran | None:
+        """What a chain finds; None where there is none.
+
+        Args:
+            rule: the rule.
+            host: its backend.
+            given: parameters and data.
+            window: what goes on beyond the time steps that are given; None for whole sequences.
+            handed: what a chain takes from time steps before and fills for those after, by argument; new each time.
+        """
         from neko_rules.kernels.listing import survey
         from neko_rules.rules.linking import Told
 
-        inputs = _handed(host.host(batch[0]), rule.model.network.dtype)
-        some, odd = survey(inputs, group)
+        steps, examples, features = given.inputs.shape
+        group = group_size(self._bytes_of_each(rule, steps, features), examples)
+        given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
+        some, odd = survey(given.inputs, group)
         walked = self._spiking | {INPUT} if some < crossover() * steps * group * features else self._spiking
-        constants = rule.model.network.constants_with(values)
-        given = Given(values, own["feedback"], constants, inputs, batch)
         while True:
-            look = walked, not odd
+            look = walked, not odd, window
             if look not in self._found:
-                self._found[look] = _made(rule, constants, features, *look)
+                self._found[look] = _made(rule, given, *look)
             links = self._found[look]
             if links is None:
                 return None
-            judged = _run(links, rule, host, given, group)
-            if not isinstance(judged, Told):
-                return judged
+            ran = _run(links, rule, host, given, group, handed(links))
+            if not isinstance(ran, Told):
+                return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
-            if judged.kind == "odd":
+            if ran.kind == "odd":
                 odd = True
             else:
-                walked -= {judged.source}
+                walked -= {ran.source}
 
 
 def group_size(bytes_of_each: int, examples: int) -> int:
@@ -161,13 +237,12 @@ def _is_wide(graph: Graph, connection: Connection) -> bool:
     return len(ends) == 2 and min(ends) > FEW_ABOVE and connection.source != connection.target
 
 
-def _made(
-    rule: LearningRule, constants: dict[str, Constants], inputs: int, walked: frozenset[str], ones: bool
-) -> Linked | None:
-    """The chain for a rule, an input of so many features, and whose events are few or all 1."""
+def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, window: Window | None) -> Linked | None:
+    """The chain for a rule and such data, by whose events are few or all 1, and by what goes on beyond it."""
     from neko_rules.rules.linking import Kind, Linking
+    from neko_rules.rules.linking_window import LinkingWindow
 
-    model, network = rule.model, rule.model.network
+    model, network, constants = rule.model, rule.model.network, given.constants
     kind = Kind(
         rule.credit,
         tuple(rule.jacobians[name] for name in network.graph.order),
@@ -175,28 +250,30 @@ def _made(
         network.keeps_current,
         model.loss,
         (type(model.loss).value, type(model.loss).gradient),
-        network.readout,
-        bool(model.metrics),
+        given.pooling,
+        bool(model.metrics) or window is not None,
         any(metric.requires == "spikes" for metric in model.metrics),
         network.dtype,
-        inputs,
+        given.inputs.shape[2],
+        window,
         walked,
         ones,
         tuple(tuple(len(each_one.shape) for each_one in constants[name].values()) for name in network.graph.order),
     )
     setting = Setting(rule.nx, network.graph, rule.jacobians, constants, rule.credit, lambda connection: connection)
-    return _links.setdefault(network.graph, Memo()).of(kind, lambda: Linking(setting, kind).linked())
+    written = Linking if window is None else LinkingWindow
+    return _links.setdefault(network.graph, Memo()).of(kind, lambda: written(setting, kind).linked())
 
 
-def _handed(array: np.ndarray, dtype: str) -> np.ndarray:
+def handed_over(array: np.ndarray, dtype: str) -> np.ndarray:
     """An array as a function at an address takes it: a caller's weights may be of another type, and read-only."""
     found = np.ascontiguousarray(array, dtype)
     return found if found.flags.carray else found.copy()
 
 
 def _run(
-    links: Linked, rule: LearningRule, host: HostBackend, given: Given, group: int
-) -> tuple[Judgement, Parameters] | Told:
+    links: Linked, rule: LearningRule, host: HostBackend, given: Given, group: int, handed: dict[str, Any]
+) -> Ran | Told:
     """Go through all groups; or end where something is not what the chain was made for, and tell it.
 
     Args:
@@ -205,27 +282,25 @@ def _run(
         host: the backend.
         given: parameters and data.
         group: examples in a group.
+        handed: what goes on beyond the time steps that are given, by argument.
     """
     nx, model, kind = rule.nx, rule.model, links.kind
     graph, dtype = model.network.graph, kind.dtype
-    _, target, mask = given.batch
     steps, examples, _ = given.inputs.shape
     judged = steps if kind.pooling == "sequence" else 1
-    # One row of the mask, and of what is made from it, is that of all steps.
-    count = nx.sum(mask) * (judged // mask.shape[0])
-    divisor = nx.maximum(count, 1.0)
     scores = np.empty((judged, examples, graph.populations[graph.output].size) if kind.scored else (0, 0, 0), dtype)
 
     def typed(array: Array) -> np.ndarray:
-        return _handed(host.host(array), kind.dtype)
+        return handed_over(host.host(array), kind.dtype)
 
     every: dict[str, Any] = {
         "inputs": given.inputs,
-        "target": typed(target),
-        "counted": typed(mask),
-        "weight": typed(mask / divisor),
+        "target": typed(given.target),
+        "counted": typed(given.counted),
+        "weight": typed(given.weight),
         "scores": scores,
         "crossover": crossover(),
+        **handed,
     }
 
     spikes = {
@@ -244,7 +319,8 @@ def _run(
     for name, (population, key) in links.constants.items():
         value = host.host(given.constants[population][key])
         every[name] = typed(value) if value.ndim else value.astype(dtype)[()]
-    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": target.shape[0], "sorted": max(SORTED, group)}
+    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": given.target.shape[0]}
+    sizes["sorted"] = max(SORTED, group)
     ranges = parts(examples, steps * examples * sum(p.size * 4 for p in graph.populations.values()))
     chain = links.chain
     shapes = {name: given.values[parameter].shape for name, parameter in links.gradients.items()}
@@ -269,16 +345,7 @@ def _run(
     for connection in graph.connections:
         if connection.masked:
             clear_diagonal(gradients[connection.weight])
-    total = nx.asarray(sum(losses[:, 0].tolist()), kind.dtype)
-    totals = {"loss": (total, count)}
-    if kind.scored:
-        fired = {population: host.from_host(sums) for population, sums in spikes.items()}
-        measurement = Measurement(host.from_host(scores), target, mask, fired, model.network.dt, steps)
-        totals |= model.measured(measurement)
-    return (
-        Judgement(total / divisor, {}, totals),
-        {name: host.from_host(gradients[name]) for name in given.values},
-    )
+    return Ran(links, gradients, sum(losses[:, 0].tolist()), scores, spikes, handed)
 
 
 _links: WeakKeyDictionary[Graph, Memo[Linked]] = WeakKeyDictionary()

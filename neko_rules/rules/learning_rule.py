@@ -289,7 +289,7 @@ class LearningRule(Rule):
             return Windowed(self, self.window).gradients(values, own, batch)
         if self.evaluation == "adjoint":
             host = host_of(self.nx)
-            chained = None if host is None else self._chains().judged(self, host, values, own, batch)
+            chained = None if host is None else self.chains().judged(self, host, values, own, batch)
             if chained is not None:
                 return chained
             steps, examples, _ = batch[0].shape
@@ -328,7 +328,8 @@ class LearningRule(Rule):
                 found.add(name)
         return frozenset(found)
 
-    def _chains(self) -> Chains:
+    def chains(self) -> Chains:
+        """The compiled loops over groups of examples, for the engine."""
         # Under a name that a clone leaves behind.
         known: Chains | None = vars(self).get("_compiled_chains")
         if known is None or not known.fit(self):

@@ -25,6 +25,17 @@ from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.losses import Loss, compiled_pass
 
 
+class Window(NamedTuple):
+    """What goes on from some time steps of a sequence to the next, beside the states of the network.
+
+    Attributes:
+        traced: the populations whose traces go on, and the state through which a neuron's output feels them if what is
+            above filters them; empty if not.
+    """
+
+    traced: tuple[tuple[str, str], ...]
+
+
 class Kind(NamedTuple):
     """What a chain depends on beside the network.
 
@@ -40,6 +51,7 @@ class Kind(NamedTuple):
         rates: whether it is wanted how often every neuron fired.
         dtype: of all arrays.
         inputs: number of features.
+        window: what goes on beyond the time steps of the chain; None for whole sequences.
         walked: the populations, and the input, whose events are taken to be few.
         ones: whether those of the input are all 1.
         ranks: how many axes the constants of every population have.
@@ -56,6 +68,7 @@ class Kind(NamedTuple):
     rates: bool
     dtype: str
     inputs: int
+    window: Window | None
     walked: frozenset[str]
     ones: bool
     ranks: tuple[tuple[int, ...], ...]
@@ -87,6 +100,7 @@ class Linked(NamedTuple):
         gradients: argument → the parameter whose gradient it is.
         told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
         spikes: argument → the population whose spikes it counts.
+        handed: what it takes from the time steps before and hands on; nothing for whole sequences.
     """
 
     kind: Kind
@@ -99,6 +113,23 @@ class Linked(NamedTuple):
     gradients: dict[str, str]
     told: list[Told]
     spikes: dict[str, str]
+    handed: Handed
+
+
+class Handed(NamedTuple):
+    """What a chain over some time steps takes from those before, and what it hands on.
+
+    Attributes:
+        starts: argument → a population and a state before the first time step.
+        ends: argument → a population and a state after the last.
+        firsts: argument → the population whose δ of the first time step it is.
+        traces: argument → what of a trace it is, and the parameter or population.
+    """
+
+    starts: dict[str, tuple[str, str]]
+    ends: dict[str, tuple[str, str]]
+    firsts: dict[str, str]
+    traces: dict[str, tuple[str, str]]
 
 
 class _Below(NamedTuple):
@@ -129,6 +160,7 @@ class Linking:
         self.gradients: dict[str, str] = {}
         self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
+        self.handed = Handed({}, {}, {}, {})
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
@@ -145,6 +177,7 @@ class Linking:
             self._forward(component)
         self._judge()
         self._backward()
+        self._end()
         return Linked(
             self.kind,
             self.chain.compiled(),
@@ -156,7 +189,23 @@ class Linking:
             self.gradients,
             self.told,
             self.spikes,
+            self.handed,
         )
+
+    # What is different where a sequence goes on.
+
+    def _before_first(self, name: str, key: str) -> str:
+        """A state of a population before the first time step."""
+        return self._at_rest(name)
+
+    def _after_last(self, name: str, form: Form) -> None:
+        """Look at the states of a population after the last time step."""
+
+    def _of_first(self, name: str, delta: str) -> None:
+        """Look at δ of a population at the first time step."""
+
+    def _end(self) -> None:
+        """What comes after the gradient."""
 
     # Names.
 
@@ -208,6 +257,9 @@ class Linking:
         return name
 
     def _gradient(self, parameter: str, rank: int) -> str:
+        for name, known in self.gradients.items():
+            if known == parameter:
+                return name
         name = self.chain.take(f"gradient_{len(self.gradients)}", rank)
         self.gradients[name] = parameter
         return name
@@ -282,7 +334,8 @@ class Linking:
         if forward is None:
             raise NotTraceableError("a neuron without a compiled loop")
         self.chain.call(forward.run, *(by_name[each] for each in forward.arguments))
-        for name in component:
+        for name, form in zip(component, forms, strict=True):
+            self._after_last(name, form)
             if name in self.kind.walked:
                 self._count(name)
             if self.kind.rates and self.graph.cell(name).spiking:
@@ -339,7 +392,7 @@ class Linking:
         if form.outside:
             by_name[f"outside{place}"] = self._current(name)
         for key in carried(form.cell):
-            by_name[f"start{place}_{key}"] = self._at_rest(name)
+            by_name[f"start{place}_{key}"] = self._before_first(name, key)
             if form.lean:
                 by_name[f"kept{place}_{key}"] = chain.room(f"kept{number}_{key}", "n", size)
         recorded = (SLOPE,) if form.lean else carried(form.cell)
@@ -427,6 +480,7 @@ class Linking:
             names.sort(key=lambda name: name == graph.output)
         for name in reversed(names):
             delta, within_step = self._stepped_back(name)
+            self._of_first(name, delta)
             for connection in graph.into(name):
                 self._met(connection, delta)
             for source, down in receiving(graph, credit, name, (name,) if full else ()):
@@ -454,7 +508,7 @@ class Linking:
             else:
                 by_name[f"signal{i}"] = one
         by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
-        by_name |= {f"start_h_{key}": self._at_rest(name) for key in loop.starts}
+        by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
         for (product, _), connection in zip(step.products, step.outgoing, strict=True):
             matrix = self._back(connection.source, connection)
             by_name[f"matrix_{product}"] = matrix

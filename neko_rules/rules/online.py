@@ -27,6 +27,7 @@ from neko_rules.layers.forward import (
 )
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity
+from neko_rules.rules.chained_window import Before, through_window
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
@@ -127,13 +128,35 @@ class _Schedule:
         signals = self.rule.signals(trajectory, judgement.signals, own, given["target"], given["weight"], rates=False)
         return trajectory, signals, judgement.totals["loss"]
 
+    def chained(
+        self, carry: Tree, values: Parameters, own: Any, given: Tree, spans: Spans | None = None
+    ) -> tuple[Tree, Parameters, Array] | None:
+        """Some time steps by one compiled loop: what goes on, the gradient and the outputs; None where there is none.
+
+        Args:
+            carry: what goes on.
+            values: parameters.
+            own: the rule's own arrays.
+            given: inputs, targets, mask and weights of the time steps.
+            spans: how traces go on; None where credit ends with the last step.
+        """
+        before = Before(carry["network"], spans, {} if spans is None else carry["credit"])
+        went = through_window(self.rule, values, own, given, before)
+        if went is None:
+            return None
+        after = self._gone_on(carry, went.states, went.spikes, went.loss)
+        return after if spans is None else after | {"credit": went.credit}, went.gradients, went.outputs
+
     def after(self, carry: Tree, trajectory: Trajectory, loss: tuple[Array, Array]) -> Tree:
         """Network, spikes so far and loss so far after some time steps."""
-        spikes = {
-            name: carry["spikes"][name] + self.nx.sum(trajectory.z(name), axis=0) for name in self.model.network.spiking
-        }
+        spikes = {name: self.nx.sum(trajectory.z(name), axis=0) for name in self.model.network.spiking}
+        return self._gone_on(carry, trajectory.end(), spikes, loss)
+
+    def _gone_on(self, carry: Tree, states: NetworkState, spikes: dict[str, Array], loss: tuple[Array, Array]) -> Tree:
         total = tuple(one + other for one, other in zip(carry["loss"], loss, strict=True))
-        return {"network": trajectory.end(), "spikes": spikes, "loss": total}
+        # Of some time steps nobody counts the spikes that no metric asks for.
+        fired = {name: each + spikes[name] if name in spikes else each for name, each in carry["spikes"].items()}
+        return {"network": states, "spikes": fired, "loss": total}
 
     def totals(self, carry: Tree, outputs: Array, batch: tuple[Array, Array, Array]) -> Totals:
         """Loss and metrics of the whole sequence, from sums over its time steps and from the outputs."""
@@ -240,6 +263,9 @@ class Online(_Schedule):
 
         Firing rates so far are left as they were: they are for regularisers alone.
         """
+        chained = self.chained(moving, values, own, given["step"], spans)
+        if chained is not None:
+            return moving | chained[0], *chained[1:]
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         found = self.rule.adjoint(values, own, trajectory, signals, spans.earlier(moving["credit"]))
         constants = self.model.network.constants_with(values)
@@ -369,6 +395,9 @@ class Windowed(_Schedule):
     ) -> tuple[Tree, Parameters, Array]:
         """One window: what goes on, its gradient, and its outputs."""
         rule = self.rule
+        chained = self.chained(carry, values, own, given)
+        if chained is not None:
+            return chained
         trajectory, signals, loss = self.forward(carry, values, own, given)
         share = length / batch[0].shape[0]
         signals = add_signals(signals, {key: share * each for key, each in rule.regularized(trajectory).items()})

@@ -1,0 +1,200 @@
+"""Chained window: some time steps of a sequence by one compiled loop, with states and traces that go on.
+
+What ``Online`` and ``Windowed`` do between two changes of the weights, in a chain of ``linking_window``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from neko_rules.backend import Array, Parameters
+from neko_rules.credit.spans import Spans
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, host_of
+from neko_rules.layers.forward import NetworkState, Z
+from neko_rules.layers.graph import INPUT, bias_name
+from neko_rules.rules.chained import Given, Ran, handed_over
+from neko_rules.rules.rule import Own
+
+if TYPE_CHECKING:
+    from neko_rules.credit.stepwise import State
+    from neko_rules.rules.learning_rule import LearningRule
+    from neko_rules.rules.linking import Linked
+
+
+class Before(NamedTuple):
+    """What the time steps before a window leave.
+
+    Attributes:
+        states: of the network.
+        spans: how traces go on; None where credit ends with the window.
+        credit: the traces.
+    """
+
+    states: NetworkState
+    spans: Spans | None
+    credit: State
+
+
+class Went(NamedTuple):
+    """What a window did.
+
+    Attributes:
+        states: of the network after it.
+        credit: traces after it.
+        gradients: by parameter.
+        loss: its sum over what is counted, and how much that is.
+        outputs: what the loss observes, [time, batch, n_out].
+        spikes: how often every neuron fired, [batch, neuron]; of no population if nobody asks.
+    """
+
+    states: NetworkState
+    credit: State
+    gradients: Parameters
+    loss: tuple[Array, Array]
+    outputs: Array
+    spikes: dict[str, Array]
+
+
+def through_window(
+    rule: LearningRule, values: Parameters, own: Own, at: dict[str, Array], before: Before
+) -> Went | None:
+    """Go through a window; None where there is no chain for it, or no use for one.
+
+    Args:
+        rule: whose gradient it is.
+        values, own: parameters and the rule's own arrays.
+        at: inputs, targets, mask and weights of its time steps.
+        before: what it begins with.
+    """
+    nx, network = rule.nx, rule.model.network
+    host, chains = host_of(nx), rule.chains()
+    if host is None or not chains.serves(rule, *at["x"].shape):
+        return None
+    from neko_rules.rules.linking import Window
+
+    count = nx.sum(at["mask"])
+    weight = nx.sum(at["weight"]) / nx.maximum(count, 1.0) * at["mask"]
+    constants, inputs = network.constants_with(values), host.host(at["x"])
+    given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
+    window = Window(() if before.spans is None else before.spans.filters)
+    carried = _Carried(rule, host, before, *inputs.shape[:2])
+    ran = chains.ran(rule, host, given, window, carried.handed)
+    if ran is None:
+        return None
+    states: NetworkState = {INPUT: {Z: at["x"][-1]}} | {name: {} for name in network.graph.order}
+    for argument, (name, key) in ran.links.handed.ends.items():
+        states[name][key] = host.from_host(ran.handed[argument])
+    carried.meet_first(ran)
+    return Went(
+        states,
+        carried.credit(ran),
+        {name: host.from_host(ran.gradients[name]) for name in values},
+        (nx.asarray(ran.loss, network.dtype), count),
+        host.from_host(ran.scores),
+        {name: host.from_host(sums[0]) for name, sums in ran.spikes.items()},
+    )
+
+
+class _Carried:
+    """What is carried through a window.
+
+    Args:
+        rule: the rule.
+        host: its backend.
+        before: what the window begins with.
+        steps: its time steps.
+        examples: of a batch.
+    """
+
+    def __init__(self, rule: LearningRule, host: HostBackend, before: Before, steps: int, examples: int) -> None:
+        self.graph, self.dtype = rule.model.network.graph, rule.model.network.dtype
+        self.host, self.before, self.steps, self.examples = host, before, steps, examples
+        self.sent = self._sent_before()
+
+    def _sent_before(self) -> dict[str, np.ndarray]:
+        """What was sent before and meets the first δ, by parameter: [batch, pre]."""
+        host, spans, found = self.host, self.before.spans, {}
+        if spans is not None:
+            found = {name: host.host(spans.sent_before(self.before.credit, name)) for name in spans.rates}
+        for connection in self.graph.connections:
+            if connection.delay:
+                started = host.host(self.before.states[connection.source][Z])
+                known = found.get(connection.weight)
+                found[connection.weight] = started if known is None else known + started
+        return found
+
+    def handed(self, links: Linked) -> dict[str, Any]:
+        """What a chain takes, and arrays that it fills."""
+        graph, examples, handed = self.graph, self.examples, links.handed
+
+        def empty(name: str) -> np.ndarray:
+            return np.empty((examples, graph.populations[name].size), self.dtype)
+
+        found: dict[str, Any] = {
+            argument: handed_over(self.host.host(self.before.states[name][key]), self.dtype)
+            for argument, (name, key) in handed.starts.items()
+        }
+        found |= {argument: empty(name) for argument, (name, _) in handed.ends.items()}
+        found |= {argument: empty(name) for argument, name in handed.firsts.items()}
+        for argument, (what, of) in handed.traces.items():
+            value = self._of_trace(what, of)
+            found[argument] = handed_over(value, self.dtype) if value.ndim else value.astype(self.dtype)[()]
+        return found
+
+    def _of_trace(self, what: str, of: str) -> np.ndarray:
+        """An argument of a chain that has to do with the traces of a parameter or population."""
+        from neko_rules.kernels.filtering import powers
+
+        spans, steps = self.before.spans, self.steps
+        assert spans is not None, "a chain is told of traces where there are any"
+        if what in ("decay", "kappa", "leak", "kept"):
+            kappa, (_, leak, gain) = spans.filter_of(of), spans.rate_of(of)
+            known = {"decay": kappa**steps, "kappa": kappa, "leak": leak}
+            return powers(kappa, steps, gain) if what == "kept" else np.asarray(known[what])
+        if what == "begin":
+            return self.sent[of]
+        if what in ("before", "after"):
+            traces = self.host.host(self.before.credit[f"{of} filtered"]["trace"])
+            return traces if what == "before" else BUFFERS.empty(traces.shape, self.dtype)
+        k, leak, gain = spans.rates[of]
+        kept, connection = powers(leak, steps, gain), next(c for c in self.graph.connections if c.weight == of)
+        if what == "powers":
+            return kept[int(bool(connection.delay)) :]
+        begin = leak**steps * self.host.host(self.before.credit[of][k])[:, :, 0]
+        if connection.delay:
+            begin = begin + kept[0] * self.host.host(self.before.states[connection.source][Z])
+        return begin
+
+    def meet_first(self, ran: Ran) -> None:
+        """Add to the gradients what was sent before, times the first δ."""
+        first = {name: ran.handed[argument] for argument, name in ran.links.handed.firsts.items()}
+        for connection in self.graph.connections:
+            if connection.weight in self.sent:
+                gradient = ran.gradients[connection.weight]
+                gradient += self.sent[connection.weight].T @ first[connection.target]
+                if connection.masked:
+                    clear_diagonal(gradient)
+        for name in self.graph.order:
+            if bias_name(name) in self.sent:
+                ran.gradients[bias_name(name)] += (self.sent[bias_name(name)].T @ first[name])[0]
+
+    def credit(self, ran: Ran) -> State:
+        """The traces after the window."""
+        from neko_rules.kernels.filtering import powers
+
+        spans, after = self.before.spans, {}
+        if spans is None:
+            return {}
+        found = {known: ran.handed[argument] for argument, known in ran.links.handed.traces.items()}
+        for name, (k, leak, gain) in spans.rates.items():
+            if ("vector", name) in found:
+                vector = found["vector", name][:, :, None]
+            else:
+                held = self.host.host(self.before.credit[name][k])
+                vector = (leak**self.steps * held + powers(leak, self.steps, gain).sum()).astype(self.dtype, copy=False)
+            after[name] = {k: self.host.from_host(vector)}
+            if ("after", name) in found:
+                after[f"{name} filtered"] = {"trace": self.host.from_host(found["after", name])}
+        return after

@@ -1,0 +1,148 @@
+"""Linking of a window: a chain over some time steps of a sequence, which takes states and traces and hands them on.
+
+What was sent before the first of them acts through its δ, and that product is left to whoever has both. Traces are
+those of ``credit.spans``: one of each presynaptic neuron, and where what is above filters them one of each synapse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from neko_rules.kernels import filtering, grouped, listing
+from neko_rules.kernels.elementwise import kernel_of
+from neko_rules.kernels.tracing import NotTraceableError
+from neko_rules.layers.cell import Cell
+from neko_rules.layers.forward import Z
+from neko_rules.layers.fused import Form, carried
+from neko_rules.layers.graph import INPUT, Connection, bias_name
+from neko_rules.layers.jacobians import SLOPE, Jacobians
+from neko_rules.rules.linking import Linking
+
+
+class LinkingWindow(Linking):
+    """Writes the chain of a window; as ``Linking``."""
+
+    def _before_first(self, name: str, key: str) -> str:
+        given = self.chain.take(f"start_{self.numbers[name]}_{key}", 2)
+        self.handed.starts[given] = name, key
+        return self.chain.part(given, self._size(name))
+
+    def _after_last(self, name: str, form: Form) -> None:
+        number, size = self.numbers[name], self._size(name)
+        for key in carried(form.cell):
+            if form.lean:
+                last = f"kept{number}_{key}"
+            else:
+                last = self.chain.view(self._history(name, key), "n", size, skip=f"(steps - 1) * n * {size}")
+            end = self.chain.take(f"end_{number}_{key}", 2)
+            self.handed.ends[end] = name, key
+            self.chain.call(grouped.copy_rows, last, self.chain.part(end, size))
+
+    def _of_first(self, name: str, delta: str) -> None:
+        first, size = self.chain.take(f"first_delta_{self.numbers[name]}", 2), self._size(name)
+        self.handed.firsts[first] = name
+        self.chain.call(grouped.copy_rows, self.chain.view(delta, "n", size), self.chain.part(first, size))
+
+    # Traces.
+
+    def _end(self) -> None:
+        window = self.kind.window
+        assert window is not None, "a chain of whole sequences is written by Linking"
+        traced = {name for name, _ in window.traced}
+        if INPUT not in self.kind.walked and any(
+            c.source == INPUT and c.target in traced for c in self.graph.connections
+        ):
+            self.chain.call(listing.list_group, "zero", self._history(INPUT, Z), *self._listed(INPUT))
+        for name, state in window.traced:
+            chi = self._chi(name, state) if state else ""
+            for connection in self.graph.into(name):
+                self._go_on(name, connection, chi)
+            if chi and self.graph.populations[name].bias:
+                self._go_on_with_bias(name, chi)
+
+    def _of_trace(self, what: str, of: str, rank: int) -> str:
+        """An argument that has to do with the traces of a parameter or population."""
+        for given, known in self.handed.traces.items():
+            if known == (what, of):
+                return given
+        given = self.chain.take(f"{what}_{len(self.handed.traces)}", rank)
+        self.handed.traces[given] = what, of
+        return given
+
+    def _chi(self, name: str, state: str) -> str:
+        """q χ_t of a population: [time, example, neuron]."""
+        size, number = self._size(name), self.numbers[name]
+        slope, chi = (self.chain.room(f"{what}{number}", "steps", "n", size) for what in ("sensitivity", "chi"))
+        jacobians = self.setting.jacobians[name]
+        if self._lean(name):
+            jacobians = jacobians.with_slope or jacobians
+        constants = self._constants(name, "")
+        if any(self._ranks(name)):
+            raise NotTraceableError("constants that differ from neuron to neuron")
+        recorded = [key for key in jacobians.arguments if key not in constants]
+        if any(key != SLOPE and key not in carried(self.graph.cell(name)) for key in recorded):
+            raise NotTraceableError("a sensitivity that depends on more than states")
+        run = kernel_of(
+            ("sensitivity", self.graph.cell(name), jacobians, state),
+            partial(_sensitivity, jacobians, self.graph.cell(name), state),
+            recorded,
+            dict.fromkeys(constants, self.kind.dtype),
+            self.kind.dtype,
+        )
+        if run is None:
+            raise NotTraceableError("a sensitivity without a compiled loop")
+        flat = [self.chain.view(self._history(name, key), f"rows * {size}") for key in recorded]
+        self.chain.call(run, *constants.values(), *flat, self.chain.view(slope, f"rows * {size}"))
+        kept, leak = self._of_trace("kept", name, 1), self._of_trace("leak", name, 0)
+        self.chain.call(filtering.filter_back, "zero", "n", kept, leak, slope, chi)
+        return chi
+
+    def _go_on(self, name: str, connection: Connection, chi: str) -> None:
+        """Take on the traces of a weight."""
+        chain, source, weight = self.chain, connection.source, connection.weight
+        size, post = self._size(source), self._size(name)
+        index, count = self._listed(source)
+        ones = self._values(source) == "nothing"
+        of = [index, count, self._values(source)]
+        factor = chi
+        if connection.delay:
+            of = [chain.view(index, "steps - 1", "n", size), chain.view(count, "steps - 1", "n"), of[2]]
+            of[2] = of[2] if ones else chain.view(of[2], "steps - 1", "n", size)
+            factor = chi and chain.view(chi, "steps - 1", "n", post, skip=f"n * {post}")
+        of.append("true" if ones else "false")
+        vector = chain.part(self._of_trace("vector", weight, 2), size)
+        chain.call(filtering.add_events, "zero", "n", *of, self._of_trace("powers", weight, 1), vector)
+        if chi:
+            before, after = (chain.part(self._of_trace(each, weight, 3), size, post) for each in ("before", "after"))
+            begin = chain.part(self._of_trace("begin", weight, 2), size)
+            decay, first = self._of_trace("decay", name, 0), chain.view(chi, "n", post)
+            given = ["zero", "n", decay, before, begin, first, *of, factor, after, *self._met_first(name)]
+            chain.call(filtering.meet_and_filter, *given, self._gradient(weight, 2))
+
+    def _go_on_with_bias(self, name: str, chi: str) -> None:
+        chain, bias, size = self.chain, bias_name(name), self._size(name)
+        before, after = (chain.part(self._of_trace(each, bias, 3), "1", size) for each in ("before", "after"))
+        begin = chain.part(self._of_trace("begin", bias, 2), "1")
+        given = ["zero", "n", self._of_trace("decay", name, 0), before, begin, chi, after, *self._met_first(name)]
+        chain.call(filtering.meet_and_filter_constant, *given, self._gradient(bias, 1))
+
+    def _met_first(self, name: str) -> tuple[str, str]:
+        """κ, and the signal G of the first time step that what is left of filtered traces meets."""
+        chain, size, signal = self.chain, self._size(name), self.arriving.get((name, Z))
+        first = self._at_rest(name)
+        if isinstance(signal, str):
+            first = chain.view(signal, "n", size)
+        elif signal is not None:
+            first = f"first_signal_{self.numbers[name]}"
+            if not chain.has(first):
+                chain.room(first, "n", size)
+                chain.call(grouped.first_of_product, signal.errors, signal.back, first)
+        return self._of_trace("kappa", name, 0), first
+
+
+def _sensitivity(jacobians: Jacobians, cell: Cell, state: str, nx: Any, values: Mapping[str, Any]) -> list[Any]:
+    """h_t, from the constants of a cell and what was recorded of it."""
+    constants = {key: values[key] for key in jacobians.constants}
+    return [jacobians.evaluate(nx, cell, constants, values.__getitem__)["h", state]]

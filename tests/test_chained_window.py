@@ -1,0 +1,161 @@
+"""Windows by a chain: time steps between two changes of the weights give what the engine gives by operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from chain_cases import NETWORKS, STEPS, data, exciting_each_other, groups, layers
+from credit_cases import distance, recurrent_readout
+
+from neko_rules import Evaluator, Network
+from neko_rules.kernels import filtering
+from neko_rules.kernels.host import unfused
+from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.optimizers import SGD
+from neko_rules.rules import chained, rule_of
+
+__all__ = ["groups"]  # a fixture
+
+SAME = 1e-12
+EVERY = 6
+"""Time steps of a window; the last one has two."""
+
+ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
+    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt")),
+    "on PyTorch": (lambda: layers(24, backend="torch"), ("eprop", "ottt")),
+    "layers": (lambda: layers(16, 12), ("ottt",)),
+    "wide layers": (lambda: layers(70, 66), ("ottt",)),
+    "wide readout": (lambda: layers(70), ("eprop",)),
+    "no recurrence": (lambda: layers(16, recurrent=False), ("eprop",)),
+    "last output": (lambda: layers(16, readout="last"), ("eprop",)),
+    "a threshold of one half": (lambda: layers(16, cell=LIFCell(threshold=0.5)), ("eprop",)),
+    "recurrent readout": (lambda: recurrent_readout("numpy"), ("ottt",)),
+}
+
+
+def same_weights(make: Callable[[], Any], x: np.ndarray, y: np.ndarray) -> None:
+    """Figures and weights after two steps, beside those of the engine."""
+    rule, plain = make(), make()
+    for _ in range(2):
+        figures = rule.step(x, y)
+        with unfused():
+            wanted = plain.step(x, y)
+        assert figures == pytest.approx(wanted, rel=SAME)
+    assert rule.steps == plain.steps
+    assert distance(rule.model.network.parameters, plain.model.network.parameters) < SAME
+
+
+def taught(network: Network, rule: str, **options: Any) -> Any:
+    of_spikes = ["firing_rate"] if network.spiking else []
+    model = Evaluator(network, metrics=["accuracy", *of_spikes])
+    return rule_of(model, {"name": rule, "optimizer": SGD(0.3), **options})
+
+
+@pytest.mark.parametrize(("name", "rule"), [(name, rule) for name, (_, rules) in ONLINE.items() for rule in rules])
+def test_online_learning_by_a_chain(name: str, rule: str, groups: list[Any]) -> None:
+    if name == "on PyTorch":
+        pytest.importorskip("torch")
+    make = ONLINE[name][0]
+    x, y = data()
+    x = x[:, :, : make().inputs]
+    same_weights(lambda: taught(make(), rule, online=EVERY), x, y)
+    assert len(groups) >= 2 * -(-STEPS // EVERY), "a chain for every window, or nothing is tested"
+
+
+@pytest.mark.parametrize(("kind", "rule"), list(product(["graded", "dense"], ["eprop", "ottt"])))
+def test_traces_of_inputs_of_every_kind(kind: str, rule: str, groups: list[Any]) -> None:
+    x, y = data(kind)
+    same_weights(lambda: taught(layers(24), rule, online=EVERY), x, y)
+    assert {("input" in walked) for walked in groups} == {kind == "graded"}
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("mean output", "largest output")])
+def test_windows_by_a_chain(name: str, groups: list[Any]) -> None:
+    if name == "on PyTorch":
+        pytest.importorskip("torch")
+    x, y = data()
+    same_weights(lambda: taught(NETWORKS[name][0](), "truncated_bptt", window=EVERY), x, y)
+    assert groups
+
+
+def test_gradients_of_windows_add_up(groups: list[Any]) -> None:
+    x, y = data()
+    rule = taught(layers(16, 12, cell="alif"), "truncated_bptt", window=EVERY)
+    found = rule.gradients(x, y)
+    assert groups
+    with unfused():
+        assert distance(found, rule.gradients(x, y)) < SAME
+
+
+def test_populations_that_fire_much_and_labels_of_single_steps(
+    groups: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chained, "crossover", lambda: 0.05)
+    x, _ = data()
+    y = np.random.default_rng(1).integers(-1, 3, size=(len(x), STEPS))
+    same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
+    assert {"hidden" in walked for walked in groups} == {True, False}
+
+
+def test_populations_that_feed_back_to_each_other_have_no_window(groups: list[Any]) -> None:
+    x, y = data()
+    same_weights(lambda: taught(exciting_each_other(x.shape[2]), "truncated_bptt", window=EVERY), x, y)
+    assert not groups
+
+
+def test_a_short_window_has_no_chain(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chained, "WORTHWHILE", 1 << 17)
+    x, y = data()
+    same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
+    assert not groups
+
+
+@pytest.mark.parametrize("fault", ["traces are not handed on", "no start", "the first signal is not met"])
+def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: what would leave out the time steps before a window."""
+    from neko_rules.rules import chained_window
+
+    x, y = data()
+    handed = chained_window._Carried.handed
+
+    def wrong(self: Any, links: Any) -> dict[str, Any]:
+        found = handed(self, links)
+        for argument, (what, _) in links.handed.traces.items():
+            if (what, fault) in {("before", "traces are not handed on"), ("kappa", "the first signal is not met")}:
+                found[argument] = 0 * found[argument]
+        for argument in links.handed.starts:
+            if fault == "no start":
+                found[argument] = 0 * found[argument]
+        return found
+
+    monkeypatch.setattr(chained_window._Carried, "handed", wrong)
+    with pytest.raises(AssertionError):
+        same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
+    assert groups
+
+
+def test_filtered_events_meet_the_first_signal_while_they_are_at_hand() -> None:
+    """ē_T and Σ_b κ G_b ē_0 by the loop, and by sums."""
+    rng = np.random.default_rng(0)
+    steps, batch, pre, post, kappa, leak = 4, 3, 5, 6, 0.7, 0.9
+    z = (rng.random((steps, batch, pre)) < 0.4) * 1.0
+    index, count = np.zeros((steps, batch, pre), np.uint16), np.zeros((steps, batch), np.int32)
+    for t, b in np.ndindex(steps, batch):
+        fired = np.flatnonzero(z[t, b])
+        index[t, b, : len(fired)], count[t, b] = fired, len(fired)
+    before, begin, signal = rng.random((batch, pre, post)), rng.random((batch, pre)), rng.random((batch, post))
+    slope = rng.random((steps, batch, post))
+    chi = filtering.back_filtered(kappa, leak, 1.0, slope)
+    after, total, nothing = np.empty_like(before), np.zeros((pre, post)), np.empty((0, 0, 0))
+    given = (before, begin, chi[0], index, count, nothing, True, chi, after, kappa, signal, total)
+    filtering.meet_and_filter(0, batch, kappa**steps, *given)
+    np.testing.assert_allclose(total, kappa * np.einsum("bj,bij->ij", signal, before), rtol=SAME)
+    eligible, traces = begin, before
+    for t in range(steps):
+        eligible = (leak * eligible if t else begin) + z[t]
+        traces = kappa * traces + eligible[:, :, None] * slope[t][:, None, :]
+    np.testing.assert_allclose(after, traces, rtol=SAME)
