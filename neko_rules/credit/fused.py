@@ -20,7 +20,7 @@ from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
 from neko_rules.kernels.tracing import SCALARS
-from neko_rules.kernels.writer import TOGETHER, Back, adjoint_source, group_of
+from neko_rules.kernels.writer import Back, adjoint_source, group_of
 from neko_rules.layers.forward import Record, Z
 from neko_rules.threads import each as each_part
 from neko_rules.threads import parts
@@ -64,8 +64,8 @@ class Loop:
         _, batch, size = shape
 
         def typed(array: Array) -> np.ndarray:
-            # What is summed in registers is of one type, whatever a caller's weights are.
-            return np.ascontiguousarray(host.host(array), dtype)
+            # What is called at an address takes arrays of one type, whatever a caller's weights are.
+            return np.require(host.host(array), dtype, ["C", "W"])
 
         def history(key: str) -> Array:
             return record.z if key == Z else record.history(setting.nx, key)
@@ -91,6 +91,7 @@ class Loop:
         totals = [np.empty((batch, size), dtype) for _ in range(step.biased + len(step.learned))]
         fixed += [*errors, *totals]
 
+        called = [addresses_for(dtype, size)] if step.outgoing or any(step.products_of) else []
         above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
         every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
@@ -100,8 +101,8 @@ class Loop:
             carries = np.empty((len(step.carried), group, size), dtype)
             sums = np.empty((len(step.outgoing), group, size), dtype)
             lists = [np.empty(size, index_type(size)), rest_for(panels[0])] if step.outgoing else []
-            rows = np.empty((sum(step.products_of), TOGETHER, size), dtype)
-            self.kernel(first, last, group, *fixed, *carries, *sums, *lists, *rows, *every)
+            rows = np.empty((sum(step.products_of), group, size), dtype)
+            self.kernel(first, last, group, *called, *fixed, *carries, *sums, *lists, *rows, *every)
 
         each_part(part, parts(batch, math.prod(shape) * (1 + len(step.outgoing) * size // 16)))
         sums = [host.from_host(np.add.reduce(total, axis=0)) for total in totals]
@@ -109,6 +110,13 @@ class Loop:
         return step.solved(
             [host.from_host(error) for error in errors], learned, {step.name: sums[0]} if step.biased else {}
         )
+
+
+def addresses_for(dtype: str, size: int) -> np.ndarray:
+    """Where what a loop of a population of so many neurons calls begins."""
+    from neko_rules.kernels.gathering import back_addresses
+
+    return back_addresses(dtype, index_type(size))
 
 
 def _written(step: TracedStep) -> Loop:

@@ -49,10 +49,6 @@ class Constant:
 TOGETHER = 4
 """Examples that go back through a matrix side by side: each of its rows is fetched once for all of them."""
 
-_DENSE = 0.3
-"""Share of errors that are not zero above which a group's product with a matrix goes through all: four examples side by
-side meet four fifths of the rows from two thirds on, and a product of whole tiles is the faster per row."""
-
 _CARRIED = 1 << 18
 """Bytes that a group of examples hands from step to step, which a second cache holds beside what else passes."""
 
@@ -89,8 +85,6 @@ _COMPILED_IN = {
     "calling": ("call", "cut"),
     "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
     "listing": ("list_row",),
-    "products": ("multiply",),
-    "rows": ("add_rows", "add_scaled_rows", "add_scaled_rows_to_each"),
 }
 """Functions that are compiled into the kernels that call them, by module."""
 
@@ -116,9 +110,16 @@ class Source(Lines):
         """Begin a function."""
         self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
 
+    def call(self, depth: int, function: str, addresses: str, number: int, arguments: Sequence[str]) -> None:
+        """A statement that calls a function of ``kernels.gathering`` at its address."""
+        self.imports("neko_rules.kernels.gathering", function, function)
+        self.add(depth, f"call({function}, {addresses}, {number}, ({', '.join(arguments)}))")
+
     def imports(self, module: str, function: str, name: str) -> None:
-        """Import a function of another generated module, whose name is a digest of its text, under a name."""
-        self._imported.append(f"from {module} import {function} as {name}\n")
+        """Import a function that is called at its address, under a name."""
+        line = f"from {module} import {function} as {name}\n"
+        if line not in self._imported:
+            self._imported.append(line)
 
     def text(self) -> str:
         """The module, with an import of every function that its statements call."""
@@ -186,8 +187,9 @@ class Stage:
         """The arguments of the kernel that belong to it."""
         names = [f"bias{place}", *([f"outside{place}"] if self.outside else [])]
         for i, _ in enumerate(self.gathered):
-            names += [f"{name}{place}_{i}" for name in ("weight", "index", "count", "values")]
-        names += [f"matrix{place}_{i}" for i, _ in enumerate(self.inner)]
+            names += [f"{name}{place}_{i}" for name in ("calls", "weight", "index", "count", "values")]
+        for i, _ in enumerate(self.inner):
+            names += [f"{name}{place}_{i}" for name in ("called", "matrix")]
         names += [constant.name for constant in self.constants]
         names += [f"start{place}_{key}" for key in self.carried]
         names += [f"out{place}_{key}" for key in self.histories]
@@ -220,55 +222,53 @@ def forward_source(body: Body, stages: Sequence[Stage]) -> str:
     source = Source("A forward pass of populations that step together", body)
     (shape, *_) = (f"out0_{key}.shape" for key in stages[0].histories)
     source.function("run", forward_arguments(stages))
-    later = sorted({of for stage in stages for of, delayed in stage.inner if delayed})
     source.add(1, *(f"size{i} = out{i}_{stage.histories[0]}.shape[2]" for i, stage in enumerate(stages)))
     source.add(1, f"steps, batch, _ = {shape}")
+    # A literal would be of a type of its own.
+    source.add(1, "true, false = first == first, first != first")
     if stages[0].flat:
         _add_flat(source, stages[0])
         return source.text()
-    source.add(1, "for begin in range(first, last, group):", "    for t in range(steps):")
-    source.add(3, "for b in range(begin, min(begin + group, last)):")
-    for place, stage in enumerate(stages):
-        if stage.lean:
-            source.add(4, *(f"o{place}_{key} = kept{place}_{key}[b - begin]" for key in stage.carried))
-    before = [
-        f"q{place}_{key} = out{place}_{key}[t - 1, b]"
-        for place, stage in enumerate(stages)
-        if not stage.lean
-        for key in stage.carried
-    ]
-    before += [f"before{of}, k{of} = fired{of}[t - 1, b], fired_count{of}[t - 1, b]" for of in later]
-    source.add(4, "if t > 0:", *(f"    {each}" for each in before or ["pass"]))
-    source.add(4, "else:")
-    for place, stage in enumerate(stages):
-        source.add(5, *(f"q{place}_{key} = start{place}_{key}[b]" for key in stage.carried))
-        if stage.lean:
-            source.add(5, f"for n in range(size{place}):")
-            source.add(6, *(f"o{place}_{key}[n] = q{place}_{key}[n]" for key in stage.carried))
-    for place in later:
-        source.add(5, f"before{place} = first{place}", f"k{place} = list_row(q{place}_z, size{place}, first{place})")
+    source.add(1, "for begin in range(first, last, group):", "    end = min(begin + group, last)")
+    source.add(2, "for t in range(steps):")
     for place, stage in enumerate(stages):
         _add_stage(source, place, stage, stages)
     return source.text()
 
 
 def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]) -> None:
-    """One time step of a population: its current, its states, and the list of its events."""
-    current = f"current{place}"
+    """One time step of a population in a group: currents, states, and the lists of its events."""
+    current, size = f"current{place}", f"size{place}"
     begin = f"outside{place}[t, b, n] + bias{place}[n]" if stage.outside else f"bias{place}[n]"
-    source.add(4, f"size = size{place}", "for n in range(size):", f"    {current}[n] = {begin}")
-    source.add(4, *_gathered_from_outside(place, stage, current))
+    source.add(3, "for b in range(begin, end):", f"    row = {current}[b - begin]", f"    for n in range({size}):")
+    source.add(5, f"row[n] = {begin}")
+    _add_gathered(source, 3, place, stage)
     for i, (of, delayed) in enumerate(stage.inner):
-        rows, count, values = (
-            (f"before{of}", f"k{of}", f"q{of}_z") if delayed else (f"listed{of}", f"c{of}", f"o{of}_z")
-        )
-        listed = f"{current}, size, matrix{place}_{i}, {rows}, {count}"
-        source.add(4, f"add_rows({listed})" if stages[of].binary else f"add_scaled_rows({listed}, {values})")
+        sender, own = stages[of], f"{place}_{i}"
+        ones = "true" if sender.binary else "false"
+        # Whatever is not looked at, where all values are 1.
+        values = f"out{of}_{sender.histories[0] if sender.binary else 'z'}"
+        listed = [f"fired{of}", f"fired_count{of}", f"matrix{own}", values, ones, current]
+        at = ["t - 1" if delayed else "t", "begin", "end"]
+        if delayed:
+            source.add(3, "if t > 0:")
+        source.call(3 + delayed, "from_events", f"called{own}", 0, [*at, *listed])
+        if delayed:
+            source.add(3, "else:")
+            started = [f"start{of}_z", f"first{of}", f"matrix{own}", ones, current]
+            source.call(4, "from_rows", f"called{own}", 1, ["begin", "end", *started])
+    source.add(3, "for b in range(begin, end):", f"    row = {current}[b - begin]")
+    if stage.lean:
+        source.add(4, *(f"o{place}_{key} = kept{place}_{key}[b - begin]" for key in stage.carried))
+        source.add(4, "if t == 0:", f"    for n in range({size}):")
+        source.add(6, *(f"o{place}_{key}[n] = start{place}_{key}[b, n]" for key in stage.carried))
+    else:
+        source.add(4, "if t > 0:", *(f"    q{place}_{key} = out{place}_{key}[t - 1, b]" for key in stage.carried))
+        source.add(4, "else:", *(f"    q{place}_{key} = start{place}_{key}[b]" for key in stage.carried))
     source.add(4, *(f"o{place}_{key} = out{place}_{key}[t, b]" for key in stage.histories))
-    source.add(4, "for n in range(size):", *(f"    {each}" for each in _stepped(place, stage, current)))
+    source.add(4, f"for n in range({size}):", *(f"    {each}" for each in _stepped(place, stage, "row")))
     if stage.listed:
-        source.add(4, f"listed{place} = fired{place}[t, b]", f"c{place} = list_row(o{place}_z, size, listed{place})")
-        source.add(4, f"fired_count{place}[t, b] = c{place}")
+        source.add(4, f"fired_count{place}[t, b] = list_row(o{place}_z, {size}, fired{place}[t, b])")
 
 
 def _add_flat(source: Source, stage: Stage) -> None:
@@ -286,25 +286,22 @@ def _add_flat(source: Source, stage: Stage) -> None:
         2, "head, tail = begin * size0, end * size0", "for t in range(steps):", "    for n in range(tail - head):"
     )
     source.add(4, f"flat_current[n] = {'flat_outside0[t, head + n] + ' if stage.outside else ''}flat_biases[n]")
-    source.add(3, "size = size0", "for b in range(begin, end):", "    row = current0[b - begin]")
-    source.add(4, *_gathered_from_outside(0, stage, "row"))
+    _add_gathered(source, 3, 0, stage)
     source.add(3, "if t > 0:", *(f"    q0_{key} = flat_out0_{key}[t - 1, head:tail]" for key in stage.carried))
     source.add(3, "else:", *(f"    q0_{key} = flat_start0_{key}[head:tail]" for key in stage.carried))
     source.add(3, *(f"o0_{key} = flat_out0_{key}[t, head:tail]" for key in stage.histories))
     source.add(3, "for n in range(tail - head):", *(f"    {each}" for each in _stepped(0, stage, "flat_current")))
     if stage.listed:
         source.add(3, "for b in range(begin, end):")
-        source.add(4, "fired_count0[t, b] = list_row(out0_z[t, b], size, fired0[t, b])")
+        source.add(4, "fired_count0[t, b] = list_row(out0_z[t, b], size0, fired0[t, b])")
 
 
-def _gathered_from_outside(place: int, stage: Stage, current: str) -> list[str]:
-    """Statements that add what the events of other populations, or of the input, bring to one example's current."""
-    lines = []
+def _add_gathered(source: Source, depth: int, place: int, stage: Stage) -> None:
+    """Add what the events of other populations, or of the input, bring to a group's currents."""
     for i, ones in enumerate(stage.gathered):
         own = f"{place}_{i}"
-        listed = f"{current}, size, weight{own}, index{own}[t, b], count{own}[t, b]"
-        lines.append(f"add_rows({listed})" if ones else f"add_scaled_rows({listed}, values{own}[t, b])")
-    return lines
+        given = [f"index{own}", f"count{own}", f"weight{own}", f"values{own}", "true" if ones else "false"]
+        source.call(depth, "from_events", f"calls{own}", 0, ["t", "begin", "end", *given, f"current{place}"])
 
 
 def _stepped(place: int, stage: Stage, current: str) -> list[str]:
@@ -356,9 +353,14 @@ class Back:
     totals: Mapping[str, str]
 
     @property
+    def calls(self) -> bool:
+        """Whether it calls what ``kernels.gathering`` lists."""
+        return bool(self.products) or any(self.signals.values())
+
+    @property
     def arguments(self) -> list[str]:
         """The names of the kernel's arguments, in order."""
-        names = ["first", "last", "group"]
+        names = ["first", "last", "group", *(["addresses"] if self.calls else [])]
         for name, product in self.signals.items():
             names += [f"errors_{name}", f"back_{name}"] if product else [name]
         names += [*self.recorded, *(f"start_{key}" for key in self.starts)]
@@ -382,9 +384,8 @@ def adjoint_source(body: Body, back: Back) -> str:
     whole = [name for name in back.signals if name not in products_of]
     products, recorded, outputs, totals, carried = back.products, back.recorded, back.outputs, back.totals, back.carried
     source.function("run", back.arguments)
-    together = TOGETHER if products or products_of else 1
     source.add(1, f"steps, _, size = {next(iter(outputs))}.shape", "for begin in range(first, last, group):")
-    source.add(2, "end = min(begin + group, last)")
+    source.add(2, "end = min(begin + group, last)", "count = end - begin")
     begun = [*(f"carries_{each.name}[b - begin, n] = 0" for each in carried), *(f"{name}[b, n] = 0" for name in totals)]
     if begun:
         source.add(
@@ -392,66 +393,26 @@ def adjoint_source(body: Body, back: Back) -> str:
         )
     source.add(2, "for t in range(steps - 1, -1, -1):")
     for name, of in products:
-        source.add(3, *_multiplied(name, f"carries_{of}"))
-    source.add(3, "here = begin", "while here < end:")
-    source.add(4, f"several = {together} if here + {together} <= end else 1")
-    for name, of in products:
-        source.add(4, f"if not dense_{name}:")
-        source.add(5, *_gathered(f"sums_{name}", f"matrix_{name}", f"carries_{of}"))
+        handed = [f"carries_{of}", f"matrix_{name}", f"panels_{name}", f"sums_{name}"]
+        source.call(3, "back_through", "addresses", 0, ["count", *handed, "listed", "rest"])
     for name in products_of:
-        errors, rows = (
-            [f"{of}_{name}[{at}{e}]" for e in range(TOGETHER)] for of, at in (("errors", "t, here + "), ("rows", ""))
-        )
-        source.add(4, *_summed(rows, f"back_{name}", "every", f"back_{name}.shape[0]", errors))
-    source.add(4, "for e in range(several):", "    b = here + e")
-    source.add(5, *(f"r_{name} = {name}[t, b]" for name in (*whole, *recorded, *outputs)))
-    source.add(5, *(f"r_{name} = rows_{name}[e]" for name in products_of))
-    source.add(5, *(f"carry_{each.name} = carries_{each.name}[b - begin]" for each in carried))
-    source.add(5, *(f"sum_{name} = sums_{name}[b - begin]" for name, _ in products))
+        handed = [f"errors_{name}", f"back_{name}", "every", f"rows_{name}"]
+        source.call(3, "from_above", "addresses", 1, ["t", "begin", "count", *handed])
+    source.add(3, "for b in range(begin, end):")
+    source.add(4, *(f"r_{name} = {name}[t, b]" for name in (*whole, *recorded, *outputs)))
+    source.add(4, *(f"r_{name} = rows_{name}[b - begin]" for name in products_of))
+    source.add(4, *(f"carry_{each.name} = carries_{each.name}[b - begin]" for each in carried))
+    source.add(4, *(f"sum_{name} = sums_{name}[b - begin]" for name, _ in products))
     for key in back.starts:
-        source.add(5, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
-    source.add(5, *(f"r_{name} = {name}[b]" for name in totals))
-    source.add(5, "for n in range(size):")
-    source.add(6, *(f"{name} = {loading}" for name, loading in back.loads.items()))
-    source.add(6, *body.statements)
-    source.add(6, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
-    source.add(6, *(f"r_{name}[n] += {result}" for name, result in totals.items()))
-    source.add(6, *(f"carry_{each.name}[n] = {each.result}" for each in carried))
-    source.add(4, "here += several")
+        source.add(4, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
+    source.add(4, *(f"r_{name} = {name}[b]" for name in totals))
+    source.add(4, "for n in range(size):")
+    source.add(5, *(f"{name} = {loading}" for name, loading in back.loads.items()))
+    source.add(5, *body.statements)
+    source.add(5, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
+    source.add(5, *(f"r_{name}[n] += {result}" for name, result in totals.items()))
+    source.add(5, *(f"carry_{each.name}[n] = {each.result}" for each in carried))
     return source.text()
-
-
-def _multiplied(name: str, factors: str) -> list[str]:
-    """Statements for sums[b] = Σ_j factors[b, j] matrix[j] of the whole group, where most factors are not zero."""
-    lines = ["found = 0", "for e in range(end - begin):", "    for n in range(size):"]
-    lines += [f"        found += {factors}[e, n] != 0", f"dense_{name} = found > {_DENSE} * size * (end - begin)"]
-    # One example alone has too few sums to keep a processor busy in the order in which a product goes.
-    lines += [f"dense_{name} = dense_{name} and end - begin >= {TOGETHER}", f"if dense_{name}:"]
-    return [*lines, f"    multiply(0, end - begin, {factors}, panels_{name}, sums_{name}, rest, False)"]
-
-
-def _gathered(sums: str, matrix: str, factors: str) -> list[str]:
-    """Statements for sums[b] = Σ_j factors[b, j] matrix[j] of several b, without rows whose factors are all zero."""
-    into, errors = ([f"{of}[here - begin + {e}]" for e in range(TOGETHER)] for of in (sums, factors))
-    lines = ["if several == 1:", f"    k = list_row({errors[0]}, size, listed)", "else:"]
-    lines += [f"    d{e} = {error}" for e, error in enumerate(errors)]
-    # The first sum has room to work in until it is begun.
-    lines += [f"    s0 = {into[0]}", "    for n in range(size):"]
-    lines.append(f"        s0[n] = {' + '.join(f'abs(d{e}[n])' for e in range(TOGETHER))}")
-    return [*lines, "    k = list_row(s0, size, listed)", *_summed(into, matrix, "listed", "k", errors)]
-
-
-def _summed(into: Sequence[str], matrix: str, rows: str, count: str, factors: Sequence[str]) -> list[str]:
-    """Statements for into[e] = Σ_k factors[e][rows[k]] matrix[rows[k]], of one example or of several side by side."""
-    listed = f"size, {matrix}, {rows}, {count}"
-    lines = [
-        f"{into[0]}[:] = 0",
-        "if several == 1:",
-        f"    add_scaled_rows({into[0]}, {listed}, {factors[0]})",
-        "else:",
-    ]
-    lines += [f"    {each}[:] = 0" for each in into[1:]]
-    return [*lines, f"    add_scaled_rows_to_each(({', '.join(into)}), {listed}, ({', '.join(factors)}))"]
 
 
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:

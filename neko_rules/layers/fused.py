@@ -121,6 +121,13 @@ def carried(cell: Cell) -> tuple[str, ...]:
     return (*cell.state_names(), "z")
 
 
+def addresses_for(dtype: str, size: int) -> np.ndarray:
+    """Where what a loop calls for a source of so many neurons begins."""
+    from neko_rules.kernels.gathering import forward_addresses
+
+    return forward_addresses(dtype, index_type(size))
+
+
 class Given(NamedTuple):
     """A population and what it is given, as NumPy arrays.
 
@@ -213,7 +220,7 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
             if form.flat:
                 scratch += [*np.empty((2, group, one.size), dtype)]
                 continue
-            scratch += [np.empty(one.size, index_type(one.size)), np.empty(one.size, dtype)]
+            scratch += [np.empty(one.size, index_type(one.size)), np.empty((group, one.size), dtype)]
             if one.lean:
                 scratch += [*np.empty((len(carried(one.cell)), group, one.size), dtype)]
         forward.run(first, last, group, *fixed, *scratch)
@@ -243,12 +250,18 @@ def _at_rest(batch: int, size: int, dtype: str) -> np.ndarray:
 
 def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]:
     """In the order of ``Stage.given``."""
+
+    def typed(matrix: np.ndarray) -> np.ndarray:
+        # What is called at an address takes arrays of one type, whatever a caller's weights are.
+        return np.require(matrix, dtype, ["C", "W"])
+
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        # What is summed in registers is of one type, whatever a caller's weights are.
-        found += [np.ascontiguousarray(weight, dtype), events.index, events.count, events.factors(dtype)]
-    found += [np.ascontiguousarray(matrix, dtype) for matrix in one.inner.values()]
+        found += [addresses_for(dtype, weight.shape[0]), typed(weight)]
+        found += [events.index, events.count, np.require(events.factors(dtype), requirements=["C", "W"])]
+    for matrix in one.inner.values():
+        found += [addresses_for(dtype, matrix.shape[0]), typed(matrix)]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = carried(one.cell)
     if one.start is None:

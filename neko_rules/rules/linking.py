@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.fused import LOOPS
+from neko_rules.credit.fused import addresses_for as addresses_for_back
 from neko_rules.credit.recursion import Setting
 from neko_rules.kernels import grouped, listing, products, rows
 from neko_rules.kernels.chain import Chain, Chained
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
-from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.forward import Z
-from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of
+from neko_rules.layers.fused import Form, addresses_for, carried, goes_flat, kernel_of
 from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.losses import Loss, compiled_pass
@@ -100,6 +102,7 @@ class Linked(NamedTuple):
         gradients: argument → the parameter whose gradient it is.
         told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
         spikes: argument → the population whose spikes it counts.
+        calls: argument → what says where what loops call for so many neurons begins, and how many.
         handed: what it takes from the time steps before and hands on; nothing for whole sequences.
     """
 
@@ -113,6 +116,7 @@ class Linked(NamedTuple):
     gradients: dict[str, str]
     told: list[Told]
     spikes: dict[str, str]
+    calls: dict[str, tuple[Callable[[str, int], np.ndarray], int]]
     handed: Handed
 
 
@@ -160,6 +164,7 @@ class Linking:
         self.gradients: dict[str, str] = {}
         self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
+        self.calls: dict[str, tuple[Callable[[str, int], np.ndarray], int]] = {}
         self.handed = Handed({}, {}, {}, {})
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
@@ -189,6 +194,7 @@ class Linking:
             self.gradients,
             self.told,
             self.spikes,
+            self.calls,
             self.handed,
         )
 
@@ -284,6 +290,17 @@ class Linking:
     def _rest(self) -> str:
         return self.chain.room("rest", products.BLOCK, self.width, once=True)
 
+    def _forward_calls(self, source: str) -> str:
+        return self._calls("forward", addresses_for, self.graph.size(source, self.kind.inputs))
+
+    def _calls(self, way: str, addresses: Callable[[str, int], np.ndarray], size: int) -> str:
+        """Where what a loop calls for so many neurons begins."""
+        # All of it is compiled before the loop is.
+        addresses(self.kind.dtype, size)
+        found = self.chain.take(f"calls_{way}_{index_type(size)}", 1, "int64")
+        self.calls[found] = addresses, size
+        return found
+
     def _panels(self, matrix: str, rows: str, columns: str) -> str:
         """The panels of a matrix [rows, columns], each a population or the input; filled once."""
         chain, name = self.chain, f"panels_{matrix}"
@@ -329,7 +346,10 @@ class Linking:
                 of = self._weight(each_walked), index, count, self._values(each_walked.source)
                 keys = ("weight", "index", "count", "values")
                 by_name |= {f"{key}{place}_{i}": given for key, given in zip(keys, of, strict=True)}
-            by_name |= {f"matrix{place}_{i}": self._weight(*several) for i, several in enumerate(inner.values())}
+                by_name[f"calls{place}_{i}"] = self._forward_calls(each_walked.source)
+            for i, several in enumerate(inner.values()):
+                by_name[f"matrix{place}_{i}"] = self._weight(*several)
+                by_name[f"called{place}_{i}"] = self._forward_calls(several[0].source)
         forward = kernel_of(tuple(forms), self.kind.dtype)
         if forward is None:
             raise NotTraceableError("a neuron without a compiled loop")
@@ -404,7 +424,7 @@ class Linking:
             by_name[f"current{place}"] = chain.room(f"current_{number}", "n", size)
             by_name[f"biases{place}"] = chain.room(f"biases_{number}", "n", size)
         else:
-            by_name[f"current{place}"] = chain.room(f"current_{number}", size)
+            by_name[f"current{place}"] = chain.room(f"current_{number}", "n", size)
             by_name[f"first{place}"] = self._row_of_numbers(name)
         return by_name
 
@@ -503,10 +523,12 @@ class Linking:
         for i, one in enumerate(coming):
             if isinstance(one, _Below):
                 by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
-                by_name[f"rows_signal{i}"] = chain.room(f"rows{number}_{i}", TOGETHER, size)
+                by_name[f"rows_signal{i}"] = chain.room(f"rows{number}_{i}", "n", size)
                 by_name["every"] = "every"
             else:
                 by_name[f"signal{i}"] = one
+        if "addresses" in loop.arguments:
+            by_name["addresses"] = self._calls("back", addresses_for_back, self.graph.populations[name].size)
         by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
         by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
         for (product, _), connection in zip(step.products, step.outgoing, strict=True):
