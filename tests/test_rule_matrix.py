@@ -14,13 +14,16 @@ from credit_cases import INPUTS, OUTPUTS, data
 from eager import eager
 
 from neko_rules import Evaluator, Layer, Network, Stack
-from neko_rules.backend import Backend
+from neko_rules.backend import BUILT_IN, Backend
 from neko_rules.errors import IncompatibleError
 from neko_rules.layers.cell import CELLS
 from neko_rules.optimizers import SGD
 from neko_rules.rules import RULES
 
 TOPOLOGIES = {"feed-forward": ([5], False), "recurrent": ([5], True), "deep": ([5, 4], True)}
+COMPILING = {"jax": ("recurrent", "deep"), "tensorflow": ("feed-forward", "deep")}
+"""What is tried on the libraries that take a moment for every operation on every new shape: deep networks, which hold
+the connections of both others, and one of those."""
 TOLERANCE = 1e-10
 
 NO_LEAK = "leak between spikes is constant"
@@ -62,7 +65,11 @@ def references() -> dict[tuple[str, str, str], dict[str, np.ndarray] | str]:
     return {}
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize(
+    ("backend", "topology"),
+    [(backend, topology) for backend in BUILT_IN for topology in COMPILING.get(backend, TOPOLOGIES)],
+    indirect=["backend"],
+)
 @pytest.mark.parametrize("cell", list(CELLS))
 @pytest.mark.parametrize("rule", list(RULES))
 def test_a_rule_on_a_neuron_is_equal_on_every_backend_or_refused(

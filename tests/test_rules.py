@@ -242,8 +242,8 @@ def test_bptt_with_a_firing_rate_target_is_the_gradient_of_the_sum(library: str)
 @pytest.mark.parametrize("rule", [name for name in DEFERRED if RULES[name].descends == "always"])
 def test_a_firing_rate_target_is_reached(rule: str) -> None:
     """With the loss next to nothing, the mean rate settles at the target, from above and from below."""
-    x = np.random.default_rng(0).standard_normal((16, 50, 4))
-    y = np.zeros((16, 50, 1))
+    x = np.random.default_rng(0).standard_normal((8, 50, 4))
+    y = np.zeros((8, 50, 1))
     for target in (30.0, 200.0):
         network = ALIF(20, 1, task_type="regression", threshold=0.7, readout_initializer="zeros", seed=2)
         model = Evaluator(network, metrics=["firing_rate"])
