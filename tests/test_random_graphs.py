@@ -5,7 +5,8 @@ resets, detached or not; refractory periods; skip connections, delayed connectio
 or values stored where a masked diagonal ignores them; an output anywhere in the graph; all poolings; classification
 with unlabelled steps and regression; firing-rate regularisers; sequences down to one step and batches down to one
 sample. Weights are drawn wide enough that many neurons spike. A population that no error reaches has a gradient of
-zero, and has to have it here too; how many references are not zero is counted. Every other graph goes by compiled loops.
+zero, and has to have it here too; how many references are not zero is counted. Every other graph goes by compiled
+loops.
 """
 
 from __future__ import annotations
