@@ -98,7 +98,7 @@ def claims_of(record: Record) -> Iterator[Claim]:
         yield from compared(f"{name}: e-prop : BPTT", record, 1, by_rule["e-prop"], by_rule["BPTT"])
         if name == "B LIF":
             for rule in ("e-prop", "OTTT"):
-                for kind in ("online", "online every 20"):
+                for kind in ("online", "online every 20", "online every 100"):
                     pair = deferred(on_it, f"{rule}, {kind}"), deferred(on_it, f", {rule}")
                     yield from compared(f"{name}: {rule}, {kind} : deferred", record, 2, *pair)
 

@@ -15,9 +15,11 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "e-prop": ("eprop", {}),
     "e-prop, online": ("eprop", {"online": True}),
     "e-prop, online every 20": ("eprop", {"online": 20}),
+    "e-prop, online every 100": ("eprop", {"online": 100}),
     "OTTT": ("ottt", {}),
     "OTTT, online": ("ottt", {"online": True}),
     "OTTT, online every 20": ("ottt", {"online": 20}),
+    "OTTT, online every 100": ("ottt", {"online": 100}),
 }
 TORCH, JAX = "speed.torch_contenders", "speed.jax_contenders"
 
