@@ -60,7 +60,8 @@ class NumpyBackend:
         return _name(array.dtype)
 
     def full(self, shape: Sequence[int], value: float, dtype: str) -> Array:
-        return np.full(tuple(shape), value, dtype=dtype)
+        # Memory that is cleared when somebody looks at it, which of traces before the first step may be nobody.
+        return np.zeros(tuple(shape), dtype) if value == 0 else np.full(tuple(shape), value, dtype=dtype)
 
     def eye(self, size: int, dtype: str) -> Array:
         return np.eye(size, dtype=dtype)

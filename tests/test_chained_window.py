@@ -114,7 +114,9 @@ def test_a_short_window_has_no_chain(groups: list[Any], monkeypatch: pytest.Monk
     assert not groups
 
 
-@pytest.mark.parametrize("fault", ["traces are not handed on", "no start", "the first signal is not met"])
+@pytest.mark.parametrize(
+    "fault", ["traces are not handed on", "no start", "the first signal is not met", "never begun", "always the last"]
+)
 def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: what would leave out the time steps before a window."""
     from neko_rules.rules import chained_window
@@ -127,6 +129,8 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
         for argument, (what, _) in links.handed.traces.items():
             if (what, fault) in {("before", "traces are not handed on"), ("kappa", "the first signal is not met")}:
                 found[argument] = 0 * found[argument]
+        found |= {"begun": False} if fault == "never begun" else {}
+        found |= {"kept": False} if fault == "always the last" else {}
         for argument in links.handed.starts:
             if fault == "no start":
                 found[argument] = 0 * found[argument]
@@ -152,7 +156,7 @@ def test_filtered_events_meet_the_first_signal_while_they_are_at_hand() -> None:
     chi = filtering.back_filtered(kappa, leak, 1.0, slope)
     after, total, nothing = np.empty_like(before), np.zeros((pre, post)), np.empty((0, 0, 0))
     given = (before, begin, chi[0], index, count, nothing, True, chi, after, kappa, signal, total)
-    filtering.meet_and_filter(0, batch, kappa**steps, *given)
+    filtering.meet_and_filter(0, batch, True, True, kappa**steps, *given)
     np.testing.assert_allclose(total, kappa * np.einsum("bj,bij->ij", signal, before), rtol=SAME)
     eligible, traces = begin, before
     for t in range(steps):

@@ -162,6 +162,8 @@ def _filter_events(
 def meet_and_filter(
     first: int,
     last: int,
+    begun: bool,
+    kept: bool,
     decay: float,
     before: Array,
     begin: Array,
@@ -176,16 +178,29 @@ def meet_and_filter(
     signal: Array,
     total: Array,
 ) -> None:
-    """``filtered`` of examples ``first`` to ``last``, and total += Σ_b κ signal[b] ē_0[b] while ē_0 is at hand."""
+    """``filtered`` of examples ``first`` to ``last``, and total += Σ_b κ signal[b] ē_0[b] while ē_0 is at hand.
+
+    Args:
+        begun: whether ē_0 is anything but zero; else it is not read.
+        kept: whether ē_T is wanted; else it is not written.
+    """
     _, pre, size = before.shape
     for b in range(first, last):
         row, arriving = chi[b], signal[b]
         for i in range(pre):
             into, held, own, met = after[b, i], before[b, i], begin[b, i], total[i]
-            for n in range(size):
-                into[n] = decay * held[n] + own * row[n]
-                met[n] += kappa * arriving[n] * held[n]
-        _add_filtered(b, index, count, values, ones, factor, after, size)
+            if begun and kept:
+                for n in range(size):
+                    into[n] = decay * held[n] + own * row[n]
+                    met[n] += kappa * arriving[n] * held[n]
+            elif begun:
+                for n in range(size):
+                    met[n] += kappa * arriving[n] * held[n]
+            elif kept:
+                for n in range(size):
+                    into[n] = own * row[n]
+        if kept:
+            _add_filtered(b, index, count, values, ones, factor, after, size)
 
 
 @kernel

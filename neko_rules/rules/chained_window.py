@@ -30,11 +30,15 @@ class Before(NamedTuple):
         states: of the network.
         spans: how traces go on; None where credit ends with the window.
         credit: the traces.
+        begun: whether there were any time steps.
+        last: whether nobody asks for traces after the window.
     """
 
     states: NetworkState
     spans: Spans | None
     credit: State
+    begun: bool
+    last: bool
 
 
 class Went(NamedTuple):
@@ -42,7 +46,7 @@ class Went(NamedTuple):
 
     Attributes:
         states: of the network after it.
-        credit: traces after it.
+        credit: traces after it, or whatever they were if nobody asks.
         gradients: by parameter.
         loss: its sum over what is counted, and how much that is.
         outputs: what the loss observes, [time, batch, n_out].
@@ -138,6 +142,8 @@ class _Carried:
         }
         found |= {argument: empty(name) for argument, (name, _) in handed.ends.items()}
         found |= {argument: empty(name) for argument, name in handed.firsts.items()}
+        flags = {"begun": self.before.begun, "kept": not self.before.last}
+        found |= {name: flags[name] for name in handed.flags}
         for argument, (what, of) in handed.traces.items():
             value = self._of_trace(what, of)
             found[argument] = handed_over(value, self.dtype) if value.ndim else value.astype(self.dtype)[()]

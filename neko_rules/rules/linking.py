@@ -128,12 +128,14 @@ class Handed(NamedTuple):
         ends: argument → a population and a state after the last.
         firsts: argument → the population whose δ of the first time step it is.
         traces: argument → what of a trace it is, and the parameter or population.
+        flags: ``"begun"``, whether there were time steps before, and ``"kept"``, whether there are any after.
     """
 
     starts: dict[str, tuple[str, str]]
     ends: dict[str, tuple[str, str]]
     firsts: dict[str, str]
     traces: dict[str, tuple[str, str]]
+    flags: set[str]
 
 
 class _Below(NamedTuple):
@@ -165,7 +167,7 @@ class Linking:
         self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
         self.calls: dict[str, tuple[Callable[[str, int], np.ndarray], int]] = {}
-        self.handed = Handed({}, {}, {}, {})
+        self.handed = Handed({}, {}, {}, {}, set())
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)

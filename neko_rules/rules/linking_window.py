@@ -62,6 +62,11 @@ class LinkingWindow(Linking):
             if chi and self.graph.populations[name].bias:
                 self._go_on_with_bias(name, chi)
 
+    def _flag(self, what: str) -> str:
+        """Whether there were time steps before, or will be any after."""
+        self.handed.flags.add(what)
+        return self.chain.take(what, 0, "boolean")
+
     def _of_trace(self, what: str, of: str, rank: int) -> str:
         """An argument that has to do with the traces of a parameter or population."""
         for given, known in self.handed.traces.items():
@@ -118,7 +123,8 @@ class LinkingWindow(Linking):
             before, after = (chain.part(self._of_trace(each, weight, 3), size, post) for each in ("before", "after"))
             begin = chain.part(self._of_trace("begin", weight, 2), size)
             decay, first = self._of_trace("decay", name, 0), chain.view(chi, "n", post)
-            given = ["zero", "n", decay, before, begin, first, *of, factor, after, *self._met_first(name)]
+            flags = [self._flag("begun"), self._flag("kept")]
+            given = ["zero", "n", *flags, decay, before, begin, first, *of, factor, after, *self._met_first(name)]
             chain.call(filtering.meet_and_filter, *given, self._gradient(weight, 2))
 
     def _go_on_with_bias(self, name: str, chi: str) -> None:

@@ -14,6 +14,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.spans import Spans
 from neko_rules.credit.stepwise import LocalTraces
 from neko_rules.evaluator import Judgement
+from neko_rules.kernels.host import host_of
 from neko_rules.layers.forward import (
     Moment,
     NetworkState,
@@ -129,7 +130,14 @@ class _Schedule:
         return trajectory, signals, judgement.totals["loss"]
 
     def chained(
-        self, carry: Tree, values: Parameters, own: Any, given: Tree, spans: Spans | None = None
+        self,
+        carry: Tree,
+        values: Parameters,
+        own: Any,
+        given: Tree,
+        spans: Spans | None = None,
+        begun: bool = True,
+        last: bool = False,
     ) -> tuple[Tree, Parameters, Array] | None:
         """Some time steps by one compiled loop: what goes on, the gradient and the outputs; None where there is none.
 
@@ -139,8 +147,9 @@ class _Schedule:
             own: the rule's own arrays.
             given: inputs, targets, mask and weights of the time steps.
             spans: how traces go on; None where credit ends with the last step.
+            begun, last: whether there were time steps before, and whether nobody asks for traces after these.
         """
-        before = Before(carry["network"], spans, {} if spans is None else carry["credit"])
+        before = Before(carry["network"], spans, {} if spans is None else carry["credit"], begun, last)
         went = through_window(self.rule, values, own, given, before)
         if went is None:
             return None
@@ -208,8 +217,14 @@ class Online(_Schedule):
             "memory": memory,
         }
 
+        # A library that compiles goes through this once for many pieces, and then knows neither end of the sequence.
+        in_turn, passed = host_of(nx) is not None, 0
+
         def body(carry: Tree, given: Tree, entry: Tree, length: int) -> tuple[Tree, Tree]:
+            nonlocal passed
             rate, count, noise_now = entry
+            begun, passed = passed > 0 or not in_turn, passed + length
+            last = in_turn and passed == steps
 
             def step(before: Tree, at: Tree) -> tuple[Tree, Parameters, Array]:
                 moving, found, output = self.step(
@@ -227,7 +242,7 @@ class Online(_Schedule):
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
             if length > 1 and spans is not None:
-                moving, total, outputs = self._several(spans, moving, carry["values"], carry["own"], given)
+                moving, total, outputs = self._several(spans, moving, carry["values"], carry["own"], given, begun, last)
             elif length == 1:
                 moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
                 outputs = nx.expand_dims(output, 0)
@@ -257,13 +272,13 @@ class Online(_Schedule):
         return stepwise.spans
 
     def _several(
-        self, spans: Spans, moving: Tree, values: Parameters, own: Any, given: Tree
+        self, spans: Spans, moving: Tree, values: Parameters, own: Any, given: Tree, begun: bool, last: bool
     ) -> tuple[Tree, Parameters, Array]:
         """All time steps between two changes: as ``step``, with a gradient that is summed over them.
 
         Firing rates so far are left as they were: they are for regularisers alone.
         """
-        chained = self.chained(moving, values, own, given["step"], spans)
+        chained = self.chained(moving, values, own, given["step"], spans, begun, last)
         if chained is not None:
             return moving | chained[0], *chained[1:]
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
