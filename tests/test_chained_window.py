@@ -73,6 +73,17 @@ def test_traces_of_inputs_of_every_kind(kind: str, rule: str, groups: list[Any])
     assert {("input" in walked) for walked in groups} == {kind == "graded"}
 
 
+@pytest.mark.parametrize("rule", ["eprop", "ottt"])
+def test_an_input_whose_first_examples_are_all_ones(rule: str, groups: list[Any]) -> None:
+    """Of a dense input only the first group is looked at, which says nothing about the others."""
+    rng = np.random.default_rng(0)
+    _, y = data()
+    x = (rng.random((len(y), STEPS, 7)) < 0.9) * 1.0
+    x[4:] *= rng.random(x[4:].shape)
+    same_weights(lambda: taught(layers(24), rule, online=EVERY), x, y)
+    assert not any("input" in walked for walked in groups)
+
+
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("mean output", "largest output")])
 def test_windows_by_a_chain(name: str, groups: list[Any]) -> None:
     if name == "on PyTorch":

@@ -65,7 +65,7 @@ class Loop:
 
         def typed(array: Array) -> np.ndarray:
             # What is called at an address takes arrays of one type, whatever a caller's weights are.
-            return np.require(host.host(array), dtype, ["C", "W"])
+            return np.require(host.host(array), dtype, ["C", "W", "A"])
 
         def history(key: str) -> Array:
             return record.z if key == Z else record.history(setting.nx, key)

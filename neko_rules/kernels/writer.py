@@ -112,7 +112,8 @@ class Source(Lines):
 
     def call(self, depth: int, function: str, addresses: str, number: int, arguments: Sequence[str]) -> None:
         """A statement that calls a function of ``kernels.gathering`` at its address."""
-        self.imports("neko_rules.kernels.gathering", function, function)
+        # Machine code on disk belongs to the types that it was compiled for.
+        self.imports("neko_rules.kernels.gathering", function, f"{function}  # {version('gathering')}")
         self.add(depth, f"call({function}, {addresses}, {number}, ({', '.join(arguments)}))")
 
     def imports(self, module: str, function: str, name: str) -> None:

@@ -251,15 +251,15 @@ def _at_rest(batch: int, size: int, dtype: str) -> np.ndarray:
 def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]:
     """In the order of ``Stage.given``."""
 
-    def typed(matrix: np.ndarray) -> np.ndarray:
+    def typed(array: np.ndarray) -> np.ndarray:
         # What is called at an address takes arrays of one type, whatever a caller's weights are.
-        return np.require(matrix, dtype, ["C", "W"])
+        return np.require(array, dtype, ["C", "W", "A"])
 
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
         found += [addresses_for(dtype, weight.shape[0]), typed(weight)]
-        found += [events.index, events.count, np.require(events.factors(dtype), requirements=["C", "W"])]
+        found += [events.index, events.count, typed(events.factors(dtype))]
     for matrix in one.inner.values():
         found += [addresses_for(dtype, matrix.shape[0]), typed(matrix)]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
@@ -267,7 +267,7 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
     if one.start is None:
         found += [_at_rest(batch, one.size, dtype)] * len(keys)
     else:
-        found += [np.require(one.start[key], requirements=["C", "W"]) for key in keys]
+        found += [typed(one.start[key]) for key in keys]
     found += [*done.states.values(), *(each for each in (done.z, done.slope) if each is not None)]
     found += [done.current] if done.current is not None else []
     return found if done.events is None else [*found, done.events.index, done.events.count]

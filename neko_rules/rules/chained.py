@@ -172,7 +172,8 @@ class Chains:
         some, odd = survey(given.inputs, group)
         walked = self._spiking | {INPUT} if some < crossover() * steps * group * features else self._spiking
         while True:
-            look = walked, not odd, window
+            # Of an input that is not walked only the first group was looked at.
+            look = walked, INPUT in walked and not odd, window
             if look not in self._found:
                 self._found[look] = _made(rule, given, *look)
             links = self._found[look]

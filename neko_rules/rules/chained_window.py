@@ -73,8 +73,8 @@ def through_window(
         before: what it begins with.
     """
     nx, network = rule.nx, rule.model.network
-    host, chains = host_of(nx), rule.chains()
-    if host is None or not chains.serves(rule, *at["x"].shape):
+    host = host_of(nx)
+    if host is None or not rule.chains().serves(rule, *at["x"].shape):
         return None
     from neko_rules.rules.linking import Window
 
@@ -84,7 +84,7 @@ def through_window(
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
     carried = _Carried(rule, host, before, *inputs.shape[:2])
-    ran = chains.ran(rule, host, given, window, carried.handed)
+    ran = rule.chains().ran(rule, host, given, window, carried.handed)
     if ran is None:
         return None
     states: NetworkState = {INPUT: {Z: at["x"][-1]}} | {name: {} for name in network.graph.order}
