@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def data(readout: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Portions of 8 examples, and how many examples every forward pass had."""
+    """Portions of 8 examples, of batches that have no chain, and how many examples every forward pass had."""
     seen: list[int] = []
     judge = Evaluator.judge
 
@@ -51,6 +52,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return judge(self, trajectory, *rest)
 
     monkeypatch.setattr(Evaluator, "judge", counting)
+    monkeypatch.setattr("neko_rules.rules.chained.WORTHWHILE", math.inf)
     monkeypatch.setattr("neko_rules.rules.learning_rule.examples_at_once", lambda model, steps, examples: 8)
     return seen
 
