@@ -91,7 +91,7 @@ class Loop:
         totals = [np.empty((batch, size), dtype) for _ in range(step.biased + len(step.learned))]
         fixed += [*errors, *totals]
 
-        called = [addresses_for(dtype, size)] if step.outgoing or any(step.products_of) else []
+        called = [addresses_for(dtype, size, bool(step.outgoing))] if step.outgoing or any(step.products_of) else []
         above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
         every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
@@ -112,11 +112,11 @@ class Loop:
         )
 
 
-def addresses_for(dtype: str, size: int) -> np.ndarray:
-    """Where what a loop of a population of so many neurons calls begins."""
+def addresses_for(dtype: str, size: int, fed_back: bool) -> np.ndarray:
+    """Where what a loop of a population of so many neurons calls begins; ``fed_back``: as in ``back_addresses``."""
     from neko_rules.kernels.gathering import back_addresses
 
-    return back_addresses(dtype, index_type(size))
+    return back_addresses(dtype, index_type(size), fed_back)
 
 
 def _written(step: TracedStep) -> Loop:

@@ -162,30 +162,32 @@ BACK = ("back_through", "from_above")
 
 
 @lru_cache(maxsize=16)
-def forward_addresses(dtype: str, index: str) -> np.ndarray:
+def forward_addresses(dtype: str, index: str, later: bool) -> np.ndarray:
     """Where what a loop forward in time calls begins.
 
     Args:
         dtype: of all numbers that are not whole.
         index: of numbers of neurons that send.
+        later: whether what they send may arrive one step later; ``from_rows`` is not compiled for others.
     """
     whole, flag, listed = array_type("int64", 0), array_type("boolean", 0), array_type("int32", 2)
     matrix, cube = array_type(dtype, 2), array_type(dtype, 3)
     events = (whole, whole, whole, array_type(index, 3), listed, matrix, cube, flag, matrix)
     rows = (whole, whole, matrix, array_type(index, 1), matrix, flag, matrix)
-    return np.array([address_of(from_events, events), address_of(from_rows, rows)], np.int64)
+    return np.array([address_of(from_events, events), address_of(from_rows, rows) if later else 0], np.int64)
 
 
 @lru_cache(maxsize=16)
-def back_addresses(dtype: str, index: str) -> np.ndarray:
+def back_addresses(dtype: str, index: str, fed_back: bool) -> np.ndarray:
     """Where what a loop back through time calls begins.
 
     Args:
         dtype: of all numbers that are not whole.
         index: of numbers of neurons.
+        fed_back: whether errors go through recurrent weights; ``back_through`` is not compiled for others.
     """
     whole, vector = array_type("int64", 0), array_type(index, 1)
     matrix, cube = array_type(dtype, 2), array_type(dtype, 3)
     through = (whole, matrix, matrix, cube, matrix, vector, matrix)
     above = (whole, whole, whole, cube, matrix, array_type("uint16", 1), matrix)
-    return np.array([address_of(back_through, through), address_of(from_above, above)], np.int64)
+    return np.array([address_of(back_through, through) if fed_back else 0, address_of(from_above, above)], np.int64)

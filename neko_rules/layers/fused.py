@@ -121,11 +121,11 @@ def carried(cell: Cell) -> tuple[str, ...]:
     return (*cell.state_names(), "z")
 
 
-def addresses_for(dtype: str, size: int) -> np.ndarray:
-    """Where what a loop calls for a source of so many neurons begins."""
+def addresses_for(dtype: str, size: int, later: bool) -> np.ndarray:
+    """Where what a loop calls for a source of so many neurons begins; ``later``: as in ``forward_addresses``."""
     from neko_rules.kernels.gathering import forward_addresses
 
-    return forward_addresses(dtype, index_type(size))
+    return forward_addresses(dtype, index_type(size), later)
 
 
 class Given(NamedTuple):
@@ -258,10 +258,10 @@ def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        found += [addresses_for(dtype, weight.shape[0]), typed(weight)]
+        found += [addresses_for(dtype, weight.shape[0], False), typed(weight)]
         found += [events.index, events.count, typed(events.factors(dtype))]
-    for matrix in one.inner.values():
-        found += [addresses_for(dtype, matrix.shape[0]), typed(matrix)]
+    for (_, later), matrix in one.inner.items():
+        found += [addresses_for(dtype, matrix.shape[0], later), typed(matrix)]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = carried(one.cell)
     if one.start is None:

@@ -308,7 +308,7 @@ def _run(
         population: np.empty((1, examples, graph.populations[population].size), dtype)
         for population in links.spikes.values()
     }
-    every |= {name: addresses(dtype, size) for name, (addresses, size) in links.calls.items()}
+    every |= {name: addresses(dtype, size, more) for name, (addresses, size, more) in links.calls.items()}
     every |= {name: spikes[population] for name, population in links.spikes.items()}
     for name, connections in links.weights.items():
         first, *others = (typed(effective_weight(nx, each_one, given.values)) for each_one in connections)

@@ -102,7 +102,7 @@ class Linked(NamedTuple):
         gradients: argument → the parameter whose gradient it is.
         told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
         spikes: argument → the population whose spikes it counts.
-        calls: argument → what says where what loops call for so many neurons begins, and how many.
+        calls: argument → what says where what loops call begins, and what it is asked with beside the type of numbers.
         handed: what it takes from the time steps before and hands on; nothing for whole sequences.
     """
 
@@ -116,7 +116,7 @@ class Linked(NamedTuple):
     gradients: dict[str, str]
     told: list[Told]
     spikes: dict[str, str]
-    calls: dict[str, tuple[Callable[[str, int], np.ndarray], int]]
+    calls: dict[str, tuple[Callable[[str, int, bool], np.ndarray], int, bool]]
     handed: Handed
 
 
@@ -166,7 +166,7 @@ class Linking:
         self.gradients: dict[str, str] = {}
         self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
-        self.calls: dict[str, tuple[Callable[[str, int], np.ndarray], int]] = {}
+        self.calls: dict[str, tuple[Callable[[str, int, bool], np.ndarray], int, bool]] = {}
         self.handed = Handed({}, {}, {}, {}, set())
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
@@ -292,15 +292,15 @@ class Linking:
     def _rest(self) -> str:
         return self.chain.room("rest", products.BLOCK, self.width, once=True)
 
-    def _forward_calls(self, source: str) -> str:
-        return self._calls("forward", addresses_for, self.graph.size(source, self.kind.inputs))
+    def _forward_calls(self, source: str, later: bool) -> str:
+        return self._calls("forward", addresses_for, self.graph.size(source, self.kind.inputs), later)
 
-    def _calls(self, way: str, addresses: Callable[[str, int], np.ndarray], size: int) -> str:
+    def _calls(self, way: str, addresses: Callable[[str, int, bool], np.ndarray], size: int, more: bool) -> str:
         """Where what a loop calls for so many neurons begins."""
         # All of it is compiled before the loop is.
-        addresses(self.kind.dtype, size)
-        found = self.chain.take(f"calls_{way}_{index_type(size)}", 1, "int64")
-        self.calls[found] = addresses, size
+        addresses(self.kind.dtype, size, more)
+        found = self.chain.take(f"calls_{way}_{index_type(size)}_{int(more)}", 1, "int64")
+        self.calls[found] = addresses, size, more
         return found
 
     def _panels(self, matrix: str, rows: str, columns: str) -> str:
@@ -348,10 +348,10 @@ class Linking:
                 of = self._weight(each_walked), index, count, self._values(each_walked.source)
                 keys = ("weight", "index", "count", "values")
                 by_name |= {f"{key}{place}_{i}": given for key, given in zip(keys, of, strict=True)}
-                by_name[f"calls{place}_{i}"] = self._forward_calls(each_walked.source)
-            for i, several in enumerate(inner.values()):
+                by_name[f"calls{place}_{i}"] = self._forward_calls(each_walked.source, False)
+            for i, ((_, later), several) in enumerate(inner.items()):
                 by_name[f"matrix{place}_{i}"] = self._weight(*several)
-                by_name[f"called{place}_{i}"] = self._forward_calls(several[0].source)
+                by_name[f"called{place}_{i}"] = self._forward_calls(several[0].source, later)
         forward = kernel_of(tuple(forms), self.kind.dtype)
         if forward is None:
             raise NotTraceableError("a neuron without a compiled loop")
@@ -530,7 +530,9 @@ class Linking:
             else:
                 by_name[f"signal{i}"] = one
         if "addresses" in loop.arguments:
-            by_name["addresses"] = self._calls("back", addresses_for_back, self.graph.populations[name].size)
+            by_name["addresses"] = self._calls(
+                "back", addresses_for_back, self.graph.populations[name].size, bool(step.outgoing)
+            )
         by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
         by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
         for (product, _), connection in zip(step.products, step.outgoing, strict=True):
