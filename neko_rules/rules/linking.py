@@ -530,9 +530,8 @@ class Linking:
             else:
                 by_name[f"signal{i}"] = one
         if "addresses" in loop.arguments:
-            by_name["addresses"] = self._calls(
-                "back", addresses_for_back, self.graph.populations[name].size, bool(step.outgoing)
-            )
+            count = self.graph.populations[name].size
+            by_name["addresses"] = self._calls("back", addresses_for_back, count, bool(step.outgoing))
         by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
         by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
         for (product, _), connection in zip(step.products, step.outgoing, strict=True):
