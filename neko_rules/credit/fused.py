@@ -18,7 +18,7 @@ from neko_rules.credit.recursion import Setting
 from neko_rules.credit.traced import Product, Solved, Steps, TracedStep
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.events import index_type
-from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous
+from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, handed_over
 from neko_rules.kernels.tracing import SCALARS
 from neko_rules.kernels.writer import Back, adjoint_source, group_of
 from neko_rules.layers.forward import Record, Z
@@ -64,8 +64,7 @@ class Loop:
         _, batch, size = shape
 
         def typed(array: Array) -> np.ndarray:
-            # What is called at an address takes arrays of one type, whatever a caller's weights are.
-            return np.require(host.host(array), dtype, ["C", "W", "A"])
+            return handed_over(host.host(array), dtype)
 
         def history(key: str) -> Array:
             return record.z if key == Z else record.history(setting.nx, key)
@@ -91,7 +90,11 @@ class Loop:
         totals = [np.empty((batch, size), dtype) for _ in range(step.biased + len(step.learned))]
         fixed += [*errors, *totals]
 
-        called = [addresses_for(dtype, size, bool(step.outgoing))] if step.outgoing or any(step.products_of) else []
+        called = []
+        if step.outgoing or any(step.products_of):
+            from neko_rules.kernels.gathering import back_addresses
+
+            called = [back_addresses(dtype, index_type(size), bool(step.outgoing))]
         above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
         every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
@@ -110,13 +113,6 @@ class Loop:
         return step.solved(
             [host.from_host(error) for error in errors], learned, {step.name: sums[0]} if step.biased else {}
         )
-
-
-def addresses_for(dtype: str, size: int, fed_back: bool) -> np.ndarray:
-    """Where what a loop of a population of so many neurons calls begins; ``fed_back``: as in ``back_addresses``."""
-    from neko_rules.kernels.gathering import back_addresses
-
-    return back_addresses(dtype, index_type(size), fed_back)
 
 
 def _written(step: TracedStep) -> Loop:

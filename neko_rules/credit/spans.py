@@ -176,16 +176,13 @@ class Spans:
         from neko_rules.kernels.filtering import filtered, powers, summed
 
         (k, leak, gain), steps = self.rates[of.name], trajectory.inputs.shape[0]
-        before = host.host(state[of.name][k])[:, :, 0]
-        kept = powers(leak, steps, gain)
-        earlier, begin = host.host(self.sent_before(state, of.name)), leak**steps * before
+        kept, earlier = powers(leak, steps, gain), host.host(self.sent_before(state, of.name))
         later = int(bool(connection.delay))
         if later:
             events = events[:-1]
             if trajectory.start is not None:
-                started = host.host(trajectory.start[connection.source][Z])
-                earlier, begin = earlier + started, begin + kept[0] * started
-        vector = summed(events, kept[later:], begin.astype(before.dtype, copy=False))
+                earlier = earlier + host.host(trajectory.start[connection.source][Z])
+        vector = summed(events, kept[later:], float(kept[0]) * earlier)
         after = {of.name: {k: host.from_host(vector[:, :, None])}}
         if chi is None:
             return after

@@ -154,16 +154,9 @@ def from_rows(begin: int, end: int, rows: Array, listed: Array, matrix: Array, o
             add_scaled_rows(sums[b - begin], size, matrix, listed, k, row)
 
 
-FORWARD = ("from_events", "from_rows")
-"""What a loop forward in time calls, in the order of ``forward_addresses``."""
-
-BACK = ("back_through", "from_above")
-"""What a loop back through time calls, in the order of ``back_addresses``."""
-
-
 @lru_cache(maxsize=16)
 def forward_addresses(dtype: str, index: str, later: bool) -> np.ndarray:
-    """Where what a loop forward in time calls begins.
+    """Where what a loop forward in time calls begins: ``from_events`` and ``from_rows``.
 
     Args:
         dtype: of all numbers that are not whole.
@@ -179,7 +172,7 @@ def forward_addresses(dtype: str, index: str, later: bool) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def back_addresses(dtype: str, index: str, fed_back: bool) -> np.ndarray:
-    """Where what a loop back through time calls begins.
+    """Where what a loop back through time calls begins: ``back_through`` and ``from_above``.
 
     Args:
         dtype: of all numbers that are not whole.

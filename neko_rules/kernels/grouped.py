@@ -58,17 +58,6 @@ def copy_rows(rows: Array, into: Array) -> None:
 
 
 @kernel
-def first_of_product(errors: Array, back: Array, into: Array) -> None:
-    """into[b] = errors[0, b] · back."""
-    for b in range(into.shape[0]):
-        row, error = into[b], errors[0, b]
-        row[:] = 0
-        for j in range(back.shape[0]):
-            for k in range(row.shape[0]):
-                row[k] += error[j] * back[j, k]
-
-
-@kernel
 def count_group(count: Array, found: Array) -> None:
     """found[0] = Σ count."""
     found[0] = 0

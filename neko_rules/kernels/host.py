@@ -93,3 +93,9 @@ def clear_diagonal(matrix: np.ndarray) -> None:
 def contiguous(array: np.ndarray) -> np.ndarray:
     """The array in C order, which a kernel expects; a copy only if it is not."""
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def handed_over(array: np.ndarray, dtype: str) -> np.ndarray:
+    """An array as a function at an address takes it: a caller's weights may be of another type, and read-only."""
+    found = np.ascontiguousarray(array, dtype)
+    return found if found.flags.carray else found.copy()

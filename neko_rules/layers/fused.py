@@ -16,7 +16,7 @@ import numpy as np
 from neko_rules.backend import Array
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.events import Events, index_type
-from neko_rules.kernels.host import BUFFERS, contiguous
+from neko_rules.kernels.host import BUFFERS, contiguous, handed_over
 from neko_rules.kernels.tracing import Body, Memo
 from neko_rules.kernels.writer import Constant, Stage, forward_arguments, forward_source, group_of
 from neko_rules.layers.cell import Cell
@@ -119,13 +119,6 @@ def _stage(place: int, form: Form, body: Body) -> Stage:
 def carried(cell: Cell) -> tuple[str, ...]:
     """What a step hands to the next."""
     return (*cell.state_names(), "z")
-
-
-def addresses_for(dtype: str, size: int, later: bool) -> np.ndarray:
-    """Where what a loop calls for a source of so many neurons begins; ``later``: as in ``forward_addresses``."""
-    from neko_rules.kernels.gathering import forward_addresses
-
-    return forward_addresses(dtype, index_type(size), later)
 
 
 class Given(NamedTuple):
@@ -250,24 +243,21 @@ def _at_rest(batch: int, size: int, dtype: str) -> np.ndarray:
 
 def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]:
     """In the order of ``Stage.given``."""
-
-    def typed(array: np.ndarray) -> np.ndarray:
-        # What is called at an address takes arrays of one type, whatever a caller's weights are.
-        return np.require(array, dtype, ["C", "W", "A"])
+    from neko_rules.kernels.gathering import forward_addresses
 
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        found += [addresses_for(dtype, weight.shape[0], False), typed(weight)]
-        found += [events.index, events.count, typed(events.factors(dtype))]
+        found += [forward_addresses(dtype, index_type(weight.shape[0]), False), handed_over(weight, dtype)]
+        found += [events.index, events.count, handed_over(events.factors(dtype), dtype)]
     for (_, later), matrix in one.inner.items():
-        found += [addresses_for(dtype, matrix.shape[0], later), typed(matrix)]
+        found += [forward_addresses(dtype, index_type(matrix.shape[0]), later), handed_over(matrix, dtype)]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = carried(one.cell)
     if one.start is None:
         found += [_at_rest(batch, one.size, dtype)] * len(keys)
     else:
-        found += [typed(one.start[key]) for key in keys]
+        found += [handed_over(one.start[key], dtype) for key in keys]
     found += [*done.states.values(), *(each for each in (done.z, done.slope) if each is not None)]
     found += [done.current] if done.current is not None else []
     return found if done.events is None else [*found, done.events.index, done.events.count]

@@ -17,7 +17,7 @@ from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import SORTED, crossover
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
@@ -266,12 +266,6 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
     return _links.setdefault(network.graph, Memo()).of(kind, lambda: written(setting, kind).linked())
 
 
-def handed_over(array: np.ndarray, dtype: str) -> np.ndarray:
-    """An array as a function at an address takes it: a caller's weights may be of another type, and read-only."""
-    found = np.ascontiguousarray(array, dtype)
-    return found if found.flags.carray else found.copy()
-
-
 def _run(
     links: Linked, rule: LearningRule, host: HostBackend, given: Given, group: int, handed: dict[str, Any]
 ) -> Ran | Told:
@@ -308,7 +302,7 @@ def _run(
         population: np.empty((1, examples, graph.populations[population].size), dtype)
         for population in links.spikes.values()
     }
-    every |= {name: addresses(dtype, size, more) for name, (addresses, size, more) in links.calls.items()}
+    every |= {name: addresses(dtype, index, more) for name, (addresses, index, more) in links.calls.items()}
     every |= {name: spikes[population] for name, population in links.spikes.items()}
     for name, connections in links.weights.items():
         first, *others = (typed(effective_weight(nx, each_one, given.values)) for each_one in connections)

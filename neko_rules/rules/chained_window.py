@@ -11,10 +11,10 @@ import numpy as np
 
 from neko_rules.backend import Array, Parameters
 from neko_rules.credit.spans import Spans
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, host_of
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over, host_of
 from neko_rules.layers.forward import NetworkState, Z
 from neko_rules.layers.graph import INPUT, bias_name
-from neko_rules.rules.chained import Given, Ran, handed_over
+from neko_rules.rules.chained import Given, Ran
 from neko_rules.rules.rule import Own
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def through_window(
     """
     nx, network = rule.nx, rule.model.network
     host = host_of(nx)
-    if host is None or not rule.chains().serves(rule, *at["x"].shape):
+    if host is None:
+        return None
+    chains = rule.chains()
+    if not chains.serves(rule, *at["x"].shape):
         return None
     from neko_rules.rules.linking import Window
 
@@ -84,7 +87,7 @@ def through_window(
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
     carried = _Carried(rule, host, before, *inputs.shape[:2])
-    ran = rule.chains().ran(rule, host, given, window, carried.handed)
+    ran = chains.ran(rule, host, given, window, carried.handed)
     if ran is None:
         return None
     states: NetworkState = {INPUT: {Z: at["x"][-1]}} | {name: {} for name in network.graph.order}
@@ -164,14 +167,12 @@ class _Carried:
         if what in ("before", "after"):
             traces = self.host.host(self.before.credit[f"{of} filtered"]["trace"])
             return traces if what == "before" else BUFFERS.empty(traces.shape, self.dtype)
-        k, leak, gain = spans.rates[of]
-        kept, connection = powers(leak, steps, gain), next(c for c in self.graph.connections if c.weight == of)
+        _, leak, gain = spans.rates[of]
+        kept = powers(leak, steps, gain)
         if what == "powers":
-            return kept[int(bool(connection.delay)) :]
-        begin = leak**steps * self.host.host(self.before.credit[of][k])[:, :, 0]
-        if connection.delay:
-            begin = begin + kept[0] * self.host.host(self.before.states[connection.source][Z])
-        return begin
+            return kept[int(any(c.weight == of and c.delay for c in self.graph.connections)) :]
+        # What was sent before acts as one more input at the first step, here as in the gradient.
+        return float(kept[0]) * self.sent[of]
 
     def meet_first(self, ran: Ran) -> None:
         """Add to the gradients what was sent before, times the first δ."""

@@ -14,14 +14,13 @@ import numpy as np
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.fused import LOOPS
-from neko_rules.credit.fused import addresses_for as addresses_for_back
 from neko_rules.credit.recursion import Setting
-from neko_rules.kernels import grouped, listing, products, rows
+from neko_rules.kernels import gathering, grouped, listing, products, rows
 from neko_rules.kernels.chain import Chain, Chained
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.layers.forward import Z
-from neko_rules.layers.fused import Form, addresses_for, carried, goes_flat, kernel_of
+from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of
 from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.losses import Loss, compiled_pass
@@ -116,7 +115,7 @@ class Linked(NamedTuple):
     gradients: dict[str, str]
     told: list[Told]
     spikes: dict[str, str]
-    calls: dict[str, tuple[Callable[[str, int, bool], np.ndarray], int, bool]]
+    calls: dict[str, tuple[Callable[[str, str, bool], np.ndarray], str, bool]]
     handed: Handed
 
 
@@ -166,7 +165,7 @@ class Linking:
         self.gradients: dict[str, str] = {}
         self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
-        self.calls: dict[str, tuple[Callable[[str, int, bool], np.ndarray], int, bool]] = {}
+        self.calls: dict[str, tuple[Callable[[str, str, bool], np.ndarray], str, bool]] = {}
         self.handed = Handed({}, {}, {}, {}, set())
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
@@ -293,14 +292,15 @@ class Linking:
         return self.chain.room("rest", products.BLOCK, self.width, once=True)
 
     def _forward_calls(self, source: str, later: bool) -> str:
-        return self._calls("forward", addresses_for, self.graph.size(source, self.kind.inputs), later)
+        return self._calls("forward", gathering.forward_addresses, self.graph.size(source, self.kind.inputs), later)
 
-    def _calls(self, way: str, addresses: Callable[[str, int, bool], np.ndarray], size: int, more: bool) -> str:
+    def _calls(self, way: str, addresses: Callable[[str, str, bool], np.ndarray], size: int, more: bool) -> str:
         """Where what a loop calls for so many neurons begins."""
         # All of it is compiled before the loop is.
-        addresses(self.kind.dtype, size, more)
-        found = self.chain.take(f"calls_{way}_{index_type(size)}_{int(more)}", 1, "int64")
-        self.calls[found] = addresses, size, more
+        index = index_type(size)
+        addresses(self.kind.dtype, index, more)
+        found = self.chain.take(f"calls_{way}_{index}_{int(more)}", 1, "int64")
+        self.calls[found] = addresses, index, more
         return found
 
     def _panels(self, matrix: str, rows: str, columns: str) -> str:
@@ -531,7 +531,7 @@ class Linking:
                 by_name[f"signal{i}"] = one
         if "addresses" in loop.arguments:
             count = self.graph.populations[name].size
-            by_name["addresses"] = self._calls("back", addresses_for_back, count, bool(step.outgoing))
+            by_name["addresses"] = self._calls("back", gathering.back_addresses, count, bool(step.outgoing))
         by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
         by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
         for (product, _), connection in zip(step.products, step.outgoing, strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from neko_rules.kernels import filtering, grouped, listing
+from neko_rules.kernels import filtering, gathering, grouped, listing
 from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.layers.cell import Cell
@@ -144,7 +144,7 @@ class LinkingWindow(Linking):
             first = f"first_signal_{self.numbers[name]}"
             if not chain.has(first):
                 chain.room(first, "n", size)
-                chain.call(grouped.first_of_product, signal.errors, signal.back, first)
+                chain.call(gathering.from_above, "zero", "zero", "n", signal.errors, signal.back, "every", first)
         return self._of_trace("kappa", name, 0), first
 
 
