@@ -164,18 +164,17 @@ def test_bptt_equals_central_differences_on_smooth_networks(build: str) -> None:
         np.testing.assert_allclose(found[name], numeric, atol=1e-8, rtol=1e-6)
 
 
-# The same numbers on every backend, for every rule on every neuron.
+# The same numbers on every backend, on every neuron, as each library compiles them: the widest gradient and the
+# narrowest. The matrix of all rules goes through them operation by operation.
 
 RULES_TO_COMPARE = {
     "bptt": BPTT,
-    "eprop symmetric": EProp,
     "eprop random": lambda model: EProp(model, mode="random"),
-    "ostl": OSTL,
 }
 
 
 @pytest.mark.parametrize("cell", list(CELLS))
-def test_every_rule_on_every_neuron_gives_the_same_numbers_on_every_backend(cell: str, backend: str) -> None:
+def test_a_compiled_rule_on_every_neuron_gives_the_same_numbers_on_every_backend(cell: str, backend: str) -> None:
     x, y = data(steps=8)
     for name, rule in RULES_TO_COMPARE.items():
         reference = rule(Evaluator(stack(CELLS[cell]())("numpy"))).gradients(x, y)

@@ -21,9 +21,9 @@ from neko_rules.optimizers import SGD
 from neko_rules.rules import RULES
 
 TOPOLOGIES = {"feed-forward": ([5], False), "recurrent": ([5], True), "deep": ([5, 4], True)}
-COMPILING = {"jax": ("recurrent", "deep"), "tensorflow": ("feed-forward", "deep")}
+COMPILING = {"jax": ("deep",), "tensorflow": ("deep",)}
 """What is tried on the libraries that take a moment for every operation on every new shape: deep networks, which hold
-the connections of both others, and one of those."""
+the connections of both others."""
 TOLERANCE = 1e-10
 
 NO_LEAK = "leak between spikes is constant"
