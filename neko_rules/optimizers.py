@@ -8,13 +8,15 @@ rate η and update number t = 1, 2, …; all operations are entry by entry.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from neko_rules.arguments import number
 from neko_rules.backend import Array, Backend, Parameters
-from neko_rules.kernels.elementwise import evaluated, kernel_of
+from neko_rules.kernels.elementwise import Loop, evaluated, kernel_of
 from neko_rules.kernels.host import host_of
 from neko_rules.registry import Registry
 from neko_rules.schedules import Schedule, resolve_learning_rate
@@ -48,11 +50,14 @@ class Applied(NamedTuple):
         updates: what is added to every parameter that has a gradient.
         parameters: all parameters, with that added.
         state: the next state of the optimizer.
+        entries: all updates, parameters and states of those that have a gradient as one vector in host memory; None
+            where they are not.
     """
 
     updates: Parameters
     parameters: Parameters
     state: OptimizerState
+    entries: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -140,16 +145,14 @@ class Optimizer(ABC):
         after = {slot: dict(state[slot]) for slot in self.slots}
         host = host_of(nx)
         kinds = {nx.dtype(gradient) for gradient in gradients.values()}
-        run = None if host is None or len(kinds) != 1 else self._compiled(kinds.pop(), nx.dtype(step))
-        if host is not None and run is not None:
+        loop = None if host is None or len(kinds) != 1 else self._compiled(kinds.pop(), nx.dtype(step))
+        if host is not None and loop is not None:
             groups = [gradients, parameters, *(state[slot] for slot in self.slots)]
             arrays = [[group[name] for name in gradients] for group in groups]
-            changes, sums, *memories = evaluated(host, run, arrays, (learning_rate, step), 2 + len(self.slots))
-            updates.update(zip(gradients, changes, strict=True))
-            moved.update(zip(gradients, sums, strict=True))
-            for slot, memory in zip(self.slots, memories, strict=True):
-                after[slot].update(zip(gradients, memory, strict=True))
-            return Applied(updates, moved, after)
+            rows, entries = evaluated(host, loop, arrays, (learning_rate, step), 2 + len(self.slots))
+            for group, row in zip([updates, moved, *after.values()], rows, strict=True):
+                group.update(zip(gradients, row, strict=True))
+            return Applied(updates, moved, after, entries)
         for name, gradient in gradients.items():
             before = tuple(state[slot][name] for slot in self.slots)
             updates[name], remembered = self._change(nx, gradient, before, parameters[name], learning_rate, step)
@@ -158,7 +161,7 @@ class Optimizer(ABC):
             moved[name] = parameters[name] + updates[name]
         return Applied(updates, moved, after)
 
-    def _compiled(self, dtype: str, step_dtype: str) -> Callable[..., Any] | None:
+    def _compiled(self, dtype: str, step_dtype: str) -> Loop | None:
         """The change of every entry, the entry after it and its memory as one loop."""
 
         def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -138,7 +138,7 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
     def wrong(self: Any, links: Any) -> dict[str, Any]:
         found = handed(self, links)
         for argument, (what, _) in links.handed.traces.items():
-            if (what, fault) in {("before", "traces are not handed on"), ("kappa", "the first signal is not met")}:
+            if (what, fault) in {("filtered", "traces are not handed on"), ("kappa", "the first signal is not met")}:
                 found[argument] = 0 * found[argument]
         found |= {"begun": False} if fault == "never begun" else {}
         found |= {"kept": False} if fault == "always the last" else {}
@@ -156,7 +156,7 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
 def test_filtered_events_meet_the_first_signal_while_they_are_at_hand() -> None:
     """ē_T and Σ_b κ G_b ē_0 by the loop, and by sums."""
     rng = np.random.default_rng(0)
-    steps, batch, pre, post, kappa, leak = 4, 3, 5, 6, 0.7, 0.9
+    steps, batch, pre, post, kappa, leak = 4, 7, 5, 6, 0.7, 0.9
     z = (rng.random((steps, batch, pre)) < 0.4) * 1.0
     index, count = np.zeros((steps, batch, pre), np.uint16), np.zeros((steps, batch), np.int32)
     for t, b in np.ndindex(steps, batch):
@@ -165,12 +165,14 @@ def test_filtered_events_meet_the_first_signal_while_they_are_at_hand() -> None:
     before, begin, signal = rng.random((batch, pre, post)), rng.random((batch, pre)), rng.random((batch, post))
     slope = rng.random((steps, batch, post))
     chi = filtering.back_filtered(kappa, leak, 1.0, slope)
-    after, total, nothing = np.empty_like(before), np.zeros((pre, post)), np.empty((0, 0, 0))
-    given = (before, begin, chi[0], index, count, nothing, True, chi, after, kappa, signal, total)
-    filtering.meet_and_filter(0, batch, True, True, kappa**steps, *given)
-    np.testing.assert_allclose(total, kappa * np.einsum("bj,bij->ij", signal, before), rtol=SAME)
-    eligible, traces = begin, before
+    nothing, eligible, traces = np.empty((0, 0, 0)), begin, np.zeros_like(before)
     for t in range(steps):
         eligible = (leak * eligible if t else begin) + z[t]
         traces = kappa * traces + eligible[:, :, None] * slope[t][:, None, :]
-    np.testing.assert_allclose(after, traces, rtol=SAME)
+    given = kappa**steps, begin, chi[0], index, count, nothing, True, chi
+    for begun, kept in np.ndindex(2, 2):
+        total, held = np.zeros((pre, post)), before.copy() if begun else np.full_like(before, np.nan)
+        filtering.meet_and_filter(0, batch, bool(begun), bool(kept), *given, held, kappa, signal, total)
+        np.testing.assert_allclose(total, begun * kappa * np.einsum("bj,bij->ij", signal, before), rtol=SAME)
+        if kept:
+            np.testing.assert_allclose(held, begun * kappa**steps * before + traces, rtol=SAME)

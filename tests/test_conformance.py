@@ -157,8 +157,8 @@ class Spoiled(BPTT):
         return judgement, found
 
     def applied(self, *arguments: Any) -> Any:
-        values, own, memory = super().applied(*arguments)
-        return (arguments[0] if self.fault == "still" else values), own, memory
+        kept = super().applied(*arguments)
+        return kept._replace(values=arguments[0]) if self.fault == "still" else kept
 
 
 class TestRules:

@@ -130,6 +130,18 @@ def test_memory_comes_back_once_nobody_holds_it_in_any_form() -> None:
         del other
 
 
+def test_each_of_several_arrays_keeps_their_memory() -> None:
+    buffers, shapes = Buffers(), [(300, 100), (7,), (200, 100)]
+    for hold in (lambda w, a: w, lambda w, a: a[1], lambda w, a: a[2].T, lambda w, a: a[0][3:, 2:], lambda w, a: w[:1]):
+        whole, arrays = buffers.several(shapes, "float64")
+        address, held = whole.ctypes.data, hold(whole, arrays)
+        del whole, arrays
+        others = buffers.several(shapes, "float64")[1]
+        assert not any(np.shares_memory(held, other) for other in others), "somebody still looks at it"
+        del held, others
+        assert buffers.several(shapes, "float64")[0].ctypes.data == address, "nobody does any more"
+
+
 def test_a_trajectory_that_is_kept_does_not_change() -> None:
     """The next step must not write into what someone still looks at."""
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from sys import getrefcount
 
 import numpy as np
@@ -59,7 +60,25 @@ class Buffers:
         if size < _SMALL:
             return np.empty(shape, kind)
         with self._lock:
-            return self._taken(size).as_array(tuple(shape), kind, size)
+            return self._taken(size).as_arrays((tuple(shape),), kind)[1]
+
+    def several(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype | str) -> tuple[np.ndarray, list[np.ndarray]]:
+        """A vector, and its entries as arrays that follow each other; its memory is free when nobody holds any of them.
+
+        Example:
+            >>> whole, (first, second) = Buffers().several([(2, 3), (4,)], "float32")
+            >>> whole[:] = np.arange(10)
+            >>> first.shape, second.tolist()
+            ((2, 3), [6.0, 7.0, 8.0, 9.0])
+        """
+        kind, form = np.dtype(dtype), tuple(shapes)
+        entries = sum(map(math.prod, form))
+        if entries * kind.itemsize < _SMALL:
+            whole, *arrays = _cut(np.empty(entries, kind), form)
+        else:
+            with self._lock:
+                whole, *arrays = self._taken(entries * kind.itemsize).as_arrays(form, kind)
+        return whole, arrays
 
     def clear(self) -> None:
         """Give back all memory that nobody uses, so that what is used next is asked for anew.
@@ -114,27 +133,39 @@ class Buffers:
 
 
 class _Piece:
-    """Some memory, and the array of it that was given out last: one of the same form is that very array again.
+    """Some memory, and the arrays of it that were given out last: those of the same form are these very arrays again.
 
     Args:
         size: in bytes.
     """
 
-    __slots__ = ("_array", "_begin", "_memory")
+    __slots__ = ("_arrays", "_begin", "_kind", "_memory", "_shapes")
 
     def __init__(self, size: int) -> None:
         self._memory = np.empty(size + LINE, np.uint8)
         self._begin = -self._memory.ctypes.data % LINE
-        self._array = self._memory[:0]
+        self._arrays: list[np.ndarray] = []
+        self._shapes: tuple[tuple[int, ...], ...] = ()
+        self._kind = self._memory.dtype
 
     def free(self) -> bool:
-        """Whether nobody holds the array, or another view of the memory."""
-        # Two references are the attribute's and that of getrefcount's argument; the array holds the memory too. A view
-        # of the array holds the memory and not the array.
-        return getrefcount(self._array) <= 2 and getrefcount(self._memory) <= 3
+        """Whether nobody holds one of the arrays, or another view of the memory."""
+        # Two references of an array are the list's and that of getrefcount's argument; the arrays hold the memory too.
+        # A view of an array holds the memory and not the array.
+        held = max(map(getrefcount, self._arrays), default=0)
+        return held <= 2 and getrefcount(self._memory) <= 2 + len(self._arrays)
 
-    def as_array(self, shape: tuple[int, ...], kind: np.dtype, size: int) -> np.ndarray:
-        """The first bytes as an array of that form."""
-        if self._array.shape != shape or self._array.dtype != kind or not self._array.flags.writeable:
-            self._array = self._memory[self._begin : self._begin + size].view(kind).reshape(shape)
-        return self._array
+    def as_arrays(self, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
+        """The first bytes as a vector, and then as arrays of these shapes, one after the other."""
+        same = self._shapes == shapes and self._kind == kind
+        if not same or not all(array.flags.writeable for array in self._arrays):
+            size = sum(map(math.prod, shapes)) * kind.itemsize
+            self._arrays = _cut(self._memory[self._begin : self._begin + size].view(kind), shapes)
+            self._shapes, self._kind = shapes, kind
+        return self._arrays
+
+
+def _cut(whole: np.ndarray, shapes: tuple[tuple[int, ...], ...]) -> list[np.ndarray]:
+    """A vector, and its entries as arrays of these shapes, one after the other."""
+    ends = accumulate(map(math.prod, shapes), initial=0)
+    return [whole, *(whole[i:j].reshape(shape) for (i, j), shape in zip(pairwise(ends), shapes, strict=True))]

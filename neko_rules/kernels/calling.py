@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from neko_rules.kernels.compiling import Kernel
+from neko_rules.kernels.compiling import Kernel, kernel
 
 Type = Any
 """A type of Numba's."""
@@ -75,6 +76,29 @@ def cut(typing: Any, memory: Any, places: Any, number: Any, skip: Any, shape: An
     return array(memory, places, number, types.intp, axes), generated
 
 
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def vector(typing: Any, dtype: Any, address: Any, size: Any) -> Any:
+    """The vector of a type, by its name, and of a size that begins at an address.
+
+    It does not keep the memory.
+    """
+    array = array_type(dtype.literal_value, 1)
+
+    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        made = context.make_array(array)(context, builder)
+        word = context.get_value_type(types.intp)
+        width = word(context.get_abi_sizeof(context.get_value_type(array.dtype)))
+        made.data = builder.inttoptr(values[1], made.data.type)
+        made.itemsize, made.nitems = width, values[2]
+        made.shape = cgutils.pack_array(builder, [values[2]], word)
+        made.strides = cgutils.pack_array(builder, [width], word)
+        made.meminfo = ir.Constant(made.meminfo.type, None)
+        made.parent = ir.Constant(made.parent.type, None)
+        return made._getvalue()
+
+    return array(dtype, types.intp, types.intp), generated
+
+
 def _entry(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> Any:
     """An entry of a vector of whole numbers."""
     data = context.make_array(kind)(context, builder, array).data
@@ -91,6 +115,12 @@ def array_type(dtype: str, rank: int) -> Type:
     """
     kind = getattr(types, dtype)
     return types.Array(kind, rank, "C") if rank else kind
+
+
+@kernel
+def address(array: np.ndarray) -> int:
+    """Where an array begins; NumPy's own way takes ten times as long."""
+    return int(array.ctypes.data)
 
 
 def address_of(function: Kernel, given: Sequence[Type]) -> int:

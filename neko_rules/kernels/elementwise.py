@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from neko_rules.backend import Array, Backend
-from neko_rules.kernels.compiling import module_of
-from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, host_of, only_finite
+from neko_rules.kernels.compiling import Kernel, module_of
+from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of, only_finite
 from neko_rules.kernels.tracing import Body, Memo, TracingBackend
 from neko_rules.kernels.writer import elementwise_source
 
 Formula = Callable[[Any, Mapping[str, Any]], Sequence[Any]]
 """Results from a backend and the arguments by name."""
 
-_kernels: Memo[Callable[..., Any]] = Memo()
+
+class Loop(NamedTuple):
+    """A formula, compiled.
+
+    Attributes:
+        run: ``run(scalars…, arrays…, results…)``, all vectors of one size.
+        run_all: ``run_all(sizes, addresses, results, scalars…)`` for vectors at addresses [array, group], with the
+            results of all groups one after the other in one vector, result by result.
+        address: where an array begins.
+        dtype: of the arrays.
+    """
+
+    run: Kernel
+    run_all: Kernel
+    address: Kernel
+    dtype: str
+
+
+_kernels: Memo[Loop] = Memo()
 
 
 def kernel_of(
     key: Hashable, formula: Formula, arrays: Sequence[str], scalars: Mapping[str, str], dtype: str
-) -> Callable[..., Any] | None:
+) -> Loop | None:
     """The loop that evaluates a formula at every entry; None where it has no scalar form.
 
     Args:
@@ -33,49 +50,43 @@ def kernel_of(
         dtype: of the arrays.
     """
 
-    def written() -> Callable[..., Any]:
+    def written() -> Loop:
+        from neko_rules.kernels.calling import address
+
         body = Body(dtype)
         values = {name: body.argument(f"a_{name}") for name in arrays}
         values |= {name: body.argument(f"x_{name}", kind) for name, kind in scalars.items()}
         results = [body.value(each).name for each in formula(TracingBackend(body), values)]
-        run: Callable[..., Any] = module_of(elementwise_source(body, list(arrays), list(scalars), results)).run
-        return run
+        module: Any = module_of(elementwise_source(body, list(arrays), list(scalars), results))
+        return Loop(module.run, module.run_all, address, dtype)
 
     return _kernels.of((key, tuple(arrays), tuple(scalars.items()), dtype), written)
 
 
 def evaluated(
-    host: HostBackend,
-    run: Callable[..., Any],
-    arrays: Sequence[Sequence[Array]],
-    scalars: Sequence[Array],
-    results: int,
-) -> list[list[Array]]:
+    host: HostBackend, loop: Loop, arrays: Sequence[Sequence[Array]], scalars: Sequence[Array], results: int
+) -> tuple[list[list[Array]], np.ndarray]:
     """New arrays from a loop that ``kernel_of`` made, for every group of arrays.
 
     Args:
         host: the backend.
-        run: the loop.
+        loop: the loop.
         arrays: for every argument that is an array, one array per group; within a group all have one shape.
         scalars: the other arguments.
         results: how many the loop has.
 
     Returns:
-        For every result, one array per group.
+        For every result one array per group, and all their entries as one vector, result by result.
     """
-    given = [[contiguous(host.host(each)) for each in row] for row in arrays]
-    shared = [host.host(scalar)[()] for scalar in scalars]
-    ends = list(accumulate([each.size for each in given[0]], initial=0))
-    out = []
-    for _ in range(results):
-        # One piece of memory for all groups of a result: asking for it costs more than a short loop.
-        whole = BUFFERS.empty((ends[-1],), given[0][0].dtype)
-        out.append([whole[begin:end] for begin, end in pairwise(ends)])
-    flat = [[each.reshape(-1) for each in row] for row in given]
-    for group in zip(*flat, *out, strict=True):
-        run(*shared, *group)
+    given = [[handed_over(host.host(each), loop.dtype) for each in row] for row in arrays]
     shapes = [each.shape for each in given[0]]
-    return [[host.from_host(each.reshape(shape)) for each, shape in zip(row, shapes, strict=True)] for row in out]
+    # One piece of memory, and one call for all: asking for either costs more than a short loop.
+    whole, out = BUFFERS.several(shapes * results, loop.dtype)
+    addresses = np.array([[loop.address(each) for each in row] for row in given])
+    sizes = np.array([each.size for each in given[0]])
+    loop.run_all(sizes, addresses, whole, *(host.host(scalar)[()] for scalar in scalars))
+    made = [host.from_host(each) for each in out]
+    return [made[i : i + len(shapes)] for i in range(0, len(made), len(shapes))], whole
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.events import Events
 from neko_rules.kernels.host import BUFFERS
+from neko_rules.kernels.writer import TOGETHER
 from neko_rules.threads import each, parts
 
 Array = Any
@@ -158,6 +159,50 @@ def _filter_events(
         _add_filtered(b, index, count, values, ones, factor, after, size)
 
 
+@within
+def _meet_four(b: int, kappa: float, traces: Array, signal: Array, total: Array) -> None:
+    """total += Σ κ signal[b] ē[b] of four examples from ``b`` on: a row of the sum is fetched once for all of them."""
+    met0, met1, met2, met3 = signal[b], signal[b + 1], signal[b + 2], signal[b + 3]
+    for i in range(traces.shape[1]):
+        row0, row1, row2, row3 = traces[b, i], traces[b + 1, i], traces[b + 2, i], traces[b + 3, i]
+        into = total[i]
+        for n in range(into.shape[0]):
+            into[n] += kappa * ((met0[n] * row0[n] + met1[n] * row1[n]) + (met2[n] * row2[n] + met3[n] * row3[n]))
+
+
+@within
+def _meet_and_keep_four(
+    b: int, kappa: float, decay: float, begin: Array, chi: Array, traces: Array, signal: Array, total: Array
+) -> None:
+    """``_meet_four``, and ē[b] ← κ^T ē[b] + begin[b] χ_0[b] while they are at hand."""
+    met0, met1, met2, met3 = signal[b], signal[b + 1], signal[b + 2], signal[b + 3]
+    chi0, chi1, chi2, chi3 = chi[b], chi[b + 1], chi[b + 2], chi[b + 3]
+    for i in range(traces.shape[1]):
+        row0, row1, row2, row3 = traces[b, i], traces[b + 1, i], traces[b + 2, i], traces[b + 3, i]
+        own0, own1, own2, own3 = begin[b, i], begin[b + 1, i], begin[b + 2, i], begin[b + 3, i]
+        into = total[i]
+        for n in range(into.shape[0]):
+            held0, held1, held2, held3 = row0[n], row1[n], row2[n], row3[n]
+            into[n] += kappa * ((met0[n] * held0 + met1[n] * held1) + (met2[n] * held2 + met3[n] * held3))
+            row0[n] = decay * held0 + own0 * chi0[n]
+            row1[n] = decay * held1 + own1 * chi1[n]
+            row2[n] = decay * held2 + own2 * chi2[n]
+            row3[n] = decay * held3 + own3 * chi3[n]
+
+
+@within
+def _meet_and_keep(
+    b: int, kappa: float, decay: float, begin: Array, chi: Array, traces: Array, signal: Array, total: Array
+) -> None:
+    """The same of one example."""
+    met, row = signal[b], chi[b]
+    for i in range(traces.shape[1]):
+        held, own, into = traces[b, i], begin[b, i], total[i]
+        for n in range(into.shape[0]):
+            into[n] += kappa * met[n] * held[n]
+            held[n] = decay * held[n] + own * row[n]
+
+
 @kernel
 def meet_and_filter(
     first: int,
@@ -165,7 +210,6 @@ def meet_and_filter(
     begun: bool,
     kept: bool,
     decay: float,
-    before: Array,
     begin: Array,
     chi: Array,
     index: Array,
@@ -173,57 +217,62 @@ def meet_and_filter(
     values: Array,
     ones: bool,
     factor: Array,
-    after: Array,
+    traces: Array,
     kappa: float,
     signal: Array,
     total: Array,
 ) -> None:
-    """``filtered`` of examples ``first`` to ``last``, and total += Σ_b κ signal[b] ē_0[b] while ē_0 is at hand.
+    """``filtered`` in place of examples ``first`` to ``last``; and total += Σ_b κ signal[b] ē_0[b] while it is at hand.
 
     Args:
         begun: whether ē_0 is anything but zero; else it is not read.
         kept: whether ē_T is wanted; else it is not written.
     """
-    _, pre, size = before.shape
-    for b in range(first, last):
-        row, arriving = chi[b], signal[b]
-        for i in range(pre):
-            into, held, own, met = after[b, i], before[b, i], begin[b, i], total[i]
-            if begun and kept:
-                for n in range(size):
-                    into[n] = decay * held[n] + own * row[n]
-                    met[n] += kappa * arriving[n] * held[n]
-            elif begun:
-                for n in range(size):
-                    met[n] += kappa * arriving[n] * held[n]
-            elif kept:
-                for n in range(size):
-                    into[n] = own * row[n]
+    _, pre, size = traces.shape
+    for b in range(first, last, TOGETHER):
+        end = min(b + TOGETHER, last)
+        if begun and end - b == TOGETHER:
+            if kept:
+                _meet_and_keep_four(b, kappa, decay, begin, chi, traces, signal, total)
+            else:
+                _meet_four(b, kappa, traces, signal, total)
+        elif begun:
+            for each_one in range(b, end):
+                _meet_and_keep(each_one, kappa, decay, begin, chi, traces, signal, total)
+        elif kept:
+            for each_one in range(b, end):
+                row = chi[each_one]
+                for i in range(pre):
+                    into, own = traces[each_one, i], begin[each_one, i]
+                    for n in range(size):
+                        into[n] = own * row[n]
         if kept:
-            _add_filtered(b, index, count, values, ones, factor, after, size)
+            for each_one in range(b, end):
+                _add_filtered(each_one, index, count, values, ones, factor, traces, size)
 
 
 @kernel
 def meet_and_filter_constant(
     first: int,
     last: int,
+    begun: bool,
     decay: float,
-    before: Array,
     begin: Array,
     factor: Array,
-    after: Array,
+    traces: Array,
     kappa: float,
     signal: Array,
     total: Array,
 ) -> None:
     """The same of a bias: z_t is 1 at every time step, and total is [post]."""
-    size = before.shape[2]
+    size = traces.shape[2]
     for b in range(first, last):
-        into, held, own, row, arriving = after[b, 0], before[b, 0], begin[b, 0], factor[0, b], signal[b]
+        held, own, row, met = traces[b, 0], begin[b, 0], factor[0, b], signal[b]
         for n in range(size):
-            into[n] = decay * held[n] + own * row[n]
-            total[n] += kappa * arriving[n] * held[n]
+            before = held[n] if begun else 0 * met[n]
+            total[n] += kappa * met[n] * before
+            held[n] = decay * before + own * row[n]
         for t in range(factor.shape[0]):
-            met = factor[t, b]
+            later = factor[t, b]
             for n in range(size):
-                into[n] += met[n]
+                held[n] += later[n]

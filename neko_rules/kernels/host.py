@@ -95,7 +95,13 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
+_TYPES = {name: np.dtype(name) for name in ("float32", "float64")}
+"""NumPy has one object for each, and takes as long to look up a name as to see what an array is like."""
+
+
 def handed_over(array: np.ndarray, dtype: str) -> np.ndarray:
     """An array as a function at an address takes it: a caller's weights may be of another type, and read-only."""
+    if array.dtype is _TYPES.get(dtype) and array.flags.carray:
+        return array
     found = np.ascontiguousarray(array, dtype)
     return found if found.flags.carray else found.copy()

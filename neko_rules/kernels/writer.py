@@ -82,7 +82,7 @@ class Lines:
 
 
 _COMPILED_IN = {
-    "calling": ("call", "cut"),
+    "calling": ("call", "cut", "vector"),
     "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
     "listing": ("list_row",),
 }
@@ -419,6 +419,9 @@ def adjoint_source(body: Body, back: Back) -> str:
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:
     """A kernel that evaluates statements at every entry of vectors: ``run(scalars…, arrays…, results…)``.
 
+    Beside it ``run_all(sizes, addresses, results, scalars…)`` does so for many vectors of the type of the body at
+    addresses [array, group], and writes the results of all one after the other, result by result.
+
     Args:
         body: the statements.
         arrays: names of the arguments that are vectors; traced as ``a_name``.
@@ -427,8 +430,14 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     """
     source = Source("A function of the entries of vectors", body)
     out = [f"out{i}" for i, _ in enumerate(results)]
-    source.function("run", [*(f"x_{name}" for name in scalars), *(f"array_{name}" for name in (*arrays, *out))])
+    given = [f"x_{name}" for name in scalars]
+    source.function("run", [*given, *(f"array_{name}" for name in (*arrays, *out))])
     source.add(1, f"for n in range(array_{out[0]}.shape[0]):")
     source.add(2, *(f"a_{name} = array_{name}[n]" for name in arrays), *body.statements)
     source.add(2, *(f"array_{name}[n] = {result}" for name, result in zip(out, results, strict=True)))
+    vectors = [f'vector("{body.dtype}", addresses[{i}, k], sizes[k])' for i, _ in enumerate(arrays)]
+    places = [f"results[{i} * whole + begin : {i} * whole + begin + sizes[k]]" for i, _ in enumerate(results)]
+    source.function("run_all", ["sizes", "addresses", "results", *given])
+    source.add(1, f"whole, begin = results.shape[0] // {len(results)}, 0", "for k in range(sizes.shape[0]):")
+    source.add(2, f"run({', '.join([*given, *vectors, *places])})", "begin += sizes[k]")
     return source.text()

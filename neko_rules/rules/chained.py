@@ -96,11 +96,15 @@ class Chains:
     """
 
     def __init__(self, rule: LearningRule) -> None:
+        from neko_rules.kernels.listing import survey
+
         graph = rule.model.network.graph
+        self._survey = survey
         self._seen = _seen(rule)
         self._possible = _possible(rule)
         self._numbers = numbers_of_a_step(rule.model)
         self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
+        self._few = self._spiking
         self._found: dict[Hashable, Linked | None] = {}
 
     def fit(self, rule: LearningRule) -> bool:
@@ -153,6 +157,7 @@ class Chains:
         given: Given,
         window: Window | None = None,
         handed: Callable[[Linked], dict[str, Any]] = lambda links: {},
+        goes_on: bool = False,
     ) -> Ran | None:
         """What a chain finds; None where there is none.
 
@@ -162,17 +167,18 @@ class Chains:
             given: parameters and data.
             window: what goes on beyond the time steps that are given; None for whole sequences.
             handed: what a chain takes from time steps before and fills for those after, by argument; new each time.
+            goes_on: whether the window before was of the same sequences; populations that fired much then do so still.
         """
-        from neko_rules.kernels.listing import survey
-        from neko_rules.rules.linking import Told
-
         steps, examples, features = given.inputs.shape
         group = group_size(self._bytes_of_each(rule, steps, features), examples)
         given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
-        some, odd = survey(given.inputs, group)
-        walked = self._spiking | {INPUT} if some < crossover() * steps * group * features else self._spiking
+        # Who cannot begin anew has to know all of the input.
+        looked = group if window is None else examples
+        some, odd = self._survey(given.inputs, looked)
+        walked = self._few if goes_on else self._spiking
+        walked |= {INPUT} if some < crossover() * steps * looked * features else set()
         while True:
-            # Of an input that is not walked only the first group was looked at.
+            # Of an input that is not walked only what was looked at is known.
             look = walked, INPUT in walked and not odd, window
             if look not in self._found:
                 self._found[look] = _made(rule, given, *look)
@@ -180,7 +186,8 @@ class Chains:
             if links is None:
                 return None
             ran = _run(links, rule, host, given, group, handed(links))
-            if not isinstance(ran, Told):
+            if isinstance(ran, Ran):
+                self._few = walked - {INPUT}
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
             if ran.kind == "odd":
@@ -319,12 +326,14 @@ def _run(
     sizes["sorted"] = max(SORTED, group)
     ranges = parts(examples, steps * examples * sum(p.size * 4 for p in graph.populations.values()))
     chain = links.chain
-    shapes = {name: given.values[parameter].shape for name, parameter in links.gradients.items()}
-    found = [{name: np.zeros(shape, dtype) for name, shape in shapes.items()} for _ in ranges]
+    shapes = [given.values[parameter].shape for parameter in links.gradients.values()]
+    found = [BUFFERS.several(shapes, dtype) for _ in ranges]
     losses = np.zeros((len(ranges), 1))
 
     def part(number: int, first: int, last: int) -> int:
-        own = {**every, **found[number], "total": losses[number]}
+        whole, gradients = found[number]
+        whole.fill(0)
+        own = {**every, **dict(zip(links.gradients, gradients, strict=True)), "total": losses[number]}
         size = min(group, last - first)
         counts = [sizes[name] for name in chain.sizes]
         scratch = chain.scratch(BUFFERS, sizes, size, dtype)
@@ -335,9 +344,10 @@ def _run(
     told = max(each(part, ranges))
     if told:
         return links.told[told - 1]
-    gradients = {
-        parameter: sum((one[name] for one in found[1:]), found[0][name]) for name, parameter in links.gradients.items()
-    }
+    whole, parts_of_it = found[0]
+    for other, _ in found[1:]:
+        whole += other
+    gradients = dict(zip(links.gradients.values(), parts_of_it, strict=True))
     for connection in graph.connections:
         if connection.masked:
             clear_diagonal(gradients[connection.weight])

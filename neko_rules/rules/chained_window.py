@@ -29,7 +29,7 @@ class Before(NamedTuple):
     Attributes:
         states: of the network.
         spans: how traces go on; None where credit ends with the window.
-        credit: the traces.
+        credit: the traces; those of synapses are changed where they are.
         begun: whether there were any time steps.
         last: whether nobody asks for traces after the window.
     """
@@ -46,7 +46,7 @@ class Went(NamedTuple):
 
     Attributes:
         states: of the network after it.
-        credit: traces after it, or whatever they were if nobody asks.
+        credit: traces after it; anything if nobody asks.
         gradients: by parameter.
         loss: its sum over what is counted, and how much that is.
         outputs: what the loss observes, [time, batch, n_out].
@@ -87,7 +87,7 @@ def through_window(
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
     carried = _Carried(rule, host, before, *inputs.shape[:2])
-    ran = chains.ran(rule, host, given, window, carried.handed)
+    ran = chains.ran(rule, host, given, window, carried.handed, before.begun)
     if ran is None:
         return None
     states: NetworkState = {INPUT: {Z: at["x"][-1]}} | {name: {} for name in network.graph.order}
@@ -164,9 +164,9 @@ class _Carried:
             return powers(kappa, steps, gain) if what == "kept" else np.asarray(known[what])
         if what == "begin":
             return self.sent[of]
-        if what in ("before", "after"):
+        if what == "filtered":
             traces = self.host.host(self.before.credit[f"{of} filtered"]["trace"])
-            return traces if what == "before" else BUFFERS.empty(traces.shape, self.dtype)
+            return traces if self.before.begun else BUFFERS.empty(traces.shape, self.dtype)
         _, leak, gain = spans.rates[of]
         kept = powers(leak, steps, gain)
         if what == "powers":
@@ -202,6 +202,6 @@ class _Carried:
                 held = self.host.host(self.before.credit[name][k])
                 vector = (leak**self.steps * held + powers(leak, self.steps, gain).sum()).astype(self.dtype, copy=False)
             after[name] = {k: self.host.from_host(vector)}
-            if ("after", name) in found:
-                after[f"{name} filtered"] = {"trace": self.host.from_host(found["after", name])}
+            if ("filtered", name) in found:
+                after[f"{name} filtered"] = {"trace": self.host.from_host(found["filtered", name])}
         return after

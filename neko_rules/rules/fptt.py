@@ -25,7 +25,7 @@ from neko_rules.backend import Array, Parameters
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
 from neko_rules.rules.learning_rule import LearningRule
-from neko_rules.rules.rule import RULES, Own, UpdateOptions, rule_of
+from neko_rules.rules.rule import RULES, Kept, Own, UpdateOptions, rule_of
 
 MEAN, DUAL = "fptt_mean", "fptt_dual"
 
@@ -107,7 +107,7 @@ class FPTT(LearningRule):
         found: Parameters,
         rate: Array,
         count: Array,
-    ) -> tuple[Parameters, Own, dict[str, Parameters]]:
+    ) -> Kept:
         """The update by ∇ℓ_t + α (W - W̄_t) - λ_t/2, then λ_{t+1} and W̄_{t+1}."""
         if not self.alpha:
             return super().applied(values, own, memory, drawn, found, rate, count)
@@ -116,10 +116,10 @@ class FPTT(LearningRule):
             name: gradient + a * (values[name] - own[MEAN][name]) - 0.5 * own[DUAL][name]
             for name, gradient in found.items()
         }
-        after, own, memory = super().applied(values, own, memory, drawn, held, rate, count)
+        after, own, memory, _ = super().applied(values, own, memory, drawn, held, rate, count)
         dual = {name: own[DUAL][name] - a * (after[name] - own[MEAN][name]) for name in own[DUAL]}
         mean = {name: 0.5 * (own[MEAN][name] + after[name]) - dual[name] / (2 * a) for name in own[MEAN]}
-        return after, {**own, MEAN: mean, DUAL: dual}, memory
+        return Kept(after, {**own, MEAN: mean, DUAL: dual}, memory)
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         first = super()._first()

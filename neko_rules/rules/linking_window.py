@@ -18,7 +18,7 @@ from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.rules.linking import Linking
+from neko_rules.rules.linking import Linking, Told
 
 
 class LinkingWindow(Linking):
@@ -44,6 +44,14 @@ class LinkingWindow(Linking):
         first, size = self.chain.take(f"first_delta_{self.numbers[name]}", 2), self._size(name)
         self.handed.firsts[first] = name
         self.chain.call(grouped.copy_rows, self.chain.view(delta, "n", size), self.chain.part(first, size))
+
+    def _tell(self, told: Told, condition: str) -> None:
+        window = self.kind.window
+        assert window is not None, "a chain of whole sequences is written by Linking"
+        if any(state for _, state in window.traced):
+            # Whoever begins anew finds traces that were changed where they are; before the first there are none.
+            condition = f"not {self._flag('begun')} and {condition}"
+        super()._tell(told, condition)
 
     # Traces.
 
@@ -89,17 +97,17 @@ class LinkingWindow(Linking):
         recorded = [key for key in jacobians.arguments if key not in constants]
         if any(key != SLOPE and key not in carried(self.graph.cell(name)) for key in recorded):
             raise NotTraceableError("a sensitivity that depends on more than states")
-        run = kernel_of(
+        loop = kernel_of(
             ("sensitivity", self.graph.cell(name), jacobians, state),
             partial(_sensitivity, jacobians, self.graph.cell(name), state),
             recorded,
             dict.fromkeys(constants, self.kind.dtype),
             self.kind.dtype,
         )
-        if run is None:
+        if loop is None:
             raise NotTraceableError("a sensitivity without a compiled loop")
         flat = [self.chain.view(self._history(name, key), f"rows * {size}") for key in recorded]
-        self.chain.call(run, *constants.values(), *flat, self.chain.view(slope, f"rows * {size}"))
+        self.chain.call(loop.run, *constants.values(), *flat, self.chain.view(slope, f"rows * {size}"))
         kept, leak = self._of_trace("kept", name, 1), self._of_trace("leak", name, 0)
         self.chain.call(filtering.filter_back, "zero", "n", kept, leak, slope, chi)
         return chi
@@ -120,18 +128,18 @@ class LinkingWindow(Linking):
         vector = chain.part(self._of_trace("vector", weight, 2), size)
         chain.call(filtering.add_events, "zero", "n", *of, self._of_trace("powers", weight, 1), vector)
         if chi:
-            before, after = (chain.part(self._of_trace(each, weight, 3), size, post) for each in ("before", "after"))
+            traces = chain.part(self._of_trace("filtered", weight, 3), size, post)
             begin = chain.part(self._of_trace("begin", weight, 2), size)
             decay, first = self._of_trace("decay", name, 0), chain.view(chi, "n", post)
             flags = [self._flag("begun"), self._flag("kept")]
-            given = ["zero", "n", *flags, decay, before, begin, first, *of, factor, after, *self._met_first(name)]
+            given = ["zero", "n", *flags, decay, begin, first, *of, factor, traces, *self._met_first(name)]
             chain.call(filtering.meet_and_filter, *given, self._gradient(weight, 2))
 
     def _go_on_with_bias(self, name: str, chi: str) -> None:
         chain, bias, size = self.chain, bias_name(name), self._size(name)
-        before, after = (chain.part(self._of_trace(each, bias, 3), "1", size) for each in ("before", "after"))
-        begin = chain.part(self._of_trace("begin", bias, 2), "1")
-        given = ["zero", "n", self._of_trace("decay", name, 0), before, begin, chi, after, *self._met_first(name)]
+        traces = chain.part(self._of_trace("filtered", bias, 3), "1", size)
+        begin, decay = chain.part(self._of_trace("begin", bias, 2), "1"), self._of_trace("decay", name, 0)
+        given = ["zero", "n", self._flag("begun"), decay, begin, chi, traces, *self._met_first(name)]
         chain.call(filtering.meet_and_filter_constant, *given, self._gradient(bias, 1))
 
     def _met_first(self, name: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
 from neko_rules.rules.pulses import DECISIONS, Decision
-from neko_rules.rules.rule import RULES, Batch, Own, Rule, rule_of
+from neko_rules.rules.rule import RULES, Batch, Kept, Own, Rule, rule_of
 from neko_rules.schedules import Schedule, resolve_learning_rate
 from neko_rules.seeding import stream
 
@@ -271,8 +271,8 @@ class Manhattan(Rule):
         found: Parameters,
         rate: Array,
         count: Array,
-    ) -> tuple[Parameters, Own, dict[str, Parameters]]:
-        """Parameters, own arrays and the optimiser's memory after the pulses for a gradient."""
+    ) -> Kept:
+        """What is kept after the pulses for a gradient."""
         _, wanted, memory = self._wanted(values, memory, found, rate, count)
         pulses, own = self._decided(wanted, own, drawn)
         after, own = self._written(values, own, drawn, pulses)
@@ -281,7 +281,7 @@ class Manhattan(Rule):
         followed = self.gradient._follow(
             _group(own, GRADIENT), _group(drawn, GRADIENT), values, changes, rate * 0.0 + 1.0
         )
-        return after, {**own, **{GRADIENT + group: each for group, each in followed.items()}}, memory
+        return Kept(after, {**own, **{GRADIENT + group: each for group, each in followed.items()}}, memory)
 
     def _limited(self, found: Parameters) -> Parameters:
         """The gradient as the optimiser takes it: clipped, and without what lies in the dead zone."""
@@ -351,12 +351,11 @@ class Manhattan(Rule):
             seen = self.model.network.seen(values)
             judgement, found = self._judged_gradients(seen, own, here, single)
             after = self.applied(values, own, memory, here, found, rates[0], counts[0])
-            return after, (judgement.loss, judgement.totals)
+            return after[:3], (judgement.loss, judgement.totals)
 
         carry, (losses, totals) = trees.scan(nx, one, (values, own, memory), (swapped, noise), inputs.shape[1])
-        values, own, memory = carry
         summed = {name: (nx.sum(each[0]), nx.sum(each[1])) for name, each in totals.items()}
-        return values, own, memory, summed, self.finite(values, own, memory, nx.sum(losses))
+        return *carry, summed, self.finite(Kept(*carry), nx.sum(losses))
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
         """Make one update from a batch, and refresh one-sided pairs when it is time."""

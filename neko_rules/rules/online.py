@@ -29,6 +29,7 @@ from neko_rules.layers.forward import (
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity
 from neko_rules.rules.chained_window import Before, through_window
+from neko_rules.rules.rule import Kept
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
@@ -250,14 +251,14 @@ class Online(_Schedule):
                 zero = {name: 0 * value for name, value in carry["values"].items()}
                 (moving, total), outputs = trees.scan(nx, adding, (moving, zero), given, length)
             kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, total, rate, count)
-            return {**moving, "values": kept[0], "own": kept[1], "memory": kept[2]}, outputs
+            return {**moving, "values": kept.values, "own": kept.own, "memory": kept.memory}, outputs
 
         by_step = {"step": self.by_step(batch), "signs": signs}
         by_chunk = (rates, counts, noise)
         carry, outputs = in_chunks(nx, self.size, carry, by_step, by_chunk, steps, body)
         totals = self.totals(carry, outputs, batch)
         loss = totals["loss"][0]
-        finite = rule.finite(carry["values"], carry["own"], carry["memory"], loss)
+        finite = rule.finite(Kept(carry["values"], carry["own"], carry["memory"]), loss)
         return carry["values"], carry["own"], carry["memory"], totals, finite
 
     @property
@@ -380,13 +381,13 @@ class Windowed(_Schedule):
             rate, count, noise_now = entry
             moving, found, outputs = self._window(carry, carry["values"], carry["own"], given, length, batch)
             kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, found, rate, count)
-            return {**moving, "values": kept[0], "own": kept[1], "memory": kept[2]}, outputs
+            return {**moving, "values": kept.values, "own": kept.own, "memory": kept.memory}, outputs
 
         by_chunk = (rates, counts, noise)
         steps = batch[0].shape[0]
         carry, outputs = in_chunks(self.nx, self.size, carry, self.by_step(batch), by_chunk, steps, body)
         totals = self.totals(carry, outputs, batch)
-        finite = rule.finite(carry["values"], carry["own"], carry["memory"], totals["loss"][0])
+        finite = rule.finite(Kept(carry["values"], carry["own"], carry["memory"]), totals["loss"][0])
         return carry["values"], carry["own"], carry["memory"], totals, finite
 
     def gradients(

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from neko_rules.clipping import CLIPPINGS, Clipping
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
 from neko_rules.kernels.elementwise import finite_names
+from neko_rules.kernels.host import only_finite
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
@@ -43,6 +44,22 @@ Trained = tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, A
 
 Batch = tuple[Array, Array, Array]
 """Inputs [time, batch, feature], dense targets and mask [1 or steps, batch], in backend arrays."""
+
+
+class Kept(NamedTuple):
+    """What a rule keeps of an update.
+
+    Attributes:
+        values: parameters.
+        own: the rule's own arrays.
+        memory: the optimiser's.
+        entries: all that was changed, as one vector in host memory; None where it is not.
+    """
+
+    values: Parameters
+    own: Own
+    memory: dict[str, Parameters]
+    entries: np.ndarray | None = None
 
 
 class UpdateOptions(TypedDict, total=False):
@@ -352,12 +369,13 @@ class Rule:
         found: Parameters,
         rate: Array,
         count: Array,
-    ) -> tuple[Parameters, Own, dict[str, Parameters]]:
-        """Parameters, own arrays and the optimiser's memory after one update by a gradient."""
+    ) -> Kept:
+        """What is kept after one update by a gradient."""
         step = self.optimizer.applied(self.nx, self._limited(found), memory, values, rate, count)
         decaying = self._decaying(values, step.updates, rate)
         after = self._bounded(step.parameters | {name: values[name] + change for name, change in decaying.items()})
-        return after, self._follow(own, drawn, values, step.updates, rate), step.state
+        followed = self._follow(own, drawn, values, step.updates, rate)
+        return Kept(after, followed, step.state, None if decaying or followed is not own else step.entries)
 
     def _wanted(
         self, values: Parameters, memory: dict[str, Parameters], found: Parameters, rate: Array, count: Array
@@ -401,18 +419,24 @@ class Rule:
     ) -> tuple[Trained, Parameters]:
         """What ``_trained`` returns for a step that is one update by one gradient, and that gradient."""
         judgement, found = self._judged_gradients(self.model.network.seen(values), own, drawn, batch)
-        own = self._observe(own, judgement)
-        values, own, memory = self.applied(values, own, memory, drawn, found, rates[0], counts[0])
-        return (values, own, memory, judgement.totals, self.finite(values, own, memory, judgement.loss)), found
+        observed = self._observe(own, judgement)
+        kept = self.applied(values, observed, memory, drawn, found, rates[0], counts[0])
+        if observed is not own:
+            kept = kept._replace(entries=None)
+        return (*kept[:3], judgement.totals, self.finite(kept, judgement.loss)), found
 
     def _updates_once(self) -> bool:
         """Whether a step is one update by the gradient of ``_judged_gradients``."""
         return type(self)._trained is Rule._trained
 
-    def finite(self, values: Parameters, own: Own, memory: dict[str, Parameters], loss: Array) -> Parameters:
+    def finite(self, kept: Kept, loss: Array) -> Parameters:
         """By name, whether all that is kept under it is finite: a parameter, its feedback, the optimiser's memory."""
-        found = finite_names(self.nx, [values, *own.values(), *memory.values()])
-        return {**found, "loss": self.nx.isfinite(loss)}
+        of_loss = {"loss": self.nx.isfinite(loss)}
+        with np.errstate(over="ignore", invalid="ignore"):
+            # What did not change is finite as before: it was drawn, or looked at when it was given.
+            if kept.entries is not None and only_finite(kept.entries):
+                return of_loss
+        return finite_names(self.nx, [kept.values, *kept.own.values(), *kept.memory.values()]) | of_loss
 
     def _measured(self, values: Parameters, *arguments: Any) -> Any:
         judgement, found = self._judged_gradients(self.model.network.seen(values), *arguments)

@@ -15,6 +15,7 @@ from neko_rules import arguments, trees
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
 from neko_rules.layers.forward import at_rest
 from neko_rules.rules.online import Online
+from neko_rules.rules.rule import Kept
 from neko_rules.targets import encode
 
 if TYPE_CHECKING:
@@ -269,9 +270,9 @@ class StreamLearner:
         counts: Any,
     ) -> Tree:
         moving, total, output = self._stepped(values, own, moving, total, given, signs)
-        values, own, memory = self.rule.applied(values, own, memory, noise, total, rates[0], counts[0])
-        finite = self.rule.finite(values, own, memory, moving["loss"][0])
-        return values, own, memory, moving, {name: 0 * each for name, each in total.items()}, output, finite
+        kept = self.rule.applied(values, own, memory, noise, total, rates[0], counts[0])
+        finite = self.rule.finite(kept, moving["loss"][0])
+        return *kept[:3], moving, {name: 0 * each for name, each in total.items()}, output, finite
 
     def _updated_often(
         self,
@@ -293,13 +294,13 @@ class StreamLearner:
             values, own, memory, moving = carry
             step, signs, noise, rate, count = at
             moving, found, output = self._stepped(values, own, moving, total, step, signs)
-            values, own, memory = self.rule.applied(values, own, memory, noise, found, rate, count)
-            return (values, own, memory, moving), output
+            kept = self.rule.applied(values, own, memory, noise, found, rate, count)
+            return (*kept[:3], moving), output
 
         carry = (values, own, memory, moving)
         inputs = (given, signs, noise, rates, counts)
         (values, own, memory, moving), outputs = trees.scan(nx, body, carry, inputs, rates.shape[0])
-        finite = self.rule.finite(values, own, memory, moving["loss"][0])
+        finite = self.rule.finite(Kept(values, own, memory), moving["loss"][0])
         return values, own, memory, moving, total, outputs, finite
 
     @cached_property
