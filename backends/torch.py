@@ -48,7 +48,7 @@ class TorchBackend:
         return type(self) is TorchBackend and self.device.type == "cuda" and not torch.is_grad_enabled()
 
     def host(self, array: Array) -> np.ndarray:
-        return array.detach().numpy()
+        return (array.detach() if array.requires_grad else array).numpy()
 
     def from_host(self, array: np.ndarray) -> Array:
         return torch.from_numpy(array)

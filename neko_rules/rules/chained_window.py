@@ -11,9 +11,9 @@ import numpy as np
 
 from neko_rules.backend import Array, Parameters
 from neko_rules.credit.spans import Spans
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over, host_of
+from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.layers.forward import NetworkState, Z
-from neko_rules.layers.graph import INPUT, bias_name
+from neko_rules.layers.graph import INPUT
 from neko_rules.rules.chained import Given, Ran
 from neko_rules.rules.rule import Own
 
@@ -81,8 +81,9 @@ def through_window(
         return None
     from neko_rules.rules.linking import Window
 
-    count = nx.sum(at["mask"])
-    weight = nx.sum(at["weight"]) / nx.maximum(count, 1.0) * at["mask"]
+    mask = host.host(at["mask"])
+    count = mask.sum()
+    weight = host.from_host(host.host(at["weight"]).sum() / max(count, 1.0) * mask)
     constants, inputs = network.constants_with(values), host.host(at["x"])
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
@@ -93,12 +94,11 @@ def through_window(
     states: NetworkState = {INPUT: {Z: at["x"][-1]}} | {name: {} for name in network.graph.order}
     for argument, (name, key) in ran.links.handed.ends.items():
         states[name][key] = host.from_host(ran.handed[argument])
-    carried.meet_first(ran)
     return Went(
         states,
         carried.credit(ran),
         {name: host.from_host(ran.gradients[name]) for name in values},
-        (nx.asarray(ran.loss, network.dtype), count),
+        (nx.asarray(ran.loss, network.dtype), nx.asarray(count, network.dtype)),
         host.from_host(ran.scores),
         {name: host.from_host(sums[0]) for name, sums in ran.spikes.items()},
     )
@@ -124,7 +124,9 @@ class _Carried:
         """What was sent before and meets the first δ, by parameter: [batch, pre]."""
         host, spans, found = self.host, self.before.spans, {}
         if spans is not None:
-            found = {name: host.host(spans.sent_before(self.before.credit, name)) for name in spans.rates}
+            # D/q ε_0, as ``Spans.sent_before`` has it in backend arrays, which take a moment for each operation.
+            for name, (k, leak, gain) in spans.rates.items():
+                found[name] = (leak / gain) * host.host(self.before.credit[name][k])[:, :, 0]
         for connection in self.graph.connections:
             if connection.delay:
                 started = host.host(self.before.states[connection.source][Z])
@@ -144,7 +146,6 @@ class _Carried:
             for argument, (name, key) in handed.starts.items()
         }
         found |= {argument: empty(name) for argument, (name, _) in handed.ends.items()}
-        found |= {argument: empty(name) for argument, name in handed.firsts.items()}
         flags = {"begun": self.before.begun, "kept": not self.before.last}
         found |= {name: flags[name] for name in handed.flags}
         for argument, (what, of) in handed.traces.items():
@@ -156,14 +157,14 @@ class _Carried:
         """An argument of a chain that has to do with the traces of a parameter or population."""
         from neko_rules.kernels.filtering import powers
 
+        if what == "begin":
+            return self.sent[of]
         spans, steps = self.before.spans, self.steps
         assert spans is not None, "a chain is told of traces where there are any"
         if what in ("decay", "kappa", "leak", "kept"):
             kappa, (_, leak, gain) = spans.filter_of(of), spans.rate_of(of)
             known = {"decay": kappa**steps, "kappa": kappa, "leak": leak}
             return powers(kappa, steps, gain) if what == "kept" else np.asarray(known[what])
-        if what == "begin":
-            return self.sent[of]
         if what == "filtered":
             traces = self.host.host(self.before.credit[f"{of} filtered"]["trace"])
             return traces if self.before.begun else BUFFERS.empty(traces.shape, self.dtype)
@@ -173,19 +174,6 @@ class _Carried:
             return kept[int(any(c.weight == of and c.delay for c in self.graph.connections)) :]
         # What was sent before acts as one more input at the first step, here as in the gradient.
         return float(kept[0]) * self.sent[of]
-
-    def meet_first(self, ran: Ran) -> None:
-        """Add to the gradients what was sent before, times the first δ."""
-        first = {name: ran.handed[argument] for argument, name in ran.links.handed.firsts.items()}
-        for connection in self.graph.connections:
-            if connection.weight in self.sent:
-                gradient = ran.gradients[connection.weight]
-                gradient += self.sent[connection.weight].T @ first[connection.target]
-                if connection.masked:
-                    clear_diagonal(gradient)
-        for name in self.graph.order:
-            if bias_name(name) in self.sent:
-                ran.gradients[bias_name(name)] += (self.sent[bias_name(name)].T @ first[name])[0]
 
     def credit(self, ran: Ran) -> State:
         """The traces after the window."""

@@ -125,14 +125,12 @@ class Handed(NamedTuple):
     Attributes:
         starts: argument → a population and a state before the first time step.
         ends: argument → a population and a state after the last.
-        firsts: argument → the population whose δ of the first time step it is.
         traces: argument → what of a trace it is, and the parameter or population.
         flags: ``"begun"``, whether there were time steps before, and ``"kept"``, whether there are any after.
     """
 
     starts: dict[str, tuple[str, str]]
     ends: dict[str, tuple[str, str]]
-    firsts: dict[str, str]
     traces: dict[str, tuple[str, str]]
     flags: set[str]
 
@@ -166,7 +164,7 @@ class Linking:
         self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
         self.calls: dict[str, tuple[Callable[[str, str, bool], np.ndarray], str, bool]] = {}
-        self.handed = Handed({}, {}, {}, {}, set())
+        self.handed = Handed({}, {}, {}, set())
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
@@ -209,7 +207,7 @@ class Linking:
         """Look at the states of a population after the last time step."""
 
     def _of_first(self, name: str, delta: str) -> None:
-        """Look at δ of a population at the first time step."""
+        """What δ of a population at the first time step meets that was sent before."""
 
     def _end(self) -> None:
         """What comes after the gradient."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from neko_rules.kernels import filtering, gathering, grouped, listing
+from neko_rules.kernels import filtering, gathering, grouped, listing, products
 from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.layers.cell import Cell
@@ -18,7 +18,7 @@ from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.rules.linking import Linking, Told
+from neko_rules.rules.linking import Linking, Told, Window
 
 
 class LinkingWindow(Linking):
@@ -41,14 +41,36 @@ class LinkingWindow(Linking):
             self.chain.call(grouped.copy_rows, last, self.chain.part(end, size))
 
     def _of_first(self, name: str, delta: str) -> None:
-        first, size = self.chain.take(f"first_delta_{self.numbers[name]}", 2), self._size(name)
-        self.handed.firsts[first] = name
-        self.chain.call(grouped.copy_rows, self.chain.view(delta, "n", size), self.chain.part(first, size))
+        # What was sent before acts as one more input at the first step.
+        for connection in self.graph.into(name):
+            if name in self._traced or connection.delay:
+                self._met_before(connection.weight, self._size(connection.source), name, delta)
+        if name in self._traced and self.graph.populations[name].bias:
+            self._met_before(bias_name(name), "1", name, delta)
 
-    def _tell(self, told: Told, condition: str) -> None:
+    def _met_before(self, parameter: str, size: str, name: str, delta: str) -> None:
+        """Add what was sent before and δ of the first time step make of a gradient."""
+        chain, post = self.chain, self._size(name)
+        sent = chain.view(self._of_trace("begin", parameter, 2), "1", "n", size, skip=f"begin * {size}")
+        block = chain.room(f"block_{self.numbers[name]}", self._columns(name), products.DEPTH, self.width)
+        gradient = self._gradient(parameter, 1 if size == "1" else 2)
+        into = chain.view(gradient, "1", post) if size == "1" else gradient
+        first = chain.view(delta, "1", "n", post)
+        chain.call(products.multiply_transposed, sent, first, block, into, self._rest())
+
+    @property
+    def _window(self) -> Window:
         window = self.kind.window
         assert window is not None, "a chain of whole sequences is written by Linking"
-        if any(state for _, state in window.traced):
+        return window
+
+    @property
+    def _traced(self) -> set[str]:
+        """The populations whose traces go on."""
+        return {name for name, _ in self._window.traced}
+
+    def _tell(self, told: Told, condition: str) -> None:
+        if any(state for _, state in self._window.traced):
             # Whoever begins anew finds traces that were changed where they are; before the first there are none.
             condition = f"not {self._flag('begun')} and {condition}"
         super()._tell(told, condition)
@@ -56,14 +78,11 @@ class LinkingWindow(Linking):
     # Traces.
 
     def _end(self) -> None:
-        window = self.kind.window
-        assert window is not None, "a chain of whole sequences is written by Linking"
-        traced = {name for name, _ in window.traced}
         if INPUT not in self.kind.walked and any(
-            c.source == INPUT and c.target in traced for c in self.graph.connections
+            c.source == INPUT and c.target in self._traced for c in self.graph.connections
         ):
             self.chain.call(listing.list_group, "zero", self._history(INPUT, Z), *self._listed(INPUT))
-        for name, state in window.traced:
+        for name, state in self._window.traced:
             chi = self._chi(name, state) if state else ""
             for connection in self.graph.into(name):
                 self._go_on(name, connection, chi)
