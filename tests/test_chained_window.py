@@ -112,6 +112,28 @@ def test_populations_that_fire_much_and_labels_of_single_steps(
     assert {"hidden" in walked for walked in groups} == {True, False}
 
 
+@pytest.mark.parametrize("options", [{"rule": "eprop", "online": EVERY}, {"rule": "truncated_bptt", "window": EVERY}])
+def test_a_batch_is_gone_through_alike_after_any_other(
+    options: dict[str, Any], groups: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in which a population fires much says nothing of the next; a rule that was resumed knows of neither."""
+    monkeypatch.setattr(chained, "crossover", lambda: 0.05)
+    x, y = data()
+    rule, resumed = taught(layers(24), **options), taught(layers(24), **options)
+    rule.step(x, y)
+    resumed.load_state(rule.state())
+    assert {"hidden" in walked for walked in groups} == {True, False}
+    quiet, ways = x * (np.arange(STEPS) == 3)[:, None], []
+    for each in rule, resumed:
+        groups.clear()
+        each.step(quiet, y)
+        ways.append(list(groups))
+    assert ways[0] == ways[1]
+    assert any("hidden" in walked for walked in ways[0])
+    for name, value in rule.state().items():
+        np.testing.assert_array_equal(value, resumed.state()[name])
+
+
 def test_populations_that_feed_back_to_each_other_have_no_window(groups: list[Any]) -> None:
     x, y = data()
     same_weights(lambda: taught(exciting_each_other(x.shape[2]), "truncated_bptt", window=EVERY), x, y)

@@ -139,13 +139,12 @@ class _Piece:
         size: in bytes.
     """
 
-    __slots__ = ("_arrays", "_begin", "_kind", "_memory", "_shapes")
+    __slots__ = ("_arrays", "_begin", "_kind", "_memory")
 
     def __init__(self, size: int) -> None:
         self._memory = np.empty(size + LINE, np.uint8)
         self._begin = -self._memory.ctypes.data % LINE
         self._arrays: list[np.ndarray] = []
-        self._shapes: tuple[tuple[int, ...], ...] = ()
         self._kind = self._memory.dtype
 
     def free(self) -> bool:
@@ -157,11 +156,11 @@ class _Piece:
 
     def as_arrays(self, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
         """The first bytes as a vector, and then as arrays of these shapes, one after the other."""
-        same = self._shapes == shapes and self._kind == kind
+        same = self._kind == kind and tuple(array.shape for array in self._arrays[1:]) == shapes
         if not same or not all(array.flags.writeable for array in self._arrays):
             size = sum(map(math.prod, shapes)) * kind.itemsize
             self._arrays = _cut(self._memory[self._begin : self._begin + size].view(kind), shapes)
-            self._shapes, self._kind = shapes, kind
+            self._kind = kind
         return self._arrays
 
 

@@ -23,6 +23,8 @@ from neko_rules.threads import each, parts
 Array = Any
 """An array in C order."""
 
+assert TOGETHER == 4, "four examples side by side are written out"
+
 
 def summed(events: Events, powers: np.ndarray, begin: np.ndarray) -> np.ndarray:
     """x_T: what events leave, each with the power of its time step.
@@ -226,7 +228,7 @@ def meet_and_filter(
 
     Args:
         begun: whether ē_0 is anything but zero; else it is not read.
-        kept: whether ē_T is wanted; else it is not written.
+        kept: whether ē_T is wanted; else there may be anything afterwards.
     """
     _, pre, size = traces.shape
     for b in range(first, last, TOGETHER):
@@ -268,10 +270,13 @@ def meet_and_filter_constant(
     size = traces.shape[2]
     for b in range(first, last):
         held, own, row, met = traces[b, 0], begin[b, 0], factor[0, b], signal[b]
-        for n in range(size):
-            before = held[n] if begun else 0 * met[n]
-            total[n] += kappa * met[n] * before
-            held[n] = decay * before + own * row[n]
+        if begun:
+            for n in range(size):
+                total[n] += kappa * met[n] * held[n]
+                held[n] = decay * held[n] + own * row[n]
+        else:
+            for n in range(size):
+                held[n] = own * row[n]
         for t in range(factor.shape[0]):
             later = factor[t, b]
             for n in range(size):

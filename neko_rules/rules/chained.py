@@ -104,6 +104,7 @@ class Chains:
         self._possible = _possible(rule)
         self._numbers = numbers_of_a_step(rule.model)
         self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
+        # Those that did not fire much in the window before.
         self._few = self._spiking
         self._found: dict[Hashable, Linked | None] = {}
 
@@ -167,17 +168,18 @@ class Chains:
             given: parameters and data.
             window: what goes on beyond the time steps that are given; None for whole sequences.
             handed: what a chain takes from time steps before and fills for those after, by argument; new each time.
-            goes_on: whether the window before was of the same sequences; populations that fired much then do so still.
+            goes_on: whether traces were handed on from a window before, which are changed where they are: what ends a
+                chain before its time has then to be known before.
         """
         steps, examples, features = given.inputs.shape
         group = group_size(self._bytes_of_each(rule, steps, features), examples)
         given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
-        # Who cannot begin anew has to know all of the input.
-        looked = group if window is None else examples
+        looked = examples if goes_on else group
         some, odd = self._survey(given.inputs, looked)
         walked = self._few if goes_on else self._spiking
         walked |= {INPUT} if some < crossover() * steps * looked * features else set()
         while True:
+            self._few = walked - {INPUT}
             # Of an input that is not walked only what was looked at is known.
             look = walked, INPUT in walked and not odd, window
             if look not in self._found:
@@ -187,7 +189,6 @@ class Chains:
                 return None
             ran = _run(links, rule, host, given, group, handed(links))
             if isinstance(ran, Ran):
-                self._few = walked - {INPUT}
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
             if ran.kind == "odd":

@@ -88,7 +88,7 @@ def through_window(
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
     carried = _Carried(rule, host, before, *inputs.shape[:2])
-    ran = chains.ran(rule, host, given, window, carried.handed, before.begun)
+    ran = chains.ran(rule, host, given, window, carried.handed, before.begun and before.spans is not None)
     if ran is None:
         return None
     states: NetworkState = {INPUT: {Z: at["x"][-1]}} | {name: {} for name in network.graph.order}

@@ -1,7 +1,7 @@
 """Linking of a window: a chain over some time steps of a sequence, which takes states and traces and hands them on.
 
-What was sent before the first of them acts through its δ, and that product is left to whoever has both. Traces are
-those of ``credit.spans``: one of each presynaptic neuron, and where what is above filters them one of each synapse.
+What was sent before the first of them meets its δ. Traces are those of ``credit.spans``: one of each presynaptic
+neuron, and where what is above filters them one of each synapse.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Kept(NamedTuple):
         values: parameters.
         own: the rule's own arrays.
         memory: the optimiser's.
-        entries: all that was changed, as one vector in host memory; None where it is not.
+        entries: a vector in host memory; if that is finite, so is all that was changed. None where there is none.
     """
 
     values: Parameters
