@@ -49,7 +49,8 @@ def in_chunks(
     by_step: Tree,
     by_chunk: Tree,
     steps: int,
-    body: Callable[[Tree, Tree, Tree, int], tuple[Tree, Tree]],
+    body: Callable[[Tree, Tree, Tree, int, bool], tuple[Tree, Tree]],
+    apart: bool = False,
 ) -> tuple[Tree, Tree]:
     """A carry taken through a sequence in pieces of ``size`` time steps; the last may be shorter.
 
@@ -60,26 +61,27 @@ def in_chunks(
         by_step: a tree of arrays [time, …], cut into pieces.
         by_chunk: a tree of arrays [piece, …].
         steps: number of time steps.
-        body: carry, a piece of ``by_step``, an entry of ``by_chunk`` and the piece's length to the next carry and
-            outputs [time of the piece, …].
+        body: carry, a piece of ``by_step``, an entry of ``by_chunk``, the piece's length and whether it is known to be
+            the last to the next carry and outputs [time of the piece, …].
+        apart: whether the last piece is compiled by itself even where it is like the others, and so known to be it.
 
     Returns:
         The last carry, and the outputs [time, …].
     """
-    whole, rest = divmod(steps, size)
-    parts = []
-    if whole:
-        cut = trees.mapped(lambda a: nx.reshape(a[: whole * size], (whole, size, *a.shape[1:])), by_step)
-        entries = trees.mapped(lambda a: a[:whole], by_chunk)
+    alone = steps % size or (size if apart else 0)
+    several, parts = (steps - alone) // size, []
+    if several:
+        cut = trees.mapped(lambda a: nx.reshape(a[: steps - alone], (several, size, *a.shape[1:])), by_step)
+        entries = trees.mapped(lambda a: a[:several], by_chunk)
 
         def piece(carry: Tree, given: Tree) -> tuple[Tree, Tree]:
-            return body(carry, given[0], given[1], size)
+            return body(carry, given[0], given[1], size, False)
 
-        carry, outputs = trees.scan(nx, piece, carry, (cut, entries), whole)
-        parts.append(trees.mapped(lambda a: nx.reshape(a, (whole * size, *a.shape[2:])), outputs))
-    if rest:
-        last = trees.mapped(lambda a: a[whole * size :], by_step)
-        carry, outputs = body(carry, last, trees.mapped(lambda a: a[whole], by_chunk), rest)
+        carry, outputs = trees.scan(nx, piece, carry, (cut, entries), several)
+        parts.append(trees.mapped(lambda a: nx.reshape(a, (steps - alone, *a.shape[2:])), outputs))
+    if alone:
+        left = trees.mapped(lambda a: a[steps - alone :], by_step)
+        carry, outputs = body(carry, left, trees.mapped(lambda a: a[several], by_chunk), alone, True)
         parts.append(outputs)
     if len(parts) == 1:
         return carry, parts[0]
@@ -218,14 +220,15 @@ class Online(_Schedule):
             "memory": memory,
         }
 
-        # A library that compiles goes through this once for many pieces, and then knows neither end of the sequence.
+        # A library that compiles goes through this once for many pieces, and then does not know where one begins.
         in_turn, passed = host_of(nx) is not None, 0
+        # Filtered traces are not wanted after the last change, where they are much of what a piece costs.
+        apart = in_turn or (self.size > 1 and spans is not None and any(state for _, state in spans.filters))
 
-        def body(carry: Tree, given: Tree, entry: Tree, length: int) -> tuple[Tree, Tree]:
+        def body(carry: Tree, given: Tree, entry: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
             nonlocal passed
             rate, count, noise_now = entry
             begun, passed = passed > 0 or not in_turn, passed + length
-            last = in_turn and passed == steps
 
             def step(before: Tree, at: Tree) -> tuple[Tree, Parameters, Array]:
                 moving, found, output = self.step(
@@ -255,7 +258,7 @@ class Online(_Schedule):
 
         by_step = {"step": self.by_step(batch), "signs": signs}
         by_chunk = (rates, counts, noise)
-        carry, outputs = in_chunks(nx, self.size, carry, by_step, by_chunk, steps, body)
+        carry, outputs = in_chunks(nx, self.size, carry, by_step, by_chunk, steps, body, apart)
         totals = self.totals(carry, outputs, batch)
         loss = totals["loss"][0]
         finite = rule.finite(Kept(carry["values"], carry["own"], carry["memory"]), loss)
@@ -285,7 +288,7 @@ class Online(_Schedule):
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         found = self.rule.adjoint(values, own, trajectory, signals, spans.earlier(moving["credit"]))
         constants = self.model.network.constants_with(values)
-        credit = spans.through(moving["credit"], trajectory, constants)
+        credit = moving["credit"] if last else spans.through(moving["credit"], trajectory, constants)
         after = self.after(moving, trajectory, loss) | {"credit": credit}
         return moving | after, found, self.model.observed(trajectory)
 
@@ -377,7 +380,7 @@ class Windowed(_Schedule):
         noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
         carry = {**self.first(batch[0]), "values": values, "own": own, "memory": memory}
 
-        def body(carry: Tree, given: Tree, entry: Tree, length: int) -> tuple[Tree, Tree]:
+        def body(carry: Tree, given: Tree, entry: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
             rate, count, noise_now = entry
             moving, found, outputs = self._window(carry, carry["values"], carry["own"], given, length, batch)
             kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, found, rate, count)
@@ -396,7 +399,7 @@ class Windowed(_Schedule):
         """The sum of the gradients of all windows with the weights as they are."""
         carry = {**self.first(batch[0]), "total": {name: 0 * value for name, value in values.items()}}
 
-        def body(carry: Tree, given: Tree, _: Tree, length: int) -> tuple[Tree, Tree]:
+        def body(carry: Tree, given: Tree, _: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
             moving, found, outputs = self._window(carry, values, own, given, length, batch)
             return {**moving, "total": {name: carry["total"][name] + found[name] for name in found}}, outputs
 
