@@ -56,22 +56,9 @@ def cut(typing: Any, memory: Any, places: Any, number: Any, skip: Any, shape: An
     axes: Type = types.Tuple((types.intp,) * len(shape))  # type: ignore[attr-defined]
 
     def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        word = context.get_value_type(types.intp)
         begin = builder.add(_entry(context, builder, places, values[1], number), values[3])
         data = builder.gep(context.make_array(memory)(context, builder, values[0]).data, [begin])
-        sizes = cgutils.unpack_tuple(builder, values[4])
-        width = word(context.get_abi_sizeof(context.get_value_type(memory.dtype)))
-        count, strides = word(1), []
-        for size in reversed(sizes):
-            strides.append(builder.mul(count, width))
-            count = builder.mul(count, size)
-        made = context.make_array(array)(context, builder)
-        made.data, made.itemsize, made.nitems = data, width, count
-        made.shape = cgutils.pack_array(builder, sizes, word)
-        made.strides = cgutils.pack_array(builder, strides[::-1], word)
-        made.meminfo = ir.Constant(made.meminfo.type, None)
-        made.parent = ir.Constant(made.parent.type, None)
-        return made._getvalue()
+        return _array_at(context, builder, array, data, cgutils.unpack_tuple(builder, values[4]))
 
     return array(memory, places, number, types.intp, axes), generated
 
@@ -85,18 +72,27 @@ def vector(typing: Any, dtype: Any, address: Any, size: Any) -> Any:
     array = array_type(dtype.literal_value, 1)
 
     def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        made = context.make_array(array)(context, builder)
-        word = context.get_value_type(types.intp)
-        width = word(context.get_abi_sizeof(context.get_value_type(array.dtype)))
-        made.data = builder.inttoptr(values[1], made.data.type)
-        made.itemsize, made.nitems = width, values[2]
-        made.shape = cgutils.pack_array(builder, [values[2]], word)
-        made.strides = cgutils.pack_array(builder, [width], word)
-        made.meminfo = ir.Constant(made.meminfo.type, None)
-        made.parent = ir.Constant(made.parent.type, None)
-        return made._getvalue()
+        data = builder.inttoptr(values[1], context.get_value_type(array.dtype).as_pointer())
+        return _array_at(context, builder, array, data, [values[2]])
 
     return array(dtype, types.intp, types.intp), generated
+
+
+def _array_at(context: Any, builder: Any, array: Type, data: Any, sizes: Sequence[Any]) -> Any:
+    """The array in C order with these sizes at a pointer, whose memory it does not keep."""
+    word = context.get_value_type(types.intp)
+    width = word(context.get_abi_sizeof(context.get_value_type(array.dtype)))
+    count, strides = word(1), []
+    for size in reversed(sizes):
+        strides.append(builder.mul(count, width))
+        count = builder.mul(count, size)
+    made = context.make_array(array)(context, builder)
+    made.data, made.itemsize, made.nitems = data, width, count
+    made.shape = cgutils.pack_array(builder, sizes, word)
+    made.strides = cgutils.pack_array(builder, strides[::-1], word)
+    made.meminfo = ir.Constant(made.meminfo.type, None)
+    made.parent = ir.Constant(made.parent.type, None)
+    return made._getvalue()
 
 
 def _entry(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> Any:

@@ -162,21 +162,13 @@ def _filter_events(
 
 
 @within
-def _meet_four(b: int, kappa: float, traces: Array, signal: Array, total: Array) -> None:
-    """total += Σ κ signal[b] ē[b] of four examples from ``b`` on: a row of the sum is fetched once for all of them."""
-    met0, met1, met2, met3 = signal[b], signal[b + 1], signal[b + 2], signal[b + 3]
-    for i in range(traces.shape[1]):
-        row0, row1, row2, row3 = traces[b, i], traces[b + 1, i], traces[b + 2, i], traces[b + 3, i]
-        into = total[i]
-        for n in range(into.shape[0]):
-            into[n] += kappa * ((met0[n] * row0[n] + met1[n] * row1[n]) + (met2[n] * row2[n] + met3[n] * row3[n]))
-
-
-@within
-def _meet_and_keep_four(
-    b: int, kappa: float, decay: float, begin: Array, chi: Array, traces: Array, signal: Array, total: Array
+def _meet_four(
+    b: int, kept: bool, kappa: float, decay: float, begin: Array, chi: Array, traces: Array, signal: Array, total: Array
 ) -> None:
-    """``_meet_four``, and ē[b] ← κ^T ē[b] + begin[b] χ_0[b] while they are at hand."""
+    """total += Σ κ signal[b] ē[b] of four examples from ``b`` on, and if ``kept`` ē[b] ← κ^T ē[b] + begin[b] χ_0[b].
+
+    A row of the sum is fetched once for all of them.
+    """
     met0, met1, met2, met3 = signal[b], signal[b + 1], signal[b + 2], signal[b + 3]
     chi0, chi1, chi2, chi3 = chi[b], chi[b + 1], chi[b + 2], chi[b + 3]
     for i in range(traces.shape[1]):
@@ -186,15 +178,16 @@ def _meet_and_keep_four(
         for n in range(into.shape[0]):
             held0, held1, held2, held3 = row0[n], row1[n], row2[n], row3[n]
             into[n] += kappa * ((met0[n] * held0 + met1[n] * held1) + (met2[n] * held2 + met3[n] * held3))
-            row0[n] = decay * held0 + own0 * chi0[n]
-            row1[n] = decay * held1 + own1 * chi1[n]
-            row2[n] = decay * held2 + own2 * chi2[n]
-            row3[n] = decay * held3 + own3 * chi3[n]
+            if kept:
+                row0[n] = decay * held0 + own0 * chi0[n]
+                row1[n] = decay * held1 + own1 * chi1[n]
+                row2[n] = decay * held2 + own2 * chi2[n]
+                row3[n] = decay * held3 + own3 * chi3[n]
 
 
 @within
-def _meet_and_keep(
-    b: int, kappa: float, decay: float, begin: Array, chi: Array, traces: Array, signal: Array, total: Array
+def _meet_one(
+    b: int, kept: bool, kappa: float, decay: float, begin: Array, chi: Array, traces: Array, signal: Array, total: Array
 ) -> None:
     """The same of one example."""
     met, row = signal[b], chi[b]
@@ -202,7 +195,8 @@ def _meet_and_keep(
         held, own, into = traces[b, i], begin[b, i], total[i]
         for n in range(into.shape[0]):
             into[n] += kappa * met[n] * held[n]
-            held[n] = decay * held[n] + own * row[n]
+            if kept:
+                held[n] = decay * held[n] + own * row[n]
 
 
 @kernel
@@ -228,19 +222,16 @@ def meet_and_filter(
 
     Args:
         begun: whether ē_0 is anything but zero; else it is not read.
-        kept: whether ē_T is wanted; else there may be anything afterwards.
+        kept: whether ē_T is wanted; else it is not written.
     """
     _, pre, size = traces.shape
     for b in range(first, last, TOGETHER):
         end = min(b + TOGETHER, last)
         if begun and end - b == TOGETHER:
-            if kept:
-                _meet_and_keep_four(b, kappa, decay, begin, chi, traces, signal, total)
-            else:
-                _meet_four(b, kappa, traces, signal, total)
+            _meet_four(b, kept, kappa, decay, begin, chi, traces, signal, total)
         elif begun:
             for each_one in range(b, end):
-                _meet_and_keep(each_one, kappa, decay, begin, chi, traces, signal, total)
+                _meet_one(each_one, kept, kappa, decay, begin, chi, traces, signal, total)
         elif kept:
             for each_one in range(b, end):
                 row = chi[each_one]

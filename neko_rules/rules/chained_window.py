@@ -124,9 +124,9 @@ class _Carried:
         """What was sent before and meets the first δ, by parameter: [batch, pre]."""
         host, spans, found = self.host, self.before.spans, {}
         if spans is not None:
-            # D/q ε_0, as ``Spans.sent_before`` has it in backend arrays, which take a moment for each operation.
-            for name, (k, leak, gain) in spans.rates.items():
-                found[name] = (leak / gain) * host.host(self.before.credit[name][k])[:, :, 0]
+            # In host memory, since operations of backend arrays take a moment each.
+            held = {of: {k: host.host(self.before.credit[of][k])} for of, (k, _, _) in spans.rates.items()}
+            found = {name: spans.sent_before(held, name) for name in held}
         for connection in self.graph.connections:
             if connection.delay:
                 started = host.host(self.before.states[connection.source][Z])
