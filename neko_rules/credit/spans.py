@@ -5,14 +5,17 @@ Where a trace is one vector of the presynaptic neurons times a factor of the pos
     ε_T = D^T ε_0 + q Σ_t D^(T-1-t) x_t         ē_T = κ^T ē_0 + Σ_t κ^(T-1-t) h_t ε_t
 
 and the gradient of the steps in between is that of the adjoint, to which what was sent before them adds one more input
-at the first step, D/q ε_0, and what the readout's leak filters the product of κ ē_0 with the first signal.
+at the first step, D/q ε_0, and what the readout's leak filters the product of κ ē_0 with the first signal. With the
+order of its two sums turned, the filtered trace is a product of what was sent, with that input, and of what h filters
+from every time step on,
+
+    ē_T = κ^T ē_0 + Σ_t x_t χ_t                 χ_t = q Σ_{s ≥ t} κ^(T-1-s) D^(s-t) h_s
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,9 +31,6 @@ from neko_rules.layers.graph import Connection
 
 if TYPE_CHECKING:
     from neko_rules.credit.stepwise import LocalTraces, State
-
-_PIECE = 64
-"""Time steps whose presynaptic traces are one product with the powers of D, which grows with their square."""
 
 
 class Earlier(NamedTuple):
@@ -123,10 +123,9 @@ class Spans:
         after: State = {}
         for name, parameters in self.traces.of.items():
             slope = self._slope(name, trajectory, constants) if name in self.traces.leak else None
-            # The same for all parameters of a population, and asked for only where one has few events.
-            chi = None if slope is None else cache(partial(self._filtered_back, name, slope))
+            chi = None if slope is None else self._chi(name, slope)
             for of in parameters:
-                after |= self._through(of, state, trajectory, slope, chi)
+                after |= self._through(of, state, trajectory, chi)
         return after
 
     def rate_of(self, name: str) -> Rate:
@@ -149,14 +148,22 @@ class Spans:
         entries = jacobians.evaluate(m.nx, m.graph.cell(name), constants[name], history)
         return full(m.nx, entries["h", self.rate_of(name).state], record.z)
 
-    def _filtered_back(self, name: str, slope: Array) -> np.ndarray:
-        """q χ_t of a population, as ``kernels.filtering`` has it: [time, batch, neuron], in host memory."""
-        from neko_rules.kernels.filtering import back_filtered
+    def _chi(self, name: str, slope: Array) -> Array:
+        """χ_t of a population, the same for all its parameters: [time, batch, neuron]."""
+        nx, host = self.traces.model.nx, host_of(self.traces.model.nx)
+        kappa, (_, leak, gain), steps = self.filter_of(name), self.rate_of(name), slope.shape[0]
+        if host is not None:
+            from neko_rules.kernels.filtering import back_filtered
 
-        host = host_of(self.traces.model.nx)
-        assert host is not None, "events are listed in host memory"
-        _, leak, gain = self.rate_of(name)
-        return back_filtered(self.filter_of(name), leak, gain, contiguous(host.host(slope)))
+            return host.from_host(back_filtered(kappa, leak, gain, contiguous(host.host(slope))))
+        kept = gain * kappa ** np.arange(steps - 1.0, -1.0, -1.0)
+
+        def body(carry: tuple[Array, ...], given: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+            chi = leak * carry[0] + given[0]
+            return (chi,), (chi,)
+
+        weighted = nx.asarray(kept[:, None, None], self.traces.model.dtype) * slope
+        return nx.scan(body, (0 * slope[0],), (weighted,), steps, reverse=True)[1][0]
 
     def _through_events(
         self,
@@ -166,13 +173,9 @@ class Spans:
         connection: Connection,
         state: State,
         trajectory: Trajectory,
-        chi: Callable[[], np.ndarray] | None,
+        chi: Array | None,
     ) -> State:
-        """The same from what fired, where that is little.
-
-        The order of the two sums is turned: not traces meet h_t, but events what h filters from them on, so that only
-        rows of neurons that fired are added to.
-        """
+        """The same from what fired, where that is little: only rows of neurons that fired are added to."""
         from neko_rules.kernels.filtering import filtered, powers, summed
 
         (k, leak, gain), steps = self.rates[of.name], trajectory.inputs.shape[0]
@@ -187,7 +190,7 @@ class Spans:
         if chi is None:
             return after
         key, left = f"{of.name} filtered", self.filter_of(of.population) ** steps
-        traces, factor = contiguous(host.host(state[key]["trace"])), chi()
+        traces, factor = contiguous(host.host(state[key]["trace"])), host.host(chi)
         found = filtered(events, left, traces, earlier, factor[0], factor[later:])
         return {**after, key: {"trace": host.from_host(found)}}
 
@@ -196,8 +199,7 @@ class Spans:
         of: Synapses,
         state: State,
         trajectory: Trajectory,
-        slope: Array | None,
-        chi: Callable[[], np.ndarray] | None,
+        chi: Array | None,
     ) -> State:
         """The traces of one parameter after all time steps."""
         nx, dtype = self.traces.model.nx, self.traces.model.dtype
@@ -206,27 +208,13 @@ class Spans:
         if host is not None and connection is not None and events is not None and events.sparse:
             return self._through_events(host, events, of, connection, state, trajectory, chi)
         (k, leak, gain), (steps, batch, _) = self.rates[of.name], trajectory.inputs.shape
-        size = batch * of.pre
-        if of.connection is None:
-            sent = nx.full((steps, size), 1.0, dtype)
-        else:
-            sent = nx.reshape(trajectory.sent(nx, of.connection), (steps, size))
-        vector = nx.reshape(state[of.name][k], (1, size))
-        if slope is None:
-            powers = gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)
-            vector = leak**steps * vector + nx.matmul(nx.asarray(powers[None], dtype), sent)
-            return {of.name: {k: nx.reshape(vector, (batch, of.pre, 1))}}
-        key, kappa = f"{of.name} filtered", self.filter_of(of.population)
-        traces = state[key]["trace"]
-        for first in range(0, steps, _PIECE):
-            length = min(_PIECE, steps - first)
-            time = np.arange(float(length))
-            since = time[:, None] - time[None, :]
-            powers = np.where(since >= 0, gain * leak ** np.maximum(since, 0.0), 0.0)
-            vectors = nx.matmul(nx.asarray(powers, dtype), sent[first : first + length])
-            vectors = vectors + nx.matmul(nx.asarray(leak ** (time[:, None] + 1), dtype), vector)
-            vector = vectors[-1:]
-            left = nx.asarray(kappa ** (length - 1 - time)[:, None, None], dtype)
-            weighted = left * nx.reshape(vectors, (length, batch, of.pre))
-            traces = filtered_on(nx, kappa**length, traces, weighted, slope[first : first + length])
-        return {of.name: {k: nx.reshape(vector, (batch, of.pre, 1))}, key: {"trace": traces}}
+        each_step = (steps, batch, of.pre)
+        sent = nx.full(each_step, 1.0, dtype) if connection is None else trajectory.sent(nx, connection)
+        powers = nx.asarray(gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)[None], dtype)
+        added = nx.reshape(nx.matmul(powers, nx.reshape(sent, (steps, batch * of.pre))), (batch, of.pre, 1))
+        after = {of.name: {k: leak**steps * state[of.name][k] + added}}
+        if chi is None:
+            return after
+        key, left = f"{of.name} filtered", self.filter_of(of.population) ** steps
+        received = nx.concat([sent[:1] + self.sent_before(state, of.name), sent[1:]], 0)
+        return {**after, key: {"trace": filtered_on(nx, left, state[key]["trace"], received, chi)}}

@@ -62,15 +62,19 @@ def in_chunks(
         by_chunk: a tree of arrays [piece, …].
         steps: number of time steps.
         body: carry, a piece of ``by_step``, an entry of ``by_chunk``, the piece's length and whether it is known to be
-            the last to the next carry and outputs [time of the piece, …].
+            the last to the next carry and outputs [time of the piece, …]. A library that compiles goes through it once
+            for all pieces that are alike.
         apart: whether the last piece is compiled by itself even where it is like the others, and so known to be it.
 
     Returns:
         The last carry, and the outputs [time, …].
     """
-    alone = steps % size or (size if apart else 0)
-    several, parts = (steps - alone) // size, []
-    if several:
+    (several, alone), parts = pieces(size, steps, apart), []
+    if several == 1:
+        given = trees.mapped(lambda a: a[:size], by_step)
+        carry, outputs = body(carry, given, trees.mapped(lambda a: a[0], by_chunk), size, not alone)
+        parts.append(outputs)
+    elif several:
         cut = trees.mapped(lambda a: nx.reshape(a[: steps - alone], (several, size, *a.shape[1:])), by_step)
         entries = trees.mapped(lambda a: a[:several], by_chunk)
 
@@ -87,6 +91,17 @@ def in_chunks(
         return carry, parts[0]
     joined = [nx.concat([one, other], 0) for one, other in zip(*map(trees.leaves, parts), strict=True)]
     return carry, trees.rebuilt(parts[0], iter(joined))
+
+
+def pieces(size: int, steps: int, apart: bool) -> tuple[int, int]:
+    """How many pieces of a sequence are alike, and the time steps of one after them that is compiled by itself.
+
+    Example:
+        >>> pieces(20, 200, apart=True), pieces(20, 210, apart=True), pieces(20, 200, apart=False)
+        ((9, 20), (10, 10), (10, 0))
+    """
+    alone = steps % size or (size if apart else 0)
+    return (steps - alone) // size, alone
 
 
 class _Schedule:
@@ -220,15 +235,16 @@ class Online(_Schedule):
             "memory": memory,
         }
 
-        # A library that compiles goes through this once for many pieces, and then does not know where one begins.
-        in_turn, passed = host_of(nx) is not None, 0
+        in_turn = host_of(nx) is not None
         # Filtered traces are not wanted after the last change, where they are much of what a piece costs.
         apart = in_turn or (self.size > 1 and spans is not None and any(state for _, state in spans.filters))
+        # A library that compiles goes through several pieces at once, and then does not know which is the first.
+        known, passed = in_turn or pieces(self.size, steps, apart)[0] <= 1, 0
 
         def body(carry: Tree, given: Tree, entry: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
             nonlocal passed
             rate, count, noise_now = entry
-            begun, passed = passed > 0 or not in_turn, passed + length
+            begun, passed = passed > 0 or not known, passed + length
 
             def step(before: Tree, at: Tree) -> tuple[Tree, Parameters, Array]:
                 moving, found, output = self.step(
@@ -286,7 +302,8 @@ class Online(_Schedule):
         if chained is not None:
             return moving | chained[0], *chained[1:]
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
-        found = self.rule.adjoint(values, own, trajectory, signals, spans.earlier(moving["credit"]))
+        earlier = spans.earlier(moving["credit"]) if begun else None
+        found = self.rule.adjoint(values, own, trajectory, signals, earlier)
         constants = self.model.network.constants_with(values)
         credit = moving["credit"] if last else spans.through(moving["credit"], trajectory, constants)
         after = self.after(moving, trajectory, loss) | {"credit": credit}
