@@ -191,13 +191,13 @@ class Evaluator:
         """
         array = self._array(x)
         if y is not None:
-            _require_supervised(bool(self._targets(array.shape, y).mask.any()))
+            _require_supervised(bool(np.count_nonzero(self._targets(array.shape, y).mask)))
 
     def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Time-major inputs, dense targets and mask of a batch, checked, in the model's type."""
         array = self._array(x)
         targets = self._targets(array.shape, y)
-        _require_supervised(bool(targets.mask.any()))
+        _require_supervised(bool(np.count_nonzero(targets.mask)))
         return self._converted(array, targets)
 
     def _converted(self, array: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -218,9 +218,7 @@ class Evaluator:
             raise DataError("x must have shape [batch, time, feature]", received=f"shape {array.shape}")
         if 0 in array.shape:
             raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
-        with np.errstate(over="ignore", invalid="ignore"):
-            sound = array.dtype.kind != "f" or only_finite(array)
-        if not sound:
+        if array.dtype.kind == "f" and not only_finite(array):
             wrong = np.argwhere(~np.isfinite(array))
             names = ("example", "step", "feature") if array.ndim == 3 else ("example", *("feature",) * (array.ndim - 1))
             place = ", ".join(f"{name} {index}" for name, index in zip(names, wrong[0], strict=True))
@@ -234,16 +232,18 @@ class Evaluator:
         return self.network.static
 
     def _time_major(self, array: np.ndarray) -> np.ndarray:
+        """The data in the model's type, as a view [time, batch, feature] of an array [batch, time, feature]."""
         dtype = self.network.dtype
-        swapped = array[None] if self._static else array.transpose(1, 0, 2)
-        if array.dtype == dtype:
-            return np.ascontiguousarray(swapped)
-        try:
-            with np.errstate(over="raise"):
-                return np.ascontiguousarray(swapped, dtype=dtype)
-        except FloatingPointError as error:
-            largest = f"{np.abs(array).max():g}"
-            raise DataError(f"x must lie within the range of {dtype}", received=f"values up to {largest}") from error
+        if array.dtype != dtype:
+            try:
+                with np.errstate(over="raise"):
+                    array = array.astype(dtype)
+            except FloatingPointError as error:
+                largest = f"{np.abs(array).max():g}"
+                raise DataError(
+                    f"x must lie within the range of {dtype}", received=f"values up to {largest}"
+                ) from error
+        return array[None] if self._static else array.transpose(1, 0, 2)
 
     def _targets(self, shape: tuple[int, ...], y: Any) -> Targets:
         task = self.network.task_type
@@ -388,7 +388,7 @@ class Evaluator:
             >>> recorded.z("hidden").shape, sorted(recorded.records["hidden"].states)
             ((5, 4, 8), ['v'])
         """
-        inputs = self._time_major(self._array(x))
+        inputs = np.ascontiguousarray(self._time_major(self._array(x)))
         recorded = self._recorded(self.network.values, self.nx.asarray(inputs))
         records = {
             name: Record({key: self.nx.to_numpy(v) for key, v in states.items()}, self.nx.to_numpy(z), None)

@@ -8,11 +8,10 @@ rate η and update number t = 1, 2, …; all operations are entry by entry.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
 
 from neko_rules.arguments import number
 from neko_rules.backend import Array, Backend, Parameters
@@ -50,14 +49,13 @@ class Applied(NamedTuple):
         updates: what is added to every parameter that has a gradient.
         parameters: all parameters, with that added.
         state: the next state of the optimizer.
-        entries: all updates, parameters and states of those that have a gradient as one vector in host memory; None
-            where they are not.
+        finite: whether all updates, parameters and states of those that have a gradient are; None where nobody looked.
     """
 
     updates: Parameters
     parameters: Parameters
     state: OptimizerState
-    entries: np.ndarray | None = None
+    finite: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -144,15 +142,16 @@ class Optimizer(ABC):
         moved = dict(parameters)
         after = {slot: dict(state[slot]) for slot in self.slots}
         host = host_of(nx)
-        kinds = {nx.dtype(gradient) for gradient in gradients.values()}
-        loop = None if host is None or len(kinds) != 1 else self._compiled(kinds.pop(), nx.dtype(step))
+        loop = None
+        if host is not None and len(kinds := {nx.dtype(gradient) for gradient in gradients.values()}) == 1:
+            loop = loop_of(self, type(self)._change, kinds.pop(), nx.dtype(step))
         if host is not None and loop is not None:
             groups = [gradients, parameters, *(state[slot] for slot in self.slots)]
             arrays = [[group[name] for name in gradients] for group in groups]
-            rows, entries = evaluated(host, loop, arrays, (learning_rate, step), 2 + len(self.slots))
+            rows, finite = evaluated(host, loop, arrays, (learning_rate, step), 2 + len(self.slots))
             for group, row in zip([updates, moved, *after.values()], rows, strict=True):
                 group.update(zip(gradients, row, strict=True))
-            return Applied(updates, moved, after, entries)
+            return Applied(updates, moved, after, finite)
         for name, gradient in gradients.items():
             before = tuple(state[slot][name] for slot in self.slots)
             updates[name], remembered = self._change(nx, gradient, before, parameters[name], learning_rate, step)
@@ -161,23 +160,31 @@ class Optimizer(ABC):
             moved[name] = parameters[name] + updates[name]
         return Applied(updates, moved, after)
 
-    def _compiled(self, dtype: str, step_dtype: str) -> Loop | None:
-        """The change of every entry, the entry after it and its memory as one loop."""
-
-        def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
-            memory = tuple(given[slot] for slot in self.slots)
-            change, after = self._change(nx, given["g"], memory, given["p"], given["rate"], given["t"])
-            return change, given["p"] + change, *after
-
-        return kernel_of(
-            (self, type(self)._change), formula, ("g", "p", *self.slots), {"rate": dtype, "t": step_dtype}, dtype
-        )
-
     @abstractmethod
     def _change(
         self, nx: Backend, g: Array, memory: tuple[Array, ...], p: Array, rate: Array, t: Array
     ) -> tuple[Array, tuple[Array, ...]]:
         """The update of one parameter and its next memory, in the order of ``slots``."""
+
+
+@lru_cache(maxsize=64)
+def loop_of(optimizer: Optimizer, change: Callable[..., Any], dtype: str, step_dtype: str) -> Loop | None:
+    """The change of every entry, the entry after it and its memory as one loop.
+
+    Args:
+        optimizer: whose they are.
+        change: its ``_change``.
+        dtype: of the parameters.
+        step_dtype: of the number of the update.
+    """
+    slots = optimizer.slots
+
+    def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
+        memory = tuple(given[slot] for slot in slots)
+        moved, after = change(optimizer, nx, given["g"], memory, given["p"], given["rate"], given["t"])
+        return moved, given["p"] + moved, *after
+
+    return kernel_of((optimizer, change), formula, ("g", "p", *slots), {"rate": dtype, "t": step_dtype}, dtype)
 
 
 OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", Optimizer)  # type: ignore[type-abstract]

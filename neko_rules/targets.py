@@ -102,12 +102,12 @@ def _labels(labels: np.ndarray, steps: int, outputs: int) -> Targets:
             received=f"shape {labels.shape}",
         )
     lowest = UNSUPERVISED if labels.ndim == 2 else 0
-    if labels.size and (labels.min() < lowest or labels.max() >= outputs):
+    if labels.size and (np.minimum.reduce(labels, None) < lowest or np.maximum.reduce(labels, None) >= outputs):
         wrong = labels[(labels < lowest) | (labels >= outputs)][0]
         extra = f", or {UNSUPERVISED} for a step that does not count" if labels.ndim == 2 else ""
         raise DataError(f"a label must be between 0 and {outputs - 1}{extra}", received=f"label {wrong}")
     if labels.ndim == 1:
-        return Targets(_identity(outputs)[labels[None]], np.ones((1, len(labels))), one_hot=True)
+        return Targets(_identity(outputs).take(labels, axis=0)[None], np.ones((1, len(labels))), one_hot=True)
     by_step = labels.T
     supervised = by_step != UNSUPERVISED
     if supervised.all():

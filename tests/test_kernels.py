@@ -28,7 +28,7 @@ from neko_rules.layers import fused as fused_forward
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.losses import LOSSES, weighed
-from neko_rules.optimizers import OPTIMIZERS
+from neko_rules.optimizers import OPTIMIZERS, loop_of
 from neko_rules.regularizers import MembraneBounds
 from neko_rules.rules.online import Online
 from neko_rules.threads import set_threads, threads
@@ -423,7 +423,7 @@ def test_single_precision_stays_single() -> None:
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS)))
 def test_every_optimizer_is_one_loop_and_gives_the_same_updates(name: str) -> None:
     optimizer = OPTIMIZERS.resolve(name)
-    assert optimizer._compiled("float64", "float64") is not None
+    assert loop_of(optimizer, type(optimizer)._change, "float64", "float64") is not None
 
     def course() -> list[dict[str, np.ndarray]]:
         rng = np.random.default_rng(0)
@@ -441,6 +441,21 @@ def test_every_optimizer_is_one_loop_and_gives_the_same_updates(name: str) -> No
     with unfused():
         plain = course()
     assert max(distance(one, other) for one, other in zip(fused, plain, strict=True)) < SAME
+
+
+@pytest.mark.parametrize("wrong", [None, np.nan, np.inf, 1e200])
+@pytest.mark.parametrize("name", ["w", "b"])
+def test_a_loop_tells_whether_all_that_it_wrote_is_finite(name: str, wrong: float | None) -> None:
+    """A gradient of 1e200 has a square that overflows, and with it Adam's memory alone is infinite."""
+    optimizer = OPTIMIZERS.resolve("adam")
+    values = {"w": np.ones((5, 40)), "b": np.zeros(3)}
+    gradient = {key: np.ones_like(value) for key, value in values.items()}
+    if wrong is not None:
+        gradient[name].flat[2] = wrong
+    found = optimizer.applied(NX, gradient, optimizer.init(NX, values), values, np.asarray(0.1), np.asarray(1.0))
+    assert found.finite is (wrong is None)
+    arrays = [found.parameters, found.updates, *found.state.values()]
+    assert found.finite == all(np.isfinite(value).all() for group in arrays for value in group.values())
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES)))

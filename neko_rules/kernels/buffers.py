@@ -156,7 +156,7 @@ class _Piece:
 
     def as_arrays(self, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
         """The first bytes as a vector, and then as arrays of these shapes, one after the other."""
-        same = self._kind == kind and tuple(array.shape for array in self._arrays[1:]) == shapes
+        same = self._kind == kind and tuple([array.shape for array in self._arrays[1:]]) == shapes
         if not same or not all(array.flags.writeable for array in self._arrays):
             size = sum(map(math.prod, shapes)) * kind.itemsize
             self._arrays = _cut(self._memory[self._begin : self._begin + size].view(kind), shapes)

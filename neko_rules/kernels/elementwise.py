@@ -23,7 +23,7 @@ class Loop(NamedTuple):
     Attributes:
         run: ``run(scalars…, arrays…, results…)``, all vectors of one size.
         run_all: ``run_all(sizes, addresses, results, scalars…)`` for vectors at addresses [array, group], with the
-            results of all groups one after the other in one vector, result by result.
+            results of all groups one after the other in one vector, result by result: returns whether all are finite.
         address: where an array begins.
         dtype: of the arrays.
     """
@@ -65,7 +65,7 @@ def kernel_of(
 
 def evaluated(
     host: HostBackend, loop: Loop, arrays: Sequence[Sequence[Array]], scalars: Sequence[Array], results: int
-) -> tuple[list[list[Array]], np.ndarray]:
+) -> tuple[list[list[Array]], bool]:
     """New arrays from a loop that ``kernel_of`` made, for every group of arrays.
 
     Args:
@@ -76,7 +76,7 @@ def evaluated(
         results: how many the loop has.
 
     Returns:
-        For every result one array per group, and all their entries as one vector, result by result.
+        For every result one array per group, and whether all are finite.
     """
     given = [[handed_over(host.host(each), loop.dtype) for each in row] for row in arrays]
     shapes = [each.shape for each in given[0]]
@@ -84,9 +84,9 @@ def evaluated(
     whole, out = BUFFERS.several(shapes * results, loop.dtype)
     addresses = np.array([[loop.address(each) for each in row] for row in given])
     sizes = np.array([each.size for each in given[0]])
-    loop.run_all(sizes, addresses, whole, *(host.host(scalar)[()] for scalar in scalars))
+    finite = loop.run_all(sizes, addresses, whole, *(host.host(scalar)[()] for scalar in scalars))
     made = [host.from_host(each) for each in out]
-    return [made[i : i + len(shapes)] for i in range(0, len(made), len(shapes))], whole
+    return [made[i : i + len(shapes)] for i in range(0, len(made), len(shapes))], finite
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
@@ -100,9 +100,7 @@ def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:
     host = host_of(nx)
     if host is None:
         return nx.all(nx.stack([nx.all(nx.isfinite(array)) for array in arrays], 0))
-    with np.errstate(over="ignore", invalid="ignore"):
-        sound = only_finite(*map(host.host, arrays))
-    return host.from_host(np.array(sound))
+    return host.from_host(np.array(only_finite(*map(host.host, arrays))))
 
 
 def finite_names(nx: Backend, groups: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -1,7 +1,7 @@
 """Grouped: a few examples taken out of a batch, pooled over time, and added up; what a chain does between its loops.
 
-Of a batch [time, batch, …] a group is the examples from ``begin`` on, as many as the array has that they are written
-to.
+Of a batch [time, batch, …], or of inputs [batch, time, feature], a group is the examples from ``begin`` on, as many as
+the array has that they are written to.
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ def prepare(at_rest: Array, every: Array) -> None:
     at_rest[:] = 0
     for k in range(every.shape[0]):
         every[k] = k
+
+
+@kernel
+def take_inputs(begin: int, inputs: Array, group: Array) -> None:
+    """group[t, b, k] = inputs[begin + b, t, k]."""
+    for b in range(group.shape[1]):
+        for t in range(group.shape[0]):
+            row, into = inputs[begin + b, t], group[t, b]
+            for k in range(group.shape[2]):
+                into[k] = row[k]
 
 
 @kernel

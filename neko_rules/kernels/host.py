@@ -66,7 +66,7 @@ def only_finite(*arrays: np.ndarray) -> bool:
     """Whether no entry of any array is NaN or infinite.
 
     A sum is finite only if all its terms are, and BLAS has that of the squares in no time. One that is not may still
-    have overflowed, with a warning that a caller may want to silence.
+    have overflowed.
 
     Example:
         >>> only_finite(np.ones(3)), only_finite(np.array([0.0, np.nan]))
@@ -74,7 +74,11 @@ def only_finite(*arrays: np.ndarray) -> bool:
     """
     total = 0.0
     for array in arrays:
-        total += np.vdot(array, array) if array.flags.c_contiguous else np.add.reduce(array, axis=None)
+        if array.flags.c_contiguous:
+            total += float(np.vdot(array, array))
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                total += float(np.add.reduce(array, axis=None))
     return math.isfinite(total) or all(bool(np.isfinite(array).all()) for array in arrays)
 
 

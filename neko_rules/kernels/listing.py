@@ -117,13 +117,13 @@ def list_events(first: int, last: int, values: Array, index: Array, count: Array
 
 @kernel
 def survey(values: Array, examples: int) -> tuple[int, int]:
-    """How many entries of [time, batch, feature] are not zero in the first examples, and neither that nor 1."""
-    steps, _, size = values.shape
+    """How many entries of [batch, time, feature] are not zero in the first examples, and neither that nor 1."""
+    _, steps, size = values.shape
     some = 0
     odd = 0
-    for t in range(steps):
-        for b in range(examples):
-            row = values[t, b]
+    for b in range(examples):
+        for t in range(steps):
+            row = values[b, t]
             for n in range(size):
                 some += row[n] != 0
             odd += _odd(row, size)
@@ -144,29 +144,38 @@ def mark_events(first: int, last: int, index: Array, count: Array, values: Array
 
 
 @kernel
-def list_group(begin: int, batch: Array, index: Array, count: Array) -> None:
-    """The entries that are not zero of examples of a batch: as ``list_events``, which begins with the first one.
-
-    Args:
-        begin: number of the first example.
-        batch: [time, batch, entry].
-        index: [time, example, entry].
-        count: [time, example].
-    """
-    size = batch.shape[2]
-    for t in range(index.shape[0]):
-        for b in range(index.shape[1]):
-            count[t, b] = list_row(batch[t, begin + b], size, index[t, b])
+def list_history(values: Array, index: Array, count: Array) -> None:
+    """The entries of a history [time, example, entry] that are not zero: ``list_events`` where nothing is returned."""
+    steps, examples, size = values.shape
+    for t in range(steps):
+        for b in range(examples):
+            count[t, b] = list_row(values[t, b], size, index[t, b])
 
 
 @kernel
-def list_group_of_ones(begin: int, batch: Array, index: Array, count: Array, odd: Array) -> None:
+def list_group(begin: int, inputs: Array, index: Array, count: Array) -> None:
+    """The entries that are not zero of some examples of the inputs.
+
+    Args:
+        begin: number of the first example.
+        inputs: [batch, time, entry].
+        index: [time, example, entry].
+        count: [time, example].
+    """
+    size = inputs.shape[2]
+    for b in range(index.shape[1]):
+        for t in range(index.shape[0]):
+            count[t, b] = list_row(inputs[begin + b, t], size, index[t, b])
+
+
+@kernel
+def list_group_of_ones(begin: int, inputs: Array, index: Array, count: Array, odd: Array) -> None:
     """The same, and in odd[0] how many entries are neither 0 nor 1."""
-    size = batch.shape[2]
+    size = inputs.shape[2]
     found = 0
-    for t in range(index.shape[0]):
-        for b in range(index.shape[1]):
-            row = batch[t, begin + b]
+    for b in range(index.shape[1]):
+        for t in range(index.shape[0]):
+            row = inputs[begin + b, t]
             found += _odd(row, size)
             count[t, b] = list_row(row, size, index[t, b])
     odd[0] = found

@@ -420,7 +420,8 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     """A kernel that evaluates statements at every entry of vectors: ``run(scalars…, arrays…, results…)``.
 
     Beside it ``run_all(sizes, addresses, results, scalars…)`` does so for many vectors of the type of the body at
-    addresses [array, group], and writes the results of all one after the other, result by result.
+    addresses [array, group], writes the results of all one after the other, result by result, and returns whether all
+    of them are finite.
 
     Args:
         body: the statements.
@@ -431,13 +432,23 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     source = Source("A function of the entries of vectors", body)
     out = [f"out{i}" for i, _ in enumerate(results)]
     given = [f"x_{name}" for name in scalars]
+
+    def loop(depth: int, *beside: str) -> None:
+        source.add(depth, f"for n in range(array_{out[0]}.shape[0]):")
+        source.add(depth + 1, *(f"a_{name} = array_{name}[n]" for name in arrays), *body.statements)
+        source.add(depth + 1, *(f"array_{name}[n] = {result}" for name, result in zip(out, results, strict=True)))
+        source.add(depth + 1, *beside)
+
     source.function("run", [*given, *(f"array_{name}" for name in (*arrays, *out))])
-    source.add(1, f"for n in range(array_{out[0]}.shape[0]):")
-    source.add(2, *(f"a_{name} = array_{name}[n]" for name in arrays), *body.statements)
-    source.add(2, *(f"array_{name}[n] = {result}" for name, result in zip(out, results, strict=True)))
-    vectors = [f'vector("{body.dtype}", addresses[{i}, k], sizes[k])' for i, _ in enumerate(arrays)]
-    places = [f"results[{i} * whole + begin : {i} * whole + begin + sizes[k]]" for i, _ in enumerate(results)]
+    loop(1)
     source.function("run_all", ["sizes", "addresses", "results", *given])
-    source.add(1, f"whole, begin = results.shape[0] // {len(results)}, 0", "for k in range(sizes.shape[0]):")
-    source.add(2, f"run({', '.join([*given, *vectors, *places])})", "begin += sizes[k]")
+    source.add(1, f"whole, begin, odd = results.shape[0] // {len(results)}, 0, False")
+    source.add(1, "for k in range(sizes.shape[0]):", "    end = begin + sizes[k]")
+    for i, name in enumerate(arrays):
+        source.add(2, f'array_{name} = vector("{body.dtype}", addresses[{i}, k], sizes[k])')
+    source.add(2, *(f"array_{name} = results[{i} * whole + begin : {i} * whole + end]" for i, name in enumerate(out)))
+    # What is NaN or infinite is not zero away from itself.
+    loop(2, *(f"odd |= {result} - {result} != 0" for result in results))
+    source.add(2, "begin = end")
+    source.add(1, "return not odd")
     return source.text()

@@ -178,6 +178,8 @@ class Network(NetworkProtocol):
             ArgumentError: the number is not a whole number of at least 1.
             DataError: the network was built for another number of features.
         """
+        if type(inputs) is int and inputs == self.inputs:
+            return
         inputs = arguments.integer("inputs", inputs, at_least=1)
         if self.inputs == inputs:
             return

@@ -28,7 +28,7 @@ from neko_rules.losses import Loss
 from neko_rules.metrics import Measurement
 from neko_rules.rules.portions import numbers_of_a_step
 from neko_rules.rules.rule import Batch, Own
-from neko_rules.threads import each, parts
+from neko_rules.threads import each, parts, threads
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
@@ -51,7 +51,7 @@ class Given(NamedTuple):
 
     Attributes:
         values, feedback, constants: the network.
-        inputs: [time, batch, feature].
+        inputs: [time, batch, feature]; chains read the memory of [batch, time, feature], whose view they may be.
         target: [1 or time, batch, n_out].
         counted: which steps and examples the loss is of, [1 or time, batch].
         weight: how much each of them counts in the loss whose gradient is wanted.
@@ -88,6 +88,24 @@ class Ran(NamedTuple):
     handed: dict[str, Any]
 
 
+class _Plan(NamedTuple):
+    """What does not change from one batch to the next, if they are of one size.
+
+    Attributes:
+        constants: those of the network from which ``known`` was made.
+        known: constants, and where what loops call begins, by argument.
+        sizes: whole numbers, by name.
+        shapes: of the gradients.
+        ranges: the examples of each thread.
+    """
+
+    constants: dict[str, Constants]
+    known: dict[str, Any]
+    sizes: dict[str, int]
+    shapes: list[tuple[int, ...]]
+    ranges: list[tuple[int, int]]
+
+
 class Chains:
     """The chains of a rule.
 
@@ -103,10 +121,12 @@ class Chains:
         self._seen = _seen(rule)
         self._possible = _possible(rule)
         self._numbers = numbers_of_a_step(rule.model)
+        self._work = sum(population.size * 4 for population in graph.populations.values())
         self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
         # Those that did not fire much in the window before.
         self._few = self._spiking
         self._found: dict[Hashable, Linked | None] = {}
+        self._plans: dict[Hashable, _Plan] = {}
 
     def fit(self, rule: LearningRule) -> bool:
         """Whether all that was looked at when they were made is still what the rule has."""
@@ -173,9 +193,9 @@ class Chains:
         """
         steps, examples, features = given.inputs.shape
         group = group_size(self._bytes_of_each(rule, steps, features), examples)
-        given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
+        inputs = handed_over(given.inputs.transpose(1, 0, 2), rule.model.network.dtype)
         looked = examples if goes_on else group
-        some, odd = self._survey(given.inputs, looked)
+        some, odd = self._survey(inputs, looked)
         walked = self._few if goes_on else self._spiking
         walked |= {INPUT} if some < crossover() * steps * looked * features else set()
         while True:
@@ -187,7 +207,8 @@ class Chains:
             links = self._found[look]
             if links is None:
                 return None
-            ran = _run(links, rule, host, given, group, handed(links))
+            plan = self._plan(look, links, host, given, group)
+            ran = _run(links, plan, rule, host, given._replace(inputs=inputs), group, handed(links))
             if isinstance(ran, Ran):
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
@@ -195,6 +216,15 @@ class Chains:
                 odd = True
             else:
                 walked -= {ran.source}
+
+    def _plan(self, look: Hashable, links: Linked, host: HostBackend, given: Given, group: int) -> _Plan:
+        """How a chain goes through batches of a size."""
+        (steps, examples, _), goals = given.inputs.shape, given.target.shape[0]
+        key = look, given.pooling, steps, examples, group, goals, threads()
+        plan = self._plans.get(key)
+        if plan is None or plan.constants is not given.constants:
+            plan = self._plans[key] = _planned(links, host, given, group, self._work)
+        return plan
 
 
 def group_size(bytes_of_each: int, examples: int) -> int:
@@ -274,27 +304,42 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
     return _links.setdefault(network.graph, Memo()).of(kind, lambda: written(setting, kind).linked())
 
 
+def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: int) -> _Plan:
+    kind = links.kind
+    (steps, examples, _), goals = given.inputs.shape, given.target.shape[0]
+    known: dict[str, Any] = {
+        n: addresses(kind.dtype, index, more) for n, (addresses, index, more) in links.calls.items()
+    }
+    for name, (population, key) in links.constants.items():
+        value = host.host(given.constants[population][key])
+        known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
+    judged = steps if kind.pooling == "sequence" else 1
+    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "sorted": max(SORTED, group)}
+    shapes = [tuple(given.values[parameter].shape) for parameter in links.gradients.values()]
+    return _Plan(given.constants, known, sizes, shapes, parts(examples, steps * examples * work))
+
+
 def _run(
-    links: Linked, rule: LearningRule, host: HostBackend, given: Given, group: int, handed: dict[str, Any]
+    links: Linked, plan: _Plan, rule: LearningRule, host: HostBackend, given: Given, group: int, handed: dict[str, Any]
 ) -> Ran | Told:
     """Go through all groups; or end where something is not what the chain was made for, and tell it.
 
     Args:
         links: the chain.
+        plan: for batches of this size.
         rule: whose gradient it is.
         host: the backend.
-        given: parameters and data.
+        given: parameters and data; inputs here [batch, time, feature].
         group: examples in a group.
         handed: what goes on beyond the time steps that are given, by argument.
     """
     nx, model, kind = rule.nx, rule.model, links.kind
-    graph, dtype = model.network.graph, kind.dtype
-    steps, examples, _ = given.inputs.shape
-    judged = steps if kind.pooling == "sequence" else 1
+    graph, dtype, sizes = model.network.graph, kind.dtype, plan.sizes
+    examples, judged = given.inputs.shape[0], sizes["judged"]
     scores = np.empty((judged, examples, graph.populations[graph.output].size) if kind.scored else (0, 0, 0), dtype)
 
     def typed(array: Array) -> np.ndarray:
-        return handed_over(host.host(array), kind.dtype)
+        return handed_over(host.host(array), dtype)
 
     every: dict[str, Any] = {
         "inputs": given.inputs,
@@ -303,33 +348,25 @@ def _run(
         "weight": typed(given.weight),
         "scores": scores,
         "crossover": crossover(),
+        **plan.known,
         **handed,
     }
-
     spikes = {
         population: np.empty((1, examples, graph.populations[population].size), dtype)
         for population in links.spikes.values()
     }
-    every |= {name: addresses(dtype, index, more) for name, (addresses, index, more) in links.calls.items()}
     every |= {name: spikes[population] for name, population in links.spikes.items()}
     for name, connections in links.weights.items():
         first, *others = (typed(effective_weight(nx, each_one, given.values)) for each_one in connections)
-        every[name] = sum(others, first)
+        every[name] = sum(others, first) if others else first
     for name, (source, connection) in links.backs.items():
         every[name] = typed(back_to(nx, kind.credit, given.values, given.feedback, source, connection))
     for name, population in links.biases.items():
         bias = given.values.get(bias_name(population))
         every[name] = np.zeros(graph.populations[population].size, dtype) if bias is None else typed(bias)
-    for name, (population, key) in links.constants.items():
-        value = host.host(given.constants[population][key])
-        every[name] = typed(value) if value.ndim else value.astype(dtype)[()]
-    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": given.target.shape[0]}
-    sizes["sorted"] = max(SORTED, group)
-    ranges = parts(examples, steps * examples * sum(p.size * 4 for p in graph.populations.values()))
     chain = links.chain
-    shapes = [given.values[parameter].shape for parameter in links.gradients.values()]
-    found = [BUFFERS.several(shapes, dtype) for _ in ranges]
-    losses = np.zeros((len(ranges), 1))
+    found = [BUFFERS.several(plan.shapes, dtype) for _ in plan.ranges]
+    losses = np.zeros((len(plan.ranges), 1))
 
     def part(number: int, first: int, last: int) -> int:
         whole, gradients = found[number]
@@ -342,7 +379,7 @@ def _run(
             chain.run(first, last, size, chain.addresses, *scratch, *counts, *(own[name] for name in chain.given))
         )
 
-    told = max(each(part, ranges))
+    told = max(each(part, plan.ranges))
     if told:
         return links.told[told - 1]
     whole, parts_of_it = found[0]

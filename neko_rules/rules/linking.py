@@ -316,7 +316,7 @@ class Linking:
         at_rest = chain.room("at_rest", "n", "largest", once=True)
         chain.call(grouped.prepare, at_rest, chain.room("every", FEW_ABOVE, kind="narrow", once=True), once=True)
         if not (walked and self.kind.ones):
-            chain.call(grouped.take_group, "begin", inputs, self._history(INPUT, Z))
+            chain.call(grouped.take_inputs, "begin", inputs, self._history(INPUT, Z))
         if walked and self.kind.ones:
             odd = chain.room("odd", 1, kind="count")
             chain.call(listing.list_group_of_ones, "begin", inputs, *self._listed(INPUT), odd)

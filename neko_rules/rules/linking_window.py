@@ -81,7 +81,7 @@ class LinkingWindow(Linking):
         if INPUT not in self.kind.walked and any(
             c.source == INPUT and c.target in self._traced for c in self.graph.connections
         ):
-            self.chain.call(listing.list_group, "zero", self._history(INPUT, Z), *self._listed(INPUT))
+            self.chain.call(listing.list_history, self._history(INPUT, Z), *self._listed(INPUT))
         for name, state in self._window.traced:
             chi = self._chi(name, state) if state else ""
             for connection in self.graph.into(name):

@@ -16,7 +16,6 @@ from neko_rules.clipping import CLIPPINGS, Clipping
 from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
 from neko_rules.kernels.elementwise import finite_names
-from neko_rules.kernels.host import only_finite
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
@@ -53,13 +52,13 @@ class Kept(NamedTuple):
         values: parameters.
         own: the rule's own arrays.
         memory: the optimiser's.
-        entries: a vector in host memory; if that is finite, so is all that was changed. None where there is none.
+        finite: whether all that was changed is; None where nobody looked.
     """
 
     values: Parameters
     own: Own
     memory: dict[str, Parameters]
-    entries: np.ndarray | None = None
+    finite: bool | None = None
 
 
 class UpdateOptions(TypedDict, total=False):
@@ -375,7 +374,7 @@ class Rule:
         decaying = self._decaying(values, step.updates, rate)
         after = self._bounded(step.parameters | {name: values[name] + change for name, change in decaying.items()})
         followed = self._follow(own, drawn, values, step.updates, rate)
-        return Kept(after, followed, step.state, None if decaying or followed is not own else step.entries)
+        return Kept(after, followed, step.state, None if decaying or followed is not own else step.finite)
 
     def _wanted(
         self, values: Parameters, memory: dict[str, Parameters], found: Parameters, rate: Array, count: Array
@@ -422,7 +421,7 @@ class Rule:
         observed = self._observe(own, judgement)
         kept = self.applied(values, observed, memory, drawn, found, rates[0], counts[0])
         if observed is not own:
-            kept = kept._replace(entries=None)
+            kept = kept._replace(finite=None)
         return (*kept[:3], judgement.totals, self.finite(kept, judgement.loss)), found
 
     def _updates_once(self) -> bool:
@@ -432,10 +431,9 @@ class Rule:
     def finite(self, kept: Kept, loss: Array) -> Parameters:
         """By name, whether all that is kept under it is finite: a parameter, its feedback, the optimiser's memory."""
         of_loss = {"loss": self.nx.isfinite(loss)}
-        with np.errstate(over="ignore", invalid="ignore"):
-            # What did not change is finite as before: it was drawn, or looked at when it was given.
-            if kept.entries is not None and only_finite(kept.entries):
-                return of_loss
+        # What did not change is finite as before: it was drawn, or looked at when it was given.
+        if kept.finite:
+            return of_loss
         return finite_names(self.nx, [kept.values, *kept.own.values(), *kept.memory.values()]) | of_loss
 
     def _measured(self, values: Parameters, *arguments: Any) -> Any:
