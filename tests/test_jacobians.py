@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +18,11 @@ from trees import converted
 from neko_rules import BPTT, LIF, Evaluator, Layer, Stack
 from neko_rules.backend import get_backend
 from neko_rules.kernels.host import unfused
+from neko_rules.layers import jacobians, printed
 from neko_rules.layers.cell import CELLS, Cell, CellOperations, PerNeuron, SlopeKeeping, backend_constants, namespace
+from neko_rules.layers.equations import written
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
-from neko_rules.layers.jacobians import SLOPE, Entry, Jacobians
+from neko_rules.layers.jacobians import SLOPE, Entry, Jacobians, Symbolic
 from neko_rules.layers.rate import LeakyReadoutCell, TanhCell
 
 NX = get_backend("numpy")
@@ -268,6 +274,63 @@ def test_equal_equations_are_differentiated_once() -> None:
     assert Jacobians.of(LIFCell(reset="zero"), DT) is not Jacobians.of(LIFCell(), DT)
 
 
+def test_equations_are_told_apart_by_all_that_they_hold() -> None:
+    cells = [LIFCell(), LIFCell(reset="zero"), LIFCell(detach_reset=False), LIFCell(learnable="threshold"), ALIFCell()]
+    cells += [Amplified(gain=gain) for gain in (1.0, 3.0, 3)]
+    texts = [written(cell, DT) for cell in cells]
+    assert len(set(texts)) == len(texts)
+    assert written(LIFCell(threshold=0.5, tau_membrane=[1e-3] * 3), DT) == written(LIFCell(), 2 * DT)
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_derivatives_on_disk_are_those_that_were_derived(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printed, "folder", lambda: tmp_path)
+    cell = VARIANTS[name]
+    key, constants = written(cell, DT), backend_constants(NX, cell, SIZE, DT, "float64", "test")
+    values = {**point(cell), SLOPE: np.full(SHAPE, 0.3)}
+
+    def again() -> Symbolic:
+        raise AssertionError("derived although it is on disk")
+
+    derived = jacobians._found(key, lambda: jacobians._derive(cell, DT))
+    forms = [derived, derived.with_slope] if cell.spiking else [derived]
+    for form in forms:
+        assert form is not None
+        loaded = jacobians._found(form.key, again)
+        assert str(loaded) == str(form)
+        assert (loaded.depends, loaded.arguments) == (form.depends, form.arguments)
+        one, other = (each.evaluate(NX, cell, constants, values.__getitem__) for each in (form, loaded))
+        for entry, value in one.items():
+            np.testing.assert_array_equal(other[entry], value)
+
+
+@pytest.mark.parametrize("left", ["", '{"key": ', '{"key": "another"}', "[]"])
+def test_what_is_left_of_a_file_on_disk_is_derived_anew(
+    left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printed, "folder", lambda: tmp_path)
+    key = written(LIFCell(), DT)
+    whole = jacobians._found(key, lambda: jacobians._derive(LIFCell(), DT))
+    (path,) = tmp_path.iterdir()
+    path.write_text(left, encoding="utf-8")
+    assert str(jacobians._found(key, lambda: jacobians._derive(LIFCell(), DT))) == str(whole)
+    assert str(jacobians._found(key, lambda: pytest.fail("derived again"))) == str(whole)
+
+
+def test_a_process_that_meets_a_known_neuron_does_not_load_sympy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from neko_rules import ALIF, BPTT, EProp, OTTT, Evaluator, LIF; "
+        "[rule(Evaluator(model(4, 2))).lean for rule in (BPTT, EProp) for model in (LIF, ALIF)]; "
+        "OTTT(Evaluator(LIF(4, 2))).lean; print('sympy' in sys.modules)"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    for loaded in ("True", "False"):
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+        assert done.stdout.strip() == loaded
+
+
 @pytest.mark.parametrize(
     ("emit", "error", "says"),
     [
@@ -309,8 +372,8 @@ def test_the_case_of_every_cell_is_alive(name: str) -> None:
 def test_a_recorded_slope_stands_for_what_it_depends_on(name: str) -> None:
     """Every entry from ψ(u) that a step kept equals the entry from the states, at every cell of a single spike."""
     cell = VARIANTS[name]
-    jacobians = Jacobians.of(cell, DT)
-    sloped = jacobians.with_slope
+    derived = Jacobians.of(cell, DT)
+    sloped = derived.with_slope
     if not cell.spiking:
         assert sloped is None
         return
@@ -323,7 +386,7 @@ def test_a_recorded_slope_stands_for_what_it_depends_on(name: str) -> None:
     (slope,) = keeping.slopes
     assert (slope > 0).any()
     known = {**values, SLOPE: slope}
-    one = jacobians.evaluate(NX, cell, constants, values.__getitem__)
+    one = derived.evaluate(NX, cell, constants, values.__getitem__)
     other = sloped.evaluate(NX, cell, constants, known.__getitem__)
     assert one.keys() == other.keys()
     for entry, value in one.items():
@@ -338,9 +401,9 @@ class TwoSpikes(LIFCell):
 
 
 def test_two_spikes_in_a_step_have_no_single_slope() -> None:
-    jacobians = Jacobians.of(TwoSpikes(), DT)
-    assert jacobians.spikes == 2
-    assert jacobians.with_slope is None
+    derived = Jacobians.of(TwoSpikes(), DT)
+    assert derived.spikes == 2
+    assert derived.with_slope is None
     model = Evaluator(LIF(6, 2, inputs=3, dtype="float64"))
     layers = [Layer(TwoSpikes(), 6, initializer={"name": "scaled_normal", "gain": 3.0})]
     twice = Evaluator(Stack(layers, 2, inputs=3, dtype="float64"))

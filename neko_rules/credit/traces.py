@@ -116,8 +116,7 @@ def factorised(jacobians: Jacobians, constants: Constants, states: tuple[str, ..
     entries = jacobians.expressions
 
     def uniform(entry: Entry) -> bool:
-        names = [str(symbol) for symbol in getattr(entries[entry], "free_symbols", ())]
-        return all(name in constants and len(constants[name].shape) == 0 for name in names)
+        return all(name in constants and len(constants[name].shape) == 0 for name in jacobians.depends[entry])
 
     narrow = set(states)
     while True:

@@ -4,20 +4,24 @@
     c_t = ∂s_t/∂c and ∂z_t/∂c for every constant c of the cell that is learned
 
 Entries that are identically zero are left out, so a rule never multiplies by them, and entries that contain only
-constants are known not to change in time, so they are never stored per step.
+constants are known not to change in time, so they are never stored per step. SymPy derives them once; afterwards they
+are found on disk by the text of the equations.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from neko_rules.backend import Array, Backend
 from neko_rules.errors import IncompatibleError
 from neko_rules.layers.cell import Cell, CellOperations, Constants
+from neko_rules.layers.equations import written
+from neko_rules.layers.printed import Printed, kept
 
 Entry = tuple[str, ...]
 """Which derivative: ("D", "v", "a") is ∂v_t/∂a_{t-1}, ("r", "a") is ∂a_t/∂z_{t-1}, ("q", "v"), ("h", "v").
@@ -101,18 +105,37 @@ class EntryOperations(CellOperations):
         return self.nx.where(margin > 0, yes, no)
 
 
+class Symbolic(NamedTuple):
+    """Derivatives as SymPy has them.
+
+    Attributes:
+        states, constants, learnable: names, as in ``Jacobians``.
+        entries: the derivatives that are not identically zero.
+        spikes: how many different spikes a step evaluates.
+    """
+
+    states: tuple[str, ...]
+    constants: tuple[str, ...]
+    learnable: tuple[str, ...]
+    entries: dict[Entry, Any]
+    spikes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Jacobians:
     """The local derivatives of one cell as expressions, and as functions of a trajectory.
 
     Args:
         states: state names.
-        expressions: the entries that are not identically zero.
+        expressions: the entries that are not identically zero, as text.
+        depends: the names that each of them depends on.
         constants: names of the cell's constants.
         arguments: names that the entries depend on, in the order in which ``function`` takes them.
         function: all entries from an ``EntryOperations`` and the values of the arguments.
         learnable: names of the constants that are learned.
         spikes: how many different spikes a step evaluates.
+        key: what they depend on.
+        symbolic: derives them, for whoever goes on from the expressions themselves.
 
     Example:
         >>> from neko_rules.layers.integrate_and_fire import ALIFCell
@@ -126,20 +149,23 @@ class Jacobians:
     """
 
     states: tuple[str, ...]
-    expressions: dict[Entry, Any]
+    expressions: dict[Entry, str]
+    depends: dict[Entry, tuple[str, ...]]
     constants: tuple[str, ...]
     arguments: tuple[str, ...]
     function: Callable[..., list[Any]]
-    learnable: tuple[str, ...] = ()
-    spikes: int = 0
+    learnable: tuple[str, ...]
+    spikes: int
+    key: str
+    symbolic: Callable[[], Symbolic]
 
     @staticmethod
     def of(cell: Cell, dt: float) -> Jacobians:
         """Derive them, or look them up if a cell with the same equations has been seen."""
-        equations = _traced(cell, dt)
-        if equations not in _derived:
-            _derived[equations] = _derive(equations)
-        return _derived[equations]
+        key = written(cell, dt)
+        if key not in _derived:
+            _derived[key] = _found(key, lambda: _derive(cell, dt))
+        return _derived[key]
 
     def cut(self, temporal: str) -> Jacobians:
         """The same derivatives with fewer paths through time, as a temporal credit below ``neuron`` has them.
@@ -189,18 +215,25 @@ class Jacobians:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Equations:
-    """A cell's two functions as expressions: what the derivatives depend on, and nothing else."""
-
-    states: tuple[str, ...]
-    constants: tuple[str, ...]
-    after: tuple[Any, ...]
-    emitted: Any
-    learnable: tuple[str, ...]
+_derived: dict[str, Jacobians] = {}
 
 
-_derived: dict[_Equations, Jacobians] = {}
+def _found(key: str, derive: Callable[[], Symbolic]) -> Jacobians:
+    """What belongs to a key, from disk or derived."""
+    symbolic = cache(derive)
+    printed = kept(key, lambda: _printed(symbolic()))
+    return Jacobians(
+        printed.states,
+        dict(zip(printed.entries, printed.texts, strict=True)),
+        dict(zip(printed.entries, printed.depends, strict=True)),
+        printed.constants,
+        printed.arguments,
+        printed.function,
+        printed.learnable,
+        printed.spikes,
+        key,
+        symbolic,
+    )
 
 
 def _symbols(names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
@@ -209,70 +242,72 @@ def _symbols(names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
     return {name: sympy.Symbol(prefix + name, real=True) for name in names}
 
 
-def _traced(cell: Cell, dt: float) -> _Equations:
-    """Call the cell with symbols; this is cheap beside differentiating."""
+def _derive(cell: Cell, dt: float) -> Symbolic:
+    """Call the cell with symbols, and differentiate."""
     import sympy
 
     nx = SymbolicOperations()
     states, constants = cell.state_names(), tuple(cell.constants(dt))
     p = SimpleNamespace(**_symbols(constants))
-    received = _symbols((PREVIOUS + "z", "current"))
-    after = cell.update(nx, p, SimpleNamespace(**_symbols(states, PREVIOUS)), *received.values())
-    emitted = cell.emit(nx, p, SimpleNamespace(**_symbols(states)))
-    learnable = tuple(cell.trainable[name].constant for name in cell.learnable)
-    stepped = tuple(sympy.sympify(after[name]) for name in states)
-    return _Equations(states, constants, stepped, sympy.sympify(emitted), learnable)
-
-
-def _derive(equations: _Equations) -> Jacobians:
-    import sympy
-
-    states, constants, emitted = equations.states, equations.constants, equations.emitted
-    after = dict(zip(states, equations.after, strict=True))
     before, now = _symbols(states, PREVIOUS), _symbols(states)
     z, current = _symbols((PREVIOUS + "z", "current")).values()
+    stepped = cell.update(nx, p, SimpleNamespace(**before), z, current)
+    emitted = sympy.sympify(cell.emit(nx, p, SimpleNamespace(**now)))
+    learnable = tuple(cell.trainable[name].constant for name in cell.learnable)
+    after = {name: sympy.sympify(stepped[name]) for name in states}
     entries: dict[Entry, Any] = {}
     for name in states:
         entries.update({("D", name, other): sympy.diff(after[name], before[other]) for other in states})
     entries.update({("r", name): sympy.diff(after[name], z) for name in states})
     entries.update({("q", name): sympy.diff(after[name], current) for name in states})
     entries.update({("h", name): sympy.diff(emitted, now[name]) for name in states})
-    for name, symbol in _symbols(equations.learnable).items():
+    for name, symbol in _symbols(learnable).items():
         entries.update({("c", state, name): sympy.diff(after[state], symbol) for state in states})
         entries["c", "z", name] = sympy.diff(emitted, symbol)
     # Where a detached term remains after differentiation its value is wanted; only its derivative was zero.
     detached = symbolic_functions()["Detached"]
-    kept = {e: value.replace(detached, lambda x: x) for e, value in entries.items() if value != 0}
+    nonzero = {e: value.replace(detached, lambda x: x) for e, value in entries.items() if value != 0}
     spike = symbolic_functions()["Spike"]
-    spikes = set().union(*(each.atoms(spike) for each in (*equations.after, emitted)))
-    return _compiled(states, kept, constants, equations.learnable, len(spikes))
+    spikes = set().union(*(each.atoms(spike) for each in (*after.values(), emitted)))
+    return Symbolic(states, constants, learnable, nonzero, len(spikes))
 
 
-def _compiled(
-    states: tuple[str, ...],
-    kept: dict[Entry, Any],
-    constants: tuple[str, ...],
-    learnable: tuple[str, ...],
-    spikes: int,
-) -> Jacobians:
-    """Expressions together with the function that evaluates them."""
+def _printed(symbolic: Symbolic) -> Printed:
+    """Expressions as text, and the source of the function that evaluates them."""
     import sympy
 
-    arguments = sorted(set().union(*(value.free_symbols for value in kept.values())), key=str)
+    values = symbolic.entries.values()
+    depends = [sorted(value.free_symbols, key=str) for value in values]
+    arguments = sorted(set().union(*depends), key=str)
     function = sympy.lambdify(
-        [sympy.Symbol("ops"), *arguments], list(kept.values()), printer=_printer(), modules=[{}], cse=True
+        [sympy.Symbol("ops"), *arguments], list(values), printer=_printer(), modules=[{}], cse=True
     )
-    return Jacobians(states, kept, constants, tuple(str(a) for a in arguments), function, learnable, spikes)
+    source = inspect.getsource(function).replace(f"def {function.__name__}(", "def derivatives(", 1)
+    return Printed(
+        symbolic.states,
+        symbolic.constants,
+        symbolic.learnable,
+        tuple(symbolic.entries),
+        tuple(map(str, values)),
+        tuple(tuple(map(str, names)) for names in depends),
+        tuple(map(str, arguments)),
+        source,
+        symbolic.spikes,
+    )
 
 
 @lru_cache(maxsize=256)
 def _cut(jacobians: Jacobians, temporal: str) -> Jacobians:
+    return _found(f"{jacobians.key}\ncut {temporal}", lambda: _cut_off(jacobians.symbolic(), temporal))
+
+
+def _cut_off(symbolic: Symbolic, temporal: str) -> Symbolic:
     import sympy
 
     z = sympy.Symbol(PREVIOUS + "z", real=True)
-    known = set(_symbols(jacobians.constants).values())
-    kept: dict[Entry, Any] = {}
-    for entry, value in jacobians.expressions.items():
+    known = set(_symbols(symbolic.constants).values())
+    left: dict[Entry, Any] = {}
+    for entry, value in symbolic.entries.items():
         if entry[0] == "D" and temporal == "presynaptic":
             leak = sympy.simplify(value.subs(z, 0))
             if not leak.free_symbols <= known:
@@ -282,19 +317,24 @@ def _cut(jacobians: Jacobians, temporal: str) -> Jacobians:
                     works="use temporal credit 'neuron', as e-prop does",
                 )
             if leak != 0:
-                kept[entry] = leak
+                left[entry] = leak
         elif entry[0] not in ("D", "r"):
-            kept[entry] = value
-    return _compiled(jacobians.states, kept, jacobians.constants, jacobians.learnable, jacobians.spikes)
+            left[entry] = value
+    return symbolic._replace(entries=left)
 
 
 @lru_cache(maxsize=256)
 def _with_slope(jacobians: Jacobians) -> Jacobians:
+    return _found(f"{jacobians.key}\nwith slope", lambda: _sloped(jacobians.symbolic()))
+
+
+def _sloped(symbolic: Symbolic) -> Symbolic:
     import sympy
 
     slope, derivative = sympy.Symbol(SLOPE, real=True), sympy.Function("SpikeDerivative")
-    kept = {entry: value.replace(derivative, lambda u: slope) for entry, value in jacobians.expressions.items()}
-    return _compiled(jacobians.states, kept, jacobians.constants, jacobians.learnable, jacobians.spikes)
+    return symbolic._replace(
+        entries={entry: value.replace(derivative, lambda u: slope) for entry, value in symbolic.entries.items()}
+    )
 
 
 def _printer() -> Any:
