@@ -59,6 +59,13 @@ class TorchBackend:
             value = torch.from_numpy(np.require(value, dtype, ["C_CONTIGUOUS", "WRITEABLE", "ENSUREARRAY"]))
         return value.to(self.device, None if dtype is None else getattr(torch, dtype))
 
+    def given(self, value: np.ndarray, dtype: str | None = None) -> Array:
+        """What a compiled function takes in the place of an array; see ``neko_rules.backend.given``."""
+        # A batch that was turned is a view of memory in C order: PyTorch takes it as it lies.
+        if dtype is None and value.ndim == 3 and value.transpose(1, 0, 2).flags.carray:
+            return torch.from_numpy(value).to(self.device)
+        return self.asarray(value, dtype)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         return np.array(array.detach().cpu().numpy())
 

@@ -194,7 +194,10 @@ class Evaluator:
             _require_supervised(bool(np.count_nonzero(self._targets(array.shape, y).mask)))
 
     def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Time-major inputs, dense targets and mask of a batch, checked, in the model's type."""
+        """Time-major inputs, dense targets and mask of a batch, checked, in the model's type.
+
+        The inputs may be a view of ``x``.
+        """
         array = self._array(x)
         targets = self._targets(array.shape, y)
         _require_supervised(bool(np.count_nonzero(targets.mask)))

@@ -306,6 +306,59 @@ def test_derivatives_on_disk_are_those_that_were_derived(
             np.testing.assert_array_equal(other[entry], value)
 
 
+class Named(LIFCell):
+    """Equations of a user's own around one function of constants, states before and input current."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        object.__setattr__(self, "function", function)
+
+    def constants(self, dt: float) -> dict[str, PerNeuron]:
+        return {"t0": 0.5, "alpha": 0.9, "theta": 1.0}
+
+    def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+        return {"v": self.function(nx, p, s.v, current)}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # A constant that is called as a line of the text might be.
+        (lambda nx, p, v, i: p.alpha * v + p.t0 * i, lambda nx, p, v, i: p.alpha * v + p.alpha * v * i),
+        # Numbers that are printed alike.
+        (lambda nx, p, v, i: v * np.array(0.12345678912) + i, lambda nx, p, v, i: v * np.array(0.12345678999) + i),
+        (lambda nx, p, v, i: np.float32(0.1) * v + i, lambda nx, p, v, i: 0.1 * v + i),
+    ],
+)
+def test_equations_that_differ_have_texts_that_differ(one: Callable[..., Any], other: Callable[..., Any]) -> None:
+    assert written(Named(one), DT) != written(Named(other), DT)
+
+
+def test_numbers_that_sympy_knows_by_name_are_there_when_derivatives_come_from_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(printed, "folder", lambda: tmp_path)
+    cell = Named(lambda nx, p, v, i: nx.exp(1) * v + i)
+    constants = backend_constants(NX, LIFCell(), SIZE, DT, "float64", "test") | {"t0": np.array(0.5)}
+    for _ in range(2):
+        found = jacobians._found(written(cell, DT), lambda: jacobians._derive(cell, DT))
+        values = found.evaluate(NX, cell, constants, point(LIFCell()).__getitem__)
+        np.testing.assert_allclose(values["D", "v", "v"], np.e, rtol=1e-15)
+
+
+def test_signs_and_arguments_by_name_may_be_written() -> None:
+    cell = Named(lambda nx, p, v, i: nx.where(condition=v > 0, yes=+v, no=-v) + i)
+    assert "where(condition=" in written(cell, DT)
+    assert ("D", "v", "v") in Jacobians.of(cell, DT).expressions
+
+
+def test_without_a_folder_to_keep_them_derivatives_are_derived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(printed, "folder", lambda: tmp_path / "gone")
+    key = written(LIFCell(), DT)
+    found = jacobians._found(key, lambda: jacobians._derive(LIFCell(), DT))
+    assert str(found) == str(Jacobians.of(LIFCell(), DT))
+
+
 @pytest.mark.parametrize("left", ["", '{"key": ', '{"key": "another"}', "[]"])
 def test_what_is_left_of_a_file_on_disk_is_derived_anew(
     left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

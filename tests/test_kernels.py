@@ -28,7 +28,7 @@ from neko_rules.layers import fused as fused_forward
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.losses import LOSSES, weighed
-from neko_rules.optimizers import OPTIMIZERS, loop_of
+from neko_rules.optimizers import OPTIMIZERS, Optimizer, loop_of
 from neko_rules.regularizers import MembraneBounds
 from neko_rules.rules.online import Online
 from neko_rules.threads import set_threads, threads
@@ -456,6 +456,21 @@ def test_a_loop_tells_whether_all_that_it_wrote_is_finite(name: str, wrong: floa
     assert found.finite is (wrong is None)
     arrays = [found.parameters, found.updates, *found.state.values()]
     assert found.finite == all(np.isfinite(value).all() for group in arrays for value in group.values())
+
+
+@dataclass(frozen=True)
+class Widening(Optimizer):
+    """Divides by a number in double precision: what it gives is finite until it is kept in single precision."""
+
+    def _change(self, nx: Any, g: Any, memory: Any, p: Any, rate: Any, t: Any) -> Any:
+        return -rate * g / (1 - 0.999**t), ()
+
+
+def test_what_is_finite_before_it_is_kept_may_not_be_afterwards() -> None:
+    values, gradient = ({"w": np.full(40, value, np.float32)} for value in (1.0, 1.0))
+    found = Widening().applied(NX, gradient, {}, values, np.asarray(2e38, np.float32), np.asarray(1.0))
+    assert not np.isfinite(found.parameters["w"]).all()
+    assert found.finite is not True
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES)))

@@ -33,6 +33,7 @@ from scipy import stats
 from neko_rules import BPTT, HMC, LIF, MALA, NUTS, RNN, EProp, Evaluator, Posterior, RandomWalk, Trainer
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.probabilistic import posterior as posterior_module
+from neko_rules.probabilistic.examples import Examples
 from neko_rules.probabilistic.priors import PRIORS, scaled_exponential_integral
 from neko_rules.samplers import Adaptation, HMCKernel, MALAKernel, Tuning, blockwise, draw, mala, mcse_mean
 
@@ -554,3 +555,13 @@ def test_a_diverged_position_is_not_run_through_the_network():
 
 def test_scale_of_the_case():
     assert conjugate(*linear_data())[1].diagonal().max() < SCALE**2
+
+
+def test_data_that_change_after_they_were_looked_at_do_not_change_a_sampler() -> None:
+    x, y = np.random.default_rng(0).random((6, 5, 3)), [0, 1, 0, 1, 1, 0]
+    examples = Examples(Evaluator(LIF(4, 2, readout="mean", dtype="float64")), x, y)
+    (first,) = examples.chunks()
+    seen = np.array(first[0])
+    x[:] = 0
+    (again,) = examples.chunks()
+    np.testing.assert_array_equal(again[0], seen)

@@ -9,7 +9,7 @@ at the first step, D/q ε_0, and what the readout's leak filters the product of 
 order of its two sums turned, the filtered trace is a product of what was sent, with that input, and of what h filters
 from every time step on,
 
-    ē_T = κ^T ē_0 + Σ_t x_t χ_t                 χ_t = q Σ_{s ≥ t} κ^(T-1-s) D^(s-t) h_s
+    ē_T = κ^T ē_0 + q Σ_t x_t χ_t               χ_t = Σ_{s ≥ t} κ^(T-1-s) D^(s-t) h_s
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Spans:
         return full(m.nx, entries["h", self.rate_of(name).state], record.z)
 
     def _chi(self, name: str, slope: Array) -> Array:
-        """χ_t of a population, the same for all its parameters: [time, batch, neuron]."""
+        """q χ_t of a population, the same for all its parameters: [time, batch, neuron]."""
         nx, host = self.traces.model.nx, host_of(self.traces.model.nx)
         kappa, (_, leak, gain), steps = self.filter_of(name), self.rate_of(name), slope.shape[0]
         if host is not None:

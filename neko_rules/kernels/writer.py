@@ -447,8 +447,8 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     for i, name in enumerate(arrays):
         source.add(2, f'array_{name} = vector("{body.dtype}", addresses[{i}, k], sizes[k])')
     source.add(2, *(f"array_{name} = results[{i} * whole + begin : {i} * whole + end]" for i, name in enumerate(out)))
-    # What is NaN or infinite is not zero away from itself.
-    loop(2, *(f"odd |= {result} - {result} != 0" for result in results))
+    # What is NaN or infinite, as it is kept, is not zero away from itself.
+    loop(2, *(f"odd |= array_{name}[n] - array_{name}[n] != 0" for name in out))
     source.add(2, "begin = end")
     source.add(1, "return not odd")
     return source.text()

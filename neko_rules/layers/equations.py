@@ -3,16 +3,16 @@
 >>> from neko_rules.layers.integrate_and_fire import LIFCell
 >>> print(written(LIFCell(), dt=1e-3))
 constants theta, alpha; learned none
-t0 = stop_gradient(previous_z)
-t1 = alpha * previous_v
-t2 = t1 + current
-t3 = theta * t0
-t4 = t2 - t3
-v = t4
-t5 = v - theta
-t6 = t5 / theta
-t7 = spike(t6)
-z = t7
+%0 = stop_gradient(previous.z)
+%1 = p.alpha * previous.v
+%2 = %1 + current
+%3 = p.theta * %0
+%4 = %2 - %3
+s.v = %4
+%5 = s.v - p.theta
+%6 = %5 / p.theta
+%7 = spike(%6)
+z = %7
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from neko_rules.layers.cell import Cell
 
@@ -33,17 +35,20 @@ def written(cell: Cell, dt: float) -> str:
     Args:
         cell: the cell.
         dt: time step in seconds, of which no more depends than the values of constants.
+
+    Raises:
+        TypeError: they hold something that has no text by which it is told from all others.
     """
     constants, states = tuple(cell.constants(dt)), cell.state_names()
     text = _Text()
 
-    def named(names: tuple[str, ...], prefix: str = "") -> SimpleNamespace:
-        return SimpleNamespace(**{name: _Term(text, prefix + name) for name in names})
+    def named(names: tuple[str, ...], of: str) -> SimpleNamespace:
+        return SimpleNamespace(**{name: _Term(text, f"{of}.{name}") for name in names})
 
-    received = _Term(text, "previous_z"), _Term(text, "current")
-    after = cell.update(text, named(constants), named(states, "previous_"), *received)
-    text.lines += [f"{name} = {text.name(after[name])}" for name in states]
-    emitted = cell.emit(text, named(constants), named(states))
+    received = _Term(text, "previous.z"), _Term(text, "current")
+    after = cell.update(text, named(constants, "p"), named(states, "previous"), *received)
+    text.lines += [f"s.{name} = {text.name(after[name])}" for name in states]
+    emitted = cell.emit(text, named(constants, "p"), named(states, "s"))
     learned = ", ".join(cell.trainable[name].constant for name in cell.learnable) or "none"
     head = f"constants {', '.join(constants)}; learned {learned}"
     return "\n".join([head, *text.lines, f"z = {text.name(emitted)}"])
@@ -59,18 +64,30 @@ class _Text:
     def __getattr__(self, name: str) -> Callable[..., _Term]:
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *given: self.term(f"{name}({', '.join(map(self.name, given))})")
+
+        def called(*given: Any, **named: Any) -> _Term:
+            arguments = [*map(self.name, given), *(f"{key}={self.name(value)}" for key, value in named.items())]
+            return self.term(f"{name}({', '.join(arguments)})")
+
+        return called
 
     def term(self, expression: str) -> _Term:
         """The value of an expression, which is written unless it was before."""
         if expression not in self._known:
-            self._known[expression] = _Term(self, f"t{len(self._known)}")
+            # No constant or state can be called like this.
+            self._known[expression] = _Term(self, f"%{len(self._known)}")
             self.lines.append(f"{self._known[expression].name} = {expression}")
         return self._known[expression]
 
     def name(self, value: Any) -> str:
         """What a value is called: a number by its type and all of its digits."""
-        return value.name if isinstance(value, _Term) else f"{type(value).__name__}({value!r})"
+        if isinstance(value, _Term):
+            return value.name
+        if isinstance(value, (int, str)):
+            return repr(value)
+        if isinstance(value, (float, np.generic)) or getattr(value, "shape", None) == ():
+            return f"{type(value).__name__} {float(value).hex()}"
+        raise TypeError(f"equations with {type(value).__name__} in them have no text")
 
 
 class _Term:
@@ -83,6 +100,9 @@ class _Term:
 
     def __init__(self, text: _Text, name: str) -> None:
         self.text, self.name = text, name
+
+    def __pos__(self) -> _Term:
+        return self
 
     def __neg__(self) -> _Term:
         return self.text.term(f"-{self.name}")

@@ -10,8 +10,10 @@ are found on disk by the text of the equations.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from types import SimpleNamespace
@@ -134,7 +136,7 @@ class Jacobians:
         function: all entries from an ``EntryOperations`` and the values of the arguments.
         learnable: names of the constants that are learned.
         spikes: how many different spikes a step evaluates.
-        key: what they depend on.
+        key: what they depend on, as text; empty where that has none.
         symbolic: derives them, for whoever goes on from the expressions themselves.
 
     Example:
@@ -162,9 +164,15 @@ class Jacobians:
     @staticmethod
     def of(cell: Cell, dt: float) -> Jacobians:
         """Derive them, or look them up if a cell with the same equations has been seen."""
-        key = written(cell, dt)
+        # As it is now, since it may be asked for its equations once more.
+        own = copy.copy(cell)
+        try:
+            key: Hashable = written(cell, dt)
+        except (TypeError, AttributeError, ValueError):
+            # Whatever has no text may have derivatives all the same, and if not the reason is told there.
+            key = cell, dt
         if key not in _derived:
-            _derived[key] = _found(key, lambda: _derive(cell, dt))
+            _derived[key] = _found(key if isinstance(key, str) else "", lambda: _derive(own, dt))
         return _derived[key]
 
     def cut(self, temporal: str) -> Jacobians:
@@ -215,13 +223,21 @@ class Jacobians:
         return "\n".join(lines)
 
 
-_derived: dict[str, Jacobians] = {}
+_derived: dict[Hashable, Jacobians] = {}
+
+_printing = threading.RLock()
+"""SymPy numbers the sources that it makes of expressions; one thread at a time asks for its own."""
 
 
 def _found(key: str, derive: Callable[[], Symbolic]) -> Jacobians:
     """What belongs to a key, from disk or derived."""
     symbolic = cache(derive)
-    printed = kept(key, lambda: _printed(symbolic()))
+
+    def fresh() -> Printed:
+        with _printing:
+            return _printed(symbolic())
+
+    printed = kept(key, fresh) if key else fresh()
     return Jacobians(
         printed.states,
         dict(zip(printed.entries, printed.texts, strict=True)),
@@ -298,7 +314,9 @@ def _printed(symbolic: Symbolic) -> Printed:
 
 @lru_cache(maxsize=256)
 def _cut(jacobians: Jacobians, temporal: str) -> Jacobians:
-    return _found(f"{jacobians.key}\ncut {temporal}", lambda: _cut_off(jacobians.symbolic(), temporal))
+    return _found(
+        jacobians.key and f"{jacobians.key}\ncut {temporal}", lambda: _cut_off(jacobians.symbolic(), temporal)
+    )
 
 
 def _cut_off(symbolic: Symbolic, temporal: str) -> Symbolic:
@@ -325,7 +343,7 @@ def _cut_off(symbolic: Symbolic, temporal: str) -> Symbolic:
 
 @lru_cache(maxsize=256)
 def _with_slope(jacobians: Jacobians) -> Jacobians:
-    return _found(f"{jacobians.key}\nwith slope", lambda: _sloped(jacobians.symbolic()))
+    return _found(jacobians.key and f"{jacobians.key}\nwith slope", lambda: _sloped(jacobians.symbolic()))
 
 
 def _sloped(symbolic: Symbolic) -> Symbolic:
@@ -348,6 +366,11 @@ def _printer() -> Any:
         def _print_Function(self, expr: Any) -> str:  # noqa: N802
             name = type(expr).__name__
             return f"ops.{names.get(name, name.lower())}({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_NumberSymbol(self, expr: Any) -> str:  # noqa: N802
+            return repr(float(expr))
+
+        _print_Exp1 = _print_Pi = _print_EulerGamma = _print_GoldenRatio = _print_NumberSymbol  # noqa: N815
 
         _print_exp = _print_log = _print_tanh = _print_Abs = _print_sign = _print_Function  # noqa: N815
 

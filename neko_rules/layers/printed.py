@@ -55,25 +55,40 @@ class Printed:
 def kept(key: str, derive: Callable[[], Printed]) -> Printed:
     """What was derived for a key by this version of the package and of SymPy; derived if it is not known yet.
 
+    Where nothing can be read or written, all is derived in every process.
+
     Args:
         key: what it depends on.
         derive: finds it.
     """
-    path = folder() / f"derivatives-{hashlib.sha256((_edition() + key).encode()).hexdigest()[:20]}.json"
+    path = None
     try:
+        path = folder() / f"derivatives-{hashlib.sha256((_edition() + key).encode()).hexdigest()[:20]}.json"
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.pop("key") == key:
             return Printed(**{name: _tuples(value) for name, value in found.items()})
-    except (OSError, ValueError, KeyError, TypeError):
-        # Not there, or cut off: found anew below.
+    except (OSError, ImportError, ValueError, KeyError, TypeError, AttributeError):
+        # Not there, cut off, or of another form: derived below.
         pass
     printed = derive()
-    # Whole or not at all, for other processes that look for it now.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump({"key": key, **asdict(printed)}, stream)
-    Path(temporary).replace(path)
+    try:
+        if path is not None:
+            _write(path, json.dumps({"key": key, **asdict(printed)}))
+    except OSError:
+        # A full disk, or a folder that is gone: the next process derives it once more.
+        pass
     return printed
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all, for other processes that look for it now."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _tuples(value: Any) -> Any:
@@ -83,6 +98,7 @@ def _tuples(value: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _edition() -> str:
-    """What derives and prints: the text of this package's module that does, and the version of SymPy."""
-    text = Path(__file__).with_name("jacobians.py").read_text(encoding="utf-8")
+    """What derives and prints: the text of this package's modules that do, and the version of SymPy."""
+    modules = [Path(__file__).with_name(f"{name}.py") for name in ("equations", "jacobians", "printed")]
+    text = "".join(path.read_text(encoding="utf-8") for path in modules)
     return hashlib.sha256(text.encode()).hexdigest() + version("sympy")

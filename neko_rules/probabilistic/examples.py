@@ -73,7 +73,8 @@ class Examples:
         array = self.x[places]
         inputs, dense, mask = self.model._converted(array, self.model._targets(array.shape, self.y[places]))
         nx = self.model.nx
-        return nx.asarray(inputs), nx.asarray(dense), nx.asarray(mask)
+        # Kept from one evaluation to the next, whatever becomes of the memory that they were given in.
+        return nx.asarray(np.array(inputs, order="C")), nx.asarray(dense), nx.asarray(mask)
 
     def draw(self, rng: np.random.Generator, size: int) -> Chunk:
         """A mini-batch without replacement.

@@ -41,6 +41,9 @@ half a megabyte; at four times as much what a group leaves behind is gone when i
 WORTHWHILE = 1 << 17
 """Bytes of histories of a batch for which a chain is compiled, which takes a second or two and is kept on disk."""
 
+_PLANS = 64
+"""Sizes of batches for which plans are kept: sequences may be of any length."""
+
 _SLOWEST = 0.75
 """How many times as long as ours a backend's product has to take at least, where large ones are part of a chain: they
 are then ours, and what a chain saves elsewhere was measured to be a fifth."""
@@ -223,6 +226,8 @@ class Chains:
         key = look, given.pooling, steps, examples, group, goals, threads()
         plan = self._plans.get(key)
         if plan is None or plan.constants is not given.constants:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
             plan = self._plans[key] = _planned(links, host, given, group, self._work)
         return plan
 
