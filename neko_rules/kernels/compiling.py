@@ -83,6 +83,17 @@ def folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="neko_rules-"))
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, for other processes that look for it now."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
 def module_of(source: str) -> ModuleType:
     """The module with that source, written if it is not there yet."""
     # One thread at a time: a module is in sys.modules before it has all its functions.
@@ -95,11 +106,7 @@ def _loaded(source: str) -> ModuleType:
     name = "neko_rules_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:20]
     path = folder() / f"{name}.py"
     if not path.exists() or path.read_text(encoding="utf-8") != source:
-        # Whole or not at all, for other processes that look for it now.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(source)
-        Path(temporary).replace(path)
+        write_whole(path, source)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, "a file with a Python suffix has a loader"
     assert spec.loader is not None, "a file with a Python suffix has a loader"

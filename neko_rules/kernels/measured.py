@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from neko_rules.kernels.compiling import folder
+from neko_rules.kernels.compiling import folder, write_whole
 from neko_rules.kernels.writer import version
 
 
@@ -25,7 +25,7 @@ def kept(name: str, modules: Sequence[str], measure: Callable[[], float]) -> flo
         return float(json.loads(path.read_text(encoding="utf-8"))["measured"])
     except (OSError, ValueError, KeyError, TypeError):
         number = measure()
-        path.write_text(json.dumps({"measured": number}), encoding="utf-8")
+        write_whole(path, json.dumps({"measured": number}))
         return number
 
 

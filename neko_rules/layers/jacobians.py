@@ -164,14 +164,14 @@ class Jacobians:
     @staticmethod
     def of(cell: Cell, dt: float) -> Jacobians:
         """Derive them, or look them up if a cell with the same equations has been seen."""
-        # As it is now, since it may be asked for its equations once more.
-        own = copy.copy(cell)
         try:
             key: Hashable = written(cell, dt)
         except (TypeError, AttributeError, ValueError):
             # Whatever has no text may have derivatives all the same, and if not the reason is told there.
             key = cell, dt
         if key not in _derived:
+            # As it is now, since it may be asked for its equations once more.
+            own = copy.copy(cell)
             _derived[key] = _found(key if isinstance(key, str) else "", lambda: _derive(own, dt))
         return _derived[key]
 

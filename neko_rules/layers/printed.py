@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -16,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from neko_rules.kernels.compiling import folder
+from neko_rules.kernels.compiling import folder, write_whole
 
 
 @dataclass(frozen=True)
@@ -73,22 +71,11 @@ def kept(key: str, derive: Callable[[], Printed]) -> Printed:
     printed = derive()
     try:
         if path is not None:
-            _write(path, json.dumps({"key": key, **asdict(printed)}))
+            write_whole(path, json.dumps({"key": key, **asdict(printed)}))
     except OSError:
         # A full disk, or a folder that is gone: the next process derives it once more.
         pass
     return printed
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all, for other processes that look for it now."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _tuples(value: Any) -> Any:

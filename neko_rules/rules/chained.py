@@ -54,7 +54,7 @@ class Given(NamedTuple):
 
     Attributes:
         values, feedback, constants: the network.
-        inputs: [time, batch, feature]; chains read the memory of [batch, time, feature], whose view they may be.
+        inputs: [batch, time, feature], the order in which chains read them.
         target: [1 or time, batch, n_out].
         counted: which steps and examples the loss is of, [1 or time, batch].
         weight: how much each of them counts in the loss whose gradient is wanted.
@@ -154,7 +154,8 @@ class Chains:
         # One row of the mask, and of what is made from it, is that of all steps.
         count = nx.sum(mask) * ((steps if pooling == "sequence" else 1) // mask.shape[0])
         divisor = nx.maximum(count, 1.0)
-        given = Given(values, own["feedback"], constants, host.host(inputs), target, mask, mask / divisor, pooling)
+        turned = host.host(inputs).transpose(1, 0, 2)
+        given = Given(values, own["feedback"], constants, turned, target, mask, mask / divisor, pooling)
         ran = self.ran(rule, host, given)
         if ran is None:
             return None
@@ -194,11 +195,11 @@ class Chains:
             goes_on: whether traces were handed on from a window before, which are changed where they are: what ends a
                 chain before its time has then to be known before.
         """
-        steps, examples, features = given.inputs.shape
+        examples, steps, features = given.inputs.shape
         group = group_size(self._bytes_of_each(rule, steps, features), examples)
-        inputs = handed_over(given.inputs.transpose(1, 0, 2), rule.model.network.dtype)
+        given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
         looked = examples if goes_on else group
-        some, odd = self._survey(inputs, looked)
+        some, odd = self._survey(given.inputs, looked)
         walked = self._few if goes_on else self._spiking
         walked |= {INPUT} if some < crossover() * steps * looked * features else set()
         while True:
@@ -211,7 +212,7 @@ class Chains:
             if links is None:
                 return None
             plan = self._plan(look, links, host, given, group)
-            ran = _run(links, plan, rule, host, given._replace(inputs=inputs), group, handed(links))
+            ran = _run(links, plan, rule, host, given, group, handed(links))
             if isinstance(ran, Ran):
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
@@ -222,7 +223,7 @@ class Chains:
 
     def _plan(self, look: Hashable, links: Linked, host: HostBackend, given: Given, group: int) -> _Plan:
         """How a chain goes through batches of a size."""
-        (steps, examples, _), goals = given.inputs.shape, given.target.shape[0]
+        (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
         key = look, given.pooling, steps, examples, group, goals, threads()
         plan = self._plans.get(key)
         if plan is None or plan.constants is not given.constants:
@@ -311,7 +312,7 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
 
 def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: int) -> _Plan:
     kind = links.kind
-    (steps, examples, _), goals = given.inputs.shape, given.target.shape[0]
+    (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
     known: dict[str, Any] = {
         n: addresses(kind.dtype, index, more) for n, (addresses, index, more) in links.calls.items()
     }
@@ -334,7 +335,7 @@ def _run(
         plan: for batches of this size.
         rule: whose gradient it is.
         host: the backend.
-        given: parameters and data; inputs here [batch, time, feature].
+        given: parameters and data.
         group: examples in a group.
         handed: what goes on beyond the time steps that are given, by argument.
     """

@@ -84,10 +84,10 @@ def through_window(
     mask = host.host(at["mask"])
     count = mask.sum()
     weight = host.from_host(host.host(at["weight"]).sum() / max(count, 1.0) * mask)
-    constants, inputs = network.constants_with(values), host.host(at["x"])
+    constants, inputs = network.constants_with(values), host.host(at["x"]).transpose(1, 0, 2)
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
-    carried = _Carried(rule, host, before, *inputs.shape[:2])
+    carried = _Carried(rule, host, before, *at["x"].shape[:2])
     ran = chains.ran(rule, host, given, window, carried.handed, before.begun and before.spans is not None)
     if ran is None:
         return None

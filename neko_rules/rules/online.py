@@ -70,9 +70,13 @@ def in_chunks(
         The last carry, and the outputs [time, …].
     """
     (several, alone), parts = pieces(size, steps, apart), []
+
+    def single(carry: Tree, number: int, length: int, last: bool) -> tuple[Tree, Tree]:
+        given = trees.mapped(lambda a: a[number * size : number * size + length], by_step)
+        return body(carry, given, trees.mapped(lambda a: a[number], by_chunk), length, last)
+
     if several == 1:
-        given = trees.mapped(lambda a: a[:size], by_step)
-        carry, outputs = body(carry, given, trees.mapped(lambda a: a[0], by_chunk), size, not alone)
+        carry, outputs = single(carry, 0, size, not alone)
         parts.append(outputs)
     elif several:
         cut = trees.mapped(lambda a: nx.reshape(a[: steps - alone], (several, size, *a.shape[1:])), by_step)
@@ -84,8 +88,7 @@ def in_chunks(
         carry, outputs = trees.scan(nx, piece, carry, (cut, entries), several)
         parts.append(trees.mapped(lambda a: nx.reshape(a, (steps - alone, *a.shape[2:])), outputs))
     if alone:
-        left = trees.mapped(lambda a: a[steps - alone :], by_step)
-        carry, outputs = body(carry, left, trees.mapped(lambda a: a[several], by_chunk), alone, True)
+        carry, outputs = single(carry, several, alone, True)
         parts.append(outputs)
     if len(parts) == 1:
         return carry, parts[0]
