@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from sys import getrefcount
 
 import numpy as np
@@ -56,28 +56,31 @@ class Buffers:
         if entries < _FEW:
             return np.empty(shape, dtype)
         kind = np.dtype(dtype)
-        size = entries * kind.itemsize
+        size = _lines(entries * kind.itemsize)
         if size < _SMALL:
             return np.empty(shape, kind)
         with self._lock:
             return self._taken(size).as_arrays((tuple(shape),), kind)[1]
 
     def several(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype | str) -> tuple[np.ndarray, list[np.ndarray]]:
-        """A vector, and its entries as arrays that follow each other; its memory is free when nobody holds any of them.
+        """A vector, and entries of it as arrays, each from a line of the cache on.
+
+        Its memory is free when nobody holds any of them. Reading vectors of a matrix that lies across lines takes a
+        fifth longer; within the vector an array is followed by as many entries as make its lines whole.
 
         Example:
             >>> whole, (first, second) = Buffers().several([(2, 3), (4,)], "float32")
-            >>> whole[:] = np.arange(10)
+            >>> whole[:] = np.arange(32)
             >>> first.shape, second.tolist()
-            ((2, 3), [6.0, 7.0, 8.0, 9.0])
+            ((2, 3), [16.0, 17.0, 18.0, 19.0])
         """
         kind, form = np.dtype(dtype), tuple(shapes)
-        entries = sum(map(math.prod, form))
-        if entries * kind.itemsize < _SMALL:
-            whole, *arrays = _cut(np.empty(entries, kind), form)
+        size = sum(_lines(math.prod(shape) * kind.itemsize) for shape in form)
+        if size < _SMALL:
+            whole, *arrays = _cut(np.empty(size + LINE, np.uint8), form, kind)
         else:
             with self._lock:
-                whole, *arrays = self._taken(entries * kind.itemsize).as_arrays(form, kind)
+                whole, *arrays = self._taken(size).as_arrays(form, kind)
         return whole, arrays
 
     def clear(self) -> None:
@@ -139,11 +142,10 @@ class _Piece:
         size: in bytes.
     """
 
-    __slots__ = ("_arrays", "_begin", "_kind", "_memory")
+    __slots__ = ("_arrays", "_kind", "_memory")
 
     def __init__(self, size: int) -> None:
         self._memory = np.empty(size + LINE, np.uint8)
-        self._begin = -self._memory.ctypes.data % LINE
         self._arrays: list[np.ndarray] = []
         self._kind = self._memory.dtype
 
@@ -155,16 +157,22 @@ class _Piece:
         return held <= 2 and getrefcount(self._memory) <= 2 + len(self._arrays)
 
     def as_arrays(self, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
-        """The first bytes as a vector, and then as arrays of these shapes, one after the other."""
+        """The first bytes as a vector, and then as arrays of these shapes, each from a line on."""
         same = self._kind == kind and tuple([array.shape for array in self._arrays[1:]]) == shapes
         if not same or not all(array.flags.writeable for array in self._arrays):
-            size = sum(map(math.prod, shapes)) * kind.itemsize
-            self._arrays = _cut(self._memory[self._begin : self._begin + size].view(kind), shapes)
-            self._kind = kind
+            self._arrays, self._kind = _cut(self._memory, shapes, kind), kind
         return self._arrays
 
 
-def _cut(whole: np.ndarray, shapes: tuple[tuple[int, ...], ...]) -> list[np.ndarray]:
-    """A vector, and its entries as arrays of these shapes, one after the other."""
-    ends = accumulate(map(math.prod, shapes), initial=0)
-    return [whole, *(whole[i:j].reshape(shape) for (i, j), shape in zip(pairwise(ends), shapes, strict=True))]
+def _lines(size: int) -> int:
+    """Bytes of as many lines as so many bytes lie on."""
+    return -(-size // LINE) * LINE
+
+
+def _cut(memory: np.ndarray, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
+    """Bytes from the first line on as a vector, and as arrays of these shapes, each from a line on."""
+    sizes = [math.prod(shape) * kind.itemsize for shape in shapes]
+    begins = list(accumulate(map(_lines, sizes), initial=-memory.ctypes.data % LINE))
+    parts = [memory[begin : begin + size].view(kind) for begin, size in zip(begins, sizes, strict=False)]
+    whole = memory[begins[0] : begins[-1]].view(kind)
+    return [whole, *(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))]

@@ -23,7 +23,8 @@ class Loop(NamedTuple):
     Attributes:
         run: ``run(scalars…, arrays…, results…)``, all vectors of one size.
         run_all: ``run_all(sizes, addresses, results, scalars…)`` for vectors at addresses [array, group], with the
-            results of all groups one after the other in one vector, result by result: returns whether all are finite.
+            results of all groups in one vector, result by result and each from a line of the cache on: returns whether
+            all are finite.
         address: where an array begins.
         dtype: of the arrays.
     """

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
+from neko_rules.kernels.buffers import LINE
 from neko_rules.kernels.tracing import Body
 
 _HEAD = '''"""{title}; generated, do not edit."""
@@ -420,8 +423,8 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     """A kernel that evaluates statements at every entry of vectors: ``run(scalars…, arrays…, results…)``.
 
     Beside it ``run_all(sizes, addresses, results, scalars…)`` does so for many vectors of the type of the body at
-    addresses [array, group], writes the results of all one after the other, result by result, and returns whether all
-    of them are finite.
+    addresses [array, group], writes the results of all one after the other, result by result and each from a line of
+    the cache on, and returns whether all of them are finite.
 
     Args:
         body: the statements.
@@ -449,6 +452,7 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     source.add(2, *(f"array_{name} = results[{i} * whole + begin : {i} * whole + end]" for i, name in enumerate(out)))
     # What is NaN or infinite, as it is kept, is not zero away from itself.
     loop(2, *(f"odd |= array_{name}[n] - array_{name}[n] != 0" for name in out))
-    source.add(2, "begin = end")
+    line = LINE // np.dtype(body.dtype).itemsize
+    source.add(2, f"begin = (end + {line - 1}) // {line} * {line}")
     source.add(1, "return not odd")
     return source.text()
