@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +90,36 @@ def test_either_library_gives_the_same(name: str, faster: bool, monkeypatch: pyt
 def test_which_is_faster_is_measured_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "folder", lambda: tmp_path)
     nx = get_backend("numpy")
-    ratio = measured.kept("products-numpy", ("products",), lambda: dense._measured(nx))
+    ratio = measured.kept("products-numpy", lambda: dense._measured(nx))
     assert 0.2 < ratio < 20
     (file,) = tmp_path.iterdir()
     assert json.loads(file.read_text())["measured"] == ratio
-    assert measured.kept("products-numpy", ("products",), lambda: pytest.fail("measured again")) == ratio
+    assert measured.kept("products-numpy", lambda: pytest.fail("measured again")) == ratio
     file.write_text("{")
-    assert measured.kept("products-numpy", ("products",), lambda: 3.0) == 3.0
+    assert measured.kept("products-numpy", lambda: 3.0) == 3.0
     assert compiling.folder() != tmp_path
+
+
+def test_machine_code_on_disk_belongs_to_all_files_that_it_may_be_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numba looks at the file of the kernel alone, and would run what another release has compiled into it."""
+    path = tmp_path / "a_kernel.py"
+    path.write_text("from neko_rules.kernels.compiling import kernel\n\n\n@kernel\ndef run(x):\n    return x + 1\n")
+
+    def found_on_disk() -> bool:
+        """In a module that is loaded anew, as another process has it."""
+        spec = importlib.util.spec_from_file_location("a_kernel", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "a_kernel", module)
+        spec.loader.exec_module(module)
+        assert module.run(1.0) == 2
+        return bool(module.run.stats.cache_hits)
+
+    assert not found_on_disk()
+    assert found_on_disk()
+    monkeypatch.setattr(compiling, "release", lambda: "another release")
+    assert not found_on_disk()
+    assert found_on_disk()

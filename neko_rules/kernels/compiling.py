@@ -2,7 +2,8 @@
 
 The module's name is a digest of its source, so the second process that needs the same kernel finds it compiled. The
 folder is ``neko_rules/kernels`` in ``$XDG_CACHE_HOME`` or ``~/.cache``, or in the temporary folder where that cannot be
-written.
+written. What was compiled or measured belongs to the text of all files here: a kernel's machine code holds that of
+functions of other files, where Numba looks at the kernel's own file alone and would run what another release left.
 """
 
 from __future__ import annotations
@@ -45,6 +46,22 @@ def _pipeline() -> type:
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
+@lru_cache(maxsize=1)
+def release() -> str:
+    """A digest of all files of kernels."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+
+
+def _of_release(compiled: Any) -> Any:
+    """The function, whose machine code on disk now belongs to all files of kernels."""
+    # Not there where Numba was told to compile nothing, or finds no place to keep it.
+    kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if kept is not None:
+        kept._source_stamp = kept._source_stamp, release()
+    return compiled
+
+
 def kernel(function: Function) -> Function:
     """A function compiled by Numba on first use: no interpreter lock, no exceptions from arithmetic, kept on disk.
 
@@ -53,7 +70,7 @@ def kernel(function: Function) -> Function:
     import numba
 
     make = numba.njit(pipeline_class=_pipeline(), **_OPTIONS)
-    compiled: Function = make(function)
+    compiled: Function = _of_release(make(function))
     return compiled
 
 
@@ -62,7 +79,7 @@ def within(function: Function) -> Function:
     import numba
 
     make = numba.njit(forceinline=True, **_OPTIONS)
-    compiled: Function = make(function)
+    compiled: Function = _of_release(make(function))
     return compiled
 
 

@@ -55,7 +55,7 @@ def times_as_long(nx: Backend) -> float:
     library = getattr(sys.modules.get(nx.name), "__version__", "")
     name = f"products-{nx.name}{library}-{threads()}"
     if (type(nx), name) not in _known:
-        _known[type(nx), name] = kept(name, ("products",), lambda: _measured(nx))
+        _known[type(nx), name] = kept(name, lambda: _measured(nx))
     return _known[type(nx), name]
 
 

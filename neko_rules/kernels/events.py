@@ -128,7 +128,7 @@ def listed(values: np.ndarray) -> Events:
 @lru_cache(maxsize=1)
 def crossover() -> float:
     """The density below which walking events beats a dense product on this machine."""
-    return kept("crossover", ("rows", "products", "dense"), _measured_crossover)
+    return kept("crossover", _measured_crossover)
 
 
 def _measured_crossover(size: int = 256, examples: int = 512) -> float:

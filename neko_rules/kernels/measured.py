@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from neko_rules.kernels.compiling import folder, write_whole
-from neko_rules.kernels.writer import version
+from neko_rules.kernels.compiling import folder, release, write_whole
 
 
-def kept(name: str, modules: Sequence[str], measure: Callable[[], float]) -> float:
-    """A number of this machine; measured if it is not known yet.
+def kept(name: str, measure: Callable[[], float]) -> float:
+    """A number of this machine; measured if it is not known yet for these kernels.
 
     Args:
         name: of the number.
-        modules: of the kernels that it is about: with another version of them it is measured again.
         measure: finds it.
     """
-    path = folder() / f"{name}-{platform.node() or 'machine'}-{'-'.join(map(version, modules))}.json"
+    path = folder() / f"{name}-{platform.node() or 'machine'}-{release()}.json"
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["measured"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,16 +8,14 @@ was measured to take half as long again. A group is as large as what it hands fr
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from neko_rules.kernels.buffers import LINE
+from neko_rules.kernels.compiling import release
 from neko_rules.kernels.tracing import Body
 
 _HEAD = '''"""{title}; generated, do not edit."""
@@ -115,8 +113,7 @@ class Source(Lines):
 
     def call(self, depth: int, function: str, addresses: str, number: int, arguments: Sequence[str]) -> None:
         """A statement that calls a function of ``kernels.gathering`` at its address."""
-        # Machine code on disk belongs to the types that it was compiled for.
-        self.imports("neko_rules.kernels.gathering", function, f"{function}  # {version('gathering')}")
+        self.imports("neko_rules.kernels.gathering", function, function)
         self.add(depth, f"call({function}, {addresses}, {number}, ({', '.join(arguments)}))")
 
     def imports(self, module: str, function: str, name: str) -> None:
@@ -133,18 +130,9 @@ class Source(Lines):
         for module, names in _COMPILED_IN.items():
             own = sorted(called.intersection(names))
             if own:
-                # Machine code is kept by the text of this module, which therefore says which version of them it holds.
-                head += f"from neko_rules.kernels.{module} import {', '.join(own)}  # {version(module)}\n"
-        return head + "".join(self._imported) + statements
-
-
-@lru_cache(maxsize=16)
-def version(module: str) -> str:
-    """A digest of a module of this package whose functions are compiled into kernels, and of those that it uses."""
-    text = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
-    used = re.findall(r"^from neko_rules\.kernels\.(\w+) import", text, re.MULTILINE)
-    text += "".join(version(each) for each in used if each in _COMPILED_IN)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+                head += f"from neko_rules.kernels.{module} import {', '.join(own)}\n"
+        # Releases that share a folder have modules of their own there.
+        return f"{head}{''.join(self._imported)}{statements}\n# {release()}\n"
 
 
 @dataclass(frozen=True)
