@@ -15,7 +15,8 @@ from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, LearningRule, Ne
 from neko_rules.backend import get_backend
 from neko_rules.credit import fused as fused_adjoint
 from neko_rules.credit import traces
-from neko_rules.credit.traced import Product
+from neko_rules.credit.leaking import without_leak
+from neko_rules.credit.traced import Product, TracedStep
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import host
 from neko_rules.kernels.elementwise import all_finite
@@ -93,6 +94,40 @@ def test_every_neuron_is_fused_and_gives_the_same_gradients(label: str, rule: st
         plain = RULES[rule](model).gradients(x, y)
     assert counted == {"forward": 2, "backward": 2}
     assert distance(fused, plain) < SAME
+
+
+LEAKS = {
+    "alif": "p_alpha",
+    "alif, attached": "p_alpha",
+    "lif, no reset": "p_alpha",
+    "tanh, leaky": "p_alpha",
+    "if": "1",
+    "alif, decays": "",
+    "relu, leaky per neuron": "",
+    "lif, reset to zero": "",
+}
+"""By what errors decay that go through recurrent weights: by nothing where neurons, or spikes, differ in that."""
+
+
+@pytest.mark.parametrize(("label", "leak"), LEAKS.items())
+def test_what_decays_of_an_error_does_not_go_through_weights(
+    label: str, leak: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[TracedStep, TracedStep, list[str]]] = []
+
+    def seen(whole: TracedStep) -> tuple[TracedStep, list[str]]:
+        step, leaks = without_leak(whole)
+        steps.append((whole, step, leaks))
+        return step, leaks
+
+    monkeypatch.setattr(fused_adjoint, "without_leak", seen)
+    BPTT(Evaluator(network_of(VARIANTS[label]))).gradients(*data())
+    ((whole, step, leaks),) = [each for each in steps if each[0].products]
+    assert leaks == [leak]
+    ((_, through),) = step.products
+    before, after = ({each.name: each.result for each in one.carried}[through] for one in (whole, step))
+    assert before == whole.errors[0]
+    assert (after != before) == bool(leak)
 
 
 @pytest.mark.parametrize("rule", ["bptt", "eprop"])

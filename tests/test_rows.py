@@ -10,8 +10,10 @@ pytest.importorskip("numba")
 from neko_rules.backend import get_backend
 from neko_rules.credit.fused_traces import filtered_on, met_by
 from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.gathering import WALK, back_through
 from neko_rules.kernels.host import unfused
 from neko_rules.kernels.listing import list_row
+from neko_rules.kernels.products import panels_of, rest_for
 from neko_rules.kernels.rows import (
     ALONE,
     LANES,
@@ -123,3 +125,41 @@ def test_filtered_traces_are_taken_through_several_steps(dtype, shape):
         assert all(each.dtype == dtype for each in found)
         np.testing.assert_allclose(found[0], after, rtol=0, atol=BOUND[dtype])
         np.testing.assert_allclose(found[1], gradient, rtol=0, atol=BOUND[dtype])
+
+
+def errors_through(matrix, errors, sums, leak):
+    panels = panels_of(matrix, matrix.dtype)
+    walks = np.full((len(errors), WALK), 60_000, np.uint32)
+    back_through(len(errors), errors, matrix, panels, sums, walks, rest_for(panels), matrix.dtype.type(leak))
+    return sums
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("examples", [1, 4, 7])
+@pytest.mark.parametrize("size", [1, 7, 16, LANES * ALONE, LANES * ALONE + 21, 2 * WALK + 13])
+def test_errors_go_through_a_matrix_walked_and_whole(size, examples, dtype):
+    rng = np.random.default_rng(size)
+    matrix = rng.standard_normal((size, size)).astype(dtype)
+    for density in (0.0, 0.2, 1.0):
+        errors = (rng.standard_normal((examples, size)) * (rng.random((examples, size)) < density)).astype(dtype)
+        before = rng.standard_normal((examples, size)).astype(dtype)
+        found = errors_through(matrix, errors, before.copy(), 0.7)
+        np.testing.assert_allclose(found, 0.7 * before + errors @ matrix, rtol=BOUND[dtype], atol=BOUND[dtype])
+        nothing = np.full_like(before, np.nan)
+        found = errors_through(matrix, errors, nothing, 0.0)
+        np.testing.assert_allclose(found, errors @ matrix, rtol=BOUND[dtype], atol=BOUND[dtype])
+
+
+def test_an_error_is_the_same_whichever_way_its_group_goes():
+    """What an example gets depends on no other, to the last bit."""
+    rng = np.random.default_rng(0)
+    size = 2 * WALK
+    matrix = rng.standard_normal((size, size)).astype(np.float32)
+    errors = rng.standard_normal((6, size)).astype(np.float32)
+    errors[4:] *= rng.random((2, size)) < 0.3
+    whole = errors_through(matrix, errors, np.zeros_like(errors), 0)
+    errors[:4] = 0
+    walked = errors_through(matrix, errors, np.zeros_like(errors), 0)
+    np.testing.assert_array_equal(whole[4:], walked[4:])
+    assert not walked[:4].any()
+    assert whole[:4].all()

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from neko_rules.backend import Array
+from neko_rules.credit.leaking import without_leak
 from neko_rules.credit.recursion import Setting
 from neko_rules.credit.traced import Product, Solved, Steps, TracedStep
 from neko_rules.kernels.compiling import Kernel, module_of
-from neko_rules.kernels.events import index_type
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, handed_over
 from neko_rules.kernels.tracing import SCALARS
 from neko_rules.kernels.writer import Back, adjoint_source, group_of
@@ -92,9 +92,9 @@ class Loop:
 
         called = []
         if step.outgoing or any(step.products_of):
-            from neko_rules.kernels.gathering import back_addresses
+            from neko_rules.kernels.gathering import WALK, back_addresses
 
-            called = [back_addresses(dtype, index_type(size), bool(step.outgoing))]
+            called = [back_addresses(dtype, bool(step.outgoing))]
         above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
         every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
@@ -103,9 +103,9 @@ class Loop:
             group = min(group_of(max(1, handed)), last - first)
             carries = np.empty((len(step.carried), group, size), dtype)
             sums = np.empty((len(step.outgoing), group, size), dtype)
-            lists = [np.empty(size, index_type(size)), rest_for(panels[0])] if step.outgoing else []
+            walks = [np.empty((group, WALK), np.uint32), rest_for(panels[0])] if step.outgoing else []
             rows = np.empty((sum(step.products_of), group, size), dtype)
-            self.kernel(first, last, group, *called, *fixed, *carries, *sums, *lists, *rows, *every)
+            self.kernel(first, last, group, *called, *fixed, *carries, *sums, *walks, *rows, *every)
 
         each_part(part, parts(batch, math.prod(shape) * (1 + len(step.outgoing) * size // 16)))
         sums = [host.from_host(np.add.reduce(total, axis=0)) for total in totals]
@@ -115,7 +115,8 @@ class Loop:
         )
 
 
-def _written(step: TracedStep) -> Loop:
+def _written(whole: TracedStep) -> Loop:
+    step, leaks = without_leak(whole)
     arguments = {f"c_{each.name.removeprefix('p_')}": each.loading for each in step.constants}
     arguments |= {each.name: f"carry_{each.name}[n]" for each in step.carried}
     arguments |= {each: f"r_{each.removeprefix('i_')}[n]" for each in step.signals}
@@ -133,6 +134,7 @@ def _written(step: TracedStep) -> Loop:
         starts=[f"h_{key}" for key in starts],
         carried=step.carried,
         products=step.products,
+        leaks=leaks,
         outputs={f"out{i}": value for i, value in enumerate(step.errors)},
         totals={f"total{i}": each for i, each in enumerate([*step.errors[: step.biased], *step.learned])},
     )

@@ -13,26 +13,41 @@ import numpy as np
 
 from neko_rules.kernels.calling import address_of, array_type
 from neko_rules.kernels.compiling import kernel
-from neko_rules.kernels.listing import list_row
+from neko_rules.kernels.listing import list_part, list_row
 from neko_rules.kernels.products import multiply
-from neko_rules.kernels.rows import add_rows, add_scaled_rows, add_scaled_rows_to_each
+from neko_rules.kernels.rows import (
+    TILE,
+    add_rows,
+    add_scaled_rows,
+    add_scaled_rows_of_panels,
+    add_scaled_rows_to_each,
+)
 from neko_rules.kernels.writer import TOGETHER
 
 Array = Any
 """An array in C order."""
 
-_DENSE = 0.3
-"""Share of errors that are not zero above which a group's product with a matrix goes through all: four examples side by
-side meet four fifths of the rows from two thirds on, and a product of whole tiles is the faster per row."""
+_DENSE = 0.5
+"""Share of errors that are not zero above which a group's product with a matrix goes through all: four sums are worked
+on at a time for one row that is read, and a row that is skipped is not worth the list in which it is missing."""
+
+_ROWS = (1 << 15) // (4 * TILE)
+"""Rows that all examples go through before the next ones: what a tile meets of them stays in the first cache."""
+
+WALK = _ROWS + 1
+"""Entries in which an example's list of such rows is kept, and behind it its length."""
 
 assert TOGETHER == 4, "four examples side by side are written out"
 
 
 @kernel
 def back_through(
-    count: int, factors: Array, matrix: Array, panels: Array, sums: Array, listed: Array, rest: Array
+    count: int, factors: Array, matrix: Array, panels: Array, sums: Array, walks: Array, rest: Array, leak: float
 ) -> None:
-    """sums[e] = Σ_j factors[e, j] matrix[j] for e < count, without rows whose factors are all zero if those are many.
+    """sums[e] = leak · sums[e] + Σ_j factors[e, j] matrix[j] for e < count, without rows whose factors are zero.
+
+    Where those are few all rows are gone through. Either way they are added in their order, so that both find the same
+    to the last bit.
 
     Args:
         count: examples.
@@ -40,39 +55,33 @@ def back_through(
         matrix: [row, column].
         panels: the same in panels.
         sums: [example, column].
-        listed: [row], to work in.
+        walks: [example, WALK], to work in.
         rest: to work in.
+        leak: what remains of the sums that are there; none of them is looked at if it is 0.
     """
-    size = matrix.shape[1]
-    found = 0
+    height, size = matrix.shape
     for e in range(count):
-        row = factors[e]
-        for n in range(row.shape[0]):
-            found += row[n] != 0
-    # One example alone has too few sums to keep a processor busy in the order in which a product goes.
-    if found > _DENSE * factors.shape[1] * count and count >= TOGETHER:
-        multiply(0, count, factors, panels, sums, rest, False)
-        return
-    here = 0
-    while here < count:
-        into, row = sums[here], factors[here]
-        if here + TOGETHER <= count:
-            row1, row2, row3 = factors[here + 1], factors[here + 2], factors[here + 3]
-            into1, into2, into3 = sums[here + 1], sums[here + 2], sums[here + 3]
-            # The first sum has room to work in until it is begun.
-            for n in range(size):
-                into[n] = abs(row[n]) + abs(row1[n]) + abs(row2[n]) + abs(row3[n])
-            k = list_row(into, size, listed)
-            for n in range(size):
-                into[n] = into1[n] = into2[n] = into3[n] = 0
-            several = (into, into1, into2, into3)
-            add_scaled_rows_to_each(several, size, matrix, listed, k, (row, row1, row2, row3))
-            here += TOGETHER
-        else:
-            k = list_row(row, size, listed)
-            into[:] = 0
-            add_scaled_rows(into, size, matrix, listed, k, row)
-            here += 1
+        into = sums[e]
+        for n in range(size):
+            into[n] = leak * into[n] if leak != 0 else 0
+    for first in range(0, height, _ROWS):
+        last = min(height, first + _ROWS)
+        # A few examples tell what all are like. One alone has too few sums to keep a processor busy in the order in
+        # which a product goes.
+        found = 0
+        for e in range(min(count, TOGETHER)):
+            row = factors[e]
+            for n in range(first, last):
+                found += row[n] != 0
+        if found > _DENSE * (last - first) * TOGETHER:
+            multiply(0, count, factors[:, first:last], panels[:, first:last], sums, rest, True)
+            continue
+        for e in range(count):
+            walks[e, _ROWS] = list_part(factors[e], first, last, walks[e])
+        for begin in range(0, size, TILE):
+            for e in range(count):
+                walk = walks[e]
+                add_scaled_rows_of_panels(sums[e], matrix, panels, walk, walk[_ROWS], factors[e], begin)
 
 
 @kernel
@@ -171,16 +180,16 @@ def forward_addresses(dtype: str, index: str, later: bool) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def back_addresses(dtype: str, index: str, fed_back: bool) -> np.ndarray:
+def back_addresses(dtype: str, fed_back: bool) -> np.ndarray:
     """Where what a loop back through time calls begins: ``back_through`` and ``from_above``.
 
     Args:
         dtype: of all numbers that are not whole.
-        index: of numbers of neurons.
         fed_back: whether errors go through recurrent weights; ``back_through`` is not compiled for others.
     """
-    whole, vector = array_type("int64", 0), array_type(index, 1)
+    whole = array_type("int64", 0)
     matrix, cube = array_type(dtype, 2), array_type(dtype, 3)
-    through = (whole, matrix, matrix, cube, matrix, vector, matrix)
+    number = array_type(dtype, 0)
+    through = (whole, matrix, matrix, cube, matrix, array_type("uint32", 2), matrix, number)
     above = (whole, whole, whole, cube, matrix, array_type("uint16", 1), matrix)
     return np.array([address_of(back_through, through) if fed_back else 0, address_of(from_above, above)], np.int64)

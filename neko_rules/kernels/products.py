@@ -19,16 +19,13 @@ from numba.extending import intrinsic
 
 from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.host import BUFFERS
-from neko_rules.kernels.rows import WIDE_REGISTERS, spread
+from neko_rules.kernels.rows import PANEL, REGISTER, WIDE_REGISTERS, spread
 from neko_rules.threads import each, parts_of_product
 
 Array = Any
 """An array; what a kernel writes is in C order."""
 
-_REGISTER = 64 if WIDE_REGISTERS else 32
-"""Bytes of a vector register."""
-
-_VECTORS = 2
+_VECTORS = PANEL // REGISTER
 """Registers side by side in a row of a tile."""
 
 _ROWS = 14 if WIDE_REGISTERS else 6
@@ -65,7 +62,7 @@ def _tile(rows: int) -> Any:
         def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number, word = context.get_value_type(into.dtype), context.get_value_type(word_type)
             width = context.get_abi_sizeof(number)
-            lanes = _REGISTER // width
+            lanes = REGISTER // width
             kind = ir.VectorType(number, lanes)
 
             def array(kind: Any, value: Any) -> Any:
@@ -171,11 +168,15 @@ def multiply(first: int, last: int, left: Array, panels: Array, into: Array, res
             if column + width <= into.shape[1]:
                 _add_panel(left, top, bottom, 0, depth, panels[p], into, top, column)
                 continue
+            # Sums go on in the room from what they are, so that these columns too are added up in the order of k.
             rest[:] = 0
+            for m in range(top, bottom):
+                for n in range(column, into.shape[1]):
+                    rest[m - top, n - column] = into[m, n]
             _add_panel(left, top, bottom, 0, depth, panels[p], rest, 0, 0)
             for m in range(top, bottom):
                 for n in range(column, into.shape[1]):
-                    into[m, n] += rest[m - top, n - column]
+                    into[m, n] = rest[m - top, n - column]
 
 
 @kernel
@@ -205,7 +206,7 @@ def filter_on(first: int, last: int, decay: float, before: Array, vectors: Array
     """after[b, i] = decay · before[b, i] + Σ_t vectors[t, b, i] slope[t, b] for a range of examples."""
     steps, _, pre = vectors.shape
     size = slope.shape[2]
-    width = _VECTORS * _REGISTER // after.itemsize
+    width = PANEL // after.itemsize
     whole = size - size % width
     for b in range(first, last):
         left, into, held = vectors[:, b].T, after[b], before[b]
@@ -255,7 +256,7 @@ def panels_of(matrix: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
 
 def panel_width(dtype: np.dtype | str) -> int:
     """Columns of a panel."""
-    return _VECTORS * _REGISTER // np.dtype(dtype).itemsize
+    return PANEL // np.dtype(dtype).itemsize
 
 
 def rest_for(panels: np.ndarray) -> np.ndarray:

@@ -26,11 +26,20 @@ Array = Any
 WIDE_REGISTERS = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
 """Whether kernels are compiled for registers of 64 bytes, of which there are 32; others are taken to have 16 of 32."""
 
-LANES = 16 if WIDE_REGISTERS else 8
+REGISTER = 64 if WIDE_REGISTERS else 32
+"""Bytes of a vector register."""
+
+LANES = REGISTER // 4
 """Numbers side by side: of single precision as many as a vector register of the machine holds."""
+
+PANEL = 2 * REGISTER
+"""Bytes of a row of a panel, a part of a matrix whose rows follow each other in memory."""
 
 ALONE = 8
 """Vectors in which the sum of one example is kept at a time."""
+
+TILE = LANES * ALONE
+"""Entries of the sum of one example that are kept at a time."""
 
 _EACH = 4 if WIDE_REGISTERS else 3
 """Vectors of each of the examples that meet the same rows: with factors and the row itself they fill the registers."""
@@ -44,7 +53,7 @@ def spread(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(single, none, first)
 
 
-def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
+def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bool = False) -> Any:
     """A function of ``lanes · vectors`` entries of the sums of one example or of several.
 
     Its arguments are a tuple of the sums [size] of the examples, one of their factors [row], empty where there are
@@ -54,6 +63,7 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
         vectors: how many.
         lanes: entries of each.
         partial: whether the last one reaches beyond the size: what lies there is neither read nor written.
+        panels: whether the matrix is given as panels [panel, row, column], of which a tile takes whole ones.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -109,16 +119,25 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
             into = [each.data for each in members(sums, arguments[0])]
             meeting = members(factors, arguments[1])
             table, listed = array(matrix, arguments[4]), array(rows, arguments[5])
-            row_bytes = cgutils.unpack_tuple(builder, table.strides)[0]
             offsets = [builder.add(arguments[2], word(lanes * i)) for i in range(vectors)]
+            *panel_bytes, row_bytes, _ = cgutils.unpack_tuple(builder, table.strides)
+            origin, sources = table.data, offsets
+            if panels:
+                share = PANEL // (lanes * width)
+                skipped = builder.udiv(arguments[2], word(lanes * share))
+                origin = cgutils.pointer_add(builder, origin, builder.mul(skipped, panel_bytes[0]))
+                apart = builder.udiv(panel_bytes[0], word(width))
+                sources = [
+                    builder.add(builder.mul(apart, word(i // share)), word(i % share * lanes)) for i in range(vectors)
+                ]
             held = [[cgutils.alloca_once_value(builder, loaded(each, o)) for o in offsets] for each in into]
             # Fused where the processor has it, a product and a sum where it has not.
             name = f"llvm.fmuladd.v{lanes}{number.intrinsic_name}"
             fused = builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind, kind, kind]))
             with cgutils.for_range(builder, arguments[6], intp=word) as loop:
                 row = builder.zext(builder.load(builder.gep(listed.data, [loop.index])), word)
-                place = cgutils.pointer_add(builder, table.data, builder.mul(row, row_bytes))
-                values = [loaded(place, offset) for offset in offsets]
+                place = cgutils.pointer_add(builder, origin, builder.mul(row, row_bytes))
+                values = [loaded(place, source) for source in sources]
                 for example, totals in enumerate(held):
                     factor = None
                     if meeting:
@@ -144,6 +163,7 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False) -> Any:
 
 
 _many, _many_each, _some = (_tile(vectors) for vectors in (ALONE, _EACH, 1))
+_many_of_panels = _tile(ALONE, panels=True)
 _rest, _half, _quarter = (_tile(1, lanes=LANES // share, partial=True) for share in (1, 2, 4))
 
 
@@ -176,9 +196,9 @@ def _add_alone(
 ) -> None:
     """The rows of one example, with factors or without."""
     begin = 0
-    while begin + LANES * ALONE <= size:
+    while begin + TILE <= size:
         _many(sums, factors, begin, size, matrix, rows, count)
-        begin += LANES * ALONE
+        begin += TILE
     _add_rest(sums, factors, begin, size, matrix, rows, count)
 
 
@@ -209,6 +229,24 @@ def add_scaled_rows(into: Array, size: int, matrix: Array, rows: Array, count: i
         factors: [row], of any stride.
     """
     _add_alone((into,), (factors,), size, matrix, rows, count)
+
+
+@within
+def add_scaled_rows_of_panels(
+    into: Array, matrix: Array, panels: Array, rows: Array, count: int, factors: Array, begin: int
+) -> None:
+    """The same for ``TILE`` columns from a multiple of it on, from panels; from the matrix where fewer are left.
+
+    Args:
+        into, matrix, rows, count, factors: as for ``add_scaled_rows``.
+        panels: the matrix as ``kernels.products`` has it.
+        begin: the first column.
+    """
+    size = into.shape[0]
+    if begin + TILE <= size:
+        _many_of_panels((into,), (factors,), begin, size, panels, rows, count)
+    else:
+        _add_rest((into,), (factors,), begin, size, matrix, rows, count)
 
 
 @within

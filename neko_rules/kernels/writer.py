@@ -330,6 +330,7 @@ class Back:
         starts: what was before the first step [batch, neuron], by the array that it precedes.
         carried: what goes from step to step.
         products: (name, carried name): a value gathered from all neurons through a matrix of the same name.
+        leaks: for each of them, the constant by which it decays from step to step, or nothing.
         outputs: array [time, batch, neuron] → traced name.
         totals: array [batch, neuron] that sums a value over time → traced name.
     """
@@ -341,6 +342,7 @@ class Back:
     starts: Sequence[str]
     carried: Sequence[Carried]
     products: Sequence[tuple[str, str]]
+    leaks: Sequence[str]
     outputs: Mapping[str, str]
     totals: Mapping[str, str]
 
@@ -359,7 +361,7 @@ class Back:
         names += [f"{kind}_{name}" for name, _ in self.products for kind in ("matrix", "panels")]
         names += [constant.name for constant in self.constants]
         names += [*self.outputs, *self.totals, *(f"carries_{each.name}" for each in self.carried)]
-        names += [f"sums_{name}" for name, _ in self.products] + (["listed", "rest"] if self.products else [])
+        names += [f"sums_{name}" for name, _ in self.products] + (["walks", "rest"] if self.products else [])
         above = [name for name, product in self.signals.items() if product]
         return names + [f"rows_{name}" for name in above] + (["every"] if above else [])
 
@@ -379,14 +381,16 @@ def adjoint_source(body: Body, back: Back) -> str:
     source.add(1, f"steps, _, size = {next(iter(outputs))}.shape", "for begin in range(first, last, group):")
     source.add(2, "end = min(begin + group, last)", "count = end - begin")
     begun = [*(f"carries_{each.name}[b - begin, n] = 0" for each in carried), *(f"{name}[b, n] = 0" for name in totals)]
+    begun += [f"sums_{name}[b - begin, n] = 0" for name, _ in products]
     if begun:
         source.add(
             2, "for b in range(begin, end):", "    for n in range(size):", *(f"        {each}" for each in begun)
         )
     source.add(2, "for t in range(steps - 1, -1, -1):")
-    for name, of in products:
+    for (name, of), leak in zip(products, back.leaks, strict=True):
         handed = [f"carries_{of}", f"matrix_{name}", f"panels_{name}", f"sums_{name}"]
-        source.call(3, "back_through", "addresses", 0, ["count", *handed, "listed", "rest"])
+        by = f"{body.dtype}({leak or 0})"
+        source.call(3, "back_through", "addresses", 0, ["count", *handed, "walks", "rest", by])
     for name in products_of:
         handed = [f"errors_{name}", f"back_{name}", "every", f"rows_{name}"]
         source.call(3, "from_above", "addresses", 1, ["t", "begin", "count", *handed])

@@ -313,9 +313,7 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
 def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: int) -> _Plan:
     kind = links.kind
     (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
-    known: dict[str, Any] = {
-        n: addresses(kind.dtype, index, more) for n, (addresses, index, more) in links.calls.items()
-    }
+    known: dict[str, Any] = {n: addresses(kind.dtype, *asked) for n, (addresses, asked) in links.calls.items()}
     for name, (population, key) in links.constants.items():
         value = host.host(given.constants[population][key])
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]

@@ -115,7 +115,7 @@ class Linked(NamedTuple):
     gradients: dict[str, str]
     told: list[Told]
     spikes: dict[str, str]
-    calls: dict[str, tuple[Callable[[str, str, bool], np.ndarray], str, bool]]
+    calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]]
     handed: Handed
 
 
@@ -163,7 +163,7 @@ class Linking:
         self.gradients: dict[str, str] = {}
         self.told: list[Told] = []
         self.spikes: dict[str, str] = {}
-        self.calls: dict[str, tuple[Callable[[str, str, bool], np.ndarray], str, bool]] = {}
+        self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
         self.handed = Handed({}, {}, {}, set())
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
@@ -290,15 +290,14 @@ class Linking:
         return self.chain.room("rest", products.BLOCK, self.width, once=True)
 
     def _forward_calls(self, source: str, later: bool) -> str:
-        return self._calls("forward", gathering.forward_addresses, self.graph.size(source, self.kind.inputs), later)
+        return self._calls(gathering.forward_addresses, index_type(self.graph.size(source, self.kind.inputs)), later)
 
-    def _calls(self, way: str, addresses: Callable[[str, str, bool], np.ndarray], size: int, more: bool) -> str:
-        """Where what a loop calls for so many neurons begins."""
+    def _calls(self, addresses: Callable[..., np.ndarray], *asked: str | bool) -> str:
+        """Where what a loop calls begins."""
         # All of it is compiled before the loop is.
-        index = index_type(size)
-        addresses(self.kind.dtype, index, more)
-        found = self.chain.take(f"calls_{way}_{index}_{int(more)}", 1, "int64")
-        self.calls[found] = addresses, index, more
+        addresses(self.kind.dtype, *asked)
+        found = self.chain.take("_".join(map(str, ("calls", addresses.__name__, *asked))), 1, "int64")
+        self.calls[found] = addresses, asked
         return found
 
     def _panels(self, matrix: str, rows: str, columns: str) -> str:
@@ -528,8 +527,7 @@ class Linking:
             else:
                 by_name[f"signal{i}"] = one
         if "addresses" in loop.arguments:
-            count = self.graph.populations[name].size
-            by_name["addresses"] = self._calls("back", gathering.back_addresses, count, bool(step.outgoing))
+            by_name["addresses"] = self._calls(gathering.back_addresses, bool(step.outgoing))
         by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
         by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
         for (product, _), connection in zip(step.products, step.outgoing, strict=True):
@@ -537,7 +535,8 @@ class Linking:
             by_name[f"matrix_{product}"] = matrix
             by_name[f"panels_{product}"] = self._panels(matrix, connection.target, connection.source)
             by_name[f"sums_{product}"] = chain.room(f"sums{number}_{product}", "n", size)
-            by_name |= {"listed": self._row_of_numbers(name), "rest": self._rest()}
+            walks = chain.room("walks", "n", gathering.WALK, kind="wide")
+            by_name |= {"walks": walks, "rest": self._rest()}
         by_name |= {f"carries_{one.name}": chain.room(f"carry{number}_{one.name}", "n", size) for one in step.carried}
         errors = [f"error{number}_{i}" for i, _ in enumerate(step.errors)]
         for i, error in enumerate(errors):
