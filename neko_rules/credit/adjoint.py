@@ -166,21 +166,20 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
         if compiled is not None:
             solved: Solved = compiled.run(nx, setting, records[group[0]], coming)
             return solved
-    recursion = Recursion(setting, group, tuple(key for key in signals if key[0] in group and key[1] != Z))
+    states = tuple(key for key in signals if key[0] in group and key[1] != Z)
+    recursion = Recursion(setting, group, states, apart=True)
     zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
     given = [
         nx.broadcast_to(_whole(nx, signals.get(key, zero)), problem.trajectory.records[key[0]].shape)
         for key in recursion.arriving
     ]
-    histories = (records[name].history(nx, key) for name, key in recursion.recorded)
+    inputs = (*given, *(records[name].history(nx, key) for name, key in recursion.recorded))
     carry = tuple(nx.full(given[group.index(name)].shape[1:], 0.0, nx.dtype(zero)) for name, *_ in recursion.carried)
-    _, outputs = nx.scan(recursion.step, carry, (*given, *histories), given[0].shape[0], reverse=True)
+    _, outputs = nx.scan(recursion.step, carry, inputs, given[0].shape[0], reverse=True)
     delta = dict(zip(group, outputs, strict=False))
     outputs = outputs[len(group) :]
-    within_step = dict(zip(recursion.instantaneous, outputs, strict=False))
-    outputs = outputs[len(recursion.instantaneous) :]
     constants = {key: nx.sum(each, axis=(0, 1)) for key, each in zip(recursion.learnable, outputs, strict=True)}
-    return delta, within_step, constants, {}
+    return delta, recursion.within_step(inputs), constants, {}
 
 
 def weight_gradients(

@@ -76,9 +76,13 @@ class Recursion:
         setting: the network.
         group: the populations.
         states: (population, state) of the signals from outside that arrive at a state.
+        apart: whether a step leaves out the errors within a time step, which need no recursion: ``within_step`` has
+            them for all time steps at once.
     """
 
-    def __init__(self, setting: Setting, group: tuple[str, ...], states: tuple[tuple[str, str], ...]) -> None:
+    def __init__(
+        self, setting: Setting, group: tuple[str, ...], states: tuple[tuple[str, str], ...], apart: bool = False
+    ) -> None:
         self.setting = setting
         self.nx = setting.nx
         self.group = group
@@ -97,7 +101,8 @@ class Recursion:
                 self.outgoing[connection.source].append((connection, setting.back(connection)))
         self.carried = [key for name in group for key in self._carried(name)]
         below = [name for name in group if any(c.source != INPUT and not c.delay for c in setting.graph.into(name))]
-        self.instantaneous = [name for name in below if not keeps_paths(setting.credit, setting.graph, name)]
+        self.pathless = [name for name in below if not keeps_paths(setting.credit, setting.graph, name)]
+        self.instantaneous = [] if apart else self.pathless
         self.learnable: list[Constant] = [
             (name, constant) for name in group for constant in setting.jacobians[name].learnable
         ]
@@ -150,6 +155,14 @@ class Recursion:
             *(constants[key] for key in self.learnable),
         )
         return tuple(sent[key] for key in self.carried), outputs
+
+    def within_step(self, inputs: Arrays) -> dict[str, Array]:
+        """q_t·h_t G_t of the populations where that is what goes down, from the arrays that ``step`` takes, in time."""
+        signals = dict(zip(self.arriving, inputs, strict=False))
+        recorded = dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
+        return {
+            name: instantaneous_error(self.nx, name, self._local(name, recorded), signals) for name in self.pathless
+        }
 
     def _local(self, name: str, recorded: dict[tuple[str, str], Array]) -> Local:
         """The local derivatives of a population at one step."""
