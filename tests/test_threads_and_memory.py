@@ -142,6 +142,25 @@ def test_each_of_several_arrays_keeps_their_memory() -> None:
         assert buffers.several(shapes, "float64")[0].ctypes.data == address, "nobody does any more"
 
 
+def test_memory_that_serves_two_forms_in_turn_gives_the_same_arrays_again() -> None:
+    buffers, one, other = Buffers(), [(300, 100), (7,)], [(100, 300), (5,)]
+
+    def given(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+        return buffers.several(shapes, "float64")[1]
+
+    first, second = [id(array) for array in given(one)], [id(array) for array in given(other)]
+    held = buffers.held
+    assert [id(array) for array in given(one)] == first
+    small = given(other)[1]
+    assert id(small) == second[1]
+    assert not {id(array) for array in given(one)} & set(first), "somebody holds an array of the other form"
+    del small
+    assert [id(array) for array in given(one)] == first
+    assert buffers.held == 2 * held
+    given(one)[0].flags.writeable = False
+    assert given(one)[0].flags.writeable, "an array that was made read-only is not given out again"
+
+
 def test_a_trajectory_that_is_kept_does_not_change() -> None:
     """The next step must not write into what someone still looks at."""
     rng = np.random.default_rng(0)

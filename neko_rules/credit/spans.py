@@ -15,7 +15,7 @@ from every time step on,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -136,7 +136,7 @@ class Spans:
         """κ of what filters the traces of a population."""
         return self.rate_of(self.traces.leak[name]).leak
 
-    @property
+    @cached_property
     def filters(self) -> tuple[tuple[str, str], ...]:
         """Every population, and the state whose influence on the output is filtered by what is above; or empty."""
         return tuple((name, self.rate_of(name).state if name in self.traces.leak else "") for name in self.traces.of)

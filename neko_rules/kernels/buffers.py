@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from sys import getrefcount
 
@@ -75,7 +76,7 @@ class Buffers:
             ((2, 3), [16.0, 17.0, 18.0, 19.0])
         """
         kind, form = np.dtype(dtype), tuple(shapes)
-        size = sum(_lines(math.prod(shape) * kind.itemsize) for shape in form)
+        size = _size_of(form, kind.itemsize)
         if size < _SMALL:
             whole, *arrays = _cut(np.empty(size + LINE, np.uint8), form, kind)
         else:
@@ -135,6 +136,13 @@ class Buffers:
                 self._served = {asked: rooms for asked, rooms in self._served.items() if size not in rooms}
 
 
+_Form = tuple[np.dtype, tuple[tuple[int, ...], ...]]
+"""A type, and the shapes of arrays."""
+
+_FORMS = 2
+"""Forms of a piece that are kept: a step's loops and the update of the weights take turns with some pieces."""
+
+
 class _Piece:
     """Some memory, and the arrays of it that were given out last: those of the same form are these very arrays again.
 
@@ -142,31 +150,55 @@ class _Piece:
         size: in bytes.
     """
 
-    __slots__ = ("_arrays", "_kind", "_memory")
+    __slots__ = ("_forms", "_memory")
 
     def __init__(self, size: int) -> None:
         self._memory = np.empty(size + LINE, np.uint8)
-        self._arrays: list[np.ndarray] = []
-        self._kind = self._memory.dtype
+        self._forms: dict[_Form, list[np.ndarray]] = {}
 
     def free(self) -> bool:
         """Whether nobody holds one of the arrays, or another view of the memory."""
         # Two references of an array are the list's and that of getrefcount's argument; the arrays hold the memory too.
         # A view of an array holds the memory and not the array.
-        held = max(map(getrefcount, self._arrays), default=0)
-        return held <= 2 and getrefcount(self._memory) <= 2 + len(self._arrays)
+        views = 0
+        for arrays in self._forms.values():
+            views += len(arrays)
+            if max(map(getrefcount, arrays)) > 2:
+                return False
+        return getrefcount(self._memory) <= 2 + views
 
     def as_arrays(self, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
         """The first bytes as a vector, and then as arrays of these shapes, each from a line on."""
-        same = self._kind == kind and tuple([array.shape for array in self._arrays[1:]]) == shapes
-        if not same or not all(array.flags.writeable for array in self._arrays):
-            self._arrays, self._kind = _cut(self._memory, shapes, kind), kind
-        return self._arrays
+        form = kind, shapes
+        arrays = self._forms.get(form)
+        if arrays is None or not self._as_made(arrays, shapes):
+            self._forms.pop(form, None)
+            while len(self._forms) >= _FORMS:
+                del self._forms[next(iter(self._forms))]
+            arrays = self._forms[form] = _cut(self._memory, shapes, kind)
+        return arrays
+
+    @staticmethod
+    def _as_made(arrays: list[np.ndarray], shapes: tuple[tuple[int, ...], ...]) -> bool:
+        """Whether nobody has given an array another shape, or made it read-only."""
+        # In a list: a generator takes as long as all that it is asked for.
+        shaped = [array.shape for array in arrays[1:]]
+        return tuple(shaped) == shapes and not any(map(_read_only, arrays))
+
+
+def _read_only(array: np.ndarray) -> bool:
+    return not array.flags.writeable
 
 
 def _lines(size: int) -> int:
     """Bytes of as many lines as so many bytes lie on."""
     return -(-size // LINE) * LINE
+
+
+@lru_cache(maxsize=256)
+def _size_of(shapes: tuple[tuple[int, ...], ...], itemsize: int) -> int:
+    """Bytes of arrays of these shapes, each on lines of its own."""
+    return sum(_lines(math.prod(shape) * itemsize) for shape in shapes)
 
 
 def _cut(memory: np.ndarray, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:

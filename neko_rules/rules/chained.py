@@ -32,7 +32,7 @@ from neko_rules.threads import each, parts, threads
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linking import Linked, Told, Window
+    from neko_rules.rules.linking import Linked, Told
 
 CACHED = 3 << 19
 """Bytes of histories of a group. Between a sixth and twice as much was measured to be the same with a second cache of
@@ -47,6 +47,17 @@ _PLANS = 64
 _SLOWEST = 0.75
 """How many times as long as ours a backend's product has to take at least, where large ones are part of a chain: they
 are then ours, and what a chain saves elsewhere was measured to be a fifth."""
+
+
+class Window(NamedTuple):
+    """What goes on from some time steps of a sequence to the next, beside the states of the network.
+
+    Attributes:
+        traced: the populations whose traces go on, and the state through which a neuron's output feels them if what is
+            above filters them; empty if not.
+    """
+
+    traced: tuple[tuple[str, str], ...]
 
 
 class Given(NamedTuple):

@@ -5,16 +5,17 @@ What ``Online`` and ``Windowed`` do between two changes of the weights, in a cha
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from neko_rules.backend import Array, Parameters
-from neko_rules.credit.spans import Spans
+from neko_rules.credit.spans import Rate, Spans
 from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.layers.forward import NetworkState, Z
 from neko_rules.layers.graph import INPUT
-from neko_rules.rules.chained import Given, Ran
+from neko_rules.rules.chained import Given, Ran, Window
 from neko_rules.rules.rule import Own
 
 if TYPE_CHECKING:
@@ -79,8 +80,6 @@ def through_window(
     chains = rule.chains()
     if not chains.serves(rule, *at["x"].shape):
         return None
-    from neko_rules.rules.linking import Window
-
     mask = host.host(at["mask"])
     count = mask.sum()
     weight = host.from_host(host.host(at["weight"]).sum() / max(count, 1.0) * mask)
@@ -118,21 +117,21 @@ class _Carried:
     def __init__(self, rule: LearningRule, host: HostBackend, before: Before, steps: int, examples: int) -> None:
         self.graph, self.dtype = rule.model.network.graph, rule.model.network.dtype
         self.host, self.before, self.steps, self.examples = host, before, steps, examples
-        self.sent = self._sent_before()
+        self._delayed = [connection for connection in self.graph.connections if connection.delay]
+        self._sent: dict[str, np.ndarray] = {}
 
-    def _sent_before(self) -> dict[str, np.ndarray]:
-        """What was sent before and meets the first δ, by parameter: [batch, pre]."""
-        host, spans, found = self.host, self.before.spans, {}
-        if spans is not None:
-            # In host memory, since operations of backend arrays take a moment each.
-            held = {of: {k: host.host(self.before.credit[of][k])} for of, (k, _, _) in spans.rates.items()}
-            found = {name: spans.sent_before(held, name) for name in held}
-        for connection in self.graph.connections:
-            if connection.delay:
-                started = host.host(self.before.states[connection.source][Z])
-                known = found.get(connection.weight)
-                found[connection.weight] = started if known is None else known + started
-        return found
+    def sent(self, of: str) -> np.ndarray:
+        """What was sent before and meets the first δ of a parameter: [batch, pre]."""
+        if of not in self._sent:
+            host, spans = self.host, self.before.spans
+            parts: list[np.ndarray] = []
+            if spans is not None and of in spans.rates:
+                # In host memory, since operations of backend arrays take a moment each.
+                key = spans.rates[of].state
+                parts.append(spans.sent_before({of: {key: host.host(self.before.credit[of][key])}}, of))
+            parts += [host.host(self.before.states[c.source][Z]) for c in self._delayed if c.weight == of]
+            self._sent[of] = np.add(*parts) if len(parts) > 1 else parts[0]
+        return self._sent[of]
 
     def handed(self, links: Linked) -> dict[str, Any]:
         """What a chain takes, and arrays that it fills."""
@@ -149,47 +148,69 @@ class _Carried:
         flags = {"begun": self.before.begun, "kept": not self.before.last}
         found |= {name: flags[name] for name in handed.flags}
         for argument, (what, of) in handed.traces.items():
-            value = self._of_trace(what, of)
-            found[argument] = handed_over(value, self.dtype) if value.ndim else value.astype(self.dtype)[()]
+            found[argument] = self._of_trace(what, of)
         return found
 
-    def _of_trace(self, what: str, of: str) -> np.ndarray:
+    def _of_trace(self, what: str, of: str) -> Any:
         """An argument of a chain that has to do with the traces of a parameter or population."""
-        from neko_rules.kernels.filtering import powers
-
         if what == "begin":
-            return self.sent[of]
-        spans, steps = self.before.spans, self.steps
+            return handed_over(self.sent(of), self.dtype)
+        spans = self.before.spans
         assert spans is not None, "a chain is told of traces where there are any"
         if what in ("decay", "kappa", "leak", "kept"):
-            kappa, (_, leak, gain) = spans.filter_of(of), spans.rate_of(of)
-            known = {"decay": kappa**steps, "kappa": kappa, "leak": leak}
-            return powers(kappa, steps, gain) if what == "kept" else np.asarray(known[what])
+            return _constant(what, self.steps, spans.filter_of(of), spans.rate_of(of), self.dtype)
         if what == "filtered":
             traces = self.host.host(self.before.credit[f"{of} filtered"]["trace"])
-            return traces if self.before.begun else BUFFERS.empty(traces.shape, self.dtype)
-        _, leak, gain = spans.rates[of]
-        kept = powers(leak, steps, gain)
+            return handed_over(traces if self.before.begun else BUFFERS.empty(traces.shape, self.dtype), self.dtype)
+        rate = spans.rates[of]
         if what == "powers":
-            return kept[int(any(c.weight == of and c.delay for c in self.graph.connections)) :]
+            delayed = any(c.weight == of for c in self._delayed)
+            return _constant("later powers" if delayed else "powers", self.steps, 0.0, rate, self.dtype)
         # What was sent before acts as one more input at the first step, here as in the gradient.
-        return float(kept[0]) * self.sent[of]
+        return handed_over(rate.gain * rate.leak ** (self.steps - 1.0) * self.sent(of), self.dtype)
 
     def credit(self, ran: Ran) -> State:
         """The traces after the window."""
-        from neko_rules.kernels.filtering import powers
-
         spans, after = self.before.spans, {}
         if spans is None:
             return {}
         found = {known: ran.handed[argument] for argument, known in ran.links.handed.traces.items()}
-        for name, (k, leak, gain) in spans.rates.items():
+        for name, rate in spans.rates.items():
             if ("vector", name) in found:
                 vector = found["vector", name][:, :, None]
             else:
-                held = self.host.host(self.before.credit[name][k])
-                vector = (leak**self.steps * held + powers(leak, self.steps, gain).sum()).astype(self.dtype, copy=False)
-            after[name] = {k: self.host.from_host(vector)}
+                held = self.host.host(self.before.credit[name][rate.state])
+                ones = _constant("ones", self.steps, 0.0, rate, "float64")
+                vector = (rate.leak**self.steps * held + ones).astype(self.dtype, copy=False)
+            after[name] = {rate.state: self.host.from_host(vector)}
             if ("filtered", name) in found:
                 after[f"{name} filtered"] = {"trace": self.host.from_host(found["filtered", name])}
         return after
+
+
+@lru_cache(maxsize=256)
+def _constant(what: str, steps: int, kappa: float, rate: Rate, dtype: str) -> Any:
+    """What follows for a window from how a trace goes on alone, as a chain takes it: not to be written to.
+
+    Args:
+        what: which number, or which numbers by time step.
+        steps: time steps of the window.
+        kappa: of what filters the traces; not looked at for others.
+        rate: of the traces.
+        dtype: of the network.
+    """
+    from neko_rules.kernels.filtering import powers
+
+    _, leak, gain = rate
+    sent = powers(leak, steps, gain)
+    known = {
+        "decay": kappa**steps,
+        "kappa": kappa,
+        "leak": leak,
+        "kept": powers(kappa, steps, gain),
+        "powers": sent,
+        "later powers": sent[1:],
+        "ones": sent.sum(),
+    }
+    found = np.asarray(known[what], dtype)
+    return handed_over(found, dtype) if found.ndim else found[()]

@@ -24,17 +24,7 @@ from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of
 from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.losses import Loss, compiled_pass
-
-
-class Window(NamedTuple):
-    """What goes on from some time steps of a sequence to the next, beside the states of the network.
-
-    Attributes:
-        traced: the populations whose traces go on, and the state through which a neuron's output feels them if what is
-            above filters them; empty if not.
-    """
-
-    traced: tuple[tuple[str, str], ...]
+from neko_rules.rules.chained import Window
 
 
 class Kind(NamedTuple):

@@ -18,7 +18,8 @@ from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.rules.linking import Linking, Told, Window
+from neko_rules.rules.chained import Window
+from neko_rules.rules.linking import Linking, Told
 
 
 class LinkingWindow(Linking):
