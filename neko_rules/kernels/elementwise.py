@@ -79,13 +79,16 @@ def evaluated(
     Returns:
         For every result one array per group, and whether all are finite.
     """
+    from neko_rules.kernels.denormals import flushed
+
     given = [[handed_over(host.host(each), loop.dtype) for each in row] for row in arrays]
     shapes = [each.shape for each in given[0]]
     # One piece of memory, and one call for all: asking for either costs more than a short loop.
     whole, out = BUFFERS.several(shapes * results, loop.dtype)
     addresses = np.array([[loop.address(each) for each in row] for row in given])
     sizes = np.array([each.size for each in given[0]])
-    finite = loop.run_all(sizes, addresses, whole, *(host.host(scalar)[()] for scalar in scalars))
+    numbers = [host.host(scalar)[()] for scalar in scalars]
+    finite = flushed(loop.run_all, sizes, addresses, whole, *numbers)
     made = [host.from_host(each) for each in out]
     return [made[i : i + len(shapes)] for i in range(0, len(made), len(shapes))], finite
 
