@@ -84,21 +84,12 @@ def parts_of_product(rows: int, inner: int, columns: int) -> list[tuple[int, int
 
 
 def each(function: Callable[[int, int, int], Any], ranges: list[tuple[int, int]]) -> list[Any]:
-    """``function(part, first, last)`` for every range, at the same time and without denormals, in the ranges' order."""
-    flushed = _flushed()
+    """``function(part, first, last)`` for every range, at the same time, in the order of the ranges."""
     if len(ranges) == 1:
-        return [flushed(function, 0, *ranges[0])]
+        return [function(0, *ranges[0])]
     pool = _pool()
-    others = [pool.submit(flushed, function, part, *each) for part, each in enumerate(ranges) if part]
-    return [flushed(function, 0, *ranges[0]), *(future.result() for future in others)]
-
-
-@lru_cache(maxsize=1)
-def _flushed() -> Callable[..., Any]:
-    # With Numba, which whoever only asks for the number of threads need not have.
-    from neko_rules.kernels.denormals import flushed
-
-    return flushed
+    others = [pool.submit(function, part, *each) for part, each in enumerate(ranges) if part]
+    return [function(0, *ranges[0]), *(future.result() for future in others)]
 
 
 _blas: dict[str, Any] = {"users": 0, "limit": None}

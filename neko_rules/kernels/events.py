@@ -11,11 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from neko_rules.backend import get_backend
-from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.host import BUFFERS
 from neko_rules.kernels.measured import kept, seconds
-from neko_rules.threads import each, parts
+from neko_rules.kernels.parallel import each
+from neko_rules.threads import parts
 
 SORTED = 256
 """Steps times examples whose events are sorted together: what the targets sent back in them stays in the cache."""
@@ -131,12 +130,34 @@ def crossover() -> float:
     return kept("crossover", _measured_crossover)
 
 
-def _measured_crossover(size: int = 256, examples: int = 512) -> float:
-    """Where a dense product takes as long as one over events, whose time grows in proportion to their number."""
+def _measured_crossover(size: int = 256, steps: int = 64, examples: int = 8) -> float:
+    """Where currents and a gradient by dense products take as long as by events, whose time grows with their number.
+
+    By the kernels of a chain, in the shapes that it has: a few examples, and steps of which some are sorted together.
+    """
+    from neko_rules.kernels import gathering, products, rows
+
     random = np.random.default_rng(0)
-    delta = random.standard_normal((1, examples, size)).astype(np.float32)
-    values = (random.random((1, examples, size)) < 0.1).astype(np.float32)
-    events, nx = listed(values), get_backend("numpy")
-    walking = seconds(lambda: events.gradient(delta))
-    dense = seconds(lambda: multiplied(nx, values[0].T, delta[0]))
-    return min(1.0, events.density * dense / walking)
+    flat = steps * examples
+    delta, weights = (random.standard_normal(shape).astype(np.float32) for shape in ((flat, size), (size, size)))
+    values = (random.random((flat, size)) < 0.1).astype(np.float32)
+    signal, sent = delta.reshape(steps, examples, size), values.reshape(steps, examples, size)
+    events, all_at_once = listed(sent), listed(values[None])
+    sums, gradient = np.zeros((flat, size), np.float32), np.zeros((size, size), np.float32)
+    sorted_rows, length = np.empty((size, SORTED), np.uint32), np.empty(size, np.uint32)
+    panels, block = products.panels_of(weights, "float32"), products.panels_of(weights, "float32")
+    rest = products.rest_for(panels)
+
+    def walking() -> None:
+        index, count = all_at_once.index, all_at_once.count
+        gathering.from_events(0, 0, flat, index, count, weights, values[None], True, sums)
+        rows.add_outer_sorted(
+            0, examples, events.index, events.count, sent, True, signal, gradient, sorted_rows, length
+        )
+
+    def dense() -> None:
+        products.multiply(0, flat, values, panels, sums, rest, False)
+        products.multiply_transposed(sent, signal, block, gradient, rest)
+
+    by_events, by_products = seconds(walking, dense)
+    return min(1.0, events.density * by_products / by_events)
