@@ -10,8 +10,8 @@ import pytest
 from neko_rules import LIF, EProp, Evaluator
 from neko_rules.backend import Parameters, get_backend
 from neko_rules.kernels.host import unfused
+from neko_rules.kernels.parallel import each
 from neko_rules.optimizers import Adam
-from neko_rules.threads import each
 
 denormals = pytest.importorskip("neko_rules.kernels.denormals")
 

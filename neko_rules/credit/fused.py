@@ -19,10 +19,10 @@ from neko_rules.credit.recursion import Setting
 from neko_rules.credit.traced import Product, Solved, Steps, TracedStep
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, handed_over
+from neko_rules.kernels.parallel import each as each_part
 from neko_rules.kernels.tracing import SCALARS
 from neko_rules.kernels.writer import Back, adjoint_source, group_of
 from neko_rules.layers.forward import Record, Z
-from neko_rules.threads import each as each_part
 from neko_rules.threads import parts
 
 

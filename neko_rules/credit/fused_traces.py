@@ -20,9 +20,10 @@ from neko_rules.backend import Array, Backend
 from neko_rules.credit.recursion import Local
 from neko_rules.kernels.compiling import module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, host_of
+from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import Source
-from neko_rules.threads import each, parts
+from neko_rules.threads import parts
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import numpy as np
 from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.events import Events
 from neko_rules.kernels.host import BUFFERS
+from neko_rules.kernels.parallel import each
 from neko_rules.kernels.writer import TOGETHER
-from neko_rules.threads import each, parts
+from neko_rules.threads import parts
 
 Array = Any
 """An array in C order."""

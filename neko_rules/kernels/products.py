@@ -19,8 +19,9 @@ from numba.extending import intrinsic
 
 from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.host import BUFFERS
+from neko_rules.kernels.parallel import each
 from neko_rules.kernels.rows import PANEL, REGISTER, WIDE_REGISTERS, spread
-from neko_rules.threads import each, parts_of_product
+from neko_rules.threads import parts_of_product
 
 Array = Any
 """An array; what a kernel writes is in C order."""

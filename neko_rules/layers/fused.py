@@ -17,11 +17,12 @@ from neko_rules.backend import Array
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.events import Events, index_type
 from neko_rules.kernels.host import BUFFERS, contiguous, handed_over
+from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Body, Memo
 from neko_rules.kernels.writer import Constant, Stage, forward_arguments, forward_source, group_of
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.traced import traced_results
-from neko_rules.threads import each, parts
+from neko_rules.threads import parts
 
 _NARROW = 32
 """Neurons below which a loop over them is mostly its beginning and its end: a readout of ten took twice the time."""

@@ -18,6 +18,7 @@ from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import SORTED, crossover
 from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over
+from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
@@ -28,7 +29,7 @@ from neko_rules.losses import Loss
 from neko_rules.metrics import Measurement
 from neko_rules.rules.portions import numbers_of_a_step
 from neko_rules.rules.rule import Batch, Own
-from neko_rules.threads import each, parts, threads
+from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
