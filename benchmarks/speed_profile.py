@@ -65,8 +65,8 @@ def names_of(rule: LearningRule) -> dict[str, str]:
     names = {f"bias_{number}": name for number, name in enumerate(graph.order)}
     names |= {f"constant_{number}": name for number, name in enumerate(graph.order)}
     for links in rule.chains()._found.values():
-        names |= {} if links is None else links.gradients
-        names |= {} if links is None else {f"panels_{back}": source for back, (source, _) in links.backs.items()}
+        if links is not None:
+            names |= links.gradients | {f"panels_{back}": source for back, (source, _) in links.backs.items()}
     return names
 
 

@@ -117,7 +117,7 @@ class Loop:
 
 def _written(whole: TracedStep) -> Loop:
     step, leaks = without_leak(whole)
-    arguments = {f"c_{each.name.removeprefix('p_')}": each.loading for each in step.constants}
+    arguments = {each.traced: each.loading for each in step.constants}
     arguments |= {each.name: f"carry_{each.name}[n]" for each in step.carried}
     arguments |= {each: f"r_{each.removeprefix('i_')}[n]" for each in step.signals}
     for key in step.recorded:

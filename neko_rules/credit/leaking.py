@@ -31,7 +31,7 @@ def without_leak(step: TracedStep) -> tuple[TracedStep, list[str]]:
     Args:
         step: one step back.
     """
-    scalars = {f"c_{each.name.removeprefix('p_')}": each.name for each in step.constants if not each.per_neuron}
+    scalars = {each.traced: each.name for each in step.constants if not each.per_neuron}
     written = dict(statement.split(" = ", 1) for statement in step.body.statements)
     carried = {each.name: each for each in step.carried}
     leaks = []

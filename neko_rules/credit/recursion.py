@@ -124,8 +124,7 @@ class Recursion:
         Returns the next carry and, by population, δ; q_t·h_t G_t where that is what goes down; ∂E/∂c of the step.
         """
         later = dict(zip(self.carried, carry, strict=True))
-        signals = dict(zip(self.arriving, inputs, strict=False))
-        recorded = dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
+        signals, recorded = self._by_key(inputs)
         delta: dict[str, Array] = {}
         sent: dict[Carried, Array] = {}
         within_step: dict[str, Array] = {}
@@ -158,11 +157,15 @@ class Recursion:
 
     def within_step(self, inputs: Arrays) -> dict[str, Array]:
         """q_t·h_t G_t of the populations where that is what goes down, from the arrays that ``step`` takes, in time."""
-        signals = dict(zip(self.arriving, inputs, strict=False))
-        recorded = dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
+        signals, recorded = self._by_key(inputs)
         return {
             name: instantaneous_error(self.nx, name, self._local(name, recorded), signals) for name in self.pathless
         }
+
+    def _by_key(self, inputs: Arrays) -> tuple[Signals, dict[tuple[str, str], Array]]:
+        """The signals, and the histories, that ``step`` takes."""
+        signals = dict(zip(self.arriving, inputs, strict=False))
+        return signals, dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
 
     def _local(self, name: str, recorded: dict[tuple[str, str], Array]) -> Local:
         """The local derivatives of a population at one step."""

@@ -171,23 +171,17 @@ class _Piece:
         """The first bytes as a vector, and then as arrays of these shapes, each from a line on."""
         form = kind, shapes
         arrays = self._forms.get(form)
-        if arrays is None or not self._as_made(arrays, shapes):
+        if arrays is None or not _as_made(arrays, shapes):
             self._forms.pop(form, None)
             while len(self._forms) >= _FORMS:
                 del self._forms[next(iter(self._forms))]
             arrays = self._forms[form] = _cut(self._memory, shapes, kind)
         return arrays
 
-    @staticmethod
-    def _as_made(arrays: list[np.ndarray], shapes: tuple[tuple[int, ...], ...]) -> bool:
-        """Whether nobody has given an array another shape, or made it read-only."""
-        # In a list: a generator takes as long as all that it is asked for.
-        shaped = [array.shape for array in arrays[1:]]
-        return tuple(shaped) == shapes and not any(map(_read_only, arrays))
 
-
-def _read_only(array: np.ndarray) -> bool:
-    return not array.flags.writeable
+def _as_made(arrays: list[np.ndarray], shapes: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether nobody has given an array another shape, or made it read-only."""
+    return tuple([array.shape for array in arrays[1:]]) == shapes and all(array.flags.writeable for array in arrays)
 
 
 def _lines(size: int) -> int:

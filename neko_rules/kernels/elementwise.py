@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ class Loop(NamedTuple):
         run: ``run(scalars…, arrays…, results…)``, all vectors of one size.
         run_all: ``run_all(sizes, addresses, results, scalars…)`` for vectors at addresses [array, group], with the
             results of all groups in one vector, result by result and each from a line of the cache on: returns whether
-            all are finite.
+            all are finite. Without denormals.
         address: where an array begins.
         dtype: of the arrays.
     """
@@ -53,13 +54,14 @@ def kernel_of(
 
     def written() -> Loop:
         from neko_rules.kernels.calling import address
+        from neko_rules.kernels.denormals import flushed
 
         body = Body(dtype)
         values = {name: body.argument(f"a_{name}") for name in arrays}
         values |= {name: body.argument(f"x_{name}", kind) for name, kind in scalars.items()}
         results = [body.value(each).name for each in formula(TracingBackend(body), values)]
         module: Any = module_of(elementwise_source(body, list(arrays), list(scalars), results))
-        return Loop(module.run, module.run_all, address, dtype)
+        return Loop(module.run, partial(flushed, module.run_all), address, dtype)
 
     return _kernels.of((key, tuple(arrays), tuple(scalars.items()), dtype), written)
 
@@ -79,16 +81,13 @@ def evaluated(
     Returns:
         For every result one array per group, and whether all are finite.
     """
-    from neko_rules.kernels.denormals import flushed
-
     given = [[handed_over(host.host(each), loop.dtype) for each in row] for row in arrays]
     shapes = [each.shape for each in given[0]]
     # One piece of memory, and one call for all: asking for either costs more than a short loop.
     whole, out = BUFFERS.several(shapes * results, loop.dtype)
     addresses = np.array([[loop.address(each) for each in row] for row in given])
     sizes = np.array([each.size for each in given[0]])
-    numbers = [host.host(scalar)[()] for scalar in scalars]
-    finite = flushed(loop.run_all, sizes, addresses, whole, *numbers)
+    finite = loop.run_all(sizes, addresses, whole, *(host.host(scalar)[()] for scalar in scalars))
     made = [host.from_host(each) for each in out]
     return [made[i : i + len(shapes)] for i in range(0, len(made), len(shapes))], finite
 

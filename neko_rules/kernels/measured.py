@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -37,13 +37,8 @@ def seconds(*functions: Callable[[], Any], rounds: int = 20) -> list[float]:
         >>> short < long
         True
     """
-    shortest = [float("inf")] * len(functions)
-    # The first round, which may compile, does not count.
-    for count in range(rounds + 1):
-        for i, function in enumerate(functions):
-            for _ in range(3):
-                start = time.perf_counter()
-                function()
-                took = time.perf_counter() - start
-                shortest[i] = min(shortest[i], took) if count else shortest[i]
-    return shortest
+    for function in functions:
+        # May compile, and does not count.
+        function()
+    taken = [[min(timeit.repeat(each, repeat=3, number=1)) for each in functions] for _ in range(rounds)]
+    return [min(times) for times in zip(*taken, strict=True)]

@@ -84,7 +84,7 @@ def _constants(source: Lines, constants: Sequence[Constant]) -> None:
         source.add(1, "n = i % size")
     for constant in constants:
         place = f"{constant.name} + n, mask=there, other=1.0" if constant.per_neuron else constant.name
-        source.add(1, f"c_{constant.name.removeprefix('p_')} = tl.load({place})")
+        source.add(1, f"{constant.traced} = tl.load({place})")
 
 
 def forward_kernel(

@@ -42,6 +42,11 @@ class Constant:
     per_neuron: bool
 
     @property
+    def traced(self) -> str:
+        """What the statements call it."""
+        return f"c_{self.name.removeprefix('p_')}"
+
+    @property
     def loading(self) -> str:
         """What the innermost loop calls it."""
         return f"{self.name}[n]" if self.per_neuron else self.name
