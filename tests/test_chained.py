@@ -136,7 +136,7 @@ def test_a_population_that_fires_much_is_told_by_the_first_group(
     rule: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a threshold that every population is above, each in its turn goes over to products; the next batch alike."""
-    monkeypatch.setattr(chained, "crossover", lambda: 1e-9)
+    monkeypatch.setattr(chained, "crossover", lambda senders: 1e-9)
     x, y = data()
     compare(lambda: rule_of(Evaluator(layers(16, 70, 12, recurrent=False), metrics=["firing_rate"]), rule), x, y)
     names = ["hidden0", "hidden1", "hidden2"]

@@ -105,7 +105,7 @@ def test_gradients_of_windows_add_up(groups: list[Any]) -> None:
 def test_populations_that_fire_much_and_labels_of_single_steps(
     groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chained, "crossover", lambda: 0.05)
+    monkeypatch.setattr(chained, "crossover", lambda senders: 0.05)
     x, _ = data()
     y = np.random.default_rng(1).integers(-1, 3, size=(len(x), STEPS))
     same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
@@ -117,7 +117,7 @@ def test_a_batch_is_gone_through_alike_after_any_other(
     options: dict[str, Any], groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One in which a population fires much says nothing of the next; a rule that was resumed knows of neither."""
-    monkeypatch.setattr(chained, "crossover", lambda: 0.05)
+    monkeypatch.setattr(chained, "crossover", lambda senders: 0.05)
     x, y = data()
     rule, resumed = taught(layers(24), **options), taught(layers(24), **options)
     rule.step(x, y)

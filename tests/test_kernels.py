@@ -560,9 +560,12 @@ def test_gradient_of_events_is_the_dense_product(shape: tuple[int, int, int], de
     np.testing.assert_allclose(events.gradient(delta), expected, rtol=1e-11, atol=1e-11)
 
 
-def test_the_crossover_is_a_density_and_is_measured_once() -> None:
-    assert 0 < crossover() <= 1
-    assert crossover() == crossover()
+@pytest.mark.parametrize("senders", [1, 28, 100, 5000])
+def test_the_crossover_is_a_density_and_is_measured_once(senders: int) -> None:
+    assert 0 < crossover(senders) <= 1
+    first = crossover(senders)
+    crossover.cache_clear()
+    assert crossover(senders) == first
 
 
 def test_dense_events_are_not_walked() -> None:

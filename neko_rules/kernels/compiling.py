@@ -26,22 +26,8 @@ Kernel = Callable[..., Any]
 """A compiled function of arrays and numbers."""
 
 
-@lru_cache(maxsize=1)
-def _pipeline() -> type:
-    """Numba's compiler, told that the arrays of one call do not overlap.
-
-    What a kernel writes overlaps with nothing else that it is given. Without that promise every inner loop first
-    compares all pairs of pointers, and runs number by number where there are too many; measured: half the speed.
-    """
-    from numba.core.compiler import Compiler
-
-    class Disjoint(Compiler):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            self.state.flags.noalias = True
-
-    return Disjoint
-
+GENERATED = "neko_rules_kernel_"
+"""What names of generated modules begin with."""
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -69,7 +55,9 @@ def kernel(function: Function) -> Function:
     """
     import numba
 
-    make = numba.njit(pipeline_class=_pipeline(), **_OPTIONS)
+    from neko_rules.kernels.pipeline import Pipeline
+
+    make = numba.njit(pipeline_class=Pipeline, **_OPTIONS)
     compiled: Function = _of_release(make(function))
     return compiled
 
@@ -120,7 +108,7 @@ def module_of(source: str) -> ModuleType:
 
 @lru_cache(maxsize=512)
 def _loaded(source: str) -> ModuleType:
-    name = "neko_rules_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:20]
+    name = GENERATED + hashlib.sha256(source.encode()).hexdigest()[:20]
     path = folder() / f"{name}.py"
     if not path.exists() or path.read_text(encoding="utf-8") != source:
         write_whole(path, source)

@@ -1,13 +1,15 @@
 """Events: which neurons were not zero, so that a product goes through those and skips the rest.
 
 Whether walking the events is faster than a dense product depends on their density, on the sizes, and on the machine:
-where the two cost the same is measured once in a process, on matrices of a usual size, and kept on disk.
+where the two cost the same is measured once for matrices of a few sizes, and kept on disk.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -47,7 +49,7 @@ class Events:
     @property
     def sparse(self) -> bool:
         """Whether walking the events is faster than a dense product."""
-        return self.density < crossover()
+        return self.density < crossover(self.index.shape[2])
 
     def __getitem__(self, steps: slice) -> Events:
         """The events of some time steps."""
@@ -124,40 +126,61 @@ def listed(values: np.ndarray) -> Events:
     return Events(values, index, count, not any(odd))
 
 
-@lru_cache(maxsize=1)
-def crossover() -> float:
-    """The density below which walking events beats a dense product on this machine."""
-    return kept("crossover", _measured_crossover)
+_FEWEST, _MOST = 16, 256
+"""Neurons that send: the least and the most for which the crossover is measured. Fewer and more have that of these."""
 
 
-def _measured_crossover(size: int = 256, steps: int = 64, examples: int = 8) -> float:
-    """Where currents and a gradient by dense products take as long as by events, whose time grows with their number.
+@lru_cache(maxsize=256)
+def crossover(senders: int) -> float:
+    """The density below which walking events beats a dense product on this machine.
+
+    A product with few rows loads and stores its sums more often for what it does: where it pays from a fifth on with
+    256 neurons that send, it takes two fifths with 32.
+
+    Args:
+        senders: how many neurons there are, events or not.
+    """
+    near = min(max(round(math.log2(senders)), round(math.log2(_FEWEST))), round(math.log2(_MOST)))
+    return kept(f"crossover-{1 << near}", partial(_measured_crossover, 1 << near))
+
+
+def _measured_crossover(senders: int, steps: int = 64, examples: int = 8) -> float:
+    """Where currents and a gradient by dense products take as long as by events.
 
     By the kernels of a chain, in the shapes that it has: a few examples, and steps of which some are sorted together.
+    The time that events take grows with their number, from what none of them takes.
     """
     from neko_rules.kernels import gathering, products, rows
 
     random = np.random.default_rng(0)
-    flat = steps * examples
-    delta, weights = (random.standard_normal(shape).astype(np.float32) for shape in ((flat, size), (size, size)))
-    values = (random.random((flat, size)) < 0.1).astype(np.float32)
-    signal, sent = delta.reshape(steps, examples, size), values.reshape(steps, examples, size)
-    events, all_at_once = listed(sent), listed(values[None])
-    sums, gradient = np.zeros((flat, size), np.float32), np.zeros((size, size), np.float32)
-    sorted_rows, length = np.empty((size, SORTED), np.uint32), np.empty(size, np.uint32)
-    panels, block = products.panels_of(weights, "float32"), products.panels_of(weights, "float32")
+    flat, size = steps * examples, max(128, senders)
+    delta, weights = (random.standard_normal(shape).astype(np.float32) for shape in ((flat, size), (senders, size)))
+    signal = delta.reshape(steps, examples, size)
+    sums, gradient = np.zeros((flat, size), np.float32), np.zeros((senders, size), np.float32)
+    sorted_rows, length = np.empty((senders, SORTED), np.uint32), np.empty(senders, np.uint32)
+    panels, block = products.panels_of(weights, "float32"), products.panels_of(delta[: products.DEPTH], "float32")
     rest = products.rest_for(panels)
 
-    def walking() -> None:
-        index, count = all_at_once.index, all_at_once.count
-        gathering.from_events(0, 0, flat, index, count, weights, values[None], True, sums)
-        rows.add_outer_sorted(
-            0, examples, events.index, events.count, sent, True, signal, gradient, sorted_rows, length
-        )
+    def walking(density: float) -> Callable[[], None]:
+        values = (random.random((flat, senders)) < density).astype(np.float32)
+        sent = values.reshape(steps, examples, senders)
+        events, all_at_once = listed(sent), listed(values[None])
+
+        def walk() -> None:
+            index, count = all_at_once.index, all_at_once.count
+            gathering.from_events(0, 0, flat, index, count, weights, values[None], True, sums)
+            rows.add_outer_sorted(
+                0, examples, events.index, events.count, sent, True, signal, gradient, sorted_rows, length
+            )
+
+        return walk
 
     def dense() -> None:
-        products.multiply(0, flat, values, panels, sums, rest, False)
-        products.multiply_transposed(sent, signal, block, gradient, rest)
+        products.multiply(0, flat, factors, panels, sums, rest, False)
+        products.multiply_transposed(factors.reshape(steps, examples, senders), signal, block, gradient, rest)
 
-    by_events, by_products = seconds(walking, dense)
-    return min(1.0, events.density * by_products / by_events)
+    factors = random.standard_normal((flat, senders)).astype(np.float32)
+    few, many = 0.1, 0.3
+    by_few, by_many, by_products = seconds(walking(few), walking(many), dense)
+    for_each = max(by_many - by_few, 1e-9) / (many - few)
+    return float(np.clip(few + (by_products - by_few) / for_each, 0.01, 1.0))

@@ -20,7 +20,8 @@ from numba.extending import intrinsic
 from neko_rules.kernels.compiling import kernel, within
 from neko_rules.kernels.host import BUFFERS
 from neko_rules.kernels.parallel import each
-from neko_rules.kernels.rows import PANEL, REGISTER, WIDE_REGISTERS, spread
+from neko_rules.kernels.pipeline import REGISTER, WIDE_REGISTERS
+from neko_rules.kernels.rows import PANEL, spread
 from neko_rules.threads import parts_of_product
 
 Array = Any

@@ -15,19 +15,13 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from neko_rules.kernels.compiling import kernel, within
+from neko_rules.kernels.pipeline import REGISTER, WIDE_REGISTERS
 
 Array = Any
 """An array in C order."""
-
-WIDE_REGISTERS = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
-"""Whether kernels are compiled for registers of 64 bytes, of which there are 32; others are taken to have 16 of 32."""
-
-REGISTER = 64 if WIDE_REGISTERS else 32
-"""Bytes of a vector register."""
 
 LANES = REGISTER // 4
 """Numbers side by side: of single precision as many as a vector register of the machine holds."""

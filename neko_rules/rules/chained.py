@@ -213,7 +213,7 @@ class Chains:
         looked = examples if goes_on else group
         some, odd = self._survey(given.inputs, looked)
         walked = self._few if goes_on else self._spiking
-        walked |= {INPUT} if some < crossover() * steps * looked * features else set()
+        walked |= {INPUT} if some < crossover(features) * steps * looked * features else set()
         while True:
             self._few = walked - {INPUT}
             # Of an input that is not walked only what was looked at is known.
@@ -329,6 +329,7 @@ def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: i
     for name, (population, key) in links.constants.items():
         value = host.host(given.constants[population][key])
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
+    known |= {name: crossover(size) for name, size in links.crossovers.items()}
     judged = steps if kind.pooling == "sequence" else 1
     sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "sorted": max(SORTED, group)}
     shapes = [tuple(given.values[parameter].shape) for parameter in links.gradients.values()]
@@ -363,7 +364,6 @@ def _run(
         "counted": typed(given.counted),
         "weight": typed(given.weight),
         "scores": scores,
-        "crossover": crossover(),
         **plan.known,
         **handed,
     }

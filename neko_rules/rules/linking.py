@@ -90,6 +90,7 @@ class Linked(NamedTuple):
         constants: argument → a population and the constant's name.
         gradients: argument → the parameter whose gradient it is.
         told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
+        crossovers: argument → how many neurons there are whose events are few below that density.
         spikes: argument → the population whose spikes it counts.
         calls: argument → what says where what loops call begins, and what it is asked with beside the type of numbers.
         handed: what it takes from the time steps before and hands on; nothing for whole sequences.
@@ -104,6 +105,7 @@ class Linked(NamedTuple):
     constants: dict[str, tuple[str, str]]
     gradients: dict[str, str]
     told: list[Told]
+    crossovers: dict[str, int]
     spikes: dict[str, str]
     calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]]
     handed: Handed
@@ -152,6 +154,7 @@ class Linking:
         self.constants: dict[str, tuple[str, str]] = {}
         self.gradients: dict[str, str] = {}
         self.told: list[Told] = []
+        self.crossovers: dict[str, int] = {}
         self.spikes: dict[str, str] = {}
         self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
         self.handed = Handed({}, {}, {}, set())
@@ -182,6 +185,7 @@ class Linking:
             self.constants,
             self.gradients,
             self.told,
+            self.crossovers,
             self.spikes,
             self.calls,
             self.handed,
@@ -429,7 +433,8 @@ class Linking:
         """End with the first group if the events of a population are not few."""
         found = self.chain.room("found", 1, kind="count")
         self.chain.call(grouped.count_group, self._listed(name)[1], found)
-        crossover = self.chain.take("crossover", 0, "float64")
+        crossover = self.chain.take(f"crossover_{self.numbers[name]}", 0, "float64")
+        self.crossovers[crossover] = self.graph.populations[name].size
         few = f"{crossover} * rows * {self._size(name)}"
         self._tell(Told(name, "many"), f"begin == first and {found}[0] >= {few}")
 
