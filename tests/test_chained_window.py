@@ -55,15 +55,16 @@ def taught(network: Network, rule: str, **options: Any) -> Any:
     return rule_of(model, {"name": rule, "optimizer": SGD(0.3), **options})
 
 
+@pytest.mark.parametrize("every", [EVERY, 1])
 @pytest.mark.parametrize(("name", "rule"), [(name, rule) for name, (_, rules) in ONLINE.items() for rule in rules])
-def test_online_learning_by_a_chain(name: str, rule: str, groups: list[Any]) -> None:
+def test_online_learning_by_a_chain(name: str, rule: str, every: int, groups: list[Any]) -> None:
     if name == "on PyTorch":
         pytest.importorskip("torch")
     make = ONLINE[name][0]
     x, y = data()
     x = x[:, :, : make().inputs]
-    same_weights(lambda: taught(make(), rule, online=EVERY), x, y)
-    assert len(groups) >= 2 * -(-STEPS // EVERY), "a chain for every window, or nothing is tested"
+    same_weights(lambda: taught(make(), rule, online=every), x, y)
+    assert len(groups) >= 2 * -(-STEPS // every), "a chain for every window, or nothing is tested"
 
 
 @pytest.mark.parametrize(("kind", "rule"), list(product(["graded", "dense"], ["eprop", "ottt"])))
@@ -84,12 +85,13 @@ def test_an_input_whose_first_examples_are_all_ones(rule: str, groups: list[Any]
     assert not any("input" in walked for walked in groups)
 
 
+@pytest.mark.parametrize("window", [EVERY, 1])
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("mean output", "largest output")])
-def test_windows_by_a_chain(name: str, groups: list[Any]) -> None:
+def test_windows_by_a_chain(name: str, window: int, groups: list[Any]) -> None:
     if name == "on PyTorch":
         pytest.importorskip("torch")
     x, y = data()
-    same_weights(lambda: taught(NETWORKS[name][0](), "truncated_bptt", window=EVERY), x, y)
+    same_weights(lambda: taught(NETWORKS[name][0](), "truncated_bptt", window=window), x, y)
     assert groups
 
 
@@ -140,8 +142,8 @@ def test_populations_that_feed_back_to_each_other_have_no_window(groups: list[An
     assert not groups
 
 
-def test_a_short_window_has_no_chain(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chained, "WORTHWHILE", 1 << 17)
+def test_a_short_sequence_has_no_chain(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chained, "WORTHWHILE", 1 << 20)
     x, y = data()
     same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
     assert not groups

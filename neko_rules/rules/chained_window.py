@@ -33,6 +33,7 @@ class Before(NamedTuple):
         credit: the traces; those of synapses are changed where they are.
         begun: whether there were any time steps.
         last: whether nobody asks for traces after the window.
+        whole: time steps of the sequence, which say whether a chain is worth compiling.
     """
 
     states: NetworkState
@@ -40,6 +41,7 @@ class Before(NamedTuple):
     credit: State
     begun: bool
     last: bool
+    whole: int
 
 
 class Went(NamedTuple):
@@ -78,7 +80,7 @@ def through_window(
     if host is None:
         return None
     chains = rule.chains()
-    if not chains.serves(rule, *at["x"].shape):
+    if not chains.serves(rule, before.whole, *at["x"].shape[1:]):
         return None
     mask = host.host(at["mask"])
     count = mask.sum()

@@ -156,21 +156,26 @@ class _Schedule:
         values: Parameters,
         own: Any,
         given: Tree,
+        whole: int,
         spans: Spans | None = None,
         begun: bool = True,
         last: bool = False,
     ) -> tuple[Tree, Parameters, Array] | None:
         """Some time steps by one compiled loop: what goes on, the gradient and the outputs; None where there is none.
 
+        Firing rates so far are left as they were: they are for regularisers alone.
+
         Args:
             carry: what goes on.
             values: parameters.
             own: the rule's own arrays.
             given: inputs, targets, mask and weights of the time steps.
+            whole: time steps of the sequence.
             spans: how traces go on; None where credit ends with the last step.
             begun, last: whether there were time steps before, and whether nobody asks for traces after these.
         """
-        before = Before(carry["network"], spans, {} if spans is None else carry["credit"], begun, last)
+        credit = {} if spans is None else carry["credit"]
+        before = Before(carry["network"], spans, credit, begun, last, whole)
         went = through_window(self.rule, values, own, given, before)
         if went is None:
             return None
@@ -264,7 +269,12 @@ class Online(_Schedule):
                 return (moving, {name: total + found[name] for name, total in state[1].items()}), output
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
-            if length > 1 and spans is not None:
+            chained = None
+            if spans is not None:
+                chained = self.chained(moving, carry["values"], carry["own"], given["step"], steps, spans, begun, last)
+            if chained is not None:
+                moving, total, outputs = moving | chained[0], *chained[1:]
+            elif length > 1 and spans is not None:
                 moving, total, outputs = self._several(spans, moving, carry["values"], carry["own"], given, begun, last)
             elif length == 1:
                 moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
@@ -301,9 +311,6 @@ class Online(_Schedule):
 
         Firing rates so far are left as they were: they are for regularisers alone.
         """
-        chained = self.chained(moving, values, own, given["step"], spans, begun, last)
-        if chained is not None:
-            return moving | chained[0], *chained[1:]
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         earlier = spans.earlier(moving["credit"]) if begun else None
         found = self.rule.adjoint(values, own, trajectory, signals, earlier)
@@ -434,7 +441,7 @@ class Windowed(_Schedule):
     ) -> tuple[Tree, Parameters, Array]:
         """One window: what goes on, its gradient, and its outputs."""
         rule = self.rule
-        chained = self.chained(carry, values, own, given)
+        chained = self.chained(carry, values, own, given, batch[0].shape[0])
         if chained is not None:
             return chained
         trajectory, signals, loss = self.forward(carry, values, own, given)
