@@ -161,9 +161,9 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
 
     def wrong(self: Any, links: Any) -> dict[str, Any]:
         found = handed(self, links)
-        for argument, (what, _) in links.handed.traces.items():
+        for argument, (what, of) in links.handed.traces.items():
             if (what, fault) in {("filtered", "traces are not handed on"), ("kappa", "the first signal is not met")}:
-                found[argument] = 0 * found[argument]
+                found[argument] = 0 * self._of_trace(what, of)
             if what == "filtered" and not self.before.begun:
                 # Memory that the first window alone would fill: what lies there decides nothing.
                 found[argument] = np.zeros_like(found[argument])

@@ -458,7 +458,7 @@ def test_single_precision_stays_single() -> None:
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS)))
 def test_every_optimizer_is_one_loop_and_gives_the_same_updates(name: str) -> None:
     optimizer = OPTIMIZERS.resolve(name)
-    assert loop_of(optimizer, type(optimizer)._change, "float64", "float64") is not None
+    assert loop_of(optimizer, type(optimizer)._change, "float64", "float64", True) is not None
 
     def course() -> list[dict[str, np.ndarray]]:
         rng = np.random.default_rng(0)

@@ -5,8 +5,8 @@ Groups add up as portions do, and their histories stay in the second cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -121,6 +121,16 @@ class _Plan(NamedTuple):
     ranges: list[tuple[int, int]]
 
 
+class Carried(Protocol):
+    """What goes on beyond the time steps that a chain goes through."""
+
+    def constants(self, links: Linked) -> dict[str, Any]:
+        """What a chain takes of it that is the same for all windows of so many time steps, by argument."""
+
+    def handed(self, links: Linked) -> dict[str, Any]:
+        """What else it takes from the time steps before, and arrays that it fills for those after; new each time."""
+
+
 class Chains:
     """The chains of a rule.
 
@@ -193,7 +203,7 @@ class Chains:
         host: HostBackend,
         given: Given,
         window: Window | None = None,
-        handed: Callable[[Linked], dict[str, Any]] = lambda links: {},
+        carried: Carried | None = None,
         goes_on: bool = False,
     ) -> Ran | None:
         """What a chain finds; None where there is none.
@@ -203,7 +213,7 @@ class Chains:
             host: its backend.
             given: parameters and data.
             window: what goes on beyond the time steps that are given; None for whole sequences.
-            handed: what a chain takes from time steps before and fills for those after, by argument; new each time.
+            carried: what that is; None for whole sequences.
             goes_on: whether traces were handed on from a window before, which are changed where they are: what ends a
                 chain before its time has then to be known before.
         """
@@ -223,8 +233,8 @@ class Chains:
             links = self._found[look]
             if links is None:
                 return None
-            plan = self._plan(look, links, host, given, group)
-            ran = _run(links, plan, rule, host, given, group, handed(links))
+            plan = self._plan(look, links, host, given, group, carried)
+            ran = _run(links, plan, rule, host, given, group, {} if carried is None else carried.handed(links))
             if isinstance(ran, Ran):
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
@@ -233,7 +243,9 @@ class Chains:
             else:
                 walked -= {ran.source}
 
-    def _plan(self, look: Hashable, links: Linked, host: HostBackend, given: Given, group: int) -> _Plan:
+    def _plan(
+        self, look: Hashable, links: Linked, host: HostBackend, given: Given, group: int, carried: Carried | None
+    ) -> _Plan:
         """How a chain goes through batches of a size."""
         (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
         key = look, given.pooling, steps, examples, group, goals, threads()
@@ -242,6 +254,8 @@ class Chains:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             plan = self._plans[key] = _planned(links, host, given, group, self._work)
+            if carried is not None:
+                plan.known.update(carried.constants(links))
         return plan
 
 

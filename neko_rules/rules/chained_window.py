@@ -89,7 +89,7 @@ def through_window(
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
     carried = _Carried(rule, host, before, *at["x"].shape[:2])
-    ran = chains.ran(rule, host, given, window, carried.handed, before.begun and before.spans is not None)
+    ran = chains.ran(rule, host, given, window, carried, before.begun and before.spans is not None)
     if ran is None:
         return None
     states: NetworkState = {INPUT: {Z: at["x"][-1]}} | {name: {} for name in network.graph.order}
@@ -103,6 +103,10 @@ def through_window(
         host.from_host(ran.scores),
         {name: host.from_host(sums[0]) for name, sums in ran.spikes.items()},
     )
+
+
+_CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers"})
+"""What of a trace is the same in every window of so many time steps."""
 
 
 class _Carried:
@@ -136,7 +140,7 @@ class _Carried:
         return self._sent[of]
 
     def handed(self, links: Linked) -> dict[str, Any]:
-        """What a chain takes, and arrays that it fills."""
+        """What else a chain takes, and arrays that it fills."""
         graph, examples, handed = self.graph, self.examples, links.handed
 
         def empty(name: str) -> np.ndarray:
@@ -150,8 +154,17 @@ class _Carried:
         flags = {"begun": self.before.begun, "kept": not self.before.last}
         found |= {name: flags[name] for name in handed.flags}
         for argument, (what, of) in handed.traces.items():
-            found[argument] = self._of_trace(what, of)
+            if what not in _CONSTANT:
+                found[argument] = self._of_trace(what, of)
         return found
+
+    def constants(self, links: Linked) -> dict[str, Any]:
+        """What a chain takes that follows from how traces go on alone."""
+        return {
+            argument: self._of_trace(what, of)
+            for argument, (what, of) in links.handed.traces.items()
+            if what in _CONSTANT
+        }
 
     def _of_trace(self, what: str, of: str) -> Any:
         """An argument of a chain that has to do with the traces of a parameter or population."""
@@ -176,7 +189,8 @@ class _Carried:
         spans, after = self.before.spans, {}
         if spans is None:
             return {}
-        found = {known: ran.handed[argument] for argument, known in ran.links.handed.traces.items()}
+        given = ran.links.handed.traces.items()
+        found = {known: ran.handed[argument] for argument, known in given if argument in ran.handed}
         for name, rate in spans.rates.items():
             if ("vector", name) in found:
                 vector = found["vector", name][:, :, None]

@@ -522,6 +522,10 @@ class LearningRule(Rule):
             return {**own, "feedback": mirror(self.nx, own["feedback"], values, noise, self.mirror_rate)}
         return own
 
+    @property
+    def _follows_updates(self) -> bool:
+        return self.credit.spatial == "adaptive" or type(self)._follow is not LearningRule._follow
+
     def _decay_of(self, name: str) -> float:
         followed = self.feedback_decay and name in {c.weight for c in carriers(self.model.network.graph)}
         return super()._decay_of(name) + (self.feedback_decay if followed else 0.0)

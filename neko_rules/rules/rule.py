@@ -220,10 +220,15 @@ class Rule:
             own: as they were.
             drawn: what was drawn for this step.
             values: the parameters before the update.
-            updates: what the optimiser added to them, decay left out.
+            updates: what the optimiser added to them, decay left out; empty if ``_follows_updates`` is False.
             rate: the learning rate.
         """
         return own
+
+    @property
+    def _follows_updates(self) -> bool:
+        """Whether ``_follow`` looks at updates."""
+        return type(self)._follow is not Rule._follow
 
     def _observe(self, own: Own, judgement: Judgement) -> Own:
         """The rule's own arrays after a forward pass was judged, before the update that it led to."""
@@ -370,8 +375,10 @@ class Rule:
         count: Array,
     ) -> Kept:
         """What is kept after one update by a gradient."""
-        step = self.optimizer.applied(self.nx, self._limited(found), memory, values, rate, count)
-        decaying = self._decaying(values, step.updates, rate)
+        decays = self._decays(values)
+        wanted = bool(decays) or self._follows_updates
+        step = self.optimizer.applied(self.nx, self._limited(found), memory, values, rate, count, wanted)
+        decaying = self._decaying(values, step.updates, rate) if decays else {}
         after = self._bounded(step.parameters | {name: values[name] + change for name, change in decaying.items()})
         followed = self._follow(own, drawn, values, step.updates, rate)
         return Kept(after, followed, step.state, None if decaying or followed is not own else step.finite)
@@ -385,9 +392,12 @@ class Rule:
 
     def _decaying(self, values: Parameters, updates: Parameters, rate: Array) -> Parameters:
         """Update and weight decay together, of the parameters that have a decay."""
-        decays = {name: decay for name in values if (decay := self._decay_of(name))}
         # The decay is added to the update before the value is: 1 - rate·decay would round to 1 in float32.
-        return {name: updates[name] - rate * decay * values[name] for name, decay in decays.items()}
+        return {name: updates[name] - rate * decay * values[name] for name, decay in self._decays(values).items()}
+
+    def _decays(self, values: Parameters) -> dict[str, float]:
+        """The decay of every parameter that has one."""
+        return {name: decay for name in values if (decay := self._decay_of(name))}
 
     def _limited(self, found: Parameters) -> Parameters:
         """The gradient as the optimiser takes it: clipped."""
