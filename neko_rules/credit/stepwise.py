@@ -253,7 +253,8 @@ class LocalTraces:
         if isinstance(trace, Recurrent):
             return state[Z]
         shape = (batch, of.pre, 1 if self._factor_kept_apart(trace) else of.post)
-        return nx.full(shape, 0.0, self.model.dtype)
+        # One zero seen from everywhere: the largest arrays of a step, that a chain needs no memory for at first.
+        return nx.broadcast_to(nx.full((1, 1, 1), 0.0, self.model.dtype), shape)
 
     def _factor_kept_apart(self, trace: object) -> bool:
         """Whether approximate OTPE's presynaptic trace is filtered and the postsynaptic factor is ḡ."""

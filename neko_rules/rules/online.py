@@ -248,9 +248,11 @@ class Online(_Schedule):
         apart = in_turn or (self.size > 1 and spans is not None and any(state for _, state in spans.filters))
         # A library that compiles goes through several pieces at once, and then does not know which is the first.
         known, passed = in_turn or pieces(self.size, steps, apart)[0] <= 1, 0
+        # The last update looks at all that is kept of those before.
+        looked: bool | None = None
 
         def body(carry: Tree, given: Tree, entry: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
-            nonlocal passed
+            nonlocal passed, looked
             rate, count, noise_now = entry
             begun, passed = passed > 0 or not known, passed + length
 
@@ -283,6 +285,7 @@ class Online(_Schedule):
                 zero = {name: 0 * value for name, value in carry["values"].items()}
                 (moving, total), outputs = trees.scan(nx, adding, (moving, zero), given, length)
             kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, total, rate, count)
+            looked = kept.finite if in_turn else None
             return {**moving, "values": kept.values, "own": kept.own, "memory": kept.memory}, outputs
 
         by_step = {"step": self.by_step(batch), "signs": signs}
@@ -290,7 +293,7 @@ class Online(_Schedule):
         carry, outputs = in_chunks(nx, self.size, carry, by_step, by_chunk, steps, body, apart)
         totals = self.totals(carry, outputs, batch)
         loss = totals["loss"][0]
-        finite = rule.finite(Kept(carry["values"], carry["own"], carry["memory"]), loss)
+        finite = rule.finite(Kept(carry["values"], carry["own"], carry["memory"], looked), loss)
         return carry["values"], carry["own"], carry["memory"], totals, finite
 
     @property
