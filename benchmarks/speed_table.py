@@ -11,7 +11,8 @@ Peers live in an environment of their own, since their needs differ from this pa
 
 Every contender is a process of its own with pinned threads, kept alive and asked for one step at a time, in random
 order over rounds; ratios are taken within rounds. A suite at some number of threads replaces what was measured of it
-before in docs/results/speed.json; from all that is there the tables in docs/speed.md and the figure are made anew.
+before on such a processor in docs/results/speed.json; from all that is there the tables in docs/speed.md and the figure
+are made anew: the claims of every processor, and the rows of the one that most suites were measured on.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from speed import claims
 from speed.arena import Arena, machine
 from speed.figures import by_suite
 from speed.suites import SUITES, suite
-from speed.tables import described, markdown, read_records, write_block
+from speed.tables import by_processor, described, identity, markdown, read_records, write_block
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "results" / "speed.json"
@@ -55,9 +56,10 @@ def measured(arena: Arena, name: str, threads: int) -> dict[str, Any]:
 def write_docs(kept: dict[str, Any]) -> None:
     """The block in docs/speed.md and the figure, from everything that has been kept."""
     records = sorted(kept["records"], key=lambda record: (SUITES.index(record["suite"]), record["threads"]))
-    parts = [described(records), claims.markdown(records), *map(markdown, records)]
-    write_block(DOCS / "speed.md", "\n\n".join(parts))
-    by_suite(records).savefig(DOCS / "figures" / "speed.png", dpi=200)
+    machines = by_processor(records)
+    parts = [text for own in machines for text in (described(own), claims.markdown(own))]
+    write_block(DOCS / "speed.md", "\n\n".join([*parts, *map(markdown, machines[0])]))
+    by_suite(machines[0]).savefig(DOCS / "figures" / "speed.png", dpi=200)
 
 
 def main() -> None:
@@ -76,8 +78,9 @@ def main() -> None:
             text = f"{markdown(record)}\n\n{claims.markdown([record])}\n"
             Console(width=200).print(text, markup=False, highlight=False, soft_wrap=True)
             if not options.only:
-                others = [r for r in kept["records"] if (r["suite"], r["threads"]) != (name, threads)]
-                kept = {"records": [*others, {**record, "machine": machine(options.peers)}]}
+                record["machine"] = machine(options.peers)
+                others = [r for r in kept["records"] if identity(r) != identity(record)]
+                kept = {"records": [*others, record]}
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if kept["records"] and not options.only:
         write_docs(kept)

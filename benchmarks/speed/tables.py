@@ -12,7 +12,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Record = Mapping[str, Any]
-"""A suite at some number of threads: ``suite``, ``threads``, ``title``, ``load``, ``rows``."""
+"""A suite at some number of threads: ``suite``, ``threads``, ``title``, ``load``, ``rows``, ``machine``."""
 
 MARKS = "<!-- {}: begin -->", "<!-- {}: end -->"
 """Comments in a Markdown file around what a program writes, by the name of the block."""
@@ -93,6 +93,19 @@ def markdown(record: Record) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [f"\nLeft out: {row['label']} ({row['error']})." for row in record["rows"] if row["error"]]
     return "\n".join(lines)
+
+
+def identity(record: Record) -> tuple[str, int, str]:
+    """What a new measurement has in common with the one that it replaces."""
+    return record["suite"], record["threads"], record["machine"]["processor"]
+
+
+def by_processor(records: Sequence[Record]) -> list[list[Record]]:
+    """The records of every processor, those of the one with most of them first."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record["machine"]["processor"], []).append(record)
+    return sorted(found.values(), key=len, reverse=True)
 
 
 def described(records: Sequence[Record]) -> str:
