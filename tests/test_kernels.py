@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from neko_rules.credit import traces
 from neko_rules.credit.leaking import without_leak
 from neko_rules.credit.traced import Product, TracedStep
 from neko_rules.errors import NonFiniteError
-from neko_rules.kernels import host
+from neko_rules.kernels import compiling, host
 from neko_rules.kernels.elementwise import all_finite
 from neko_rules.kernels.events import Events, crossover, listed
 from neko_rules.kernels.host import unfused
@@ -29,8 +31,9 @@ from neko_rules.layers import fused as fused_forward
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.losses import LOSSES, weighed
-from neko_rules.optimizers import OPTIMIZERS, Optimizer, loop_of
+from neko_rules.optimizers import OPTIMIZERS, SGD, Optimizer, loop_of
 from neko_rules.regularizers import MembraneBounds
+from neko_rules.rules import rule_of
 from neko_rules.rules.online import Online
 from neko_rules.threads import set_threads, threads
 
@@ -478,6 +481,33 @@ def test_every_optimizer_is_one_loop_and_gives_the_same_updates(name: str) -> No
     assert max(distance(one, other) for one, other in zip(fused, plain, strict=True)) < SAME
 
 
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS)))
+def test_updates_that_nobody_looks_at_are_not_written_and_all_else_is_the_same(name: str) -> None:
+    optimizer, rng = OPTIMIZERS.resolve(name), np.random.default_rng(0)
+    values, gradient = ({"w": rng.normal(size=(5, 4)), "b": rng.normal(size=4)} for _ in range(2))
+    given = gradient, optimizer.init(NX, values), values, np.asarray(0.1), np.asarray(1.0)
+    whole, less = optimizer.applied(NX, *given), optimizer.applied(NX, *given, wanted=False)
+    assert less.updates == {}
+    for one, other in zip(
+        [whole.parameters, *whole.state.values()], [less.parameters, *less.state.values()], strict=True
+    ):
+        assert all(np.array_equal(one[key], other[key]) for key in values)
+
+
+def test_a_rule_whose_feedback_follows_the_weights_is_given_their_updates() -> None:
+    x, y = data()
+    spec = {"name": "eprop", "mode": "adaptive", "feedback_decay": 0.0, "optimizer": SGD(0.3)}
+    rule = rule_of(Evaluator(feedback_network("numpy")), spec)
+    rule.model.network.build(x.shape[2])
+    weights, feedback = dict(rule.model.network.parameters), rule.prepared()[0]["feedback"]
+    rule.step(x, y)
+    after = rule.prepared()[0]["feedback"]
+    moved = {name: value - weights[name] for name, value in rule.model.network.parameters.items()}
+    for name, matrix in after.items():
+        np.testing.assert_allclose(matrix - feedback[name], moved[name], rtol=1e-9, atol=1e-15)
+        assert np.abs(moved[name]).max() > 0
+
+
 @pytest.mark.parametrize("wrong", [None, np.nan, np.inf, 1e200])
 @pytest.mark.parametrize("name", ["w", "b"])
 def test_a_loop_tells_whether_all_that_it_wrote_is_finite(name: str, wrong: float | None) -> None:
@@ -558,6 +588,21 @@ def test_gradient_of_events_is_the_dense_product(shape: tuple[int, int, int], de
     assert events.density == pytest.approx(np.count_nonzero(values) / values.size)
     expected = np.einsum("tbi,tbj->ij", values, delta)
     np.testing.assert_allclose(events.gradient(delta), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of registers are those of x86")
+def test_loops_of_generated_kernels_take_whole_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from neko_rules.kernels.pipeline import WIDE_REGISTERS
+
+    monkeypatch.setattr(compiling, "folder", lambda: tmp_path)
+    lines = ["def run(a, b):", "    for n in range(a.shape[0]):", "        b[n] = a[n] * a[n] + b[n]"]
+    text = "\n".join(["from neko_rules.kernels.compiling import kernel", "@kernel", *lines, f"# {tmp_path}"])
+    run: Any = compiling.module_of(text).run
+    sums = np.ones(100, np.float32)
+    run(np.arange(100, dtype=np.float32), sums)
+    np.testing.assert_array_equal(sums, np.arange(100.0) ** 2 + 1)
+    (assembly,) = run.inspect_asm().values()
+    assert ("zmm" if WIDE_REGISTERS else "ymm") in assembly
 
 
 @pytest.mark.parametrize("senders", [1, 28, 100, 5000])
