@@ -22,7 +22,6 @@ from neko_rules.credit.traced import Product, TracedStep
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import compiling, host
 from neko_rules.kernels.elementwise import all_finite
-from neko_rules.kernels.events import Events, crossover, listed
 from neko_rules.kernels.host import unfused
 from neko_rules.kernels.rowwise import pass_of
 from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
@@ -573,23 +572,6 @@ def test_what_is_not_finite_is_refused_by_name(name: str, value: float) -> None:
         rule.step(x, y)
 
 
-# Products.
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (2, 4, 300), (40, 16, 70)])
-@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("graded", [False, True])
-def test_gradient_of_events_is_the_dense_product(shape: tuple[int, int, int], density: float, graded: bool) -> None:
-    rng = np.random.default_rng(0)
-    values = (rng.random(shape) < density) * (rng.normal(size=shape) if graded else 1.0)
-    delta = rng.normal(size=(*shape[:2], 6))
-    events = listed(values)
-    assert events.ones == (not graded or not values.any())
-    assert events.density == pytest.approx(np.count_nonzero(values) / values.size)
-    expected = np.einsum("tbi,tbj->ij", values, delta)
-    np.testing.assert_allclose(events.gradient(delta), expected, rtol=1e-11, atol=1e-11)
-
-
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of registers are those of x86")
 def test_loops_of_generated_kernels_take_whole_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from neko_rules.kernels.pipeline import WIDE_REGISTERS
@@ -605,32 +587,9 @@ def test_loops_of_generated_kernels_take_whole_registers(tmp_path: Path, monkeyp
     assert ("zmm" if WIDE_REGISTERS else "ymm") in assembly
 
 
-@pytest.mark.parametrize("senders", [1, 28, 100, 5000])
-def test_the_crossover_is_a_density_and_is_measured_once(senders: int) -> None:
-    assert 0 < crossover(senders) <= 1
-    first = crossover(senders)
-    crossover.cache_clear()
-    assert crossover(senders) == first
-
-
-def test_dense_events_are_not_walked() -> None:
-    dense = np.ones((4, 3, 5))
-    assert not listed(dense).sparse
-    sparse = np.zeros((40, 30, 50))
-    sparse[0, 0, 0] = 1
-    assert listed(sparse).sparse
-
-
 def test_without_numba_everything_runs(monkeypatch: pytest.MonkeyPatch, counted: dict[str, int]) -> None:
     monkeypatch.setattr(host, "installed", lambda library: False)
     model = Evaluator(ALIF(8, 3, inputs=4))
     EProp(model).step(*data())
     assert counted == {"forward": 0, "backward": 0}
     assert bool(all_finite(NX, [np.ones(2)]))
-
-
-def test_events_of_some_steps() -> None:
-    values = np.arange(6.0).reshape(3, 1, 2)
-    later: Events = listed(values)[1:]
-    assert later.count.tolist() == [[2], [2]]
-    assert np.shares_memory(later.values, values)
