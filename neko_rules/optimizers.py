@@ -46,7 +46,7 @@ class Applied(NamedTuple):
     """What an optimizer does with a gradient.
 
     Attributes:
-        updates: what is added to every parameter that has a gradient; empty where nobody asked.
+        updates: what is added to every parameter that has a gradient; may be empty where nobody asked.
         parameters: all parameters, with that added.
         state: the next state of the optimizer.
         finite: whether all updates, parameters and states of those that have a gradient are; None where nobody looked.

@@ -157,13 +157,13 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
     from neko_rules.rules import chained_window
 
     x, y = data()
-    handed = chained_window._Carried.handed
+    handed = chained_window.Carried.handed
 
     def wrong(self: Any, links: Any) -> dict[str, Any]:
         found = handed(self, links)
         for argument, (what, of) in links.handed.traces.items():
             if (what, fault) in {("filtered", "traces are not handed on"), ("kappa", "the first signal is not met")}:
-                found[argument] = 0 * self._of_trace(what, of)
+                found[argument] = 0 * (found[argument] if argument in found else self._of_rate(what, of))
             if what == "filtered" and not self.before.begun:
                 # Memory that the first window alone would fill: what lies there decides nothing.
                 found[argument] = np.zeros_like(found[argument])
@@ -174,7 +174,7 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
                 found[argument] = 0 * found[argument]
         return found
 
-    monkeypatch.setattr(chained_window._Carried, "handed", wrong)
+    monkeypatch.setattr(chained_window.Carried, "handed", wrong)
     with pytest.raises(AssertionError):
         same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
     assert groups

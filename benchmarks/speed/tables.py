@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +102,21 @@ def identity(record: Record) -> tuple[str, int, str]:
 
 def by_processor(records: Sequence[Record]) -> list[list[Record]]:
     """The records of every processor, those of the one with most of them first."""
+    return sorted(_grouped(records, lambda record: record["machine"]["processor"]), key=len, reverse=True)
+
+
+def _grouped(records: Sequence[Record], key: Callable[[Record], str]) -> list[list[Record]]:
+    """Records with one key together, in the order in which keys are met."""
     found: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record["machine"]["processor"], []).append(record)
-    return sorted(found.values(), key=len, reverse=True)
+        found.setdefault(key(record), []).append(record)
+    return list(found.values())
 
 
 def described(records: Sequence[Record]) -> str:
     """Every machine and its libraries, in a paragraph each that says what was measured there."""
-    machines: dict[str, list[Record]] = {}
-    for record in records:
-        machines.setdefault(json.dumps(record["machine"], sort_keys=True), []).append(record)
-    return "\n\n".join(_paragraph(own, len(machines) > 1) for own in machines.values())
+    machines = _grouped(records, lambda record: json.dumps(record["machine"], sort_keys=True))
+    return "\n\n".join(_paragraph(own, len(machines) > 1) for own in machines)
 
 
 def _paragraph(records: Sequence[Record], named: bool) -> str:

@@ -6,7 +6,7 @@ Groups add up as portions do, and their histories stay in the second cache.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -32,6 +32,7 @@ from neko_rules.rules.rule import Batch, Own
 from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
+    from neko_rules.rules.chained_window import Carried
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linking import Linked, Told
 
@@ -119,16 +120,6 @@ class _Plan(NamedTuple):
     sizes: dict[str, int]
     shapes: list[tuple[int, ...]]
     ranges: list[tuple[int, int]]
-
-
-class Carried(Protocol):
-    """What goes on beyond the time steps that a chain goes through."""
-
-    def constants(self, links: Linked) -> dict[str, Any]:
-        """What a chain takes of it that is the same for all windows of so many time steps, by argument."""
-
-    def handed(self, links: Linked) -> dict[str, Any]:
-        """What else it takes from the time steps before, and arrays that it fills for those after; new each time."""
 
 
 class Chains:
@@ -253,9 +244,7 @@ class Chains:
         if plan is None or plan.constants is not given.constants:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = _planned(links, host, given, group, self._work)
-            if carried is not None:
-                plan.known.update(carried.constants(links))
+            plan = self._plans[key] = _planned(links, host, given, group, self._work, carried)
         return plan
 
 
@@ -336,7 +325,7 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
     return _links.setdefault(network.graph, Memo()).of(kind, lambda: written(setting, kind).linked())
 
 
-def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: int) -> _Plan:
+def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: int, carried: Carried | None) -> _Plan:
     kind = links.kind
     (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
     known: dict[str, Any] = {n: addresses(kind.dtype, *asked) for n, (addresses, asked) in links.calls.items()}
@@ -344,6 +333,7 @@ def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: i
         value = host.host(given.constants[population][key])
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
     known |= {name: crossover(size) for name, size in links.crossovers.items()}
+    known |= {} if carried is None else carried.constants(links)
     judged = steps if kind.pooling == "sequence" else 1
     sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "sorted": max(SORTED, group)}
     shapes = [tuple(given.values[parameter].shape) for parameter in links.gradients.values()]

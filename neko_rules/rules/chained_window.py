@@ -88,7 +88,7 @@ def through_window(
     constants, inputs = network.constants_with(values), host.host(at["x"]).transpose(1, 0, 2)
     given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
-    carried = _Carried(rule, host, before, *at["x"].shape[:2])
+    carried = Carried(rule, host, before, *at["x"].shape[:2])
     ran = chains.ran(rule, host, given, window, carried, before.begun and before.spans is not None)
     if ran is None:
         return None
@@ -109,7 +109,7 @@ _CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers"})
 """What of a trace is the same in every window of so many time steps."""
 
 
-class _Carried:
+class Carried:
     """What is carried through a window.
 
     Args:
@@ -140,7 +140,7 @@ class _Carried:
         return self._sent[of]
 
     def handed(self, links: Linked) -> dict[str, Any]:
-        """What else a chain takes, and arrays that it fills."""
+        """What a chain takes beside ``constants``, and arrays that it fills, by argument; new each time."""
         graph, examples, handed = self.graph, self.examples, links.handed
 
         def empty(name: str) -> np.ndarray:
@@ -159,28 +159,32 @@ class _Carried:
         return found
 
     def constants(self, links: Linked) -> dict[str, Any]:
-        """What a chain takes that follows from how traces go on alone."""
+        """What a chain takes that follows from how traces go on alone, by argument."""
         return {
-            argument: self._of_trace(what, of)
+            argument: self._of_rate(what, of)
             for argument, (what, of) in links.handed.traces.items()
             if what in _CONSTANT
         }
 
+    def _of_rate(self, what: str, of: str) -> Any:
+        """An argument of a chain that follows from how the traces of a parameter or population go on alone."""
+        spans = self.before.spans
+        assert spans is not None, "a chain is told of traces where there are any"
+        if what == "powers":
+            later = any(c.weight == of for c in self._delayed)
+            return _constant("later powers" if later else "powers", self.steps, 0.0, spans.rates[of], self.dtype)
+        return _constant(what, self.steps, spans.filter_of(of), spans.rate_of(of), self.dtype)
+
     def _of_trace(self, what: str, of: str) -> Any:
-        """An argument of a chain that has to do with the traces of a parameter or population."""
+        """An argument of a chain that has to do with the traces of a parameter, as they are."""
         if what == "begin":
             return handed_over(self.sent(of), self.dtype)
         spans = self.before.spans
         assert spans is not None, "a chain is told of traces where there are any"
-        if what in ("decay", "kappa", "leak", "kept"):
-            return _constant(what, self.steps, spans.filter_of(of), spans.rate_of(of), self.dtype)
         if what == "filtered":
             traces = self.host.host(self.before.credit[f"{of} filtered"]["trace"])
             return handed_over(traces if self.before.begun else BUFFERS.empty(traces.shape, self.dtype), self.dtype)
         rate = spans.rates[of]
-        if what == "powers":
-            delayed = any(c.weight == of for c in self._delayed)
-            return _constant("later powers" if delayed else "powers", self.steps, 0.0, rate, self.dtype)
         # What was sent before acts as one more input at the first step, here as in the gradient.
         return handed_over(rate.gain * rate.leak ** (self.steps - 1.0) * self.sent(of), self.dtype)
 

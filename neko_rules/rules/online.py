@@ -187,6 +187,17 @@ class _Schedule:
         spikes = {name: self.nx.sum(trajectory.z(name), axis=0) for name in self.model.network.spiking}
         return self._gone_on(carry, trajectory.end(), spikes, loss)
 
+    def updated(
+        self, carry: Tree, moving: Tree, noise: Parameters, found: Parameters, rate: Array, count: Array
+    ) -> tuple[Tree, bool | None]:
+        """What is carried after an update by a gradient, and whether all that it changed is known to be finite."""
+        kept = self.rule.applied(carry["values"], carry["own"], carry["memory"], noise, found, rate, count)
+        return {**moving, "values": kept.values, "own": kept.own, "memory": kept.memory}, kept.finite
+
+    def finite(self, carry: Tree, loss: Array, looked: bool | None) -> Parameters:
+        """By name, whether all that is kept in the end is finite: the last update met all that those before kept."""
+        return self.rule.finite(Kept(carry["values"], carry["own"], carry["memory"], looked), loss)
+
     def _gone_on(self, carry: Tree, states: NetworkState, spikes: dict[str, Array], loss: tuple[Array, Array]) -> Tree:
         total = tuple(one + other for one, other in zip(carry["loss"], loss, strict=True))
         # Of some time steps nobody counts the spikes that no metric asks for.
@@ -229,7 +240,7 @@ class Online(_Schedule):
         counts: Array,
     ) -> Trained:
         """One pass over a batch of sequences; as ``Rule._trained``."""
-        nx, rule, inputs = self.nx, self.rule, batch[0]
+        nx, inputs = self.nx, batch[0]
         steps, examples, _ = inputs.shape
         time_share = 1.0 / steps
         signs = {name: value for name, value in drawn.items() if name.startswith("signs/")}
@@ -248,7 +259,6 @@ class Online(_Schedule):
         apart = in_turn or (self.size > 1 and spans is not None and any(state for _, state in spans.filters))
         # A library that compiles goes through several pieces at once, and then does not know which is the first.
         known, passed = in_turn or pieces(self.size, steps, apart)[0] <= 1, 0
-        # The last update looks at all that is kept of those before.
         looked: bool | None = None
 
         def body(carry: Tree, given: Tree, entry: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
@@ -284,16 +294,14 @@ class Online(_Schedule):
             else:
                 zero = {name: 0 * value for name, value in carry["values"].items()}
                 (moving, total), outputs = trees.scan(nx, adding, (moving, zero), given, length)
-            kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, total, rate, count)
-            looked = kept.finite if in_turn else None
-            return {**moving, "values": kept.values, "own": kept.own, "memory": kept.memory}, outputs
+            after, looked = self.updated(carry, moving, noise_now, total, rate, count)
+            return after, outputs
 
         by_step = {"step": self.by_step(batch), "signs": signs}
         by_chunk = (rates, counts, noise)
         carry, outputs = in_chunks(nx, self.size, carry, by_step, by_chunk, steps, body, apart)
         totals = self.totals(carry, outputs, batch)
-        loss = totals["loss"][0]
-        finite = rule.finite(Kept(carry["values"], carry["own"], carry["memory"], looked), loss)
+        finite = self.finite(carry, totals["loss"][0], looked)
         return carry["values"], carry["own"], carry["memory"], totals, finite
 
     @property
@@ -406,21 +414,22 @@ class Windowed(_Schedule):
         counts: Array,
     ) -> Trained:
         """One pass over a batch of sequences, with an update after every window; as ``Rule._trained``."""
-        rule = self.rule
         noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
         carry = {**self.first(batch[0]), "values": values, "own": own, "memory": memory}
+        looked: bool | None = None
 
         def body(carry: Tree, given: Tree, entry: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
+            nonlocal looked
             rate, count, noise_now = entry
             moving, found, outputs = self._window(carry, carry["values"], carry["own"], given, length, batch)
-            kept = rule.applied(carry["values"], carry["own"], carry["memory"], noise_now, found, rate, count)
-            return {**moving, "values": kept.values, "own": kept.own, "memory": kept.memory}, outputs
+            after, looked = self.updated(carry, moving, noise_now, found, rate, count)
+            return after, outputs
 
         by_chunk = (rates, counts, noise)
         steps = batch[0].shape[0]
         carry, outputs = in_chunks(self.nx, self.size, carry, self.by_step(batch), by_chunk, steps, body)
         totals = self.totals(carry, outputs, batch)
-        finite = rule.finite(Kept(carry["values"], carry["own"], carry["memory"]), totals["loss"][0])
+        finite = self.finite(carry, totals["loss"][0], looked)
         return carry["values"], carry["own"], carry["memory"], totals, finite
 
     def gradients(

@@ -220,7 +220,7 @@ class Rule:
             own: as they were.
             drawn: what was drawn for this step.
             values: the parameters before the update.
-            updates: what the optimiser added to them, decay left out; empty if ``_follows_updates`` is False.
+            updates: what the optimiser added to them, decay left out; may be empty if ``_follows_updates`` is False.
             rate: the learning rate.
         """
         return own
@@ -378,7 +378,7 @@ class Rule:
         decays = self._decays(values)
         wanted = bool(decays) or self._follows_updates
         step = self.optimizer.applied(self.nx, self._limited(found), memory, values, rate, count, wanted)
-        decaying = self._decaying(values, step.updates, rate) if decays else {}
+        decaying = self._decaying(decays, values, step.updates, rate)
         after = self._bounded(step.parameters | {name: values[name] + change for name, change in decaying.items()})
         followed = self._follow(own, drawn, values, step.updates, rate)
         return Kept(after, followed, step.state, None if decaying or followed is not own else step.finite)
@@ -388,12 +388,14 @@ class Rule:
     ) -> tuple[Parameters, Parameters, dict[str, Parameters]]:
         """The optimiser's updates for a gradient, the changes that they and the weight decay ask for, its memory."""
         updates, memory = self.optimizer.update(self.nx, self._limited(found), memory, values, rate, count)
-        return updates, updates | self._decaying(values, updates, rate), memory
+        return updates, updates | self._decaying(self._decays(values), values, updates, rate), memory
 
-    def _decaying(self, values: Parameters, updates: Parameters, rate: Array) -> Parameters:
+    def _decaying(
+        self, decays: Mapping[str, float], values: Parameters, updates: Parameters, rate: Array
+    ) -> Parameters:
         """Update and weight decay together, of the parameters that have a decay."""
         # The decay is added to the update before the value is: 1 - rate·decay would round to 1 in float32.
-        return {name: updates[name] - rate * decay * values[name] for name, decay in self._decays(values).items()}
+        return {name: updates[name] - rate * decay * values[name] for name, decay in decays.items()}
 
     def _decays(self, values: Parameters) -> dict[str, float]:
         """The decay of every parameter that has one."""
