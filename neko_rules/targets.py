@@ -107,13 +107,19 @@ def _labels(labels: np.ndarray, steps: int, outputs: int) -> Targets:
         extra = f", or {UNSUPERVISED} for a step that does not count" if labels.ndim == 2 else ""
         raise DataError(f"a label must be between 0 and {outputs - 1}{extra}", received=f"label {wrong}")
     if labels.ndim == 1:
-        return Targets(_identity(outputs).take(labels, axis=0)[None], np.ones((1, len(labels))), one_hot=True)
+        return Targets(_identity(outputs).take(labels, axis=0)[None], _all_supervised(len(labels)), one_hot=True)
     by_step = labels.T
     supervised = by_step != UNSUPERVISED
     if supervised.all():
         return Targets(_identity(outputs)[by_step], supervised.astype(np.float64), one_hot=True)
     dense = _identity(outputs)[np.where(supervised, by_step, 0)]
     return Targets(dense * supervised[..., None], supervised.astype(np.float64), one_hot=True)
+
+
+@lru_cache(maxsize=8)
+def _all_supervised(examples: int) -> np.ndarray:
+    """The mask of one label per example, to be looked at only."""
+    return np.ones((1, examples))
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from sys import getrefcount
 
 import numpy as np
@@ -53,15 +52,22 @@ class Buffers:
 
     def empty(self, shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
         """An array in C order whose contents are arbitrary."""
-        entries = math.prod(shape)
-        if entries < _FEW:
+        if math.prod(shape) < _FEW:
             return np.empty(shape, dtype)
-        kind = np.dtype(dtype)
-        size = _lines(entries * kind.itemsize)
-        if size < _SMALL:
-            return np.empty(shape, kind)
+        return self.lent(form_of(((tuple(shape), np.dtype(dtype)),)))[0]
+
+    def lent(self, form: Form) -> list[np.ndarray]:
+        """Arrays of a form, whose memory is free when nobody holds any of them.
+
+        Example:
+            >>> first, second = Buffers().lent(form_of((((2, 3), np.dtype("float32")), ((4,), np.dtype("int64")))))
+            >>> first.shape, first.dtype, second.shape, second.dtype
+            ((2, 3), dtype('float32'), (4,), dtype('int64'))
+        """
+        if form.size < _SMALL:
+            return form.cut(np.empty(form.size + LINE, np.uint8))
         with self._lock:
-            return self._taken(size).as_arrays((tuple(shape),), kind)[1]
+            return self._taken(form.size).as_arrays(form)
 
     def several(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype | str) -> tuple[np.ndarray, list[np.ndarray]]:
         """A vector, and entries of it as arrays, each from a line of the cache on.
@@ -75,13 +81,7 @@ class Buffers:
             >>> first.shape, second.tolist()
             ((2, 3), [16.0, 17.0, 18.0, 19.0])
         """
-        kind, form = np.dtype(dtype), tuple(shapes)
-        size = _size_of(form, kind.itemsize)
-        if size < _SMALL:
-            whole, *arrays = _cut(np.empty(size + LINE, np.uint8), form, kind)
-        else:
-            with self._lock:
-                whole, *arrays = self._taken(size).as_arrays(form, kind)
+        *arrays, whole = self.lent(together(tuple(shapes), np.dtype(dtype)))
         return whole, arrays
 
     def clear(self) -> None:
@@ -136,8 +136,50 @@ class Buffers:
                 self._served = {asked: rooms for asked, rooms in self._served.items() if size not in rooms}
 
 
-_Form = tuple[np.dtype, tuple[tuple[int, ...], ...]]
-"""A type, and the shapes of arrays."""
+class Form:
+    """How arrays lie in one piece of memory, each from a line of the cache on.
+
+    Args:
+        parts: shape and type of every array.
+        whole: whether all of the memory is one more array behind them: a vector of the first one's type.
+    """
+
+    __slots__ = ("_begins", "count", "parts", "shapes", "size", "whole")
+
+    def __init__(self, parts: Sequence[tuple[tuple[int, ...], np.dtype]], whole: bool = False) -> None:
+        self.parts, self.whole, self.size = tuple(parts), whole, 0
+        self._begins = []
+        for shape, kind in self.parts:
+            self._begins.append(self.size)
+            self.size += _lines(math.prod(shape) * kind.itemsize)
+        self.shapes = [shape for shape, _ in self.parts]
+        if whole:
+            self.shapes.append((self.size // self.parts[0][1].itemsize,))
+        self.count = len(self.shapes)
+
+    def cut(self, memory: np.ndarray) -> list[np.ndarray]:
+        """The arrays, from the first line of some bytes on."""
+        first = -memory.ctypes.data % LINE
+        found = []
+        for (shape, kind), begin in zip(self.parts, self._begins, strict=True):
+            at = first + begin
+            found.append(memory[at : at + math.prod(shape) * kind.itemsize].view(kind).reshape(shape))
+        if self.whole:
+            found.append(memory[first : first + self.size].view(self.parts[0][1]))
+        return found
+
+
+@lru_cache(maxsize=1024)
+def form_of(parts: tuple[tuple[tuple[int, ...], np.dtype], ...]) -> Form:
+    """The form of arrays of these shapes and types: the same one for the same."""
+    return Form(parts)
+
+
+@lru_cache(maxsize=256)
+def together(shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> Form:
+    """The form of arrays of one type, and of the vector that they are parts of, which comes last."""
+    return Form([(shape, kind) for shape in shapes], whole=True)
+
 
 _FORMS = 2
 """Forms of a piece that are kept: a step's loops and the update of the weights take turns with some pieces."""
@@ -154,51 +196,37 @@ class _Piece:
 
     def __init__(self, size: int) -> None:
         self._memory = np.empty(size + LINE, np.uint8)
-        self._forms: dict[_Form, list[np.ndarray]] = {}
+        self._forms: dict[Form, list[np.ndarray]] = {}
 
     def free(self) -> bool:
         """Whether nobody holds one of the arrays, or another view of the memory."""
         # Two references of an array are the list's and that of getrefcount's argument; the arrays hold the memory too.
         # A view of an array holds the memory and not the array.
         views = 0
-        for arrays in self._forms.values():
-            views += len(arrays)
+        for form, arrays in self._forms.items():
+            views += form.count
             if max(map(getrefcount, arrays)) > 2:
                 return False
         return getrefcount(self._memory) <= 2 + views
 
-    def as_arrays(self, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
-        """The first bytes as a vector, and then as arrays of these shapes, each from a line on."""
-        form = kind, shapes
+    def as_arrays(self, form: Form) -> list[np.ndarray]:
+        """The first bytes as arrays of a form."""
         arrays = self._forms.get(form)
-        if arrays is None or not _as_made(arrays, shapes):
+        if arrays is None or not _as_made(arrays, form):
             self._forms.pop(form, None)
             while len(self._forms) >= _FORMS:
                 del self._forms[next(iter(self._forms))]
-            arrays = self._forms[form] = _cut(self._memory, shapes, kind)
-        return arrays
+            arrays = self._forms[form] = form.cut(self._memory)
+        # Who held the list itself would hold none of the arrays.
+        return [*arrays]
 
 
-def _as_made(arrays: list[np.ndarray], shapes: tuple[tuple[int, ...], ...]) -> bool:
+def _as_made(arrays: list[np.ndarray], form: Form) -> bool:
     """Whether nobody has given an array another shape, or made it read-only."""
-    return tuple([array.shape for array in arrays[1:]]) == shapes and all(array.flags.writeable for array in arrays)
+    # In one expression and without a generator: this is asked several times in every step.
+    return [array.shape for array in arrays if array.flags.writeable] == form.shapes
 
 
 def _lines(size: int) -> int:
     """Bytes of as many lines as so many bytes lie on."""
     return -(-size // LINE) * LINE
-
-
-@lru_cache(maxsize=256)
-def _size_of(shapes: tuple[tuple[int, ...], ...], itemsize: int) -> int:
-    """Bytes of arrays of these shapes, each on lines of its own."""
-    return sum(_lines(math.prod(shape) * itemsize) for shape in shapes)
-
-
-def _cut(memory: np.ndarray, shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> list[np.ndarray]:
-    """Bytes from the first line on as a vector, and as arrays of these shapes, each from a line on."""
-    sizes = [math.prod(shape) * kind.itemsize for shape in shapes]
-    begins = list(accumulate(map(_lines, sizes), initial=-memory.ctypes.data % LINE))
-    parts = [memory[begin : begin + size].view(kind) for begin, size in zip(begins, sizes, strict=False)]
-    whole = memory[begins[0] : begins[-1]].view(kind)
-    return [whole, *(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))]

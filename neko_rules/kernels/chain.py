@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from neko_rules.kernels.buffers import LINE, Buffers
+from neko_rules.kernels.buffers import LINE, Form
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.writer import Source
 
@@ -216,18 +216,16 @@ class Chain:
         return f"{name or room} = cut({memory}, places, {place}, {skip}, ({', '.join(map(str, shape))},))"
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """How rooms lie in one piece of memory.
 
     Attributes:
         places: at which entry of its memory every room begins, and 0.
-        memories: first byte, last byte and type of every memory.
-        size: bytes of all of them.
+        form: of the memories that rooms are cut from.
     """
 
     places: np.ndarray
-    memories: list[tuple[int, int, np.dtype]]
-    size: int
+    form: Form
 
 
 @dataclass(frozen=True)
@@ -247,7 +245,6 @@ class Chained:
     sizes: list[str]
     given: list[str]
     rooms: list[Room]
-    _layouts: dict[tuple[int, ...], _Layout] = field(default_factory=dict)
 
     @cached_property
     def addresses(self) -> np.ndarray:
@@ -256,24 +253,13 @@ class Chained:
 
         return np.array([address_of(each.run, each.types) for each in self.calls], np.int64)
 
-    def scratch(self, buffers: Buffers, sizes: Mapping[str, int], group: int, dtype: str) -> list[np.ndarray]:
-        """Where rooms begin, and memory for groups of so many examples."""
-        key = group, *sizes.values()
-        layout = self._layouts.get(key)
-        if layout is None:
-            layout = self._layouts[key] = self._laid_out({**sizes, "n": group}, dtype)
-        memory = buffers.empty((layout.size,), "uint8")
-        return [layout.places, *(memory[first:last].view(kind) for first, last, kind in layout.memories)]
-
-    def _laid_out(self, sizes: Mapping[str, int], dtype: str) -> _Layout:
-        ends, places = dict.fromkeys(KINDS, 0), []
+    def layout(self, sizes: Mapping[str, int], group: int, dtype: str) -> Layout:
+        """Where rooms begin, and how much memory groups of so many examples take."""
+        known, ends, places = {**sizes, "n": group}, dict.fromkeys(KINDS, 0), []
         for room in self.rooms:
             places.append(ends[room.kind])
-            count = math.prod(sizes[each] if isinstance(each, str) else each for each in room.shape)
+            count = math.prod(known[each] if isinstance(each, str) else each for each in room.shape)
             ends[room.kind] += -(-count // _ENTRIES[room.kind]) * _ENTRIES[room.kind]
-        memories, at = [], 0
-        for of, end in zip(KINDS.values(), ends.values(), strict=True):
-            kind = np.dtype(of or dtype)
-            memories.append((at, at + end * kind.itemsize, kind))
-            at = memories[-1][1]
-        return _Layout(np.array([*places, 0], np.int64), memories, at)
+        kinds = (np.dtype(of or dtype) for of in KINDS.values())
+        memories = [((end,), kind) for end, kind in zip(ends.values(), kinds, strict=True)]
+        return Layout(np.array([*places, 0], np.int64), Form(memories))

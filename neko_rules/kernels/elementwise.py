@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from neko_rules.backend import Array, Backend
+from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of, only_finite
 from neko_rules.kernels.tracing import Body, Memo, TracingBackend
@@ -81,15 +83,21 @@ def evaluated(
     Returns:
         For every result one array per group, and whether all are finite.
     """
-    given = [[handed_over(host.host(each), loop.dtype) for each in row] for row in arrays]
-    shapes = [each.shape for each in given[0]]
+    view, dtype, address = host.host, loop.dtype, loop.address
+    given = [[handed_over(view(each), dtype) for each in row] for row in arrays]
     # One piece of memory, and one call for all: asking for either costs more than a short loop.
-    whole, out = BUFFERS.several(shapes * results, loop.dtype)
-    addresses = np.array([[loop.address(each) for each in row] for row in given])
-    sizes = np.array([each.size for each in given[0]])
-    finite = loop.run_all(sizes, addresses, whole, *(host.host(scalar)[()] for scalar in scalars))
-    made = [host.from_host(each) for each in out]
-    return [made[i : i + len(shapes)] for i in range(0, len(made), len(shapes))], finite
+    form, sizes = _form(tuple([each.shape for each in given[0]]), results, dtype)
+    *out, whole = BUFFERS.lent(form)
+    addresses = np.array([[address(each) for each in row] for row in given])
+    finite = loop.run_all(sizes, addresses, whole, *[view(scalar)[()] for scalar in scalars])
+    made, groups = list(map(host.from_host, out)), len(sizes)
+    return [made[i : i + groups] for i in range(0, len(made), groups)], finite
+
+
+@lru_cache(maxsize=256)
+def _form(shapes: tuple[tuple[int, ...], ...], results: int, dtype: str) -> tuple[Form, np.ndarray]:
+    """How the results of every group lie in memory, and the entries of each."""
+    return together(shapes * results, np.dtype(dtype)), np.array([math.prod(shape) for shape in shapes])
 
 
 def all_finite(nx: Backend, arrays: Sequence[Array]) -> Array:

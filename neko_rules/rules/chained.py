@@ -5,24 +5,25 @@ Groups add up as portions do, and their histories stay in the second cache.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from neko_rules.backend import Array, Parameters
+from neko_rules.backend import Parameters
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import SORTED, crossover
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over, with_clear_diagonal
 from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
@@ -32,6 +33,7 @@ from neko_rules.rules.rule import Batch, Own
 from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
+    from neko_rules.kernels.chain import Layout
     from neko_rules.rules.chained_window import Carried
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linking import Linked, Told
@@ -63,10 +65,10 @@ class Window(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a chain works on, in backend arrays but for the inputs.
+    """What a chain works on.
 
     Attributes:
-        values, feedback, constants: the network.
+        values, feedback, constants: the network, in backend arrays; what follows is in host memory.
         inputs: [batch, time, feature], the order in which chains read them.
         target: [1 or time, batch, n_out].
         counted: which steps and examples the loss is of, [1 or time, batch].
@@ -78,9 +80,9 @@ class Given(NamedTuple):
     feedback: Parameters
     constants: dict[str, Constants]
     inputs: np.ndarray
-    target: Array
-    counted: Array
-    weight: Array
+    target: np.ndarray
+    counted: np.ndarray
+    weight: np.ndarray
     pooling: str
 
 
@@ -110,16 +112,26 @@ class _Plan(NamedTuple):
     Attributes:
         constants: those of the network from which ``known`` was made.
         known: constants, and where what loops call begins, by argument.
-        sizes: whole numbers, by name.
-        shapes: of the gradients.
+        given: of all arguments by name those that the chain is given, in its order.
+        sizes: whole numbers, in the order of the chain.
+        judged: how many time steps are.
+        gradients: how they lie in memory.
+        masked: which of them have no diagonal.
+        biases: parameter by argument, of the populations that have one.
         ranges: the examples of each thread.
+        groups: how many of them make a group in each, and how its rooms lie in memory.
     """
 
     constants: dict[str, Constants]
     known: dict[str, Any]
-    sizes: dict[str, int]
-    shapes: list[tuple[int, ...]]
+    given: Callable[[dict[str, Any]], tuple[Any, ...]]
+    sizes: list[int]
+    judged: int
+    gradients: Form
+    masked: list[int]
+    biases: dict[str, str]
     ranges: list[tuple[int, int]]
+    groups: list[tuple[int, Layout]]
 
 
 class Chains:
@@ -132,7 +144,7 @@ class Chains:
     def __init__(self, rule: LearningRule) -> None:
         from neko_rules.kernels.listing import survey
 
-        graph = rule.model.network.graph
+        graph = self._graph = rule.model.network.graph
         self._survey = survey
         self._seen = _seen(rule)
         self._possible = _possible(rule)
@@ -160,26 +172,26 @@ class Chains:
         """
         if not self.serves(rule, *batch[0].shape):
             return None
-        nx, model = rule.nx, rule.model
-        inputs, target, mask = batch
-        steps, pooling = inputs.shape[0], model.network.readout
-        constants = model.network.constants_with(values)
+        model, network = rule.model, rule.model.network
+        inputs, target, mask = map(host.host, batch)
+        steps, pooling = inputs.shape[0], network.readout
         # One row of the mask, and of what is made from it, is that of all steps.
-        count = nx.sum(mask) * ((steps if pooling == "sequence" else 1) // mask.shape[0])
-        divisor = nx.maximum(count, 1.0)
-        turned = host.host(inputs).transpose(1, 0, 2)
+        count = mask.sum() * ((steps if pooling == "sequence" else 1) // mask.shape[0])
+        divisor = max(count, 1.0)
+        constants, turned = network.constants_with(values), inputs.transpose(1, 0, 2)
         given = Given(values, own["feedback"], constants, turned, target, mask, mask / divisor, pooling)
         ran = self.ran(rule, host, given)
         if ran is None:
             return None
-        total = nx.asarray(ran.loss, model.network.dtype)
-        totals = {"loss": (total, count)}
+        total = np.asarray(ran.loss, network.dtype)
+        loss, summed, counted = (host.from_host(np.asarray(each)) for each in (total / divisor, total, count))
+        totals = {"loss": (summed, counted)}
         if model.metrics:
             fired = {population: host.from_host(sums) for population, sums in ran.spikes.items()}
             scores = host.from_host(ran.scores)
-            totals |= model.measured(Measurement(scores, target, mask, fired, model.network.dt, steps))
+            totals |= model.measured(Measurement(scores, *batch[1:], fired, network.dt, steps))
         gradients = {name: host.from_host(ran.gradients[name]) for name in values}
-        return Judgement(total / divisor, {}, totals), gradients
+        return Judgement(loss, {}, totals), gradients
 
     def serves(self, rule: LearningRule, steps: int, examples: int, features: int) -> bool:
         """Whether there may be a chain for so much of a batch, and it is worth compiling one."""
@@ -225,7 +237,7 @@ class Chains:
             if links is None:
                 return None
             plan = self._plan(look, links, host, given, group, carried)
-            ran = _run(links, plan, rule, host, given, group, {} if carried is None else carried.handed(links))
+            ran = _run(links, plan, rule, host, given, {} if carried is None else carried.handed(links))
             if isinstance(ran, Ran):
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
@@ -244,7 +256,8 @@ class Chains:
         if plan is None or plan.constants is not given.constants:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = _planned(links, host, given, group, self._work, carried)
+            plan = _planned(links, self._graph, host, given, group, self._work, carried)
+            self._plans[key] = plan
         return plan
 
 
@@ -325,8 +338,10 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
     return _links.setdefault(network.graph, Memo()).of(kind, lambda: written(setting, kind).linked())
 
 
-def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: int, carried: Carried | None) -> _Plan:
-    kind = links.kind
+def _planned(
+    links: Linked, graph: Graph, host: HostBackend, given: Given, group: int, work: int, carried: Carried | None
+) -> _Plan:
+    kind, chain = links.kind, links.chain
     (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
     known: dict[str, Any] = {n: addresses(kind.dtype, *asked) for n, (addresses, asked) in links.calls.items()}
     for name, (population, key) in links.constants.items():
@@ -334,14 +349,33 @@ def _planned(links: Linked, host: HostBackend, given: Given, group: int, work: i
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
     known |= {name: crossover(size) for name, size in links.crossovers.items()}
     known |= {} if carried is None else carried.constants(links)
+    biases = {name: bias_name(population) for name, population in links.biases.items()}
+    for name, population in links.biases.items():
+        if biases[name] not in given.values:
+            known[name] = np.zeros(graph.populations[population].size, kind.dtype)
+            del biases[name]
     judged = steps if kind.pooling == "sequence" else 1
     sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "sorted": max(SORTED, group)}
-    shapes = [tuple(given.values[parameter].shape) for parameter in links.gradients.values()]
-    return _Plan(given.constants, known, sizes, shapes, parts(examples, steps * examples * work))
+    ranges = parts(examples, steps * examples * work)
+    in_each = [min(group, last - first) for first, last in ranges]
+    layouts = {size: chain.layout(sizes, size, kind.dtype) for size in set(in_each)}
+    parameters = list(links.gradients.values())
+    return _Plan(
+        given.constants,
+        known,
+        itemgetter(*chain.given),
+        [sizes[name] for name in chain.sizes],
+        judged,
+        together(tuple(tuple(given.values[name].shape) for name in parameters), np.dtype(kind.dtype)),
+        [parameters.index(connection.weight) for connection in graph.connections if connection.masked],
+        biases,
+        ranges,
+        [(size, layouts[size]) for size in in_each],
+    )
 
 
 def _run(
-    links: Linked, plan: _Plan, rule: LearningRule, host: HostBackend, given: Given, group: int, handed: dict[str, Any]
+    links: Linked, plan: _Plan, rule: LearningRule, host: HostBackend, given: Given, handed: dict[str, Any]
 ) -> Ran | Told:
     """Go through all groups; or end where something is not what the chain was made for, and tell it.
 
@@ -351,65 +385,55 @@ def _run(
         rule: whose gradient it is.
         host: the backend.
         given: parameters and data.
-        group: examples in a group.
         handed: what goes on beyond the time steps that are given, by argument.
     """
-    nx, model, kind = rule.nx, rule.model, links.kind
-    graph, dtype, sizes = model.network.graph, kind.dtype, plan.sizes
-    examples, judged = given.inputs.shape[0], sizes["judged"]
-    scores = np.empty((judged, examples, graph.populations[graph.output].size) if kind.scored else (0, 0, 0), dtype)
-
-    def typed(array: Array) -> np.ndarray:
-        return handed_over(host.host(array), dtype)
-
-    every: dict[str, Any] = {
-        "inputs": given.inputs,
-        "target": typed(given.target),
-        "counted": typed(given.counted),
-        "weight": typed(given.weight),
-        "scores": scores,
-        **plan.known,
-        **handed,
-    }
-    spikes = {
-        population: np.empty((1, examples, graph.populations[population].size), dtype)
-        for population in links.spikes.values()
-    }
-    every |= {name: spikes[population] for name, population in links.spikes.items()}
+    kind, chain, values, view = links.kind, links.chain, given.values, host.host
+    graph, dtype = rule.model.network.graph, kind.dtype
+    examples = given.inputs.shape[0]
+    # Written out, since a step of a small network is mostly the making of this.
+    every = {**plan.known, **handed, "inputs": given.inputs}
+    every["target"] = handed_over(given.target, dtype)
+    every["counted"] = handed_over(given.counted, dtype)
+    every["weight"] = handed_over(given.weight, dtype)
+    outputs = graph.populations[graph.output].size
+    scores = every["scores"] = np.empty((plan.judged, examples, outputs) if kind.scored else (0, 0, 0), dtype)
+    spikes = {}
+    for name, population in links.spikes.items():
+        spikes[population] = every[name] = np.empty((1, examples, graph.populations[population].size), dtype)
     for name, connections in links.weights.items():
-        first, *others = (typed(effective_weight(nx, each_one, given.values)) for each_one in connections)
-        every[name] = sum(others, first) if others else first
+        of_all = [_weight(view(values[one.weight]), one.masked, dtype) for one in connections]
+        every[name] = of_all[0] if len(of_all) == 1 else sum(of_all[1:], of_all[0])
     for name, (source, connection) in links.backs.items():
-        every[name] = typed(back_to(nx, kind.credit, given.values, given.feedback, source, connection))
-    for name, population in links.biases.items():
-        bias = given.values.get(bias_name(population))
-        every[name] = np.zeros(graph.populations[population].size, dtype) if bias is None else typed(bias)
-    chain = links.chain
-    found = [BUFFERS.several(plan.shapes, dtype) for _ in plan.ranges]
+        back = back_to(rule.nx, kind.credit, values, given.feedback, source, connection)
+        every[name] = handed_over(view(back), dtype)
+    for name, parameter in plan.biases.items():
+        every[name] = handed_over(view(values[parameter]), dtype)
+    found = [BUFFERS.lent(plan.gradients) for _ in plan.ranges]
     losses = np.zeros((len(plan.ranges), 1))
 
     def part(number: int, first: int, last: int) -> int:
-        whole, gradients = found[number]
+        *gradients, whole = found[number]
         whole.fill(0)
         own = {**every, **dict(zip(links.gradients, gradients, strict=True)), "total": losses[number]}
-        size = min(group, last - first)
-        counts = [sizes[name] for name in chain.sizes]
-        scratch = chain.scratch(BUFFERS, sizes, size, dtype)
-        return int(
-            chain.run(first, last, size, chain.addresses, *scratch, *counts, *(own[name] for name in chain.given))
-        )
+        size, (places, form) = plan.groups[number]
+        memories = BUFFERS.lent(form)
+        return int(chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *plan.given(own)))
 
     told = max(each(part, plan.ranges))
     if told:
         return links.told[told - 1]
-    whole, parts_of_it = found[0]
-    for other, _ in found[1:]:
-        whole += other
-    gradients = dict(zip(links.gradients.values(), parts_of_it, strict=True))
-    for connection in graph.connections:
-        if connection.masked:
-            clear_diagonal(gradients[connection.weight])
-    return Ran(links, gradients, sum(losses[:, 0].tolist()), scores, spikes, handed)
+    *gradients, whole = found[0]
+    for other in found[1:]:
+        whole += other[-1]
+    for number in plan.masked:
+        clear_diagonal(gradients[number])
+    by_name = dict(zip(links.gradients.values(), gradients, strict=True))
+    return Ran(links, by_name, float(losses.sum()), scores, spikes, handed)
+
+
+def _weight(matrix: np.ndarray, masked: bool, dtype: str) -> np.ndarray:
+    """The weights of a connection as a chain takes them; as ``effective_weight``."""
+    return handed_over(with_clear_diagonal(matrix) if masked else matrix, dtype)
 
 
 _links: WeakKeyDictionary[Graph, Memo[Linked]] = WeakKeyDictionary()

@@ -82,11 +82,11 @@ def through_window(
     chains = rule.chains()
     if not chains.serves(rule, before.whole, *at["x"].shape[1:]):
         return None
-    mask = host.host(at["mask"])
+    inputs, target, mask, share = (host.host(at[key]) for key in ("x", "target", "mask", "weight"))
     count = mask.sum()
-    weight = host.from_host(host.host(at["weight"]).sum() / max(count, 1.0) * mask)
-    constants, inputs = network.constants_with(values), host.host(at["x"]).transpose(1, 0, 2)
-    given = Given(values, own["feedback"], constants, inputs, at["target"], at["mask"], weight, "sequence")
+    weight = share.sum() / max(count, 1.0) * mask
+    constants, turned = network.constants_with(values), inputs.transpose(1, 0, 2)
+    given = Given(values, own["feedback"], constants, turned, target, mask, weight, "sequence")
     window = Window(() if before.spans is None else before.spans.filters)
     carried = Carried(rule, host, before, *at["x"].shape[:2])
     ran = chains.ran(rule, host, given, window, carried, before.begun and before.spans is not None)

@@ -530,6 +530,10 @@ class LearningRule(Rule):
         followed = self.feedback_decay and name in {c.weight for c in carriers(self.model.network.graph)}
         return super()._decay_of(name) + (self.feedback_decay if followed else 0.0)
 
+    @property
+    def _ever_decays(self) -> bool:
+        return max(self.weight_decay, self.feedback_decay) > 0 or type(self)._decay_of is not LearningRule._decay_of
+
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
         twin = super().clone()

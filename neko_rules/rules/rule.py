@@ -242,6 +242,11 @@ class Rule:
         """The decay of a parameter, in units of the learning rate."""
         return self.weight_decay if name.endswith(WEIGHT) else 0.0
 
+    @property
+    def _ever_decays(self) -> bool:
+        """Whether ``_decay_of`` may be anything but 0."""
+        return self.weight_decay > 0 or type(self)._decay_of is not Rule._decay_of
+
     def _updates_in(self, steps: int) -> int:
         """How many updates one call of ``step`` makes on a batch of so many time steps."""
         return 1
@@ -300,9 +305,9 @@ class Rule:
         drawn = self._drawn(batch)
         trained, beside = compiled(network.values, own, memory, drawn, batch, *scalars)
         values, own, memory, totals, finite = trained
-        sound = {name: bool(self.nx.to_numpy(flag)) for name, flag in finite.items()}
-        for name in [*network.values, *(name for name in sound if name not in network.values)]:
-            if not sound.get(name, True):
+        odd = {name for name, flag in finite.items() if not bool(self.nx.to_numpy(flag))}
+        for name in (*network.values, *odd) if odd else ():
+            if name in odd:
                 raise NonFiniteError(name, self.steps + updates)
         network.observe(batch[0])
         self.take(values, own, memory, updates)
@@ -399,7 +404,7 @@ class Rule:
 
     def _decays(self, values: Parameters) -> dict[str, float]:
         """The decay of every parameter that has one."""
-        return {name: decay for name in values if (decay := self._decay_of(name))}
+        return {name: decay for name in values if (decay := self._decay_of(name))} if self._ever_decays else {}
 
     def _limited(self, found: Parameters) -> Parameters:
         """The gradient as the optimiser takes it: clipped."""
@@ -510,10 +515,11 @@ class Rule:
 
     def rates(self, updates: int) -> tuple[Array, Array]:
         """Learning rate and number of each of the next updates."""
-        rates = [self.optimizer.learning_rate_at(number) for number in range(self.steps, self.steps + updates)]
+        numbers = range(self.steps, self.steps + updates)
+        rates = [self.optimizer.learning_rate_at(number) for number in numbers]
         self._check_decay(max(rates))
-        numbers = np.arange(self.steps + 1.0, self.steps + updates + 0.5)
-        return given(self.nx, np.array(rates, self.model.network.dtype)), given(self.nx, numbers)
+        counts = np.array([number + 1.0 for number in numbers])
+        return given(self.nx, np.array(rates, self.model.network.dtype)), given(self.nx, counts)
 
     def _check_decay(self, rate: float) -> None:
         """Refuse a decay that would turn weights over within one step."""
