@@ -12,11 +12,12 @@ from chain_cases import NETWORKS, STEPS, data, exciting_each_other, groups, laye
 from credit_cases import distance, recurrent_readout
 
 from neko_rules import Evaluator, Network
+from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import filtering
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.optimizers import SGD
-from neko_rules.rules import chained, rule_of
+from neko_rules.rules import EProp, chained, rule_of
 
 __all__ = ["groups"]  # a fixture
 
@@ -95,6 +96,68 @@ def test_windows_by_a_chain(name: str, window: int, groups: list[Any]) -> None:
     assert groups
 
 
+class Doubled(SGD):
+    """An optimiser of a user's, whose change has a compiled loop as any other."""
+
+    def _change(self, nx: Any, g: Any, memory: Any, p: Any, rate: Any, t: Any) -> Any:
+        return 2 * super()._change(nx, g, memory, p, rate, t)[0], ()
+
+
+UPDATES: dict[str, tuple[bool, dict[str, Any]]] = {
+    "adam": (True, {"optimizer": {"name": "adam", "learning_rate": 0.01}}),
+    "an optimiser of a user's": (True, {"optimizer": Doubled(0.1)}),
+    "a schedule": (True, {"optimizer": SGD({"name": "step_decay", "initial": 0.3, "rate": 0.5, "steps": 2})}),
+    "decay": (False, {"weight_decay": 0.1}),
+    "clipping": (False, {"clipping": {"name": "norm", "limit": 0.05}}),
+    "feedback that learns": (False, {"mode": "adaptive"}),
+    "feedback that mirrors": (False, {"mode": "mirror"}),
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("name", UPDATES)
+def test_updates_of_every_kind(name: str, backend: str, groups: list[Any]) -> None:
+    """By the optimiser's loop alone between two pieces of memory, or by the rule where it does more."""
+    pytest.importorskip(backend)
+    plain, options = UPDATES[name]
+    x, y = data()
+    assert taught(layers(24), "eprop", online=EVERY, **options).updates_plainly == plain
+    same_weights(lambda: taught(layers(24, backend=backend), "eprop", online=EVERY, **options), x, y)
+    assert groups
+
+
+def test_a_rule_that_changes_updates_is_asked(groups: list[Any]) -> None:
+    """What a subclass makes of an update is what is kept."""
+
+    class Half(EProp):
+        def applied(self, values: Any, *others: Any) -> Any:
+            kept = super().applied(values, *others)
+            return kept._replace(values={name: 0.5 * (kept.values[name] + values[name]) for name in values})
+
+    x, y = data()
+    optimizer = {"name": "sgd", "learning_rate": 0.3}
+    same_weights(lambda: Half(Evaluator(layers(24)), optimizer=optimizer, online=EVERY), x, y)
+    half, whole = (make(Evaluator(layers(24)), optimizer=optimizer, online=EVERY) for make in (Half, EProp))
+    for rule in half, whole:
+        rule.step(x, y)
+    assert groups
+    assert distance(half.model.network.parameters, whole.model.network.parameters) > 1e-3
+
+
+def test_a_step_that_is_refused_leaves_everything_as_it_was(groups: list[Any]) -> None:
+    """What the first of four updates makes of the weights, the others make worse."""
+    x, y = data()
+    rule = taught(layers(24), "eprop", online=EVERY)
+    rule.step(x, y)
+    before = rule.state()
+    rule.optimizer = SGD(1e308)
+    with pytest.raises(NonFiniteError):
+        rule.step(x, y)
+    assert groups
+    for name, value in rule.state().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_gradients_of_windows_add_up(groups: list[Any]) -> None:
     x, y = data()
     rule = taught(layers(16, 12, cell="alif"), "truncated_bptt", window=EVERY)
@@ -154,17 +217,17 @@ def test_a_short_sequence_has_no_chain(groups: list[Any], monkeypatch: pytest.Mo
 )
 def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: what would leave out the time steps before a window."""
-    from neko_rules.rules import chained_window
+    from neko_rules.rules import chained_pass
 
     x, y = data()
-    handed = chained_window.Carried.handed
+    handed = chained_pass.Carried.handed
 
     def wrong(self: Any, links: Any) -> dict[str, Any]:
         found = handed(self, links)
         for argument, (what, of) in links.handed.traces.items():
             if (what, fault) in {("filtered", "traces are not handed on"), ("kappa", "the first signal is not met")}:
                 found[argument] = 0 * (found[argument] if argument in found else self._of_rate(what, of))
-            if what == "filtered" and not self.before.begun:
+            if what == "filtered" and not self.begun:
                 # Memory that the first window alone would fill: what lies there decides nothing.
                 found[argument] = np.zeros_like(found[argument])
         found |= {"begun": False} if fault == "never begun" else {}
@@ -174,7 +237,7 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
                 found[argument] = 0 * found[argument]
         return found
 
-    monkeypatch.setattr(chained_window.Carried, "handed", wrong)
+    monkeypatch.setattr(chained_pass.Carried, "handed", wrong)
     with pytest.raises(AssertionError):
         same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
     assert groups

@@ -94,6 +94,56 @@ def evaluated(
     return [made[i : i + groups] for i in range(0, len(made), groups)], finite
 
 
+class Iterated:
+    """A loop whose results are its arguments the next time, between two pieces of memory that take turns.
+
+    Args:
+        loop: of one more argument, the first, which is another each time; scalars aside.
+        rows: the others before the first time: one array per group.
+
+    Attributes:
+        rows: the others as they are.
+
+    Example:
+        >>> loop = kernel_of("half", lambda nx, a: [0.5 * (a["x"] + a["y"])], ["x", "y"], {}, "float64")
+        >>> halves = Iterated(loop, [[np.zeros(2), np.zeros(1)]])
+        >>> for _ in range(3):
+        ...     finite = halves.step([np.ones(2), np.full(1, 8.0)])
+        >>> halves.rows[0][0].tolist(), halves.rows[0][1].tolist(), bool(finite)
+        ([0.875, 0.875], [7.0], True)
+    """
+
+    def __init__(self, loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> None:
+        self.loop = loop
+        self.rows = [[handed_over(each, loop.dtype) for each in row] for row in rows]
+        groups = len(self.rows[0])
+        form, self._sizes = _form(tuple(each.shape for each in self.rows[0]), len(rows), loop.dtype)
+        self._from, self._turns = self._addresses(self.rows), []
+        for _ in range(2):
+            *arrays, whole = BUFFERS.lent(form)
+            results = [arrays[i : i + groups] for i in range(0, len(arrays), groups)]
+            self._turns.append((results, self._addresses(results), whole))
+
+    def _addresses(self, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+        """Where the arguments begin; the first row is for what is another each time."""
+        first = np.zeros(len(rows[0]), np.int64)
+        return np.array([first, *([self.loop.address(each) for each in row] for row in rows)], np.int64)
+
+    def step(self, first: Sequence[np.ndarray], *scalars: Any) -> bool:
+        """Run once: whether all results are finite.
+
+        Args:
+            first: the first argument of every group, in C order and of the loop's type.
+            scalars: the other arguments.
+        """
+        results, addresses, whole = self._turns[0]
+        self._from[0] = [self.loop.address(each) for each in first]
+        finite: bool = self.loop.run_all(self._sizes, self._from, whole, *scalars)
+        self.rows, self._from = results, addresses
+        self._turns.reverse()
+        return finite
+
+
 @lru_cache(maxsize=256)
 def _form(shapes: tuple[tuple[int, ...], ...], results: int, dtype: str) -> tuple[Form, np.ndarray]:
     """How the results of every group lie in memory, and the entries of each."""

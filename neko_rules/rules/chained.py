@@ -34,7 +34,7 @@ from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
     from neko_rules.kernels.chain import Layout
-    from neko_rules.rules.chained_window import Carried
+    from neko_rules.rules.chained_pass import Carried
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linking import Linked, Told
 
@@ -388,6 +388,7 @@ def _run(
         handed: what goes on beyond the time steps that are given, by argument.
     """
     kind, chain, values, view = links.kind, links.chain, given.values, host.host
+    nx: Any = host
     graph, dtype = rule.model.network.graph, kind.dtype
     examples = given.inputs.shape[0]
     # Written out, since a step of a small network is mostly the making of this.
@@ -404,7 +405,7 @@ def _run(
         of_all = [_weight(view(values[one.weight]), one.masked, dtype) for one in connections]
         every[name] = of_all[0] if len(of_all) == 1 else sum(of_all[1:], of_all[0])
     for name, (source, connection) in links.backs.items():
-        back = back_to(rule.nx, kind.credit, values, given.feedback, source, connection)
+        back = back_to(nx, kind.credit, values, given.feedback, source, connection)
         every[name] = handed_over(view(back), dtype)
     for name, parameter in plan.biases.items():
         every[name] = handed_over(view(values[parameter]), dtype)

@@ -23,7 +23,7 @@ from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.host import host_of
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.optimizers import AdamW, Optimizer
+from neko_rules.optimizers import AdamW, Optimizer, loop_of
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.chained import Chains
 from neko_rules.rules.online import Online, Windowed
@@ -521,6 +521,16 @@ class LearningRule(Rule):
             noise = {n.removeprefix("noise/"): value for n, value in drawn.items() if n.startswith("noise/")}
             return {**own, "feedback": mirror(self.nx, own["feedback"], values, noise, self.mirror_rate)}
         return own
+
+    @property
+    def updates_plainly(self) -> bool:
+        """Whether an update is what the loop of its optimiser makes of a gradient, and nothing else; for the engine."""
+        own, optimizer = type(self), self.optimizer
+        plain = all(getattr(own, n) is getattr(Rule, n) for n in ("applied", "_limited", "_decaying", "_bounded"))
+        follows = self.credit.spatial in ("adaptive", "mirror") or own._follow is not LearningRule._follow
+        if not plain or follows or self.clipping is not None or self._ever_decays or self.model.network.learned:
+            return False
+        return loop_of(optimizer, type(optimizer)._change, self.model.network.dtype, "float64", False) is not None
 
     @property
     def _follows_updates(self) -> bool:

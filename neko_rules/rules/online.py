@@ -28,8 +28,9 @@ from neko_rules.layers.forward import (
 )
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity
-from neko_rules.rules.chained_window import Before, through_window
+from neko_rules.rules.chained_pass import chained_pass
 from neko_rules.rules.rule import Kept
+from neko_rules.rules.updates import Learning, LearningPlainly, Summed, Updates
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
@@ -150,42 +151,51 @@ class _Schedule:
         signals = self.rule.signals(trajectory, judgement.signals, own, given["target"], given["weight"], rates=False)
         return trajectory, signals, judgement.totals["loss"]
 
-    def chained(
-        self,
-        carry: Tree,
-        values: Parameters,
-        own: Any,
-        given: Tree,
-        whole: int,
-        spans: Spans | None = None,
-        begun: bool = True,
-        last: bool = False,
-    ) -> tuple[Tree, Parameters, Array] | None:
-        """Some time steps by one compiled loop: what goes on, the gradient and the outputs; None where there is none.
-
-        Firing rates so far are left as they were: they are for regularisers alone.
+    def by_chains(self, batch: tuple[Array, Array, Array], spans: Spans | None, updates: Updates) -> Totals | None:
+        """One pass by a compiled loop for every window: loss and metrics of it all; None where there is none.
 
         Args:
-            carry: what goes on.
-            values: parameters.
-            own: the rule's own arrays.
-            given: inputs, targets, mask and weights of the time steps.
-            whole: time steps of the sequence.
-            spans: how traces go on; None where credit ends with the last step.
-            begun, last: whether there were time steps before, and whether nobody asks for traces after these.
+            batch: inputs, targets and mask.
+            spans: how traces go on; None where credit ends with every window.
+            updates: what is learned on the way.
         """
-        credit = {} if spans is None else carry["credit"]
-        before = Before(carry["network"], spans, credit, begun, last, whole)
-        went = through_window(self.rule, values, own, given, before)
-        if went is None:
+        host = host_of(self.nx)
+        passed = None if host is None else chained_pass(self.rule, host, self.by_step(batch), self.size, spans, updates)
+        if host is None or passed is None:
             return None
-        after = self._gone_on(carry, went.states, went.spikes, went.loss)
-        return after if spans is None else after | {"credit": went.credit}, went.gradients, went.outputs
+        spikes = {name: host.from_host(sums) for name, sums in passed.spikes.items()}
+        met = {"loss": tuple(map(host.from_host, passed.loss)), "spikes": spikes}
+        return self.totals(met, host.from_host(passed.outputs), batch)
+
+    def learned_by_chains(
+        self,
+        values: Parameters,
+        own: Any,
+        memory: Any,
+        noise: Parameters,
+        batch: tuple[Array, Array, Array],
+        rates: Array,
+        counts: Array,
+        spans: Spans | None = None,
+    ) -> Trained | None:
+        """A pass with an update after every window, as ``Rule._trained``; None where there is no chain for it."""
+        host = host_of(self.nx)
+        if host is None:
+            return None
+        kind = LearningPlainly if self.rule.updates_plainly else Learning
+        updates = kind(self.rule, host, values, own, memory, noise, rates, counts)
+        totals = self.by_chains(batch, spans, updates)
+        if totals is None:
+            return None
+        values, own, memory, looked = updates.after()
+        # The last update met all that those before kept.
+        return values, own, memory, totals, self.rule.finite(Kept(values, own, memory, looked), totals["loss"][0])
 
     def after(self, carry: Tree, trajectory: Trajectory, loss: tuple[Array, Array]) -> Tree:
         """Network, spikes so far and loss so far after some time steps."""
-        spikes = {name: self.nx.sum(trajectory.z(name), axis=0) for name in self.model.network.spiking}
-        return self._gone_on(carry, trajectory.end(), spikes, loss)
+        fired = {name: each + self.nx.sum(trajectory.z(name), axis=0) for name, each in carry["spikes"].items()}
+        total = tuple(one + other for one, other in zip(carry["loss"], loss, strict=True))
+        return {"network": trajectory.end(), "spikes": fired, "loss": total}
 
     def updated(
         self, carry: Tree, moving: Tree, noise: Parameters, found: Parameters, rate: Array, count: Array
@@ -198,19 +208,13 @@ class _Schedule:
         """By name, whether all that is kept in the end is finite: the last update met all that those before kept."""
         return self.rule.finite(Kept(carry["values"], carry["own"], carry["memory"], looked), loss)
 
-    def _gone_on(self, carry: Tree, states: NetworkState, spikes: dict[str, Array], loss: tuple[Array, Array]) -> Tree:
-        total = tuple(one + other for one, other in zip(carry["loss"], loss, strict=True))
-        # Of some time steps nobody counts the spikes that no metric asks for.
-        fired = {name: each + spikes[name] if name in spikes else each for name, each in carry["spikes"].items()}
-        return {"network": states, "spikes": fired, "loss": total}
-
     def totals(self, carry: Tree, outputs: Array, batch: tuple[Array, Array, Array]) -> Totals:
         """Loss and metrics of the whole sequence, from sums over its time steps and from the outputs."""
         nx, network = self.nx, self.model.network
         steps = batch[0].shape[0]
         pooled = outputs[-1:] if network.readout == "last" else outputs
         scores = self.model.loss.scores(nx, pooled, nx.broadcast_to(batch[2], pooled.shape[:2]))
-        spikes = {name: nx.expand_dims(carry["spikes"][name], 0) for name in network.spiking}
+        spikes = {name: nx.expand_dims(each, 0) for name, each in carry["spikes"].items()}
         measured = self.model.measured(Measurement(scores, *batch[1:], spikes, network.dt, steps))
         return {"loss": carry["loss"], **measured}
 
@@ -246,6 +250,10 @@ class Online(_Schedule):
         signs = {name: value for name, value in drawn.items() if name.startswith("signs/")}
         noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
         spans = None if signs else self.spans
+        if spans is not None:
+            learned = self.learned_by_chains(values, own, memory, noise, batch, rates, counts, spans)
+            if learned is not None:
+                return learned
         carry = {
             **self.first(inputs),
             **self.fresh(examples),
@@ -281,12 +289,7 @@ class Online(_Schedule):
                 return (moving, {name: total + found[name] for name, total in state[1].items()}), output
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
-            chained = None
-            if spans is not None:
-                chained = self.chained(moving, carry["values"], carry["own"], given["step"], steps, spans, begun, last)
-            if chained is not None:
-                moving, total, outputs = moving | chained[0], *chained[1:]
-            elif length > 1 and spans is not None:
+            if length > 1 and spans is not None:
                 moving, total, outputs = self._several(spans, moving, carry["values"], carry["own"], given, begun, last)
             elif length == 1:
                 moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
@@ -415,6 +418,9 @@ class Windowed(_Schedule):
     ) -> Trained:
         """One pass over a batch of sequences, with an update after every window; as ``Rule._trained``."""
         noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
+        learned = self.learned_by_chains(values, own, memory, noise, batch, rates, counts)
+        if learned is not None:
+            return learned
         carry = {**self.first(batch[0]), "values": values, "own": own, "memory": memory}
         looked: bool | None = None
 
@@ -436,6 +442,14 @@ class Windowed(_Schedule):
         self, values: Parameters, own: Any, batch: tuple[Array, Array, Array]
     ) -> tuple[Judgement, Parameters]:
         """The sum of the gradients of all windows with the weights as they are."""
+        host = host_of(self.nx)
+        if host is not None:
+            summed = Summed(host, values, own["feedback"])
+            totals = self.by_chains(batch, None, summed)
+            if totals is not None:
+                total, count = totals["loss"]
+                found = {name: host.from_host(each) for name, each in summed.total.items()}
+                return Judgement(total / self.nx.maximum(count, 1.0), {}, totals), found
         carry = {**self.first(batch[0]), "total": {name: 0 * value for name, value in values.items()}}
 
         def body(carry: Tree, given: Tree, _: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
@@ -453,9 +467,6 @@ class Windowed(_Schedule):
     ) -> tuple[Tree, Parameters, Array]:
         """One window: what goes on, its gradient, and its outputs."""
         rule = self.rule
-        chained = self.chained(carry, values, own, given, batch[0].shape[0])
-        if chained is not None:
-            return chained
         trajectory, signals, loss = self.forward(carry, values, own, given)
         share = length / batch[0].shape[0]
         signals = add_signals(signals, {key: share * each for key, each in rule.regularized(trajectory).items()})
