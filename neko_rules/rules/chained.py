@@ -18,7 +18,7 @@ from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.dense import times_as_long
-from neko_rules.kernels.events import SORTED, crossover
+from neko_rules.kernels.events import crossover, sorted_together
 from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over, with_clear_diagonal
 from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Memo
@@ -355,7 +355,7 @@ def _planned(
             known[name] = np.zeros(graph.populations[population].size, kind.dtype)
             del biases[name]
     judged = steps if kind.pooling == "sequence" else 1
-    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "sorted": max(SORTED, group)}
+    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "sorted": sorted_together(group)}
     ranges = parts(examples, steps * examples * work)
     in_each = [min(group, last - first) for first, last in ranges]
     layouts = {size: chain.layout(sizes, size, kind.dtype) for size in set(in_each)}
