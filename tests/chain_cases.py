@@ -100,6 +100,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(chained, "_run", counting)
     monkeypatch.setattr(chained, "CACHED", 1)
+    monkeypatch.setattr(chained, "_FED_BACK", 1)
     monkeypatch.setattr(chained, "WORTHWHILE", 0)
     # Whether large products of ours are fast enough to be part of a chain is measured, on a machine that may be busy.
     monkeypatch.setattr(chained, "times_as_long", lambda nx: 1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -246,10 +247,17 @@ def test_numbers_that_leave_their_range_are_told(groups: list[Any]) -> None:
         rule.step(x, y)
 
 
+def test_errors_that_are_fed_back_have_larger_groups() -> None:
+    """Of a recurrent layer by BPTT, whose errors go through its weights at every step; not by e-prop."""
+    for rule, recurrent in product(("bptt", "eprop"), (True, False)):
+        least = Chains(rule_of(Evaluator(layers(24, recurrent=recurrent)), rule))._least
+        assert group_size(1 << 30, 100, least) == (12 if rule == "bptt" and recurrent else 4)
+
+
 def test_small_batches_are_not_cut(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert group_size(1 << 16, examples=20) == 20
-    assert group_size(1 << 16, examples=100) == 24
+    assert group_size(1 << 16, examples=16) == 16
+    assert group_size(1 << 16, examples=100) == 16
     assert group_size(1 << 30, examples=100) == 4
     x, y = data()
     compare(lambda: rule_of(Evaluator(layers(24, cell="alif")), "eprop"), x, y)

@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linking import Linked, Told
 
-CACHED = 3 << 19
-"""Bytes of histories of a group. Between a sixth and twice as much was measured to be the same with a second cache of
-half a megabyte; at four times as much what a group leaves behind is gone when it is read."""
+CACHED = 1 << 20
+"""Bytes of histories of a group. Between a quarter and three times as much was measured to be the same with a second
+cache of half a megabyte; with one of two megabytes one and a half times as much took a twentieth longer."""
+
+_FED_BACK = 12
+"""Examples of a group at least, where errors go back through recurrent weights: a product of fewer rows takes longer
+for each of them than do the histories of more examples, which lie in no cache."""
 
 WORTHWHILE = 1 << 17
 """Bytes of histories of a batch for which a chain is compiled, which takes a second or two and is kept on disk."""
@@ -149,6 +153,8 @@ class Chains:
         self._seen = _seen(rule)
         self._possible = _possible(rule)
         self._numbers = numbers_of_a_step(rule.model)
+        fed_back = rule.credit.temporal == "full" and any(c.source == c.target for c in graph.connections)
+        self._least = _FED_BACK if fed_back else 1
         self._work = sum(population.size * 4 for population in graph.populations.values())
         self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
         # Those that did not fire much in the window before.
@@ -221,7 +227,7 @@ class Chains:
                 chain before its time has then to be known before.
         """
         examples, steps, features = given.inputs.shape
-        group = group_size(self._bytes_of_each(rule, steps, features), examples)
+        group = group_size(self._bytes_of_each(rule, steps, features), examples, self._least)
         given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
         looked = examples if goes_on else group
         some, odd = self._survey(given.inputs, looked)
@@ -261,14 +267,19 @@ class Chains:
         return plan
 
 
-def group_size(bytes_of_each: int, examples: int) -> int:
+def group_size(bytes_of_each: int, examples: int, least: int = 1) -> int:
     """How many examples of a batch make a group: all where their histories are small anyway.
 
+    Args:
+        bytes_of_each: of the histories of an example.
+        examples: of the batch.
+        least: as many as there are to be in a group if the batch has them.
+
     Example:
-        >>> group_size(1 << 10, examples=64), group_size(1 << 18, examples=64)
-        (64, 8)
+        >>> group_size(1 << 10, examples=64), group_size(1 << 17, examples=64), group_size(1 << 20, 64, least=12)
+        (64, 8, 12)
     """
-    room = CACHED / bytes_of_each
+    room = max(CACHED / bytes_of_each, least)
     return examples if examples <= room else min(examples, max(1, round(room / TOGETHER)) * TOGETHER)
 
 
