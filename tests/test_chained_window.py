@@ -158,6 +158,49 @@ def test_a_step_that_is_refused_leaves_everything_as_it_was(groups: list[Any]) -
         np.testing.assert_array_equal(value, before[name])
 
 
+STREAMS = [(name, rule) for name, (_, rules) in ONLINE.items() for rule in rules if name != "last output"]
+
+
+@pytest.mark.parametrize(("name", "rule"), STREAMS)
+def test_a_stream_by_a_chain(name: str, rule: str, groups: list[Any]) -> None:
+    """Many time steps at once, twice, and then one by one, beside one by one from the beginning."""
+    if name == "on PyTorch":
+        pytest.importorskip("torch")
+    make = ONLINE[name][0]
+    x, y = data()
+    x = x.transpose(1, 0, 2)[:, :, : make().inputs]
+    many, single = (taught(make(), rule, online=True).stream(batch_size=len(y)) for _ in range(2))
+    wanted = np.stack([single.observe(each, y) for each in x])
+    assert not groups, "a single time step has no chain"
+    parts = [many.observe_many(x[:9], [y] * 9)]
+    before = many.rule.state()
+    parts.append(many.observe_many(x[9:17], [y] * 8))
+    assert len(groups) >= 17
+    parts.append(np.stack([many.observe(each, y) for each in x[17:]]))
+    assert distance({"": np.concatenate(parts)}, {"": wanted}) < SAME
+    assert many.loss == pytest.approx(single.loss, rel=SAME)
+    assert (many.time, many.rule.steps) == (single.time, single.rule.steps)
+    assert distance(many.rule.state(), single.rule.state()) < SAME
+    assert distance(many.rule.state(), before) > 1e-3
+
+
+def test_a_stream_that_is_refused_is_as_it_was(groups: list[Any]) -> None:
+    x, y = data()
+    x = x.transpose(1, 0, 2)
+    many, other = (taught(layers(24), "eprop", online=True).stream(batch_size=len(y)) for _ in range(2))
+    for each in many, other:
+        each.observe_many(x[:6], [y] * 6)
+    optimizer, many.rule.optimizer = many.rule.optimizer, SGD(1e308)
+    with pytest.raises(NonFiniteError):
+        many.observe_many(x[6:12], [y] * 6)
+    many.rule.optimizer = optimizer
+    assert groups
+    for each in many, other:
+        each.observe_many(x[6:12], [y] * 6)
+    for name, value in other.rule.state().items():
+        np.testing.assert_array_equal(value, many.rule.state()[name])
+
+
 def test_gradients_of_windows_add_up(groups: list[Any]) -> None:
     x, y = data()
     rule = taught(layers(16, 12, cell="alif"), "truncated_bptt", window=EVERY)

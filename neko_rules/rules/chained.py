@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from neko_rules.backend import Parameters
+from neko_rules.backend import Backend, Parameters
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Evaluator, Judgement
@@ -394,13 +394,12 @@ def _run(
         links: the chain.
         plan: for batches of this size.
         rule: whose gradient it is.
-        host: the backend.
+        host: the backend of the parameters: the rule's, or NumPy's.
         given: parameters and data.
         handed: what goes on beyond the time steps that are given, by argument.
     """
     kind, chain, values, view = links.kind, links.chain, given.values, host.host
-    nx: Any = host
-    graph, dtype = rule.model.network.graph, kind.dtype
+    graph, dtype, backend = rule.model.network.graph, kind.dtype, cast(Backend, host)
     examples = given.inputs.shape[0]
     # Written out, since a step of a small network is mostly the making of this.
     every = {**plan.known, **handed, "inputs": given.inputs}
@@ -416,7 +415,7 @@ def _run(
         of_all = [_weight(view(values[one.weight]), one.masked, dtype) for one in connections]
         every[name] = of_all[0] if len(of_all) == 1 else sum(of_all[1:], of_all[0])
     for name, (source, connection) in links.backs.items():
-        back = back_to(nx, kind.credit, values, given.feedback, source, connection)
+        back = back_to(backend, kind.credit, values, given.feedback, source, connection)
         every[name] = handed_over(view(back), dtype)
     for name, parameter in plan.biases.items():
         every[name] = handed_over(view(values[parameter]), dtype)

@@ -14,14 +14,27 @@ import numpy as np
 from neko_rules.backend import Array, get_backend
 from neko_rules.credit.spans import Rate, Spans
 from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over
-from neko_rules.layers.forward import Z, at_rest
+from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
 from neko_rules.rules.chained import Given, Ran, Window
 
 if TYPE_CHECKING:
+    from neko_rules.credit.stepwise import State
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linking import Linked
     from neko_rules.rules.updates import Updates
+
+
+class Begin(NamedTuple):
+    """Where a sequence is that a pass goes on with, in backend arrays; nothing of it is changed.
+
+    Attributes:
+        states: of the network.
+        credit: traces.
+    """
+
+    states: NetworkState
+    credit: State
 
 
 class Passed(NamedTuple):
@@ -29,17 +42,30 @@ class Passed(NamedTuple):
 
     Attributes:
         loss: its sum over what is counted, and how much that is.
+        last: the same of the last window alone.
         outputs: what the loss observes, [time, batch, n_out].
         spikes: how often every neuron fired, [batch, neuron]; of no population if nobody asks.
+        states: of the network in the end.
+        credit: traces in the end; anything where the sequence ends.
     """
 
     loss: tuple[np.ndarray, np.ndarray]
+    last: tuple[np.ndarray, np.ndarray]
     outputs: np.ndarray
     spikes: dict[str, np.ndarray]
+    states: dict[str, dict[str, np.ndarray]]
+    credit: dict[str, dict[str, np.ndarray]]
 
 
 def chained_pass(
-    rule: LearningRule, host: HostBackend, by_step: dict[str, Array], size: int, spans: Spans | None, updates: Updates
+    rule: LearningRule,
+    host: HostBackend,
+    by_step: dict[str, Array],
+    size: int,
+    spans: Spans | None,
+    updates: Updates,
+    begin: Begin | None = None,
+    ends: bool = True,
 ) -> Passed | None:
     """Go through all windows; None where there is no chain for them, or no use for one.
 
@@ -50,6 +76,8 @@ def chained_pass(
         size: time steps of a window; the last may be shorter.
         spans: how traces go on; None where credit ends with every window.
         updates: the parameters, and what becomes of every gradient.
+        begin: what came before; None for nothing.
+        ends: whether nobody asks for traces after the last window.
     """
     chains, network = rule.chains(), rule.model.network
     x, target, mask, share = (host.host(by_step[key]) for key in ("x", "target", "mask", "weight"))
@@ -58,15 +86,16 @@ def chained_pass(
         return None
     memory: Any = get_backend("numpy")
     window = Window(() if spans is None else spans.filters)
-    carried = Carried(rule, host, spans, examples, features)
+    carried = Carried(rule, host, spans, examples, features, begin)
     dtype = np.dtype(network.dtype).type
     total, count = dtype(0), dtype(0)
+    latest = total, count
     outputs: list[np.ndarray] = []
     fired: dict[str, np.ndarray] = {}
     inputs = x.transpose(1, 0, 2)
     for number, first in enumerate(range(0, steps, size)):
         last = min(first + size, steps)
-        carried.begin(last - first, last == steps)
+        carried.begin(last - first, ends and last == steps)
         counted = mask[first:last]
         some = counted.sum()
         weight = share[first:last].sum() / max(some, 1.0) * counted
@@ -84,12 +113,14 @@ def chained_pass(
         if ran is None:
             return None
         carried.take(ran, x[last - 1])
-        total, count = total + dtype(ran.loss), count + dtype(some)
+        latest = dtype(ran.loss), dtype(some)
+        total, count = total + latest[0], count + latest[1]
         outputs.append(ran.scores)
         for name, sums in ran.spikes.items():
             fired[name] = fired[name] + sums[0] if name in fired else sums[0]
         updates.take(number, ran.gradients)
-    return Passed((np.asarray(total), np.asarray(count)), np.concatenate(outputs), fired)
+    summed, alone = ((np.asarray(one), np.asarray(other)) for one, other in ((total, count), latest))
+    return Passed(summed, alone, np.concatenate(outputs), fired, carried.states, carried.credit())
 
 
 _CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers"})
@@ -105,16 +136,26 @@ class Carried:
         spans: how traces go on; None where credit ends with every window.
         examples: of a batch.
         features: of the input.
+        begin: what came before; None for nothing.
+
+    Attributes:
+        states: of the network.
     """
 
     def __init__(
-        self, rule: LearningRule, host: HostBackend, spans: Spans | None, examples: int, features: int
+        self,
+        rule: LearningRule,
+        host: HostBackend,
+        spans: Spans | None,
+        examples: int,
+        features: int,
+        begin: Begin | None = None,
     ) -> None:
         network = rule.model.network
         self.graph, self.dtype, self.spans, self.examples = network.graph, network.dtype, spans, examples
-        self.begun, self.last, self.steps = False, False, 0
-        rest = at_rest(rule.nx, self.graph, examples, features, self.dtype)
-        self._states = {name: {key: host.host(each) for key, each in of.items()} for name, of in rest.items()}
+        self.begun, self.last, self.steps, self._windows = begin is not None, False, 0, 0
+        states = at_rest(rule.nx, self.graph, examples, features, self.dtype) if begin is None else begin.states
+        self.states = {name: {key: host.host(each) for key, each in of.items()} for name, of in states.items()}
         # States of two windows ago, which nobody needs.
         self._spare: dict[tuple[str, str], np.ndarray] = {}
         self._delayed = [connection for connection in self.graph.connections if connection.delay]
@@ -122,12 +163,14 @@ class Carried:
         self._sums: dict[str, np.ndarray] = {}
         self._filtered: dict[str, np.ndarray] = {}
         if spans is not None:
-            traces = rule.stepwise.start(examples)
+            traces = rule.stepwise.start(examples) if begin is None else begin.credit
             for name, rate in spans.rates.items():
                 self._sums[name] = host.host(traces[name][rate.state])[:, :, 0]
                 if f"{name} filtered" in traces:
-                    shape = traces[f"{name} filtered"]["trace"].shape
-                    self._filtered[name] = BUFFERS.empty(tuple(shape), self.dtype)
+                    before = traces[f"{name} filtered"]["trace"]
+                    held = self._filtered[name] = BUFFERS.empty(tuple(before.shape), self.dtype)
+                    if begin is not None:
+                        held[:] = host.host(before)
 
     def begin(self, steps: int, last: bool) -> None:
         """A window begins.
@@ -147,7 +190,7 @@ class Carried:
             if of in self._sums:
                 _, leak, gain = self._spans.rates[of]
                 parts.append(leak / gain * self._sums[of])
-            parts += [self._states[c.source][Z] for c in self._delayed if c.weight == of]
+            parts += [self.states[c.source][Z] for c in self._delayed if c.weight == of]
             found = self._sent[of] = handed_over(reduce(np.add, parts), self.dtype)
         return found
 
@@ -161,7 +204,7 @@ class Carried:
         graph, examples, handed = self.graph, self.examples, links.handed
         found: dict[str, Any] = {}
         for argument, (name, key) in handed.starts.items():
-            found[argument] = handed_over(self._states[name][key], self.dtype)
+            found[argument] = handed_over(self.states[name][key], self.dtype)
         for argument, of in handed.ends.items():
             spare = self._spare.pop(of, None)
             size = graph.populations[of[0]].size
@@ -203,12 +246,13 @@ class Carried:
             ran: what its chain found.
             inputs: of its last time step, [batch, feature].
         """
-        self._states[INPUT] = {Z: inputs}
+        self.states[INPUT] = {Z: inputs}
         for argument, (name, key) in ran.links.handed.ends.items():
-            if self.begun:
-                self._spare[name, key] = self._states[name][key]
-            self._states[name][key] = ran.handed[argument]
-        self.begun = True
+            # Those before the first window are not ours.
+            if self._windows:
+                self._spare[name, key] = self.states[name][key]
+            self.states[name][key] = ran.handed[argument]
+        self.begun, self._windows = True, self._windows + 1
         if self.spans is None or self.last:
             return
         vectors = {of: ran.handed[name] for name, (what, of) in ran.links.handed.traces.items() if what == "vector"}
@@ -218,6 +262,12 @@ class Carried:
             else:
                 ones = _constant("ones", self.steps, 0.0, rate, "float64")
                 self._sums[name] = (rate.leak**self.steps * self._sums[name] + ones).astype(self.dtype, copy=False)
+
+    def credit(self) -> dict[str, dict[str, np.ndarray]]:
+        """The traces as the engine has them."""
+        rates = {} if self.spans is None else self.spans.rates
+        found = {name: {rate.state: self._sums[name][:, :, None]} for name, rate in rates.items()}
+        return found | {f"{name} filtered": {"trace": held} for name, held in self._filtered.items()}
 
 
 @lru_cache(maxsize=256)

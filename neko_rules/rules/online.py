@@ -30,7 +30,7 @@ from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity
 from neko_rules.rules.chained_pass import chained_pass
 from neko_rules.rules.rule import Kept
-from neko_rules.rules.updates import Learning, LearningPlainly, Summed, Updates
+from neko_rules.rules.updates import Summed, Updates, learning
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
@@ -182,14 +182,13 @@ class _Schedule:
         host = host_of(self.nx)
         if host is None:
             return None
-        kind = LearningPlainly if self.rule.updates_plainly else Learning
-        updates = kind(self.rule, host, values, own, memory, noise, rates, counts)
+        updates = learning(self.rule, host, values, own, memory, noise, rates, counts)
         totals = self.by_chains(batch, spans, updates)
         if totals is None:
             return None
-        values, own, memory, looked = updates.after()
+        kept = updates.after()
         # The last update met all that those before kept.
-        return values, own, memory, totals, self.rule.finite(Kept(values, own, memory, looked), totals["loss"][0])
+        return *kept[:3], totals, self.rule.finite(kept, totals["loss"][0])
 
     def after(self, carry: Tree, trajectory: Trajectory, loss: tuple[Array, Array]) -> Tree:
         """Network, spikes so far and loss so far after some time steps."""

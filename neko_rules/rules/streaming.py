@@ -13,9 +13,12 @@ import numpy as np
 
 from neko_rules import arguments, trees
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
+from neko_rules.kernels.host import host_of
 from neko_rules.layers.forward import at_rest
+from neko_rules.rules.chained_pass import Begin, chained_pass
 from neko_rules.rules.online import Online
 from neko_rules.rules.rule import Kept
+from neko_rules.rules.updates import learning
 from neko_rules.targets import encode
 
 if TYPE_CHECKING:
@@ -102,7 +105,7 @@ class StreamLearner:
         return output[0] if single else output
 
     def observe_many(self, x: Any, targets: Any = None) -> np.ndarray:
-        """Several time steps in one call, with the same result as one call each; faster where a backend compiles.
+        """Several time steps in one call, with the same result as one call each; faster where there is a compiled loop.
 
         Args:
             x: [time, feature] or [time, batch, feature].
@@ -288,6 +291,9 @@ class StreamLearner:
         counts: Any,
     ) -> Tree:
         nx = self.rule.nx
+        learned = self._by_chains(values, own, memory, moving, total, given, noise, rates, counts)
+        if learned is not None:
+            return learned
         total = {name: 0 * each for name, each in total.items()}
 
         def body(carry: Tree, at: Tree) -> tuple[Tree, Tree]:
@@ -302,6 +308,32 @@ class StreamLearner:
         (values, own, memory, moving), outputs = trees.scan(nx, body, carry, inputs, rates.shape[0])
         finite = self.rule.finite(Kept(values, own, memory), moving["loss"][0])
         return values, own, memory, moving, total, outputs, finite
+
+    def _by_chains(
+        self,
+        values: Any,
+        own: Any,
+        memory: Any,
+        moving: Tree,
+        total: Tree,
+        given: Tree,
+        noise: Tree,
+        rates: Any,
+        counts: Any,
+    ) -> Tree | None:
+        """``_updated_often`` by a compiled loop for every time step; None where there is none."""
+        host, spans = host_of(self.rule.nx), self._online.spans
+        if host is None or spans is None:
+            return None
+        updates = learning(self.rule, host, values, own, memory, noise, rates, counts)
+        begin = Begin(moving["network"], moving["credit"]) if self.time else None
+        went = chained_pass(self.rule, host, given, 1, spans, updates, begin, ends=False)
+        if went is None:
+            return None
+        kept = updates.after()
+        after = trees.mapped(host.from_host, {"network": went.states, "credit": went.credit, "loss": went.last})
+        finite = self.rule.finite(kept, after["loss"][0])
+        return *kept[:3], {**moving, **after}, total, host.from_host(went.outputs), finite
 
     @cached_property
     def _online(self) -> Online:
