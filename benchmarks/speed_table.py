@@ -12,7 +12,7 @@ Peers live in an environment of their own, since their needs differ from this pa
 Every contender is a process of its own with pinned threads, kept alive and asked for one step at a time, in random
 order over rounds; ratios are taken within rounds. A suite at some number of threads replaces what was measured of it
 before on such a processor in docs/results/speed.json; from all that is there the tables in docs/speed.md and the figure
-are made anew: the claims of every processor, and the rows of the one that most suites were measured on.
+are made anew: the claims of every processor, and the rows of the one that most suites were measured on, or the latest.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def measured(arena: Arena, name: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "title": WORKLOADS[name].title(),
         "rounds": arena.rounds,
+        "date": time.strftime("%Y-%m-%d"),
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "minutes": round((time.time() - begin) / 60, 1),
         "rows": [result.summary() for result in results],

@@ -101,8 +101,13 @@ def identity(record: Record) -> tuple[str, int, str]:
 
 
 def by_processor(records: Sequence[Record]) -> list[list[Record]]:
-    """The records of every processor, those of the one with most of them first."""
-    return sorted(_grouped(records, lambda record: record["machine"]["processor"]), key=len, reverse=True)
+    """The records of every processor, those of the one with most of them first, and of several such the latest."""
+
+    def rank(own: Sequence[Record]) -> tuple[int, str]:
+        # Before there were dates there was one processor.
+        return len(own), max(record.get("date", "") for record in own)
+
+    return sorted(_grouped(records, lambda record: record["machine"]["processor"]), key=rank, reverse=True)
 
 
 def _grouped(records: Sequence[Record], key: Callable[[Record], str]) -> list[list[Record]]:

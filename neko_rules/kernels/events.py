@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from neko_rules.kernels.buffers import LINE
+from neko_rules.kernels.buffers import LINE, form_of, together
 from neko_rules.kernels.host import BUFFERS
 from neko_rules.kernels.measured import kept, seconds
 from neko_rules.kernels.parallel import each
@@ -172,15 +172,20 @@ def _measured_crossover(senders: int, steps: int = 64, examples: int = 8) -> flo
 
     random = np.random.default_rng(0)
     flat, size = steps * examples, max(128, senders)
-    delta, weights = (random.standard_normal(shape).astype(np.float32) for shape in ((flat, size), (senders, size)))
+
+    # On lines of the cache as in a chain: rows that lie across them take events up to twice as long.
+    shapes = [(flat, size), (senders, size), (flat, size), (senders, size), (flat, senders), (2 * flat, senders)]
+    numbers = BUFFERS.lent(together(tuple(shapes), np.dtype(np.float32)))
+    numbers[-1][:] = random.standard_normal(numbers[-1].shape)
+    delta, weights, sums, gradient, factors, sent_by_both, _ = numbers
+    whole = np.dtype(np.uint32)
+    sorted_rows, length = BUFFERS.lent(form_of((((senders, sorted_together(examples)), whole), ((senders,), whole))))
     signal = delta.reshape(steps, examples, size)
-    sums, gradient = np.zeros((flat, size), np.float32), np.zeros((senders, size), np.float32)
-    sorted_rows, length = np.empty((senders, sorted_together(examples)), np.uint32), np.empty(senders, np.uint32)
     panels, block = products.panels_of(weights, "float32"), products.panels_of(delta[: products.DEPTH], "float32")
     rest = products.rest_for(panels)
 
-    def walking(density: float) -> Callable[[], None]:
-        values = (random.random((flat, senders)) < density).astype(np.float32)
+    def walking(density: float, values: np.ndarray) -> Callable[[], None]:
+        values[:] = random.random(values.shape) < density
         sent = values.reshape(steps, examples, senders)
         events, all_at_once = listed(sent), listed(values[None])
 
@@ -197,8 +202,7 @@ def _measured_crossover(senders: int, steps: int = 64, examples: int = 8) -> flo
         products.multiply(0, flat, factors, panels, sums, rest, False)
         products.multiply_transposed(factors.reshape(steps, examples, senders), signal, block, gradient, rest)
 
-    factors = random.standard_normal((flat, senders)).astype(np.float32)
     few, many = 0.1, 0.3
-    by_few, by_many, by_products = seconds(walking(few), walking(many), dense)
+    by_few, by_many, by_products = seconds(walking(few, sent_by_both[:flat]), walking(many, sent_by_both[flat:]), dense)
     for_each = max(by_many - by_few, 1e-9) / (many - few)
     return float(np.clip(few + (by_products - by_few) / for_each, 0.01, 1.0))
