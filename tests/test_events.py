@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from neko_rules.kernels.events import Events, crossover, listed
+from neko_rules.kernels import events
+from neko_rules.kernels.buffers import LINE
+from neko_rules.kernels.events import Events, crossover, listed, sorted_together
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (2, 4, 300), (40, 16, 70)])
@@ -15,11 +19,11 @@ def test_gradient_of_events_is_the_dense_product(shape: tuple[int, int, int], de
     rng = np.random.default_rng(0)
     values = (rng.random(shape) < density) * (rng.normal(size=shape) if graded else 1.0)
     delta = rng.normal(size=(*shape[:2], 6))
-    events = listed(values)
-    assert events.ones == (not graded or not values.any())
-    assert events.density == pytest.approx(np.count_nonzero(values) / values.size)
+    found = listed(values)
+    assert found.ones == (not graded or not values.any())
+    assert found.density == pytest.approx(np.count_nonzero(values) / values.size)
     expected = np.einsum("tbi,tbj->ij", values, delta)
-    np.testing.assert_allclose(events.gradient(delta), expected, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(found.gradient(delta), expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("senders", [1, 28, 100, 5000])
@@ -28,6 +32,33 @@ def test_the_crossover_is_a_density_and_is_measured_once(senders: int) -> None:
     first = crossover(senders)
     crossover.cache_clear()
     assert crossover(senders) == first
+
+
+def test_the_crossover_is_measured_in_memory_like_that_of_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On lines of the cache: rows that lie across them made events look up to twice as slow."""
+    from neko_rules.kernels import gathering, products, rows
+
+    places: list[int] = []
+
+    def looked(*arguments: Any) -> None:
+        arrays = [each for each in arguments if isinstance(each, np.ndarray) and each.dtype == np.float32]
+        places.extend(each.ctypes.data % LINE for each in arrays if each.size)
+
+    for module, name in ((gathering, "from_events"), (rows, "add_outer_sorted"), (products, "multiply")):
+        monkeypatch.setattr(module, name, looked)
+    monkeypatch.setattr(products, "multiply_transposed", looked)
+    monkeypatch.setattr(events, "seconds", lambda *functions: [each() or 1.0 for each in functions])
+    assert events._measured_crossover(64) == 0.1, "all took as long"
+    assert len(places) > 10
+    assert set(places) == {0}
+
+
+@pytest.mark.parametrize("examples", [1, 4, 12, 24, 128, 240, 250, 256, 1000])
+def test_lists_of_sorted_events_begin_at_every_place_of_a_page(examples: int) -> None:
+    """As many lines as begin at one place modulo 4,096 bytes must not be all of them."""
+    stride = 4 * sorted_together(examples)
+    assert stride >= 4 * examples
+    assert len({number * stride % 4096 // LINE for number in range(64)}) == 64
 
 
 def test_dense_events_are_not_walked() -> None:

@@ -52,8 +52,15 @@ class Buffers:
 
     def empty(self, shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
         """An array in C order whose contents are arbitrary."""
-        if math.prod(shape) < _FEW:
-            return np.empty(shape, dtype)
+        return np.empty(shape, dtype) if math.prod(shape) < _FEW else self.lined(shape, dtype)
+
+    def lined(self, shape: Sequence[int], dtype: np.dtype | str) -> np.ndarray:
+        """The same from a line of the cache on, however small: vectors that lie across two take twice as long to read.
+
+        Example:
+            >>> Buffers().lined((2, 3), "float32").ctypes.data % LINE
+            0
+        """
         return self.lent(form_of(((tuple(shape), np.dtype(dtype)),)))[0]
 
     def lent(self, form: Form) -> list[np.ndarray]:

@@ -251,7 +251,7 @@ def _multiply_part(
 def panels_of(matrix: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
     """The second factor of a product as ``multiply`` wants it."""
     width = panel_width(dtype)
-    panels = BUFFERS.empty((-(-matrix.shape[1] // width), matrix.shape[0], width), dtype)
+    panels = BUFFERS.lined((-(-matrix.shape[1] // width), matrix.shape[0], width), dtype)
     fill_panels(matrix, panels)
     return panels
 
@@ -263,4 +263,4 @@ def panel_width(dtype: np.dtype | str) -> int:
 
 def rest_for(panels: np.ndarray) -> np.ndarray:
     """What ``multiply`` works in."""
-    return np.empty((BLOCK, panels.shape[2]), panels.dtype)
+    return BUFFERS.lined((BLOCK, panels.shape[2]), panels.dtype)
