@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from neko_rules import ALIF, BPTT, LIF, EProp, Evaluator
 from neko_rules import threads as threads_module
 from neko_rules.backend import get_backend
 from neko_rules.kernels import host
-from neko_rules.kernels.buffers import Buffers
+from neko_rules.kernels.buffers import Buffers, together
 from neko_rules.threads import products_are_shared_out, set_threads, threads
 
 NX = get_backend("numpy")
@@ -130,23 +130,29 @@ def test_memory_comes_back_once_nobody_holds_it_in_any_form() -> None:
         del other
 
 
+def several(buffers: Buffers, shapes: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A vector, and the arrays that are parts of it."""
+    *arrays, whole = buffers.lent(together(tuple(shapes), np.dtype("float64")))
+    return whole, arrays
+
+
 def test_each_of_several_arrays_keeps_their_memory() -> None:
     buffers, shapes = Buffers(), [(300, 100), (7,), (200, 100)]
     for hold in (lambda w, a: w, lambda w, a: a[1], lambda w, a: a[2].T, lambda w, a: a[0][3:, 2:], lambda w, a: w[:1]):
-        whole, arrays = buffers.several(shapes, "float64")
+        whole, arrays = several(buffers, shapes)
         address, held = whole.ctypes.data, hold(whole, arrays)
         del whole, arrays
-        others = buffers.several(shapes, "float64")[1]
+        others = several(buffers, shapes)[1]
         assert not any(np.shares_memory(held, other) for other in others), "somebody still looks at it"
         del held, others
-        assert buffers.several(shapes, "float64")[0].ctypes.data == address, "nobody does any more"
+        assert several(buffers, shapes)[0].ctypes.data == address, "nobody does any more"
 
 
 def test_memory_that_serves_two_forms_in_turn_gives_the_same_arrays_again() -> None:
     buffers, one, other = Buffers(), [(300, 100), (7,)], [(100, 300), (5,)]
 
     def given(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-        return buffers.several(shapes, "float64")[1]
+        return several(buffers, shapes)[1]
 
     first, second = [id(array) for array in given(one)], [id(array) for array in given(other)]
     held = buffers.held

@@ -76,21 +76,6 @@ class Buffers:
         with self._lock:
             return self._taken(form.size).as_arrays(form)
 
-    def several(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype | str) -> tuple[np.ndarray, list[np.ndarray]]:
-        """A vector, and entries of it as arrays, each from a line of the cache on.
-
-        Its memory is free when nobody holds any of them. Reading vectors of a matrix that lies across lines takes a
-        fifth longer; within the vector an array is followed by as many entries as make its lines whole.
-
-        Example:
-            >>> whole, (first, second) = Buffers().several([(2, 3), (4,)], "float32")
-            >>> whole[:] = np.arange(32)
-            >>> first.shape, second.tolist()
-            ((2, 3), [16.0, 17.0, 18.0, 19.0])
-        """
-        *arrays, whole = self.lent(together(tuple(shapes), np.dtype(dtype)))
-        return whole, arrays
-
     def clear(self) -> None:
         """Give back all memory that nobody uses, so that what is used next is asked for anew.
 
@@ -184,7 +169,17 @@ def form_of(parts: tuple[tuple[tuple[int, ...], np.dtype], ...]) -> Form:
 
 @lru_cache(maxsize=256)
 def together(shapes: tuple[tuple[int, ...], ...], kind: np.dtype) -> Form:
-    """The form of arrays of one type, and of the vector that they are parts of, which comes last."""
+    """The form of arrays of one type, and of the vector that they are parts of, which comes last.
+
+    Reading vectors of a matrix that lies across lines takes a fifth longer; within the vector an array is followed by
+    as many entries as make its lines whole.
+
+    Example:
+        >>> first, second, whole = Buffers().lent(together(((2, 3), (4,)), np.dtype("float32")))
+        >>> whole[:] = np.arange(32)
+        >>> first.shape, second.tolist()
+        ((2, 3), [16.0, 17.0, 18.0, 19.0])
+    """
     return Form([(shape, kind) for shape in shapes], whole=True)
 
 
