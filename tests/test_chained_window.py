@@ -272,11 +272,11 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
     def wrong(self: Any, links: Any) -> dict[str, Any]:
         found = handed(self, links)
         for argument, (what, of) in links.handed.traces.items():
-            if (what, fault) in {("filtered", "traces are not handed on"), ("kappa", "the first signal is not met")}:
-                found[argument] = 0 * (found[argument] if argument in found else self._of_rate(what, of))
-            if what == "filtered" and not self.begun:
-                # Memory that the first window alone would fill: what lies there decides nothing.
-                found[argument] = np.zeros_like(found[argument])
+            if what == "filtered" and (fault == "traces are not handed on" or not self.begun):
+                # Where it lies: a pass goes on with that, and what lies there before the first window decides nothing.
+                found[argument][:] = 0
+            if what == "kappa" and fault == "the first signal is not met":
+                found[argument] = 0 * self._of_rate(what, of)
         found |= {"begun": False} if fault == "never begun" else {}
         found |= {"kept": False} if fault == "always the last" else {}
         for argument in links.handed.starts:
