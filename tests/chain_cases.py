@@ -93,10 +93,10 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
     run = chained._run
 
-    def counting(links: Any, plan: Any, rule: Any, host: Any, given: Any, handed: Any) -> Any:
+    def counting(links: Any, plan: Any, *others: Any) -> Any:
         assert {size for size, _ in plan.groups} == {4}
         seen.append(links.kind.walked)
-        return run(links, plan, rule, host, given, handed)
+        return run(links, plan, *others)
 
     monkeypatch.setattr(chained, "_run", counting)
     monkeypatch.setattr(chained, "CACHED", 1)

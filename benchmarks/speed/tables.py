@@ -104,7 +104,7 @@ def by_processor(records: Sequence[Record]) -> list[list[Record]]:
     """The records of every processor, those of the one with most of them first, and of several such the latest."""
 
     def rank(own: Sequence[Record]) -> tuple[int, str]:
-        # Before there were dates there was one processor.
+        # The oldest records have no date.
         return len(own), max(record.get("date", "") for record in own)
 
     return sorted(_grouped(records, lambda record: record["machine"]["processor"]), key=rank, reverse=True)

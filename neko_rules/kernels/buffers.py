@@ -136,7 +136,7 @@ class Form:
         whole: whether all of the memory is one more array behind them: a vector of the first one's type.
     """
 
-    __slots__ = ("_begins", "count", "parts", "shapes", "size", "whole")
+    __slots__ = ("_begins", "parts", "shapes", "size", "whole")
 
     def __init__(self, parts: Sequence[tuple[tuple[int, ...], np.dtype]], whole: bool = False) -> None:
         self.parts, self.whole, self.size = tuple(parts), whole, 0
@@ -147,7 +147,6 @@ class Form:
         self.shapes = [shape for shape, _ in self.parts]
         if whole:
             self.shapes.append((self.size // self.parts[0][1].itemsize,))
-        self.count = len(self.shapes)
 
     def cut(self, memory: np.ndarray) -> list[np.ndarray]:
         """The arrays, from the first line of some bytes on."""
@@ -205,8 +204,8 @@ class _Piece:
         # Two references of an array are the list's and that of getrefcount's argument; the arrays hold the memory too.
         # A view of an array holds the memory and not the array.
         views = 0
-        for form, arrays in self._forms.items():
-            views += form.count
+        for arrays in self._forms.values():
+            views += len(arrays)
             if max(map(getrefcount, arrays)) > 2:
                 return False
         return getrefcount(self._memory) <= 2 + views

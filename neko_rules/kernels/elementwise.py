@@ -83,15 +83,11 @@ def evaluated(
     Returns:
         For every result one array per group, and whether all are finite.
     """
-    view, dtype, address = host.host, loop.dtype, loop.address
-    given = [[handed_over(view(each), dtype) for each in row] for row in arrays]
-    # One piece of memory, and one call for all: asking for either costs more than a short loop.
-    form, sizes = _form(tuple([each.shape for each in given[0]]), results, dtype)
-    *out, whole = BUFFERS.lent(form)
-    addresses = np.array([[address(each) for each in row] for row in given])
-    finite = loop.run_all(sizes, addresses, whole, *[view(scalar)[()] for scalar in scalars])
-    made, groups = list(map(host.from_host, out)), len(sizes)
-    return [made[i : i + groups] for i in range(0, len(made), groups)], finite
+    view = host.host
+    given = [[handed_over(view(each), loop.dtype) for each in row] for row in arrays]
+    rows, whole, sizes = _room(loop, given[0], results)
+    finite = loop.run_all(sizes, _addresses(loop, given), whole, *[view(scalar)[()] for scalar in scalars])
+    return [list(map(host.from_host, row)) for row in rows], finite
 
 
 class Iterated:
@@ -116,18 +112,14 @@ class Iterated:
     def __init__(self, loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> None:
         self.loop = loop
         self.rows = [[handed_over(each, loop.dtype) for each in row] for row in rows]
-        groups = len(self.rows[0])
-        form, self._sizes = _form(tuple(each.shape for each in self.rows[0]), len(rows), loop.dtype)
-        self._from, self._turns = self._addresses(self.rows), []
+        self._from, self._turns = self._arguments(self.rows), []
         for _ in range(2):
-            *arrays, whole = BUFFERS.lent(form)
-            results = [arrays[i : i + groups] for i in range(0, len(arrays), groups)]
-            self._turns.append((results, self._addresses(results), whole))
+            results, whole, self._sizes = _room(loop, self.rows[0], len(rows))
+            self._turns.append((results, self._arguments(results), whole))
 
-    def _addresses(self, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        """Where the arguments begin; the first row is for what is another each time."""
-        first = np.zeros(len(rows[0]), np.int64)
-        return np.array([first, *([self.loop.address(each) for each in row] for row in rows)], np.int64)
+    def _arguments(self, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+        """Where all arguments begin; the first row holds the place of what is another each time."""
+        return _addresses(self.loop, [rows[0], *rows])
 
     def step(self, first: Sequence[np.ndarray], *scalars: Any) -> bool:
         """Run once: whether all results are finite.
@@ -142,6 +134,21 @@ class Iterated:
         self.rows, self._from = results, addresses
         self._turns.reverse()
         return finite
+
+
+def _addresses(loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Where arrays begin, [array, group]."""
+    return np.array([[loop.address(each) for each in row] for row in rows])
+
+
+def _room(
+    loop: Loop, groups: Sequence[np.ndarray], results: int
+) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
+    """Memory for results like some arrays: one array per group for every result, their vector, and entries of each."""
+    # One piece for all, and one call: asking for either costs more than a short loop.
+    form, sizes = _form(tuple([each.shape for each in groups]), results, loop.dtype)
+    *arrays, whole = BUFFERS.lent(form)
+    return [arrays[i : i + len(groups)] for i in range(0, len(arrays), len(groups))], whole, sizes
 
 
 @lru_cache(maxsize=256)

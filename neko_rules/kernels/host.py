@@ -94,20 +94,6 @@ def clear_diagonal(matrix: np.ndarray) -> None:
     matrix.reshape(-1)[:: len(matrix) + 1] = 0
 
 
-def with_clear_diagonal(matrix: np.ndarray) -> np.ndarray:
-    """A square matrix with its diagonal set to zero: the same one if it has been.
-
-    Example:
-        >>> with_clear_diagonal(np.ones((2, 2))).tolist()
-        [[0.0, 1.0], [1.0, 0.0]]
-    """
-    if not np.count_nonzero(matrix.diagonal()):
-        return matrix
-    copy = np.array(matrix, order="C")
-    clear_diagonal(copy)
-    return copy
-
-
 def contiguous(array: np.ndarray) -> np.ndarray:
     """The array in C order, which a kernel expects; a copy only if it is not."""
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)

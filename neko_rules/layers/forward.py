@@ -13,7 +13,7 @@ import numpy as np
 from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
 from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.events import Events, listed
-from neko_rules.kernels.host import HostBackend, contiguous, host_of, with_clear_diagonal
+from neko_rules.kernels.host import HostBackend, clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers import on_gpu as on_gpu_loops
 from neko_rules.layers.cell import Cell, CellOperations, Constants, SlopeKeeping, namespace
@@ -163,8 +163,11 @@ def without_diagonal(nx: Backend, matrix: Array) -> Array:
     host = host_of(nx)
     if host is not None:
         found = host.host(matrix)
-        cleared = with_clear_diagonal(found)
-        return matrix if cleared is found else host.from_host(cleared)
+        if not np.count_nonzero(found.diagonal()):
+            return matrix
+        copy = np.array(found, order="C")
+        clear_diagonal(copy)
+        return host.from_host(copy)
     return matrix * (1 - nx.eye(matrix.shape[0], nx.dtype(matrix)))
 
 

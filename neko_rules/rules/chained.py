@@ -19,11 +19,12 @@ from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import crossover, sorted_together
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over, with_clear_diagonal
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over
 from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
+from neko_rules.layers.forward import effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
@@ -243,7 +244,7 @@ class Chains:
             if links is None:
                 return None
             plan = self._plan(look, links, host, given, group, carried)
-            ran = _run(links, plan, rule, host, given, {} if carried is None else carried.handed(links))
+            ran = _run(links, plan, self._graph, host, given, {} if carried is None else carried.handed(links))
             if isinstance(ran, Ran):
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
@@ -386,20 +387,20 @@ def _planned(
 
 
 def _run(
-    links: Linked, plan: _Plan, rule: LearningRule, host: HostBackend, given: Given, handed: dict[str, Any]
+    links: Linked, plan: _Plan, graph: Graph, host: HostBackend, given: Given, handed: dict[str, Any]
 ) -> Ran | Told:
     """Go through all groups; or end where something is not what the chain was made for, and tell it.
 
     Args:
         links: the chain.
         plan: for batches of this size.
-        rule: whose gradient it is.
+        graph: the network's.
         host: the backend of the parameters: the rule's, or NumPy's.
         given: parameters and data.
         handed: what goes on beyond the time steps that are given, by argument.
     """
     kind, chain, values, view = links.kind, links.chain, given.values, host.host
-    graph, dtype, backend = rule.model.network.graph, kind.dtype, cast(Backend, host)
+    dtype, backend = kind.dtype, cast(Backend, host)
     examples = given.inputs.shape[0]
     # Written out, since a step of a small network is mostly the making of this.
     every = {**plan.known, **handed, "inputs": given.inputs}
@@ -412,7 +413,7 @@ def _run(
     for name, population in links.spikes.items():
         spikes[population] = every[name] = np.empty((1, examples, graph.populations[population].size), dtype)
     for name, connections in links.weights.items():
-        of_all = [_weight(view(values[one.weight]), one.masked, dtype) for one in connections]
+        of_all = [handed_over(view(effective_weight(backend, one, values)), dtype) for one in connections]
         every[name] = of_all[0] if len(of_all) == 1 else sum(of_all[1:], of_all[0])
     for name, (source, connection) in links.backs.items():
         back = back_to(backend, kind.credit, values, given.feedback, source, connection)
@@ -440,11 +441,6 @@ def _run(
         clear_diagonal(gradients[number])
     by_name = dict(zip(links.gradients.values(), gradients, strict=True))
     return Ran(links, by_name, float(losses.sum()), scores, spikes, handed)
-
-
-def _weight(matrix: np.ndarray, masked: bool, dtype: str) -> np.ndarray:
-    """The weights of a connection as a chain takes them; as ``effective_weight``."""
-    return handed_over(with_clear_diagonal(matrix) if masked else matrix, dtype)
 
 
 _links: WeakKeyDictionary[Graph, Memo[Linked]] = WeakKeyDictionary()

@@ -13,7 +13,7 @@ import numpy as np
 
 from neko_rules.backend import Array, get_backend
 from neko_rules.credit.spans import Rate, Spans
-from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over
+from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
 from neko_rules.rules.chained import Given, Ran, Window
@@ -57,6 +57,12 @@ class Passed(NamedTuple):
     credit: dict[str, dict[str, np.ndarray]]
 
 
+def host_for_chains(rule: LearningRule, inputs: Array) -> HostBackend | None:
+    """The rule's backend, if there may be chains for sequences [time, batch, feature] and they are worth compiling."""
+    host = host_of(rule.nx)
+    return host if host is not None and rule.chains().serves(rule, *inputs.shape) else None
+
+
 def chained_pass(
     rule: LearningRule,
     host: HostBackend,
@@ -67,11 +73,11 @@ def chained_pass(
     begin: Begin | None = None,
     ends: bool = True,
 ) -> Passed | None:
-    """Go through all windows; None where there is no chain for them, or no use for one.
+    """Go through all windows; None where there is no chain for one of them.
 
     Args:
         rule: whose gradients they are.
-        host: its backend.
+        host: its backend, of ``host_for_chains``.
         by_step: inputs, targets, masks and weights of every time step, in backend arrays.
         size: time steps of a window; the last may be shorter.
         spans: how traces go on; None where credit ends with every window.
@@ -82,9 +88,7 @@ def chained_pass(
     chains, network = rule.chains(), rule.model.network
     x, target, mask, share = (host.host(by_step[key]) for key in ("x", "target", "mask", "weight"))
     steps, examples, features = x.shape
-    if not chains.serves(rule, steps, examples, features):
-        return None
-    memory: Any = get_backend("numpy")
+    numpy: Any = get_backend("numpy")
     window = Window(() if spans is None else spans.filters)
     carried = Carried(rule, host, spans, examples, features, begin)
     dtype = np.dtype(network.dtype).type
@@ -109,7 +113,7 @@ def chained_pass(
             weight,
             "sequence",
         )
-        ran = chains.ran(rule, memory, given, window, carried, carried.begun and spans is not None)
+        ran = chains.ran(rule, numpy, given, window, carried, carried.begun and spans is not None)
         if ran is None:
             return None
         carried.take(ran, x[last - 1])

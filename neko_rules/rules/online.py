@@ -14,7 +14,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.spans import Spans
 from neko_rules.credit.stepwise import LocalTraces
 from neko_rules.evaluator import Judgement
-from neko_rules.kernels.host import host_of
+from neko_rules.kernels.host import HostBackend, host_of
 from neko_rules.layers.forward import (
     Moment,
     NetworkState,
@@ -28,7 +28,7 @@ from neko_rules.layers.forward import (
 )
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity
-from neko_rules.rules.chained_pass import chained_pass
+from neko_rules.rules.chained_pass import chained_pass, host_for_chains
 from neko_rules.rules.rule import Kept
 from neko_rules.rules.updates import Summed, Updates, learning
 
@@ -151,17 +151,19 @@ class _Schedule:
         signals = self.rule.signals(trajectory, judgement.signals, own, given["target"], given["weight"], rates=False)
         return trajectory, signals, judgement.totals["loss"]
 
-    def by_chains(self, batch: tuple[Array, Array, Array], spans: Spans | None, updates: Updates) -> Totals | None:
+    def by_chains(
+        self, host: HostBackend, batch: tuple[Array, Array, Array], spans: Spans | None, updates: Updates
+    ) -> Totals | None:
         """One pass by a compiled loop for every window: loss and metrics of it all; None where there is none.
 
         Args:
+            host: the backend, of ``host_for_chains``.
             batch: inputs, targets and mask.
             spans: how traces go on; None where credit ends with every window.
             updates: what is learned on the way.
         """
-        host = host_of(self.nx)
-        passed = None if host is None else chained_pass(self.rule, host, self.by_step(batch), self.size, spans, updates)
-        if host is None or passed is None:
+        passed = chained_pass(self.rule, host, self.by_step(batch), self.size, spans, updates)
+        if passed is None:
             return None
         spikes = {name: host.from_host(sums) for name, sums in passed.spikes.items()}
         met = {"loss": tuple(map(host.from_host, passed.loss)), "spikes": spikes}
@@ -179,11 +181,11 @@ class _Schedule:
         spans: Spans | None = None,
     ) -> Trained | None:
         """A pass with an update after every window, as ``Rule._trained``; None where there is no chain for it."""
-        host = host_of(self.nx)
+        host = host_for_chains(self.rule, batch[0])
         if host is None:
             return None
         updates = learning(self.rule, host, values, own, memory, noise, rates, counts)
-        totals = self.by_chains(batch, spans, updates)
+        totals = self.by_chains(host, batch, spans, updates)
         if totals is None:
             return None
         kept = updates.after()
@@ -441,10 +443,10 @@ class Windowed(_Schedule):
         self, values: Parameters, own: Any, batch: tuple[Array, Array, Array]
     ) -> tuple[Judgement, Parameters]:
         """The sum of the gradients of all windows with the weights as they are."""
-        host = host_of(self.nx)
+        host = host_for_chains(self.rule, batch[0])
         if host is not None:
             summed = Summed(host, values, own["feedback"])
-            totals = self.by_chains(batch, None, summed)
+            totals = self.by_chains(host, batch, None, summed)
             if totals is not None:
                 total, count = totals["loss"]
                 found = {name: host.from_host(each) for name, each in summed.total.items()}

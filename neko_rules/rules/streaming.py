@@ -13,15 +13,16 @@ import numpy as np
 
 from neko_rules import arguments, trees
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
-from neko_rules.kernels.host import host_of
+from neko_rules.kernels.host import HostBackend
 from neko_rules.layers.forward import at_rest
-from neko_rules.rules.chained_pass import Begin, chained_pass
+from neko_rules.rules.chained_pass import Begin, chained_pass, host_for_chains
 from neko_rules.rules.online import Online
 from neko_rules.rules.rule import Kept
-from neko_rules.rules.updates import learning
+from neko_rules.rules.updates import Learning, learning
 from neko_rules.targets import encode
 
 if TYPE_CHECKING:
+    from neko_rules.credit.spans import Spans
     from neko_rules.rules.learning_rule import LearningRule
 
 FORMAT = "neko_rules stream 1"
@@ -291,9 +292,12 @@ class StreamLearner:
         counts: Any,
     ) -> Tree:
         nx = self.rule.nx
-        learned = self._by_chains(values, own, memory, moving, total, given, noise, rates, counts)
-        if learned is not None:
-            return learned
+        host, spans = host_for_chains(self.rule, given["x"]), self._online.spans
+        if host is not None and spans is not None:
+            updates = learning(self.rule, host, values, own, memory, noise, rates, counts)
+            learned = self._by_chains(host, spans, moving, total, given, updates)
+            if learned is not None:
+                return learned
         total = {name: 0 * each for name, each in total.items()}
 
         def body(carry: Tree, at: Tree) -> tuple[Tree, Tree]:
@@ -310,22 +314,9 @@ class StreamLearner:
         return values, own, memory, moving, total, outputs, finite
 
     def _by_chains(
-        self,
-        values: Any,
-        own: Any,
-        memory: Any,
-        moving: Tree,
-        total: Tree,
-        given: Tree,
-        noise: Tree,
-        rates: Any,
-        counts: Any,
+        self, host: HostBackend, spans: Spans, moving: Tree, total: Tree, given: Tree, updates: Learning
     ) -> Tree | None:
-        """``_updated_often`` by a compiled loop for every time step; None where there is none."""
-        host, spans = host_of(self.rule.nx), self._online.spans
-        if host is None or spans is None:
-            return None
-        updates = learning(self.rule, host, values, own, memory, noise, rates, counts)
+        """What ``_updated_often`` returns, by a compiled loop for every time step; None where there is none."""
         begin = Begin(moving["network"], moving["credit"]) if self.time else None
         went = chained_pass(self.rule, host, given, 1, spans, updates, begin, ends=False)
         if went is None:
