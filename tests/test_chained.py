@@ -75,6 +75,29 @@ def test_a_chain_gives_what_the_engine_gives(network: str, rule: str, groups: li
     assert groups, "a chain, or nothing is tested"
 
 
+@pytest.mark.parametrize("rule", ["bptt", "eprop"])
+@pytest.mark.parametrize("network", ["one recurrent layer", "layers", "connections that skip"])
+def test_states_of_a_few_examples_of_a_group_at_a_time(
+    network: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 22 examples four go through the time steps of a loop together, and two at the end."""
+    run, seen = chained._run, []
+
+    def counting(links: Any, plan: Any, *others: Any) -> Any:
+        seen.append(({size for size, _ in plan.groups}, {links.sizes[each] for each in links.sizes if "most" in each}))
+        return run(links, plan, *others)
+
+    monkeypatch.setattr(chained, "_run", counting)
+    monkeypatch.setattr(chained, "WORTHWHILE", 0)
+    monkeypatch.setattr("neko_rules.kernels.writer._FIRST_CACHE", 1)
+    x, y = data()
+    compare(lambda: rule_of(Evaluator(NETWORKS[network][0]()), rule), x, y)
+    assert seen
+    for sizes, few in seen:
+        assert min(sizes) > 4
+        assert few == {4}
+
+
 @pytest.mark.parametrize("kind", ["graded", "dense"])
 def test_inputs_of_every_kind(kind: str, groups: list[Any]) -> None:
     x, y = data(kind)

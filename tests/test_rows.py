@@ -9,8 +9,9 @@ pytest.importorskip("numba")
 
 from neko_rules.backend import get_backend
 from neko_rules.credit.fused_traces import filtered_on, met_by
+from neko_rules.kernels.bits import WORD, bits_of, bits_set
 from neko_rules.kernels.compiling import kernel
-from neko_rules.kernels.gathering import WALK, back_through
+from neko_rules.kernels.gathering import back_through, from_above
 from neko_rules.kernels.host import unfused
 from neko_rules.kernels.listing import list_row
 from neko_rules.kernels.products import panels_of, rest_for
@@ -19,11 +20,12 @@ from neko_rules.kernels.rows import (
     LANES,
     add_rows,
     add_scaled_rows,
-    add_scaled_rows_to_each,
+    scaled_rows_of_each,
 )
 
 NX = get_backend("numpy")
-SIZES = [1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 64, 77, LANES * ALONE - 1, LANES * ALONE, 2 * LANES * ALONE + 21]
+WIDTHS = [LANES * vectors + more for vectors in (1, 2, 3, 4, 6) for more in (0, 1, LANES - 1)]
+SIZES = [1, 3, 4, 7, 8, 9, 15, 77, *WIDTHS, LANES * ALONE - 1, LANES * ALONE, 2 * LANES * ALONE + 21]
 BOUND = {"float32": 1e-4, "float64": 1e-12}
 ROWS = 40
 
@@ -45,8 +47,15 @@ def scaled(into, matrix, rows, count, factors):
 
 
 @kernel
-def together(a, b, c, d, matrix, rows, count, p, q, r, s):
-    add_scaled_rows_to_each((a, b, c, d), a.shape[0], matrix, rows, count, (p, q, r, s))
+def together(a, b, c, d, matrix, p, q, r, s):
+    scaled_rows_of_each((a, b, c, d), a.shape[0], matrix, (p, q, r, s))
+
+
+@kernel
+def words(row, length, found, count):
+    for first in range(row.shape[0]):
+        found[first] = bits_of(row, first, min(row.shape[0], first + length))
+        count[first] = bits_set(found[first])
 
 
 @pytest.mark.parametrize("dtype", BOUND)
@@ -93,9 +102,35 @@ def test_rows_are_summed_as_numpy_sums_them(size, dtype, index):
         # A factor per row out of a column, as where events were sorted.
         scaled(sums[0, 1:-1], matrix, rows, count, factors[0, :, 1])
         close(sums, start[:1] + factors[0, met, 1] @ matrix[met])
+        # What was there does not count.
         sums = beside.copy()
-        together(*sums[:, 1:-1], matrix, rows, count, *factors[:, :, 0])
-        close(sums, start + factors[:, met, 0] @ matrix[met])
+        sums[:, 1:-1] = np.nan
+        together(*sums[:, 1:-1], matrix[:count], *factors[:, :count, 0])
+        close(sums, factors[:, :count, 0] @ matrix[:count])
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 63, WORD])
+def test_bits_say_what_is_not_zero(length, dtype):
+    rng = np.random.default_rng(length)
+    row = (rng.standard_normal(150) * (rng.random(150) < 0.5)).astype(dtype)
+    row[70], row[71] = np.nan, -0.0
+    found, count = np.empty(150, np.uint64), np.empty(150, np.int64)
+    words(row, length, found, count)
+    for first, word in enumerate(found):
+        fired = np.flatnonzero(row[first : first + length])
+        assert int(word) == sum(1 << int(k) for k in fired)
+        assert count[first] == len(fired)
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("examples", [1, 4, 6, 9])
+def test_errors_come_from_above(examples, dtype):
+    rng = np.random.default_rng(examples)
+    errors, back = (rng.standard_normal(size).astype(dtype) for size in ((3, examples + 2, 5), (5, 2 * LANES + 3)))
+    sums = np.full((examples, back.shape[1]), np.nan, dtype)
+    from_above(1, 2, examples, errors, back, sums)
+    np.testing.assert_allclose(sums, errors[1, 2:] @ back, rtol=0, atol=BOUND[dtype])
 
 
 @pytest.mark.parametrize("turned", ["into", "matrix"])
@@ -129,14 +164,13 @@ def test_filtered_traces_are_taken_through_several_steps(dtype, shape):
 
 def errors_through(matrix, errors, sums, leak):
     panels = panels_of(matrix, matrix.dtype)
-    walks = np.full((len(errors), WALK), 60_000, np.uint32)
-    back_through(len(errors), errors, matrix, panels, sums, walks, rest_for(panels), matrix.dtype.type(leak))
+    back_through(len(errors), errors, matrix, panels, sums, rest_for(panels), matrix.dtype.type(leak))
     return sums
 
 
 @pytest.mark.parametrize("dtype", BOUND)
 @pytest.mark.parametrize("examples", [1, 4, 7])
-@pytest.mark.parametrize("size", [1, 7, 16, LANES * ALONE, LANES * ALONE + 21, 2 * WALK + 13])
+@pytest.mark.parametrize("size", [1, 7, 16, *WIDTHS, LANES * ALONE, LANES * ALONE + 21, 2 * WORD + 13])
 def test_errors_go_through_a_matrix_walked_and_whole(size, examples, dtype):
     rng = np.random.default_rng(size)
     matrix = rng.standard_normal((size, size)).astype(dtype)
@@ -153,7 +187,7 @@ def test_errors_go_through_a_matrix_walked_and_whole(size, examples, dtype):
 def test_an_error_is_the_same_whichever_way_its_group_goes():
     """What an example gets depends on no other, to the last bit."""
     rng = np.random.default_rng(0)
-    size = 2 * WALK
+    size = 2 * WORD
     matrix = rng.standard_normal((size, size)).astype(np.float32)
     errors = rng.standard_normal((6, size)).astype(np.float32)
     errors[4:] *= rng.random((2, size)) < 0.3

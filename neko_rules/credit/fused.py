@@ -92,20 +92,18 @@ class Loop:
 
         called = []
         if step.outgoing or any(step.products_of):
-            from neko_rules.kernels.gathering import WALK, back_addresses
+            from neko_rules.kernels.gathering import back_addresses
 
             called = [back_addresses(dtype, bool(step.outgoing))]
-        above = [each.back.shape[0] for each in signals if isinstance(each, Product)]
-        every = [np.arange(max(above), dtype=np.uint16)] if above else []
 
         def part(_: int, first: int, last: int) -> None:
             handed = (len(step.carried) + len(step.outgoing) + len(totals)) * size * np.dtype(dtype).itemsize
-            group = min(group_of(max(1, handed)), last - first)
+            group = min(group_of(handed, bool(step.outgoing)), last - first)
             carries = np.empty((len(step.carried), group, size), dtype)
             sums = np.empty((len(step.outgoing), group, size), dtype)
-            walks = [np.empty((group, WALK), np.uint32), rest_for(panels[0])] if step.outgoing else []
+            rest = [rest_for(panels[0])] if step.outgoing else []
             rows = np.empty((sum(step.products_of), group, size), dtype)
-            self.kernel(first, last, group, *called, *fixed, *carries, *sums, *walks, *rows, *every)
+            self.kernel(first, last, group, *called, *fixed, *carries, *sums, *rest, *rows)
 
         each_part(part, parts(batch, math.prod(shape) * (1 + len(step.outgoing) * size // 16)))
         sums = [host.from_host(np.add.reduce(total, axis=0)) for total in totals]

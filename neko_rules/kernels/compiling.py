@@ -29,7 +29,10 @@ Kernel = Callable[..., Any]
 GENERATED = "neko_rules_kernel_"
 """What names of generated modules begin with."""
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+"""Without reference counts: a kernel makes no arrays but parts of those that it is given, which outlive it. Counted,
+every row of every example and time step is a call or two, before which vector registers have to be saved: in processes
+that took turns on an Emerald Rapids a step of A took 0.97 and of B 0.92 of what it did with counts."""
 
 
 @lru_cache(maxsize=1)

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from neko_rules.kernels.bits import WORD, bits_of, bits_set
 from neko_rules.kernels.calling import address_of, array_type
 from neko_rules.kernels.compiling import kernel
-from neko_rules.kernels.listing import list_part, list_row
+from neko_rules.kernels.listing import list_row
 from neko_rules.kernels.products import multiply
 from neko_rules.kernels.rows import (
     TILE,
     add_rows,
     add_scaled_rows,
-    add_scaled_rows_of_panels,
-    add_scaled_rows_to_each,
+    add_scaled_rows_by_bits,
+    scaled_rows_of_each,
 )
 from neko_rules.kernels.writer import TOGETHER
 
@@ -31,23 +32,18 @@ _DENSE = 0.5
 """Share of errors that are not zero above which a group's product with a matrix goes through all: four sums are worked
 on at a time for one row that is read, and a row that is skipped is not worth the list in which it is missing."""
 
-_ROWS = (1 << 15) // (4 * TILE)
-"""Rows that all examples go through before the next ones: what a tile meets of them stays in the first cache."""
-
-WALK = _ROWS + 1
-"""Entries in which an example's list of such rows is kept, and behind it its length."""
-
 assert TOGETHER == 4, "four examples side by side are written out"
 
 
 @kernel
 def back_through(
-    count: int, factors: Array, matrix: Array, panels: Array, sums: Array, walks: Array, rest: Array, leak: float
+    count: int, factors: Array, matrix: Array, panels: Array, sums: Array, rest: Array, leak: float
 ) -> None:
     """sums[e] = leak · sums[e] + Σ_j factors[e, j] matrix[j] for e < count, without rows whose factors are zero.
 
     Where those are few all rows are gone through. Either way they are added in their order, so that both find the same
-    to the last bit.
+    to the last bit. All examples go through as many rows as a word has bits before the next ones, which keeps what a
+    tile meets of them in the first cache.
 
     Args:
         count: examples.
@@ -55,7 +51,6 @@ def back_through(
         matrix: [row, column].
         panels: the same in panels.
         sums: [example, column].
-        walks: [example, WALK], to work in.
         rest: to work in.
         leak: what remains of the sums that are there; none of them is looked at if it is 0.
     """
@@ -64,53 +59,42 @@ def back_through(
         into = sums[e]
         for n in range(size):
             into[n] = leak * into[n] if leak != 0 else 0
-    for first in range(0, height, _ROWS):
-        last = min(height, first + _ROWS)
+    for first in range(0, height, WORD):
+        last = min(height, first + WORD)
         # A few examples tell what all are like. One alone has too few sums to keep a processor busy in the order in
         # which a product goes.
         found = 0
         for e in range(min(count, TOGETHER)):
-            row = factors[e]
-            for n in range(first, last):
-                found += row[n] != 0
+            found += bits_set(bits_of(factors[e], first, last))
         if found > _DENSE * (last - first) * TOGETHER:
             multiply(0, count, factors[:, first:last], panels[:, first:last], sums, rest, True)
             continue
-        for e in range(count):
-            walks[e, _ROWS] = list_part(factors[e], first, last, walks[e])
         for begin in range(0, size, TILE):
             for e in range(count):
-                walk = walks[e]
-                add_scaled_rows_of_panels(sums[e], matrix, panels, walk, walk[_ROWS], factors[e], begin)
+                bits = bits_of(factors[e], first, last)
+                add_scaled_rows_by_bits(sums[e], matrix, panels, first, bits, factors[e], begin)
 
 
 @kernel
-def from_above(t: int, begin: int, count: int, errors: Array, back: Array, every: Array, sums: Array) -> None:
+def from_above(t: int, begin: int, count: int, errors: Array, back: Array, sums: Array) -> None:
     """sums[e] = errors[t, begin + e] · back for e < count.
 
     Args:
         t, begin, count: time step, first example and number of examples.
         errors: [time, example, above].
         back: [above, column].
-        every: the numbers from 0.
         sums: [example, column].
     """
-    above, size = back.shape
-    here = 0
+    size, here = back.shape[1], 0
+    while here + TOGETHER <= count:
+        b = begin + here
+        into = (sums[here], sums[here + 1], sums[here + 2], sums[here + 3])
+        rows = (errors[t, b], errors[t, b + 1], errors[t, b + 2], errors[t, b + 3])
+        scaled_rows_of_each(into, size, back, rows)
+        here += TOGETHER
     while here < count:
-        into, row = sums[here], errors[t, begin + here]
-        into[:] = 0
-        if here + TOGETHER <= count:
-            into1, into2, into3 = sums[here + 1], sums[here + 2], sums[here + 3]
-            for n in range(size):
-                into1[n] = into2[n] = into3[n] = 0
-            b = begin + here
-            rows = (row, errors[t, b + 1], errors[t, b + 2], errors[t, b + 3])
-            add_scaled_rows_to_each((into, into1, into2, into3), size, back, every, above, rows)
-            here += TOGETHER
-        else:
-            add_scaled_rows(into, size, back, every, above, row)
-            here += 1
+        scaled_rows_of_each((sums[here],), size, back, (errors[t, begin + here],))
+        here += 1
 
 
 @kernel
@@ -190,6 +174,6 @@ def back_addresses(dtype: str, fed_back: bool) -> np.ndarray:
     whole = array_type("int64", 0)
     matrix, cube = array_type(dtype, 2), array_type(dtype, 3)
     number = array_type(dtype, 0)
-    through = (whole, matrix, matrix, cube, matrix, array_type("uint32", 2), matrix, number)
-    above = (whole, whole, whole, cube, matrix, array_type("uint16", 1), matrix)
+    through = (whole, matrix, matrix, cube, matrix, matrix, number)
+    above = (whole, whole, whole, cube, matrix, matrix)
     return np.array([address_of(back_through, through) if fed_back else 0, address_of(from_above, above)], np.int64)

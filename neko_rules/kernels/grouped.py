@@ -15,11 +15,9 @@ Array = Any
 
 
 @kernel
-def prepare(at_rest: Array, every: Array) -> None:
-    """What stays as it is for all groups: states of zero, and the numbers from 0."""
+def prepare(at_rest: Array) -> None:
+    """What stays as it is for all groups: states of zero."""
     at_rest[:] = 0
-    for k in range(every.shape[0]):
-        every[k] = k
 
 
 @kernel

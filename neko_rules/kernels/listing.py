@@ -82,24 +82,12 @@ def list_row(row: Array, size: int, into: Array) -> int:
         size: of the row.
         into: [size], of unsigned integers; behind the valid numbers its contents are arbitrary.
     """
-    return list_part(row, 0, size, into)
-
-
-@within
-def list_part(row: Array, first: int, last: int, into: Array) -> int:
-    """The same of a part of a row.
-
-    Args:
-        row: [size].
-        first, last: the part.
-        into: [last - first] or longer, of unsigned integers.
-    """
     count = 0
-    whole = last - (last - first) % _TOGETHER
-    for begin in range(first, whole, _TOGETHER):
-        # What is written behind the valid ones stays within the part: no more entries are listed than were looked at.
+    whole = size - size % _TOGETHER
+    for begin in range(0, whole, _TOGETHER):
+        # What is written behind the valid ones stays within the row: no more entries are listed than were looked at.
         count += _put(row, begin, into, count)
-    for n in range(whole, last):
+    for n in range(whole, size):
         into[count] = n
         count += row[n] != 0
     return count

@@ -47,7 +47,7 @@ def spread(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(single, none, first)
 
 
-def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bool = False) -> Any:
+def _tile(vectors: int, *, lanes: int = LANES, ragged: int = 0, panels: bool = False, rows_by: str = "list") -> Any:
     """A function of ``lanes · vectors`` entries of the sums of one example or of several.
 
     Its arguments are a tuple of the sums [size] of the examples, one of their factors [row], empty where there are
@@ -56,17 +56,21 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bo
     Args:
         vectors: how many.
         lanes: entries of each.
-        partial: whether the last one reaches beyond the size: what lies there is neither read nor written.
+        ragged: how many of the last ones may reach beyond the size: what lies there is neither read nor written.
         panels: whether the matrix is given as panels [panel, row, column], of which a tile takes whole ones.
+        rows_by: ``"list"``; ``"bits"``, where in place of a list and its length there are a row and a word, whose bits
+            say which of the rows from that one on are meant; or ``"range"`` from a row to another, of which the sums
+            are written and not added to what is there.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def tile(typing: Any, sums: Any, factors: Any, begin: Any, size: Any, matrix: Any, rows: Any, count: Any) -> Any:
-        if any(each.layout != "C" for each in (*sums, matrix, rows)):
+        if any(each.layout != "C" for each in (*sums, matrix, *([rows] if rows_by == "list" else []))):
             raise TypingError("sums, matrix and list of rows are expected in C order")
         if any(each.dtype != matrix.dtype for each in (*sums, *factors)):
             raise TypingError("sums, factors and matrix are expected to be of one type")
-        signature = types.void(sums, factors, types.intp, types.intp, matrix, rows, types.intp)
+        listed = {"list": (rows, types.intp), "bits": (types.intp, types.uint64), "range": (types.intp, types.intp)}
+        signature = types.void(sums, factors, types.intp, types.intp, matrix, *listed[rows_by])
 
         def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number = context.get_value_type(matrix.dtype)
@@ -83,12 +87,6 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bo
             def vector_at(pointer: Any, offset: Any) -> Any:
                 return builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
 
-            within = None
-            if partial:
-                each_lane = ir.Constant(ir.VectorType(word, lanes), list(range(lanes)))
-                left = spread(builder, builder.sub(arguments[3], arguments[2]), lanes)
-                within = builder.icmp_signed("<", each_lane, left)
-
             def masked(name: str, returned: Any, *given: Any) -> Any:
                 signature = ir.FunctionType(returned, [each.type for each in given])
                 function = cgutils.get_or_insert_function(
@@ -96,24 +94,34 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bo
                 )
                 return builder.call(function, given)
 
-            def loaded(pointer: Any, offset: Any) -> Any:
+            def loaded(pointer: Any, offset: Any, within: Any) -> Any:
                 place = vector_at(pointer, offset)
                 if within is None:
                     return builder.load(place, align=width)
-                zero = ir.Constant(kind, [0.0] * lanes)
-                return masked("load", kind, place, ir.IntType(32)(width), within, zero)
+                return masked("load", kind, place, ir.IntType(32)(width), within, ir.Constant(kind, [0.0] * lanes))
 
-            def kept(value: Any, pointer: Any, offset: Any) -> None:
+            def kept(value: Any, pointer: Any, offset: Any, within: Any) -> None:
                 place = vector_at(pointer, offset)
                 if within is None:
                     builder.store(value, place, align=width)
-                else:
-                    masked("store", ir.VoidType(), value, place, ir.IntType(32)(width), within)
+                    return
+                # A vector that is whole is written as one: some processors take long for one that is masked.
+                whole = builder.icmp_signed("<=", builder.add(offset, word(lanes)), arguments[3])
+                with builder.if_else(whole) as (then, otherwise):
+                    with then:
+                        builder.store(value, place, align=width)
+                    with otherwise:
+                        masked("store", ir.VoidType(), value, place, ir.IntType(32)(width), within)
 
             into = [each.data for each in members(sums, arguments[0])]
             meeting = members(factors, arguments[1])
-            table, listed = array(matrix, arguments[4]), array(rows, arguments[5])
+            table = array(matrix, arguments[4])
             offsets = [builder.add(arguments[2], word(lanes * i)) for i in range(vectors)]
+            each_lane = ir.Constant(ir.VectorType(word, lanes), list(range(lanes)))
+            parts = [None] * (vectors - ragged) + [
+                builder.icmp_signed("<", each_lane, spread(builder, builder.sub(arguments[3], offset), lanes))
+                for offset in offsets[vectors - ragged :]
+            ]
             *panel_bytes, row_bytes, _ = cgutils.unpack_tuple(builder, table.strides)
             origin, sources = table.data, offsets
             if panels:
@@ -124,14 +132,21 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bo
                 sources = [
                     builder.add(builder.mul(apart, word(i // share)), word(i % share * lanes)) for i in range(vectors)
                 ]
-            held = [[cgutils.alloca_once_value(builder, loaded(each, o)) for o in offsets] for each in into]
+            none = ir.Constant(kind, [0.0] * lanes)
+            held = [
+                [
+                    cgutils.alloca_once_value(builder, none if rows_by == "range" else loaded(each, *where))
+                    for where in zip(offsets, parts, strict=True)
+                ]
+                for each in into
+            ]
             # Fused where the processor has it, a product and a sum where it has not.
             name = f"llvm.fmuladd.v{lanes}{number.intrinsic_name}"
             fused = builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind, kind, kind]))
-            with cgutils.for_range(builder, arguments[6], intp=word) as loop:
-                row = builder.zext(builder.load(builder.gep(listed.data, [loop.index])), word)
+
+            def add(row: Any) -> None:
                 place = cgutils.pointer_add(builder, origin, builder.mul(row, row_bytes))
-                values = [loaded(place, source) for source in sources]
+                values = [loaded(place, *where) for where in zip(sources, parts, strict=True)]
                 for example, totals in enumerate(held):
                     factor = None
                     if meeting:
@@ -146,9 +161,31 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bo
                             else builder.call(fused, [factor, value, before])
                         )
                         builder.store(after, total)
+
+            if rows_by == "bits":
+                left = cgutils.alloca_once_value(builder, arguments[6])
+                asked, walked, done = (
+                    builder.append_basic_block(f"bits.{each}") for each in ("asked", "walked", "done")
+                )
+                builder.branch(asked)
+                builder.position_at_end(asked)
+                builder.cbranch(builder.icmp_unsigned("!=", builder.load(left), word(0)), walked, done)
+                builder.position_at_end(walked)
+                bits = builder.load(left)
+                add(builder.add(arguments[5], builder.cttz(bits, ir.IntType(1)(1))))
+                builder.store(builder.and_(bits, builder.sub(bits, word(1))), left)
+                builder.branch(asked)
+                builder.position_at_end(done)
+            elif rows_by == "range":
+                with cgutils.for_range_slice(builder, arguments[5], arguments[6], word(1), intp=word) as (row, _):
+                    add(row)
+            else:
+                numbers = array(rows, arguments[5]).data
+                with cgutils.for_range(builder, arguments[6], intp=word) as loop:
+                    add(builder.zext(builder.load(builder.gep(numbers, [loop.index])), word))
             for each, totals in zip(into, held, strict=True):
-                for offset, total in zip(offsets, totals, strict=True):
-                    kept(builder.load(total), each, offset)
+                for offset, part, total in zip(offsets, parts, totals, strict=True):
+                    kept(builder.load(total), each, offset, part)
             return context.get_dummy_value()
 
         return signature, generated
@@ -156,44 +193,43 @@ def _tile(vectors: int, *, lanes: int = LANES, partial: bool = False, panels: bo
     return tile
 
 
-_many, _many_each, _some = (_tile(vectors) for vectors in (ALONE, _EACH, 1))
-_many_of_panels = _tile(ALONE, panels=True)
-_rest, _half, _quarter = (_tile(1, lanes=LANES // share, partial=True) for share in (1, 2, 4))
+_many = _tile(ALONE)
+_eight, _four, _two = (_tile(vectors, ragged=vectors // 2) for vectors in (ALONE, ALONE // 2, ALONE // 4))
+_one, _half, _quarter = (_tile(1, lanes=LANES // share, ragged=1) for share in (1, 2, 4))
 
+_many_each, _two_each = (_tile(vectors, ragged=(vectors + 1) // 2, rows_by="range") for vectors in (_EACH, 2))
+_one_each, _half_each, _quarter_each = (
+    _tile(1, lanes=LANES // share, ragged=1, rows_by="range") for share in (1, 2, 4)
+)
 
-@within
-def _add_rest(
-    sums: tuple[Array, ...],
-    factors: tuple[Array, ...],
-    begin: int,
-    size: int,
-    matrix: Array,
-    rows: Array,
-    count: int,
-) -> None:
-    """The columns from ``begin`` on, which do not fill as many registers as there are."""
-    while begin + LANES <= size:
-        _some(sums, factors, begin, size, matrix, rows, count)
-        begin += LANES
-    # A vector no wider than it has to be: one that reaches into another line of the cache is fetched twice.
-    if size - begin > LANES // 2:
-        _rest(sums, factors, begin, size, matrix, rows, count)
-    elif size - begin > LANES // 4:
-        _half(sums, factors, begin, size, matrix, rows, count)
-    elif size > begin:
-        _quarter(sums, factors, begin, size, matrix, rows, count)
+_many_of_panels = _tile(ALONE, panels=True, rows_by="bits")
+_eight_by_bits, _four_by_bits, _two_by_bits, _one_by_bits = (
+    _tile(vectors, ragged=(vectors + 1) // 2, rows_by="bits") for vectors in (ALONE, ALONE // 2, ALONE // 4, 1)
+)
 
 
 @within
 def _add_alone(
     sums: tuple[Array], factors: tuple[Array, ...], size: int, matrix: Array, rows: Array, count: int
 ) -> None:
-    """The rows of one example, with factors or without."""
+    """The rows of one example, with factors or without; the list of rows is gone through once for all that is left."""
     begin = 0
     while begin + TILE <= size:
         _many(sums, factors, begin, size, matrix, rows, count)
         begin += TILE
-    _add_rest(sums, factors, begin, size, matrix, rows, count)
+    if size - begin > LANES * (ALONE // 2):
+        _eight(sums, factors, begin, size, matrix, rows, count)
+    elif size - begin > LANES * (ALONE // 4):
+        _four(sums, factors, begin, size, matrix, rows, count)
+    elif size - begin > LANES:
+        _two(sums, factors, begin, size, matrix, rows, count)
+    # No wider than it has to be: a vector that reaches into another line of the cache is fetched twice.
+    elif size - begin > LANES // 2:
+        _one(sums, factors, begin, size, matrix, rows, count)
+    elif size - begin > LANES // 4:
+        _half(sums, factors, begin, size, matrix, rows, count)
+    elif size > begin:
+        _quarter(sums, factors, begin, size, matrix, rows, count)
 
 
 @within
@@ -226,33 +262,47 @@ def add_scaled_rows(into: Array, size: int, matrix: Array, rows: Array, count: i
 
 
 @within
-def add_scaled_rows_of_panels(
-    into: Array, matrix: Array, panels: Array, rows: Array, count: int, factors: Array, begin: int
+def add_scaled_rows_by_bits(
+    into: Array, matrix: Array, panels: Array, first: int, bits: int, factors: Array, begin: int
 ) -> None:
-    """The same for ``TILE`` columns from a multiple of it on, from panels; from the matrix where fewer are left.
+    """The same of the rows from ``first`` on whose bits are set, for ``TILE`` columns from a multiple of it on.
 
     Args:
-        into, matrix, rows, count, factors: as for ``add_scaled_rows``.
-        panels: the matrix as ``kernels.products`` has it.
+        into, matrix, factors: as for ``add_scaled_rows``.
+        panels: the matrix as ``kernels.products`` has it; the matrix itself is read where fewer columns are left.
+        first: the row of the lowest bit.
+        bits: a word.
         begin: the first column.
     """
     size = into.shape[0]
-    if begin + TILE <= size:
-        _many_of_panels((into,), (factors,), begin, size, panels, rows, count)
+    left = size - begin
+    if left >= TILE:
+        _many_of_panels((into,), (factors,), begin, size, panels, first, bits)
+    elif left > LANES * (ALONE // 2):
+        _eight_by_bits((into,), (factors,), begin, size, matrix, first, bits)
+    elif left > LANES * (ALONE // 4):
+        _four_by_bits((into,), (factors,), begin, size, matrix, first, bits)
+    elif left > LANES:
+        _two_by_bits((into,), (factors,), begin, size, matrix, first, bits)
     else:
-        _add_rest((into,), (factors,), begin, size, matrix, rows, count)
+        _one_by_bits((into,), (factors,), begin, size, matrix, first, bits)
 
 
 @within
-def add_scaled_rows_to_each(
-    sums: tuple[Array, ...], size: int, matrix: Array, rows: Array, count: int, factors: tuple[Array, ...]
-) -> None:
-    """The same for several examples, each with its own sum and factors, on the same rows."""
-    begin = 0
-    while begin + LANES * _EACH <= size:
-        _many_each(sums, factors, begin, size, matrix, rows, count)
+def scaled_rows_of_each(sums: tuple[Array, ...], size: int, matrix: Array, factors: tuple[Array, ...]) -> None:
+    """into[n] = Σ_j f[j] · matrix[j, n] for several examples, each with its own sums [size] and factors [row]."""
+    count, begin = matrix.shape[0], 0
+    while size - begin > LANES * (_EACH // 2):
+        _many_each(sums, factors, begin, size, matrix, 0, count)
         begin += LANES * _EACH
-    _add_rest(sums, factors, begin, size, matrix, rows, count)
+    if size - begin > LANES:
+        _two_each(sums, factors, begin, size, matrix, 0, count)
+    elif size - begin > LANES // 2:
+        _one_each(sums, factors, begin, size, matrix, 0, count)
+    elif size - begin > LANES // 4:
+        _half_each(sums, factors, begin, size, matrix, 0, count)
+    elif size > begin:
+        _quarter_each(sums, factors, begin, size, matrix, 0, count)
 
 
 @kernel

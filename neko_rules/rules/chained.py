@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from neko_rules.kernels.chain import Layout
     from neko_rules.rules.chained_pass import Carried
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linking import Linked, Told
+    from neko_rules.rules.linked import Linked, Told
 
 CACHED = 1 << 20
 """Bytes of histories of a group. Between a quarter and three times as much was measured to be the same with a second
@@ -324,7 +324,8 @@ def _is_wide(graph: Graph, connection: Connection) -> bool:
 
 def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, window: Window | None) -> Linked | None:
     """The chain for a rule and such data, by whose events are few or all 1, and by what goes on beyond it."""
-    from neko_rules.rules.linking import Kind, Linking
+    from neko_rules.rules.linked import Kind
+    from neko_rules.rules.linking import Linking
     from neko_rules.rules.linking_window import LinkingWindow
 
     model, network, constants = rule.model, rule.model.network, given.constants

@@ -21,7 +21,7 @@ from neko_rules.rules.chained import Given, Ran, Window
 if TYPE_CHECKING:
     from neko_rules.credit.stepwise import State
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linking import Linked
+    from neko_rules.rules.linked import Linked
     from neko_rules.rules.updates import Updates
 
 

@@ -7,124 +7,24 @@ The loops are those of the forward pass (``layers.fused``), of the loss (``kerne
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
-from neko_rules.credit.axes import Credit
 from neko_rules.credit.fused import LOOPS
 from neko_rules.credit.recursion import Setting
 from neko_rules.kernels import gathering, grouped, listing, products, rows
-from neko_rules.kernels.chain import Chain, Chained
+from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
+from neko_rules.kernels.writer import group_of
 from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of
 from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
-from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.losses import Loss, compiled_pass
-from neko_rules.rules.chained import Window
-
-
-class Kind(NamedTuple):
-    """What a chain depends on beside the network.
-
-    Attributes:
-        credit: which gradient.
-        jacobians: the derivatives of every population's cell.
-        lean: hidden populations of which the way back needs no more than ψ and when they fired.
-        keeps_current: populations whose input current is recorded.
-        loss: what the outputs are judged by.
-        formulas: its value and its gradient, as its class has them.
-        pooling: how the outputs that are judged are made of those of every time step.
-        scored: whether the scores are wanted.
-        rates: whether it is wanted how often every neuron fired.
-        dtype: of all arrays.
-        inputs: number of features.
-        window: what goes on beyond the time steps of the chain; None for whole sequences.
-        walked: the populations, and the input, whose events are taken to be few.
-        ones: whether those of the input are all 1.
-        ranks: how many axes the constants of every population have.
-    """
-
-    credit: Credit
-    jacobians: tuple[Jacobians, ...]
-    lean: frozenset[str]
-    keeps_current: frozenset[str]
-    loss: Loss
-    formulas: tuple[Callable[..., Any], ...]
-    pooling: str
-    scored: bool
-    rates: bool
-    dtype: str
-    inputs: int
-    window: Window | None
-    walked: frozenset[str]
-    ones: bool
-    ranks: tuple[tuple[int, ...], ...]
-
-
-class Told(NamedTuple):
-    """Why a chain ends before its time.
-
-    Attributes:
-        source: a population, or the input.
-        kind: ``"many"``: its events are not few; ``"odd"``: they are not all 1.
-    """
-
-    source: str
-    kind: str
-
-
-class Linked(NamedTuple):
-    """A chain for a network, and where what it takes comes from.
-
-    Attributes:
-        kind: which chain.
-        chain: the kernel.
-        sizes: whole numbers that it is given.
-        weights: argument → the connections whose weights it is the sum of.
-        backs: argument → the population that the matrix carries an error to, and the connection.
-        biases: argument → the population.
-        constants: argument → a population and the constant's name.
-        gradients: argument → the parameter whose gradient it is.
-        told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
-        crossovers: argument → how many neurons there are whose events are few below that density.
-        spikes: argument → the population whose spikes it counts.
-        calls: argument → what says where what loops call begins, and what it is asked with beside the type of numbers.
-        handed: what it takes from the time steps before and hands on; nothing for whole sequences.
-    """
-
-    kind: Kind
-    chain: Chained
-    sizes: dict[str, int]
-    weights: dict[str, tuple[Connection, ...]]
-    backs: dict[str, tuple[str, Connection | None]]
-    biases: dict[str, str]
-    constants: dict[str, tuple[str, str]]
-    gradients: dict[str, str]
-    told: list[Told]
-    crossovers: dict[str, int]
-    spikes: dict[str, str]
-    calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]]
-    handed: Handed
-
-
-class Handed(NamedTuple):
-    """What a chain over some time steps takes from those before, and what it hands on.
-
-    Attributes:
-        starts: argument → a population and a state before the first time step.
-        ends: argument → a population and a state after the last.
-        traces: argument → what of a trace it is, and the parameter or population.
-        flags: ``"begun"``, whether there were time steps before, and ``"kept"``, whether there are any after.
-    """
-
-    starts: dict[str, tuple[str, str]]
-    ends: dict[str, tuple[str, str]]
-    traces: dict[str, tuple[str, str]]
-    flags: set[str]
+from neko_rules.layers.jacobians import SLOPE
+from neko_rules.losses import compiled_pass
+from neko_rules.rules.linked import Handed, Kind, Linked, Told
 
 
 class _Below(NamedTuple):
@@ -302,12 +202,18 @@ class Linking:
             chain.call(products.fill_panels, matrix, name, once=True)
         return name
 
+    def _together(self, loop: str, numbers: int) -> str:
+        """How many examples of a group go through the time steps of a loop together, which hands on so many of each."""
+        most = self.chain.size(f"most_{loop}")
+        self.sizes[most] = group_of(numbers * np.dtype(self.kind.dtype).itemsize)
+        return f"min(n, {most})"
+
     # Forward in time.
 
     def _begin(self) -> None:
         chain, walked, inputs = self.chain, INPUT in self.kind.walked, self.chain.take("inputs", 3)
         at_rest = chain.room("at_rest", "n", "largest", once=True)
-        chain.call(grouped.prepare, at_rest, chain.room("every", FEW_ABOVE, kind="narrow", once=True), once=True)
+        chain.call(grouped.prepare, at_rest, once=True)
         if not (walked and self.kind.ones):
             chain.call(grouped.take_inputs, "begin", inputs, self._history(INPUT, Z))
         if walked and self.kind.ones:
@@ -319,7 +225,7 @@ class Linking:
 
     def _forward(self, component: tuple[str, ...]) -> None:
         """Populations that step together, from the events of what they receive from or from products with all of it."""
-        by_name = {"first": "zero", "last": "n", "group": "n"}
+        by_name: dict[str, str] = {}
         forms = []
         for place, name in enumerate(component):
             outside = [c for c in self.graph.into(name) if c.source not in component]
@@ -346,6 +252,10 @@ class Linking:
         forward = kernel_of(tuple(forms), self.kind.dtype)
         if forward is None:
             raise NotTraceableError("a neuron without a compiled loop")
+        numbers = sum((len(carried(self.graph.cell(of))) + 1) * self.graph.populations[of].size for of in component)
+        # Neurons of all examples are one row where these are few.
+        together = "n" if forms[0].flat else self._together(f"forward_{self.numbers[component[0]]}", numbers)
+        by_name |= {"first": "zero", "last": "n", "group": together}
         self.chain.call(forward.run, *(by_name[each] for each in forward.arguments))
         for name, form in zip(component, forms, strict=True):
             self._after_last(name, form)
@@ -513,12 +423,14 @@ class Linking:
         if loop is None:
             raise NotTraceableError("a neuron without a compiled loop back")
         step = loop.step
-        by_name = {"first": "zero", "last": "n", "group": "n"} | self._constants(name, "p_")
+        kept = len(step.carried) + sum(step.products_of) + step.biased + len(step.learned)
+        few = self._together(f"back_{number}", kept * self.graph.populations[name].size)
+        # As many examples as there are meet recurrent weights together.
+        by_name = {"first": "zero", "last": "n", "group": "n" if step.outgoing else few} | self._constants(name, "p_")
         for i, one in enumerate(coming):
             if isinstance(one, _Below):
                 by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
                 by_name[f"rows_signal{i}"] = chain.room(f"rows{number}_{i}", "n", size)
-                by_name["every"] = "every"
             else:
                 by_name[f"signal{i}"] = one
         if "addresses" in loop.arguments:
@@ -530,8 +442,7 @@ class Linking:
             by_name[f"matrix_{product}"] = matrix
             by_name[f"panels_{product}"] = self._panels(matrix, connection.target, connection.source)
             by_name[f"sums_{product}"] = chain.room(f"sums{number}_{product}", "n", size)
-            walks = chain.room("walks", "n", gathering.WALK, kind="wide")
-            by_name |= {"walks": walks, "rest": self._rest()}
+            by_name["rest"] = self._rest()
         by_name |= {f"carries_{one.name}": chain.room(f"carry{number}_{one.name}", "n", size) for one in step.carried}
         errors = [f"error{number}_{i}" for i, _ in enumerate(step.errors)]
         for i, error in enumerate(errors):

@@ -19,7 +19,8 @@ from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.rules.chained import Window
-from neko_rules.rules.linking import Linking, Told
+from neko_rules.rules.linked import Told
+from neko_rules.rules.linking import Linking
 
 
 class LinkingWindow(Linking):
@@ -172,7 +173,7 @@ class LinkingWindow(Linking):
             first = f"first_signal_{self.numbers[name]}"
             if not chain.has(first):
                 chain.room(first, "n", size)
-                chain.call(gathering.from_above, "zero", "zero", "n", signal.errors, signal.back, "every", first)
+                chain.call(gathering.from_above, "zero", "zero", "n", signal.errors, signal.back, first)
         return self._of_trace("kappa", name, 0), first
 
 

@@ -1,0 +1,115 @@
+"""Linked: what a chain depends on, and a chain with where everything that it takes comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from neko_rules.credit.axes import Credit
+from neko_rules.kernels.chain import Chained
+from neko_rules.layers.graph import Connection
+from neko_rules.layers.jacobians import Jacobians
+from neko_rules.losses import Loss
+from neko_rules.rules.chained import Window
+
+
+class Kind(NamedTuple):
+    """What a chain depends on beside the network.
+
+    Attributes:
+        credit: which gradient.
+        jacobians: the derivatives of every population's cell.
+        lean: hidden populations of which the way back needs no more than ψ and when they fired.
+        keeps_current: populations whose input current is recorded.
+        loss: what the outputs are judged by.
+        formulas: its value and its gradient, as its class has them.
+        pooling: how the outputs that are judged are made of those of every time step.
+        scored: whether the scores are wanted.
+        rates: whether it is wanted how often every neuron fired.
+        dtype: of all arrays.
+        inputs: number of features.
+        window: what goes on beyond the time steps of the chain; None for whole sequences.
+        walked: the populations, and the input, whose events are taken to be few.
+        ones: whether those of the input are all 1.
+        ranks: how many axes the constants of every population have.
+    """
+
+    credit: Credit
+    jacobians: tuple[Jacobians, ...]
+    lean: frozenset[str]
+    keeps_current: frozenset[str]
+    loss: Loss
+    formulas: tuple[Callable[..., Any], ...]
+    pooling: str
+    scored: bool
+    rates: bool
+    dtype: str
+    inputs: int
+    window: Window | None
+    walked: frozenset[str]
+    ones: bool
+    ranks: tuple[tuple[int, ...], ...]
+
+
+class Told(NamedTuple):
+    """Why a chain ends before its time.
+
+    Attributes:
+        source: a population, or the input.
+        kind: ``"many"``: its events are not few; ``"odd"``: they are not all 1.
+    """
+
+    source: str
+    kind: str
+
+
+class Linked(NamedTuple):
+    """A chain for a network, and where what it takes comes from.
+
+    Attributes:
+        kind: which chain.
+        chain: the kernel.
+        sizes: whole numbers that it is given.
+        weights: argument → the connections whose weights it is the sum of.
+        backs: argument → the population that the matrix carries an error to, and the connection.
+        biases: argument → the population.
+        constants: argument → a population and the constant's name.
+        gradients: argument → the parameter whose gradient it is.
+        told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
+        crossovers: argument → how many neurons there are whose events are few below that density.
+        spikes: argument → the population whose spikes it counts.
+        calls: argument → what says where what loops call begins, and what it is asked with beside the type of numbers.
+        handed: what it takes from the time steps before and hands on; nothing for whole sequences.
+    """
+
+    kind: Kind
+    chain: Chained
+    sizes: dict[str, int]
+    weights: dict[str, tuple[Connection, ...]]
+    backs: dict[str, tuple[str, Connection | None]]
+    biases: dict[str, str]
+    constants: dict[str, tuple[str, str]]
+    gradients: dict[str, str]
+    told: list[Told]
+    crossovers: dict[str, int]
+    spikes: dict[str, str]
+    calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]]
+    handed: Handed
+
+
+class Handed(NamedTuple):
+    """What a chain over some time steps takes from those before, and what it hands on.
+
+    Attributes:
+        starts: argument → a population and a state before the first time step.
+        ends: argument → a population and a state after the last.
+        traces: argument → what of a trace it is, and the parameter or population.
+        flags: ``"begun"``, whether there were time steps before, and ``"kept"``, whether there are any after.
+    """
+
+    starts: dict[str, tuple[str, str]]
+    ends: dict[str, tuple[str, str]]
+    traces: dict[str, tuple[str, str]]
+    flags: set[str]
