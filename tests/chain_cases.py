@@ -14,6 +14,7 @@ from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.rules import chained
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
+GROUP = 8
 READOUT = {"cell": "leaky_readout", "size": CLASSES}
 DOUBLE: dict[str, Any] = {"inputs": FEATURES, "dtype": "float64"}
 
@@ -89,18 +90,21 @@ def data(kind: str = "spikes") -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Groups of 4 examples, of batches however small, and the sources whose events every chain took to be few."""
+    """Groups of 8 examples, of batches however small, and the sources whose events every chain took to be few.
+
+    Four examples of a group go through the time steps of a loop before the next.
+    """
     seen: list[Any] = []
     run = chained._run
 
     def counting(links: Any, plan: Any, *others: Any) -> Any:
-        assert {size for size, _ in plan.groups} == {4}
+        assert all(size <= GROUP for size, _ in plan.groups)
         seen.append(links.kind.walked)
         return run(links, plan, *others)
 
     monkeypatch.setattr(chained, "_run", counting)
-    monkeypatch.setattr(chained, "CACHED", 1)
-    monkeypatch.setattr(chained, "_FED_BACK", 1)
+    monkeypatch.setattr(chained, "group_size", lambda *_: GROUP)
+    monkeypatch.setattr("neko_rules.kernels.writer._FIRST_CACHE", 1)
     monkeypatch.setattr(chained, "WORTHWHILE", 0)
     # Whether large products of ours are fast enough to be part of a chain is measured, on a machine that may be busy.
     monkeypatch.setattr(chained, "times_as_long", lambda nx: 1.0)

@@ -18,6 +18,7 @@ from chain_cases import (
     CLASSES,
     EXAMPLES,
     FEATURES,
+    GROUP,
     NETWORKS,
     STEPS,
     data,
@@ -73,29 +74,6 @@ def test_a_chain_gives_what_the_engine_gives(network: str, rule: str, groups: li
 
     compare(make, x, y)
     assert groups, "a chain, or nothing is tested"
-
-
-@pytest.mark.parametrize("rule", ["bptt", "eprop"])
-@pytest.mark.parametrize("network", ["one recurrent layer", "layers", "connections that skip"])
-def test_states_of_a_few_examples_of_a_group_at_a_time(
-    network: str, rule: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of 22 examples four go through the time steps of a loop together, and two at the end."""
-    run, seen = chained._run, []
-
-    def counting(links: Any, plan: Any, *others: Any) -> Any:
-        seen.append(({size for size, _ in plan.groups}, {links.sizes[each] for each in links.sizes if "most" in each}))
-        return run(links, plan, *others)
-
-    monkeypatch.setattr(chained, "_run", counting)
-    monkeypatch.setattr(chained, "WORTHWHILE", 0)
-    monkeypatch.setattr("neko_rules.kernels.writer._FIRST_CACHE", 1)
-    x, y = data()
-    compare(lambda: rule_of(Evaluator(NETWORKS[network][0]()), rule), x, y)
-    assert seen
-    for sizes, few in seen:
-        assert min(sizes) > 4
-        assert few == {4}
 
 
 @pytest.mark.parametrize("kind", ["graded", "dense"])
@@ -249,7 +227,7 @@ def test_faulty_links_are_seen(groups: list[Any], monkeypatch: pytest.MonkeyPatc
     def called(chain: Chain, run: Any, *arguments: str, once: bool = False) -> None:
         call(chain, run, *(["zero", *arguments[1:]] if "weight" in arguments else arguments), once=once)
 
-    labels = np.where(np.arange(EXAMPLES)[:, None] < 4, -1, np.broadcast_to(y[:, None], (EXAMPLES, STEPS)))
+    labels = np.where(np.arange(EXAMPLES)[:, None] < GROUP, -1, np.broadcast_to(y[:, None], (EXAMPLES, STEPS)))
     for name, wrong in [("view", viewed), ("call", called)]:
         chained._links.clear()
         with monkeypatch.context() as planted:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import NETWORKS, STEPS, data, exciting_each_other, groups, layers
+from chain_cases import GROUP, NETWORKS, STEPS, data, exciting_each_other, groups, layers
 from credit_cases import distance, recurrent_readout
 
 from neko_rules import Evaluator, Network
@@ -85,7 +85,7 @@ def test_an_input_whose_first_examples_are_all_ones(
     rng = np.random.default_rng(0)
     _, y = data()
     x = (rng.random((len(y), STEPS, 7)) < 0.9) * 1.0
-    x[4:] *= rng.random(x[4:].shape)
+    x[GROUP:] *= rng.random(x[GROUP:].shape)
     same_weights(lambda: taught(layers(24), rule, online=EVERY), x, y)
     assert not any("input" in walked for walked in groups)
 
@@ -217,7 +217,7 @@ def test_gradients_of_windows_add_up(groups: list[Any]) -> None:
 def test_populations_that_fire_much_and_labels_of_single_steps(
     groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chained, "crossover", lambda senders: 0.05)
+    monkeypatch.setattr(chained, "crossover", lambda senders: 0.04)
     x, _ = data()
     y = np.random.default_rng(1).integers(-1, 3, size=(len(x), STEPS))
     same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
@@ -229,7 +229,7 @@ def test_a_batch_is_gone_through_alike_after_any_other(
     options: dict[str, Any], groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One in which a population fires much says nothing of the next; a rule that was resumed knows of neither."""
-    monkeypatch.setattr(chained, "crossover", lambda senders: 0.05)
+    monkeypatch.setattr(chained, "crossover", lambda senders: 0.04)
     x, y = data()
     rule, resumed = taught(layers(24), **options), taught(layers(24), **options)
     rule.step(x, y)

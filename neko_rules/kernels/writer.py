@@ -266,7 +266,7 @@ def _add_stage(source: Source, place: int, stage: Stage, stages: Sequence[Stage]
             source.call(4, "from_rows", f"called{own}", 1, ["begin", "end", *started])
     source.add(3, "for b in range(begin, end):", f"    row = {current}[b - begin]")
     if stage.lean:
-        source.add(4, *(f"o{place}_{key} = kept{place}_{key}[b - begin]" for key in stage.carried))
+        source.add(4, *(f"o{place}_{key} = kept{place}_{key}[b - first]" for key in stage.carried))
         source.add(4, "if t == 0:", f"    for n in range({size}):")
         source.add(6, *(f"o{place}_{key}[n] = start{place}_{key}[b, n]" for key in stage.carried))
     else:

@@ -216,7 +216,7 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
                 continue
             scratch += [np.empty(one.size, index_type(one.size)), np.empty((group, one.size), dtype)]
             if one.lean:
-                scratch += [*np.empty((len(carried(one.cell)), group, one.size), dtype)]
+                scratch += [*np.empty((len(carried(one.cell)), last - first, one.size), dtype)]
         forward.run(first, last, group, *fixed, *scratch)
 
     each(part, parts(batch, work))
