@@ -123,11 +123,12 @@ def _tile(vectors: int, *, lanes: int = LANES, ragged: int = 0, panels: bool = F
                 for offset in offsets[vectors - ragged :]
             ]
             *panel_bytes, row_bytes, _ = cgutils.unpack_tuple(builder, table.strides)
-            origin, sources = table.data, offsets
+            # From where a row's part begins the vectors lie at fixed places, which instructions hold.
+            origin, sources = builder.gep(table.data, [arguments[2]]), [word(lanes * i) for i in range(vectors)]
             if panels:
                 share = PANEL // (lanes * width)
                 skipped = builder.udiv(arguments[2], word(lanes * share))
-                origin = cgutils.pointer_add(builder, origin, builder.mul(skipped, panel_bytes[0]))
+                origin = cgutils.pointer_add(builder, table.data, builder.mul(skipped, panel_bytes[0]))
                 apart = builder.udiv(panel_bytes[0], word(width))
                 sources = [
                     builder.add(builder.mul(apart, word(i // share)), word(i % share * lanes)) for i in range(vectors)
