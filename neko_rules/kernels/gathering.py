@@ -28,7 +28,7 @@ from neko_rules.kernels.writer import TOGETHER
 Array = Any
 """An array in C order."""
 
-_DENSE = 0.5
+_DENSE = 0.6
 """Share of errors that are not zero above which a group's product with a matrix goes through all: four sums are worked
 on at a time for one row that is read, and a row that is skipped is not worth the list in which it is missing."""
 
