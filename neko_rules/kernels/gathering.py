@@ -30,7 +30,7 @@ Array = Any
 
 _DENSE = 0.6
 """Share of errors that are not zero above which a group's product with a matrix goes through all: four sums are worked
-on at a time for one row that is read, and a row that is skipped is not worth the list in which it is missing."""
+on at a time for one row that is read, and a row that is skipped is not worth the walk that leaves it out."""
 
 assert TOGETHER == 4, "four examples side by side are written out"
 
