@@ -98,13 +98,16 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     run = chained._run
 
     def counting(links: Any, plan: Any, *others: Any) -> Any:
-        assert all(size <= GROUP for size, _ in plan.groups)
+        assert [size for size, _ in plan.groups] == [min(GROUP, last - first) for first, last in plan.ranges]
+        few = {each: size for each, size in links.sizes.items() if each.startswith("most_")}
+        assert few == dict.fromkeys(few, GROUP // 2)
         seen.append(links.kind.walked)
         return run(links, plan, *others)
 
     monkeypatch.setattr(chained, "_run", counting)
     monkeypatch.setattr(chained, "group_size", lambda *_: GROUP)
-    monkeypatch.setattr("neko_rules.kernels.writer._FIRST_CACHE", 1)
+    for cache in ("_FIRST_CACHE", "_SECOND_CACHE"):
+        monkeypatch.setattr(f"neko_rules.kernels.writer.{cache}", 1)
     monkeypatch.setattr(chained, "WORTHWHILE", 0)
     # Whether large products of ours are fast enough to be part of a chain is measured, on a machine that may be busy.
     monkeypatch.setattr(chained, "times_as_long", lambda nx: 1.0)

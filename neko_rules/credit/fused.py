@@ -21,7 +21,7 @@ from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, handed_over
 from neko_rules.kernels.parallel import each as each_part
 from neko_rules.kernels.tracing import SCALARS
-from neko_rules.kernels.writer import Back, adjoint_source, group_of
+from neko_rules.kernels.writer import Back, adjoint_source
 from neko_rules.layers.forward import Record, Z
 from neko_rules.threads import parts
 
@@ -97,8 +97,7 @@ class Loop:
             called = [back_addresses(dtype, bool(step.outgoing))]
 
         def part(_: int, first: int, last: int) -> None:
-            handed = (len(step.carried) + len(step.outgoing) + len(totals)) * size * np.dtype(dtype).itemsize
-            group = min(group_of(handed, bool(step.outgoing)), last - first)
+            group = min(step.together(size), last - first)
             carries = np.empty((len(step.carried), group, size), dtype)
             sums = np.empty((len(step.outgoing), group, size), dtype)
             rest = [rest_for(panels[0])] if step.outgoing else []

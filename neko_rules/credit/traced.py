@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from neko_rules.backend import Array, Backend
 from neko_rules.credit.recursion import Constant as Learnable
 from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.kernels.tracing import Body, Dialect, Memo, Traced, TracingBackend
-from neko_rules.kernels.writer import Carried, Constant
+from neko_rules.kernels.writer import Carried, Constant, group_of
 from neko_rules.layers.forward import Z, project
 from neko_rules.layers.graph import Connection, Graph
 
@@ -89,6 +91,15 @@ class TracedStep:
     learned: list[str]
     learnable: list[Learnable]
     biased: bool
+
+    def together(self, size: int) -> int:
+        """How many examples go through the time steps together, of so many neurons each.
+
+        Args:
+            size: of the population.
+        """
+        numbers = len(self.carried) + len(self.outgoing) + sum(self.products_of) + self.biased + len(self.learned)
+        return group_of(numbers * size * np.dtype(self.body.dtype).itemsize, bool(self.outgoing))
 
     def solved(self, errors: Sequence[Array], learned: Sequence[Array], summed: dict[str, Array]) -> Solved:
         """What was found, by population."""

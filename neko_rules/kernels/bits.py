@@ -25,21 +25,36 @@ _FEW = 8
 """Entries that are compared at once at the end of a row."""
 
 
+def not_zero(context: Any, builder: Any, row: Any, value: Any, begin: Any, entries: int) -> Any:
+    """In LLVM, an integer of as many bits as entries, of which those are set whose entries are not zero.
+
+    Args:
+        context, builder: of what is compiled.
+        row: the type of an array of floating-point numbers in C order.
+        value: the array.
+        begin: its first entry that is looked at.
+        entries: how many.
+
+    Raises:
+        TypingError: the array is another.
+    """
+    if row.layout != "C" or not isinstance(row.dtype, types.Float):
+        raise TypingError("a row of floating-point numbers in C order is expected")
+    number = context.get_value_type(row.dtype)
+    kind = ir.VectorType(number, entries)
+    pointer = builder.gep(context.make_array(row)(context, builder, value).data, [begin])
+    values = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=context.get_abi_sizeof(number))
+    fired = builder.fcmp_unordered("!=", values, ir.Constant(kind, [0.0] * entries))
+    return builder.bitcast(fired, ir.IntType(entries))
+
+
 def _compared(entries: int) -> Any:
     """A function of a row and a first entry: the bits of that many entries from there on."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def compared(typing: Any, row: Any, begin: Any) -> Any:
-        if row.layout != "C" or not isinstance(row.dtype, types.Float):
-            raise TypingError("a row of floating-point numbers in C order is expected")
-
         def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            number = context.get_value_type(row.dtype)
-            kind = ir.VectorType(number, entries)
-            pointer = builder.gep(context.make_array(row)(context, builder, arguments[0]).data, [arguments[1]])
-            values = builder.load(builder.bitcast(pointer, kind.as_pointer()), align=context.get_abi_sizeof(number))
-            bits = builder.fcmp_unordered("!=", values, ir.Constant(kind, [0.0] * entries))
-            return builder.zext(builder.bitcast(bits, ir.IntType(entries)), ir.IntType(WORD))
+            return builder.zext(not_zero(context, builder, row, arguments[0], arguments[1], entries), ir.IntType(WORD))
 
         return types.uint64(row, types.intp), generated
 

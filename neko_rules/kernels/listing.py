@@ -15,6 +15,7 @@ from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from neko_rules.kernels.bits import not_zero
 from neko_rules.kernels.compiling import kernel, within
 
 Array = Any
@@ -35,38 +36,24 @@ def _put(typing: Any, row: Any, begin: Any, into: Any, count: Any) -> Any:
 
     Eight numbers are written, of which the first ones are valid.
     """
-    if row.layout != "C" or into.layout != "C":
-        raise TypingError("a row and its list are expected in C order")
-    if not isinstance(row.dtype, types.Float):
-        raise TypingError("a row of floating-point numbers is expected")
+    if into.layout != "C":
+        raise TypingError("a list is expected in C order")
     signature = types.intp(row, types.intp, into, types.intp)
 
     def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number, index = (context.get_value_type(kind.dtype) for kind in (row, into))
-        data, target = (
-            context.make_array(kind)(context, builder, value).data
-            for kind, value in zip((row, into), (arguments[0], arguments[2]), strict=True)
-        )
-        width = context.get_abi_sizeof(number)
-
-        def lanes(kind: Any) -> Any:
-            return ir.VectorType(kind, _TOGETHER)
-
-        def vector_at(pointer: Any, offset: Any, kind: Any) -> Any:
-            return builder.bitcast(builder.gep(pointer, [offset]), lanes(kind).as_pointer())
-
-        values = builder.load(vector_at(data, arguments[1], number), align=width)
-        fired = builder.fcmp_unordered("!=", values, ir.Constant(lanes(number), [0.0] * _TOGETHER))
-        bits = builder.bitcast(fired, ir.IntType(_TOGETHER))
+        index = context.get_value_type(into.dtype)
+        kind = ir.VectorType(index, _TOGETHER)
+        bits = not_zero(context, builder, row, arguments[0], arguments[1], _TOGETHER)
         table = ir.Constant(ir.ArrayType(ir.IntType(64), 1 << _TOGETHER), _patterns())
         patterns = cgutils.global_constant(builder, "patterns", table)
         entry = builder.gep(patterns, [ir.IntType(32)(0), builder.zext(bits, ir.IntType(64))], inbounds=True)
-        places = builder.zext(builder.bitcast(builder.load(entry), lanes(ir.IntType(8))), lanes(index))
+        places = builder.zext(builder.bitcast(builder.load(entry), ir.VectorType(ir.IntType(8), _TOGETHER)), kind)
         base = builder.trunc(arguments[1], index)
-        spread = ir.Constant(lanes(index), ir.Undefined)
+        spread = ir.Constant(kind, ir.Undefined)
         for lane in range(_TOGETHER):
             spread = builder.insert_element(spread, base, ir.IntType(32)(lane))
-        store = builder.store(builder.add(places, spread), vector_at(target, arguments[3], index))
+        place = builder.gep(context.make_array(into)(context, builder, arguments[2]).data, [arguments[3]])
+        store = builder.store(builder.add(places, spread), builder.bitcast(place, kind.as_pointer()))
         store.align = context.get_abi_sizeof(index)
         return builder.zext(builder.ctpop(bits), context.get_value_type(types.intp))
 

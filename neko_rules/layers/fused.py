@@ -7,7 +7,7 @@ dense product over all time steps before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -122,6 +122,12 @@ def carried(cell: Cell) -> tuple[str, ...]:
     return (*cell.state_names(), "z")
 
 
+def together(of: Iterable[tuple[Cell, int]], dtype: str) -> int:
+    """How many examples go through the time steps together, of these cells and so many neurons of each."""
+    numbers = sum((len(carried(cell)) + 1) * size for cell, size in of)
+    return group_of(numbers * np.dtype(dtype).itemsize)
+
+
 class Given(NamedTuple):
     """A population and what it is given, as NumPy arrays.
 
@@ -205,11 +211,11 @@ def step_through(given: Sequence[Given], steps: int, batch: int, dtype: str) -> 
         fed_back = sum(matrix.shape[0] for matrix in one.inner.values())
         work += steps * batch * one.size * (1 + len(one.gathered)) * (1 + fed_back // 16)
 
-    handed = sum(len(carried(one.cell)) * one.size for one in given) * np.dtype(dtype).itemsize
+    most = together(((one.cell, one.size) for one in given), dtype)
 
     def part(_: int, first: int, last: int) -> None:
         scratch: list[Array] = []
-        group = min(group_of(handed), last - first)
+        group = min(most, last - first)
         for one, form in zip(given, forms, strict=True):
             if form.flat:
                 scratch += [*np.empty((2, group, one.size), dtype)]

@@ -18,9 +18,8 @@ from neko_rules.kernels import gathering, grouped, listing, products, rows
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
-from neko_rules.kernels.writer import group_of
 from neko_rules.layers.forward import Z
-from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of
+from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of, together
 from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
 from neko_rules.layers.jacobians import SLOPE
 from neko_rules.losses import compiled_pass
@@ -202,11 +201,11 @@ class Linking:
             chain.call(products.fill_panels, matrix, name, once=True)
         return name
 
-    def _together(self, loop: str, numbers: int) -> str:
-        """How many examples of a group go through the time steps of a loop together, which hands on so many of each."""
-        most = self.chain.size(f"most_{loop}")
-        self.sizes[most] = group_of(numbers * np.dtype(self.kind.dtype).itemsize)
-        return f"min(n, {most})"
+    def _together(self, loop: str, most: int) -> str:
+        """How many examples of a group go through the time steps of a loop together: so many at most."""
+        name = self.chain.size(f"most_{loop}")
+        self.sizes[name] = most
+        return f"min(n, {name})"
 
     # Forward in time.
 
@@ -252,10 +251,10 @@ class Linking:
         forward = kernel_of(tuple(forms), self.kind.dtype)
         if forward is None:
             raise NotTraceableError("a neuron without a compiled loop")
-        numbers = sum((len(carried(self.graph.cell(of))) + 1) * self.graph.populations[of].size for of in component)
+        most = together(((self.graph.cell(of), self.graph.populations[of].size) for of in component), self.kind.dtype)
         # Neurons of all examples are one row where these are few.
-        together = "n" if forms[0].flat else self._together(f"forward_{self.numbers[component[0]]}", numbers)
-        by_name |= {"first": "zero", "last": "n", "group": together}
+        group = "n" if forms[0].flat else self._together(f"forward_{self.numbers[component[0]]}", most)
+        by_name |= {"first": "zero", "last": "n", "group": group}
         self.chain.call(forward.run, *(by_name[each] for each in forward.arguments))
         for name, form in zip(component, forms, strict=True):
             self._after_last(name, form)
@@ -423,10 +422,8 @@ class Linking:
         if loop is None:
             raise NotTraceableError("a neuron without a compiled loop back")
         step = loop.step
-        kept = len(step.carried) + sum(step.products_of) + step.biased + len(step.learned)
-        few = self._together(f"back_{number}", kept * self.graph.populations[name].size)
-        # As many examples as there are meet recurrent weights together.
-        by_name = {"first": "zero", "last": "n", "group": "n" if step.outgoing else few} | self._constants(name, "p_")
+        group = self._together(f"back_{number}", step.together(self.graph.populations[name].size))
+        by_name = {"first": "zero", "last": "n", "group": group} | self._constants(name, "p_")
         for i, one in enumerate(coming):
             if isinstance(one, _Below):
                 by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
