@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,11 @@ import tensorflow as tf
 from neko_rules.backend import Array, Arrays, Parameters, ScanBody
 
 
+@functools.cache
+def _on_processor() -> bool:
+    return not tf.config.list_logical_devices("GPU")
+
+
 class TensorflowBackend:
     """TensorFlow 2.
 
@@ -32,6 +38,12 @@ class TensorflowBackend:
     name = "tensorflow"
     description = "TensorFlow 2, compiled by XLA"
     differentiates = True
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether arrays lie in the memory of this process, so that NumPy's loops may take a step in its place."""
+        # Whoever changes an operation in a subclass wants to see it used.
+        return type(self) is TensorflowBackend and _on_processor()
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         if tf.is_tensor(value):

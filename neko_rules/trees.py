@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -142,3 +143,33 @@ def ordered(tree: Tree, like: Tree) -> Tree:
     if isinstance(like, tuple):
         return tuple(ordered(one, other) for one, other in zip(tree, like, strict=True))
     return tree
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """A tree of NumPy arrays that stands for one of a backend's own until somebody asks for these.
+
+    Args:
+        tree: the arrays, which nothing changes.
+
+    Example:
+        >>> import numpy as np
+        >>> from neko_rules.backend import get_backend
+        >>> held = OnHost({"w": np.ones(2)})
+        >>> made(get_backend("numpy"), held)["w"].tolist()
+        [1.0, 1.0]
+    """
+
+    tree: Tree
+    _made: list[Any] = field(default_factory=list, repr=False)
+
+    def of(self, nx: Backend) -> Tree:
+        """The same in a backend's arrays, made once."""
+        if not self._made:
+            self._made.append(mapped(nx.asarray, self.tree))
+        return self._made[0]
+
+
+def made(nx: Backend, tree: Tree) -> Tree:
+    """A tree of a backend's arrays, or the one that NumPy's stand for."""
+    return tree.of(nx) if isinstance(tree, OnHost) else tree

@@ -78,6 +78,8 @@ def claims_of(record: Record) -> Iterator[Claim]:
             on_it = among(rows, backend)
             statement = f"A: on {backend} : fastest peer on {backend}"
             yield from compared(statement, record, 1, fastest(on_it, "neko"), fastest(on_it, "peer"))
+            alone = f"neko {backend} by XLA"
+            yield from compared(f"{statement}, by XLA alone", record, 1, fastest(on_it, alone), fastest(on_it, "peer"))
     if name in ("B", "B LIF"):
         for kind, peer in peers.items():
             yield from compared(f"{name} : {kind}", record, 1 / 2, fastest(rows, "neko"), peer)
@@ -93,7 +95,7 @@ def claims_of(record: Record) -> Iterator[Claim]:
             measured, processor = mine["median"] / QUOTED[name], mine["cpu"] / QUOTED[name]
             yield Claim(f"{name} : mlGeNN", record["threads"], 1 / 10, measured, processor, between)
     for backend in BACKENDS:
-        on_it = [row for row in among(rows, backend) if not row["peer"]]
+        on_it = [row for row in among(rows, backend) if not row["peer"] and not row["options"].get("alone")]
         by_rule: Mapping[str, Row | None] = {rule: deferred(on_it, rule) for rule in ("BPTT", "e-prop")}
         yield from compared(f"{name}: e-prop : BPTT", record, 1, by_rule["e-prop"], by_rule["BPTT"])
         if name == "B LIF":

@@ -21,6 +21,9 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "OTTT, online every 20": ("ottt", {"online": 20}),
     "OTTT, online every 100": ("ottt", {"online": 100}),
 }
+BY_XLA = ("tensorflow", "jax")
+"""Backends that compile whole steps."""
+
 TORCH, JAX = "speed.torch_contenders", "speed.jax_contenders"
 
 LIBRARIES = {"norse": "torch", "snnTorch": "torch", "SpikingJelly": "torch", "Spyx": "jax", "braintrace": "jax"}
@@ -34,14 +37,16 @@ beside the others."""
 
 
 def neko_cases(workload: Workload, rules: Sequence[str]) -> list[Case]:
-    """This package on every backend."""
-    return [
-        Case(
-            f"neko {backend}, {rule}", workload, options={"backend": backend, "rule": RULES[rule][0], **RULES[rule][1]}
-        )
-        for rule in rules
-        for backend in BACKENDS
-    ]
+    """This package on every backend, and by XLA alone where loops of NumPy's take the steps of a backend."""
+    cases = []
+    for rule in rules:
+        name, more = RULES[rule]
+        for backend in BACKENDS:
+            options = {"backend": backend, "rule": name, **more}
+            cases.append(Case(f"neko {backend}, {rule}", workload, options=options))
+            if backend in BY_XLA and "online" not in rule:
+                cases.append(Case(f"neko {backend} by XLA, {rule}", workload, options={**options, "alone": True}))
+    return cases
 
 
 def peer(label: str, workload: Workload, function: str, note: str = "", **options: Any) -> Case:

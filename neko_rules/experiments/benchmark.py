@@ -136,7 +136,9 @@ def fastest_peer(results: Sequence[Result]) -> Result | None:
 # The worker: one process, one case or several.
 
 
-def neko(workload: Workload, threads: int, *, backend: str, rule: str, **options: Any) -> Contender:
+def neko(
+    workload: Workload, threads: int, *, backend: str, rule: str, alone: bool = False, **options: Any
+) -> Contender:
     """This package on a workload.
 
     Args:
@@ -144,9 +146,10 @@ def neko(workload: Workload, threads: int, *, backend: str, rule: str, **options
         threads: how many the process has.
         backend: name of the array library.
         rule: name of the learning rule.
+        alone: whether the library computes all of a step, where loops of NumPy's may take it.
         options: further arguments of the rule.
     """
-    return _Neko(workload, backend, rule, options)
+    return (_ByLibrary if alone else _Neko)(workload, backend, rule, options)
 
 
 class _Neko:
@@ -167,11 +170,12 @@ class _Neko:
         network = Stack(layers, workload.outputs, inputs=workload.inputs, backend=backend)
         names = ["hidden"] if len(layers) == 1 else [f"hidden{place}" for place in range(len(layers))]
         given = workload.weights()
+        weights = {"readout.input.weight": given["readout"]}
         for place, name in enumerate(names):
-            network.values[f"{name}.input.weight"] = network.nx.asarray(given[f"input{place}"])
+            weights[f"{name}.input.weight"] = given[f"input{place}"]
             if workload.recurrent:
-                network.values[f"{name}.recurrent.weight"] = network.nx.asarray(given[f"recurrent{place}"])
-        network.values["readout.input.weight"] = network.nx.asarray(given["readout"])
+                weights[f"{name}.recurrent.weight"] = given[f"recurrent{place}"]
+        network.set_parameters(weights)
         self.x, self.y = workload.data()
         self.names = names
         self.rule = RULES.create(
@@ -179,11 +183,23 @@ class _Neko:
         )
 
     def step(self) -> float:
+        """A step of training, and its loss."""
         return self.rule.step(self.x, self.y)["loss"]
 
     def rates(self) -> list[float]:
+        """Spikes per step of every hidden layer."""
         trajectory = self.rule.model.trajectory(self.x[:8])
         return [float(trajectory.z(name).mean()) for name in self.names]
+
+
+class _ByLibrary(_Neko):
+    """The same without loops of NumPy's."""
+
+    def step(self) -> float:
+        from neko_rules.kernels.host import by_library
+
+        with by_library():
+            return super().step()
 
 
 def peak_bytes() -> int:

@@ -15,6 +15,7 @@ from neko_rules.kernels.buffers import Buffers
 from neko_rules.optional import installed
 
 _fused: ContextVar[bool] = ContextVar("fused", default=True)
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 BUFFERS = Buffers()
 """The memory of all histories."""
@@ -60,6 +61,34 @@ def unfused() -> Iterator[None]:
         yield
     finally:
         _fused.reset(token)
+
+
+def lends(nx: Backend) -> bool:
+    """Whether a backend that compiles whole steps lets NumPy's loops take them: its arrays lie in the same memory.
+
+    Example:
+        >>> from neko_rules.backend import get_backend
+        >>> lends(get_backend("numpy"))
+        False
+    """
+    return fusing() and not _alone.get() and getattr(nx, "on_processor", False) and installed("numba")
+
+
+@contextmanager
+def by_library() -> Iterator[None]:
+    """Within it every backend computes all of a step itself, as where its numbers are compared with those of others.
+
+    Example:
+        >>> from neko_rules.backend import get_backend
+        >>> with by_library():
+        ...     lends(get_backend("jax"))
+        False
+    """
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def only_finite(*arrays: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from neko_rules.layers.pooling import POOLINGS
 from neko_rules.layers.protocol import NetworkProtocol
 from neko_rules.registry import Registry, create
 from neko_rules.seeding import stream
+from neko_rules.trees import OnHost, made
 
 TASK_TYPES = ("classification", "regression")
 DTYPES = ("float32", "float64")
@@ -87,16 +88,28 @@ class Network(NetworkProtocol):
         self.dt = arguments.number("dt", dt, above=0)
         self.seed = arguments.integer("seed", seed, at_least=0)
         self.inputs: int | None = None
-        self.values: Parameters = {}
-        """The parameters as backend arrays, which nothing changes in place."""
-        self.constants: dict[str, Constants] = {
-            name: backend_constants(self.nx, self.graph.cell(name), population.size, self.dt, self.dtype, name)
-            for name, population in self.graph.populations.items()
-        }
+        self.held: Parameters | OnHost = {}
+        """The parameters as they lie, for the engine: backend arrays, or what these are made from when asked for."""
+        self.constants: dict[str, Constants] = self._constants()
         if inputs is not None:
             self.build(inputs)
 
     offers: ClassVar[tuple[str, ...]] = ("cells", "nodes", "forward", "loss_gradient")
+
+    @property
+    def values(self) -> Parameters:
+        """The parameters as backend arrays, which nothing changes in place."""
+        return made(self.nx, self.held)
+
+    @values.setter
+    def values(self, values: Parameters) -> None:
+        self.held = values
+
+    def _constants(self) -> dict[str, Constants]:
+        return {
+            name: backend_constants(self.nx, self.graph.cell(name), population.size, self.dt, self.dtype, name)
+            for name, population in self.graph.populations.items()
+        }
 
     @property
     def backend(self) -> str:
@@ -256,6 +269,25 @@ class Network(NetworkProtocol):
     def clone(self) -> Self:
         """The same network with the same weights, to be trained on its own."""
         return copy.copy(self)
+
+    def on(self, backend: str | Backend) -> Self:
+        """The same network with the same weights on another backend, to be trained on its own.
+
+        Args:
+            backend: as for the constructor.
+
+        Example:
+            >>> from neko_rules import LIF
+            >>> network = LIF(8, 2, inputs=3)
+            >>> moved = network.on("torch")
+            >>> moved.backend, bool((moved.parameters["hidden.bias"] == network.parameters["hidden.bias"]).all())
+            ('torch', True)
+        """
+        twin = self.clone()
+        twin.nx = get_backend(backend)
+        twin.constants = twin._constants()
+        twin.values = {name: twin.nx.asarray(self.nx.to_numpy(value)) for name, value in self.values.items()}
+        return twin
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {p.size}" for name, p in self.graph.populations.items())

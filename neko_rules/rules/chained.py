@@ -161,6 +161,8 @@ class Chains:
         # Those that did not fire much in the window before.
         self._few = self._spiking
         self._found: dict[Hashable, Linked | None] = {}
+        self.lacking = False
+        """Whether there was a batch that no chain could be made for."""
         self._plans: dict[Hashable, _Plan] = {}
 
     def fit(self, rule: LearningRule) -> bool:
@@ -242,6 +244,7 @@ class Chains:
                 self._found[look] = _made(rule, given, *look)
             links = self._found[look]
             if links is None:
+                self.lacking = True
                 return None
             plan = self._plan(look, links, host, given, group, carried)
             ran = _run(links, plan, self._graph, host, given, {} if carried is None else carried.handed(links))

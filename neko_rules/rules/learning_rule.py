@@ -20,7 +20,7 @@ from neko_rules.credit.spans import Earlier
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.kernels.host import host_of
+from neko_rules.kernels.host import host_of, lends
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.optimizers import AdamW, Optimizer, loop_of
@@ -28,7 +28,8 @@ from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.chained import Chains
 from neko_rules.rules.online import Online, Windowed
 from neko_rules.rules.portions import examples_at_once, judged_by_portions
-from neko_rules.rules.rule import Batch, Own, Rule, Trained, UpdateOptions
+from neko_rules.rules.rule import Arrays, Batch, Own, Rule, Trained, UpdateOptions
+from neko_rules.rules.stand_in import StandIn
 from neko_rules.rules.streaming import StreamLearner
 
 EVALUATIONS = ("adjoint", "traces")
@@ -327,6 +328,15 @@ class LearningRule(Rule):
             if set(sloped.arguments) <= {*sloped.constants, SLOPE}:
                 found.add(name)
         return frozenset(found)
+
+    def _stand_in(self, arrays: Arrays) -> StandIn | None:
+        if not lends(self.nx):
+            return None
+        # Under a name that a clone leaves behind.
+        known: StandIn | None = vars(self).get("_compiled_stand_in")
+        if known is None or not known.fits(self):
+            known = vars(self)["_compiled_stand_in"] = StandIn(self)
+        return known if known.serves(arrays) else None
 
     def chains(self) -> Chains:
         """The compiled loops over groups of examples, for the engine."""

@@ -6,21 +6,26 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, given
 from neko_rules.clipping import CLIPPINGS, Clipping
-from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NonFiniteError, nearest
+from neko_rules.errors import ArgumentError, IncompatibleError, NonFiniteError, nearest
 from neko_rules.evaluator import Evaluator, Judgement, ratios
 from neko_rules.kernels.elementwise import finite_names
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
+from neko_rules.rules.saved import check_entries, input_features
 from neko_rules.seeding import stream
+from neko_rules.trees import OnHost, made
+
+if TYPE_CHECKING:
+    from neko_rules.rules.stand_in import Held, StandIn
 
 WEIGHT = (".weight", ".kernel")
 """How the names of weights end, here and in torch, and in Keras."""
@@ -40,6 +45,9 @@ Own = dict[str, Parameters]
 
 Trained = tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]
 """Parameters, own arrays and the optimiser's memory after a step, the figures, and by name whether all is finite."""
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The same as ``Batch`` in NumPy arrays, as ``Evaluator.batch`` makes them."""
 
 Batch = tuple[Array, Array, Array]
 """Inputs [time, batch, feature], dense targets and mask [1 or steps, batch], in backend arrays."""
@@ -148,8 +156,8 @@ class Rule:
         self.seed = arguments.integer("seed", seed, at_least=0)
         self.steps = 0
         """Updates made so far."""
-        self._own: Own | None = None
-        self._memory: dict[str, Parameters] | None = None
+        self._own: Own | OnHost | None = None
+        self._memory: dict[str, Parameters] | OnHost | None = None
         if model.network.task_type not in self.tasks:
             raise IncompatibleError(
                 f"{type(self).__name__} is for {' and '.join(self.tasks)}",
@@ -260,10 +268,16 @@ class Rule:
             x: [batch, time, feature].
             y: targets.
         """
-        batch = self._batch(x, y)
-        own, _ = self.prepared()
-        _, found = self._compiled_gradients(self.model.network.values, own, self._drawn(batch), batch)
-        return {name: self.nx.to_numpy(found[name]) for name in self.model.network.values}
+        return self.gradients_of(self.model.batch(x, y))
+
+    def gradients_of(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """The same of a batch that ``Evaluator.batch`` has made; for the engine."""
+        if (stand_in := self._stand_in(arrays)) is not None:
+            return stand_in.gradients(self, arrays)
+        batch = self._given(arrays)
+        values, own = self.model.network.values, self.prepared()[0]
+        found = self._compiled_gradients(values, own, self._drawn(batch), batch)[1]
+        return {name: self.nx.to_numpy(found[name]) for name in self.model.network.names}
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
         """Make one update from a batch, and return its loss and metrics as they were before the update.
@@ -277,7 +291,7 @@ class Rule:
         Raises:
             NonFiniteError: the loss or a parameter became NaN or infinite; the parameters keep their last good values.
         """
-        return self._stepped(x, y, lambda *arguments: (self._compiled_step(*arguments), {}))[0]
+        return self.stepped(self.model.batch(x, y))[0]
 
     def observed_step(self, x: Any, y: Any) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """``step`` and ``gradients`` of the same batch, in one evaluation where an update is made from one gradient.
@@ -292,32 +306,37 @@ class Rule:
         Raises:
             NonFiniteError: as for ``step``.
         """
-        figures, found = self._stepped(x, y, self._compiled_observed_step)
-        return figures, {name: self.nx.to_numpy(found[name]) for name in self.model.network.values}
+        return self.stepped(self.model.batch(x, y), observed=True)
 
-    def _stepped(self, x: Any, y: Any, compiled: Callable[..., Any]) -> tuple[dict[str, float], Parameters]:
-        """One step by a compiled function that returns what ``_trained`` does, and something beside it."""
-        batch = self._batch(x, y)
+    def stepped(self, arrays: Arrays, observed: bool = False) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """``step`` or ``observed_step`` with a batch that ``Evaluator.batch`` has made; for the engine."""
+        if (stand_in := self._stand_in(arrays)) is not None:
+            return stand_in.stepped(self, arrays, observed)
+        batch = self._given(arrays)
         own, memory = self.prepared()
         network = self.model.network
         updates = self._updates_in(batch[0].shape[0])
-        scalars = self.rates(updates)
-        drawn = self._drawn(batch)
-        trained, beside = compiled(network.values, own, memory, drawn, batch, *scalars)
+        given = network.values, own, memory, self._drawn(batch), batch, *self.rates(updates)
+        trained, found = self._compiled_observed_step(*given) if observed else (self._compiled_step(*given), {})
         values, own, memory, totals, finite = trained
         odd = {name for name, flag in finite.items() if not bool(self.nx.to_numpy(flag))}
-        for name in (*network.values, *odd) if odd else ():
+        for name in (*network.names, *odd) if odd else ():
             if name in odd:
                 raise NonFiniteError(name, self.steps + updates)
         network.observe(batch[0])
         self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
-        return ratios(figures), beside
+        # A compiled function may return a dict in another order.
+        return ratios(figures), {name: self.nx.to_numpy(found[name]) for name in network.names if observed}
+
+    def _stand_in(self, arrays: Arrays) -> StandIn | None:
+        """What takes a step with such a batch in the place of the model's own backend; None for itself."""
+        return None
 
     def take(self, values: Parameters, own: Own, memory: dict[str, Parameters], updates: int) -> None:
         """Keep what a compiled step has made of parameters, own arrays and the optimiser's memory."""
         # A compiled function may return a dict in another order.
-        self.model.network.values = {name: values[name] for name in self.model.network.values}
+        self.model.network.values = {name: values[name] for name in self.model.network.names}
         self._own, self._memory = own, memory
         self.steps += updates
 
@@ -347,9 +366,9 @@ class Rule:
         """
         network = self.model.network
         if not network.built:
-            network.build(_input_features(network.graph.connections, state))
+            network.build(input_features(network.graph.connections, state))
         current = self.state()
-        _check_entries(current, state)
+        check_entries(current, state)
 
         def taken(prefix: str) -> Parameters:
             # In the order of this rule, whatever the order of the mapping: sums over parameters depend on it.
@@ -501,7 +520,10 @@ class Rule:
     # State.
 
     def _batch(self, x: Any, y: Any) -> Batch:
-        inputs, target, mask = (given(self.nx, array) for array in self.model.batch(x, y))
+        return self._given(self.model.batch(x, y))
+
+    def _given(self, arrays: Arrays) -> Batch:
+        inputs, target, mask = (given(self.nx, array) for array in arrays)
         return inputs, target, mask
 
     def _drawn(self, batch: Batch) -> Parameters:
@@ -539,7 +561,17 @@ class Rule:
             }
         if self._memory is None:
             self._memory = self.optimizer.init(self.nx, network.values)
-        return self._own, self._memory
+        return made(self.nx, self._own), made(self.nx, self._memory)
+
+    @property
+    def held(self) -> Held:
+        """Parameters, own arrays and memory as they lie, for the engine."""
+        return self.model.network.held, self._own, self._memory
+
+    def hold(self, held: Held, steps: int) -> None:
+        """Keep the same, as they are after so many updates."""
+        self.model.network.held, self._own, self._memory = held
+        self.steps = steps
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model.network!r})"
@@ -565,30 +597,3 @@ def rule_of(model: Evaluator, spec: str | Mapping[str, Any] | Rule) -> Rule:
     if isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
         return RULES.create(spec["name"], {key: value for key, value in spec.items() if key != "name"}, model)
     raise ArgumentError("a rule must be a name, a mapping with a 'name', or a Rule", received=spec)
-
-
-def _input_features(connections: Sequence[Any], state: Mapping[str, np.ndarray]) -> int:
-    """The number of input features that a saved state was made for."""
-    for connection in connections:
-        weight = state.get(f"parameters/{connection.weight}")
-        if connection.source == "input" and weight is not None:
-            return int(np.shape(weight)[0])
-    raise CheckpointError("the saved state has no weights from the input", works="it was made with another model")
-
-
-def _check_entries(current: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:
-    """Refuse a state that is not one of this rule and model."""
-    for name in given:
-        if name not in current:
-            raise CheckpointError("the saved state has an entry that this rule lacks", name, nearest(name, current))
-    for name, value in current.items():
-        if name not in given:
-            raise CheckpointError("the saved state lacks an entry", name, "it was made by another rule or model")
-        if np.shape(given[name]) != value.shape:
-            raise CheckpointError(f"{name} must have shape {value.shape}", np.shape(given[name]))
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(np.asarray(given[name]).astype(value.dtype)).all()
-        if not finite:
-            raise CheckpointError(f"{name} must be finite in {value.dtype}", "NaN, infinite or too large values")
-    if int(given["steps"]) < 0:
-        raise CheckpointError("steps must be at least 0", int(given["steps"]))

@@ -1,0 +1,134 @@
+"""Stand-in: a rule on NumPy that takes the steps of the same rule on a library that compiles whole steps.
+
+XLA goes through time by a few products and loops over arrays for every time step, and multiplies by all that is zero.
+On a processor a chain of NumPy's loops (``neko_rules/rules/chained.py``) takes a third to an eighth of its time. What
+the rule holds then lies in NumPy arrays, from which those of the library are made once somebody asks for them.
+
+A stand-in takes steps where there is a chain for them. For all else, within ``kernels.host.by_library``, and on other
+devices the library computes.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from operator import is_, itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from neko_rules import trees
+from neko_rules.layers.network import Network
+from neko_rules.rules.online import Online
+from neko_rules.trees import OnHost
+
+if TYPE_CHECKING:
+    from neko_rules.backend import Parameters
+    from neko_rules.rules.learning_rule import LearningRule
+    from neko_rules.rules.rule import Arrays, Own, Rule
+
+Held: TypeAlias = "tuple[Parameters | OnHost, Own | OnHost | None, dict[str, Parameters] | OnHost | None]"
+"""Parameters, a rule's own arrays and its optimiser's memory as they lie; None where there are none yet."""
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class StandIn:
+    """A rule's twin on NumPy.
+
+    Args:
+        rule: on a backend that ``kernels.host.lends``, with a network that is built.
+    """
+
+    def __init__(self, rule: LearningRule) -> None:
+        self._asked = [itemgetter(*_settings(part)) for part in _parts(rule)]
+        self._settings = self._looked_at(rule)
+        self._twin = _on_numpy(rule) if _is_ours(rule) else None
+        self._held: Held | None = None
+
+    def fits(self, rule: Rule) -> bool:
+        """Whether all that a step depends on beside arrays is what it was when this was made."""
+        return all(map(is_, self._looked_at(rule), self._settings))
+
+    def _looked_at(self, rule: Rule) -> list[Any]:
+        return [value for asked, part in zip(self._asked, _parts(rule), strict=True) for value in asked(vars(part))]
+
+    def serves(self, arrays: Arrays) -> bool:
+        """Whether there is a chain for such a batch, as far as is known, and it is the faster."""
+        twin = self._twin
+        if twin is None or not self._chained:
+            return False
+        chains = twin.chains()
+        return not chains.lacking and chains.serves(twin, *arrays[0].shape)
+
+    @cached_property
+    def _chained(self) -> bool:
+        """Whether the rule is one that chains are for."""
+        assert self._twin is not None, "asked of a twin"
+        if self._twin.window is not None:
+            return True
+        if not self._twin.online:
+            return self._twin.evaluation == "adjoint"
+        spans = Online(self._twin, self._twin.online).spans
+        # The Python between two chains takes longer than a time step of XLA's, unless there is a trace per synapse.
+        return spans is not None and (self._twin.online > 1 or any(state for _, state in spans.filters))
+
+    def gradients(self, rule: Rule, arrays: Arrays) -> dict[str, np.ndarray]:
+        """``Rule.gradients_of``."""
+        return self._ready(rule).gradients_of(arrays)
+
+    def stepped(self, rule: Rule, arrays: Arrays, observed: bool) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """``Rule.stepped``."""
+        twin = self._ready(rule)
+        found = twin.stepped(arrays, observed)
+        values, own, memory = twin.held
+        self._held = OnHost(values), OnHost(own), OnHost(memory)
+        rule.hold(self._held, twin.steps)
+        return found
+
+    def _ready(self, rule: Rule) -> LearningRule:
+        """The twin in the rule's state."""
+        twin = self._twin
+        assert twin is not None, "asked only for what it serves"
+        if self._held is None or not all(map(is_, rule.held, self._held)):
+            copied, (own, memory) = rule.nx.to_numpy, rule.prepared()
+            found = (trees.mapped(copied, tree) for tree in (rule.model.network.values, own, memory))
+            twin.hold(tuple(found), rule.steps)
+            self._held = rule.held
+        twin.steps = rule.steps
+        return twin
+
+
+def _on_numpy(rule: LearningRule) -> LearningRule:
+    twin = rule.clone()
+    twin.model.network = rule.model.network.on("numpy")
+    return twin
+
+
+def _is_ours(rule: LearningRule) -> bool:
+    """Whether all of it is this package's: what a user adds may be written for the one library that it is used with."""
+    network = rule.model.network
+    if not isinstance(network, Network):
+        return False
+    parts = (rule.model, network, rule.model.loss, *rule.model.metrics, rule.optimizer, rule.clipping)
+    classes = [each for part in (rule, *parts, *rule.regularizers) for each in type(part).__mro__]
+    return all(each.__module__.partition(".")[0] in (_PACKAGE, "builtins", "abc", "typing") for each in classes)
+
+
+_MOVING = frozenset({"steps", "_own", "_memory", "model", "network", "held"})
+"""What a step changes, and what is looked into itself."""
+
+
+def _parts(rule: Rule) -> tuple[Any, ...]:
+    return rule, rule.model, rule.model.network
+
+
+def _settings(of: Any) -> list[str]:
+    """The names of what an object was made with: all but what is made from it when asked for."""
+    kind = type(of)
+    return [
+        name
+        for name in vars(of)
+        if name not in _MOVING
+        and not name.startswith("_compiled")
+        and not isinstance(getattr(kind, name, None), cached_property)
+    ]
