@@ -277,7 +277,7 @@ class Rule:
         batch = self._given(arrays)
         values, own = self.model.network.values, self.prepared()[0]
         found = self._compiled_gradients(values, own, self._drawn(batch), batch)[1]
-        return {name: self.nx.to_numpy(found[name]) for name in self.model.network.names}
+        return {name: self.nx.to_numpy(found[name]) for name in values}
 
     def step(self, x: Any, y: Any) -> dict[str, float]:
         """Make one update from a batch, and return its loss and metrics as they were before the update.
@@ -320,14 +320,14 @@ class Rule:
         trained, found = self._compiled_observed_step(*given) if observed else (self._compiled_step(*given), {})
         values, own, memory, totals, finite = trained
         odd = {name for name, flag in finite.items() if not bool(self.nx.to_numpy(flag))}
-        for name in (*network.names, *odd) if odd else ():
+        for name in (*network.values, *odd) if odd else ():
             if name in odd:
                 raise NonFiniteError(name, self.steps + updates)
         network.observe(batch[0])
         self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
         # A compiled function may return a dict in another order.
-        return ratios(figures), {name: self.nx.to_numpy(found[name]) for name in network.names if observed}
+        return ratios(figures), {name: self.nx.to_numpy(found[name]) for name in network.values if observed}
 
     def _stand_in(self, arrays: Arrays) -> StandIn | None:
         """What takes a step with such a batch in the place of the model's own backend; None for itself."""
@@ -336,7 +336,7 @@ class Rule:
     def take(self, values: Parameters, own: Own, memory: dict[str, Parameters], updates: int) -> None:
         """Keep what a compiled step has made of parameters, own arrays and the optimiser's memory."""
         # A compiled function may return a dict in another order.
-        self.model.network.values = {name: values[name] for name in self.model.network.names}
+        self.model.network.values = {name: values[name] for name in self.model.network.values}
         self._own, self._memory = own, memory
         self.steps += updates
 
