@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from neko_rules.backend import get_backend as get_backend
     from neko_rules.devices import Crossbar as Crossbar
     from neko_rules.evaluator import Evaluator as Evaluator
+    from neko_rules.kernels.host import by_library as by_library
     from neko_rules.layers.adaptors import JaxModel as JaxModel
     from neko_rules.layers.adaptors import KerasModel as KerasModel
     from neko_rules.layers.adaptors import TorchModel as TorchModel
@@ -91,6 +92,7 @@ _HOMES = {
     "neko_rules.backend": ["get_backend"],
     "neko_rules.devices": ["Crossbar"],
     "neko_rules.evaluator": ["Evaluator"],
+    "neko_rules.kernels.host": ["by_library"],
     "neko_rules.layers.adaptors": ["JaxModel", "KerasModel", "TorchModel"],
     "neko_rules.layers.analog": ["on_crossbar"],
     "neko_rules.layers.graph": ["Connection", "Population"],

@@ -145,7 +145,7 @@ def ordered(tree: Tree, like: Tree) -> Tree:
     return tree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OnHost:
     """A tree of NumPy arrays that stands for one of a backend's own until somebody asks for these.
 

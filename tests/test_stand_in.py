@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neko_rules import ALIF, BPTT, LIF, OTTT, EProp, Evaluator
+from neko_rules import ALIF, BPTT, LIF, OTTT, EProp, Evaluator, GradientComparison
 from neko_rules.backend import get_backend, is_installed
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels.host import by_library, lends, unfused
@@ -17,6 +17,7 @@ from neko_rules.optional import installed
 from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.rule import Rule
 from neko_rules.rules.stand_in import StandIn
+from neko_rules.testing.verification import verify_backends
 
 pytestmark = pytest.mark.skipif(not installed("numba"), reason="loops are compiled by Numba")
 
@@ -171,6 +172,21 @@ def test_batches_of_no_use_go_to_the_library(backend: str, batch: Batch, taken: 
     assert taken == ["stepped"]
 
 
+def test_where_no_chain_can_be_made_the_library_computes(
+    backend: str, batch: Batch, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit what it computes by itself: how a batch is gone through depends on no batch before."""
+    monkeypatch.setattr("neko_rules.rules.chained._made", lambda *_: None)
+    rule, plain = EProp(model(backend)), EProp(model(backend))
+    for _ in range(2):
+        found = rule.step(*batch)
+        with by_library():
+            assert found == plain.step(*batch)
+    state = plain.state()
+    assert all(np.array_equal(value, state[name]) for name, value in rule.state().items())
+    assert taken == ["stepped"]
+
+
 def test_what_a_user_wrote_goes_to_the_library(backend: str, batch: Batch, taken: list[str]) -> None:
     """A rule or loss of a user's may be written for the one library that it is used with."""
 
@@ -185,6 +201,19 @@ def test_what_a_user_wrote_goes_to_the_library(backend: str, batch: Batch, taken
     Mine(model(backend)).step(*batch)
     EProp(Evaluator(ALIF(32, CLASSES, backend=backend), loss=MyLoss())).step(*batch)
     assert not taken
+
+
+def test_backends_that_are_compared_compute_themselves(batch: Batch, taken: list[str]) -> None:
+    """Where numbers of several backends are held against each other, no loop takes the steps of two of them."""
+    pytest.importorskip("jax")
+    make = lambda backend, dtype: EProp(Evaluator(ALIF(32, CLASSES, backend=backend, dtype=dtype)))  # noqa: E731
+    assert verify_backends(make, [batch], ["numpy", "jax"], float32=False).agree
+    both = GradientComparison(EProp(model("jax")), {"numpy": EProp(model("numpy"))})
+    both.train(*batch, epochs=1, batch_size=EXAMPLES)
+    assert not taken
+    alone = GradientComparison(EProp(model("jax")), {"bptt": BPTT(model("jax"))})
+    alone.train(*batch, epochs=1, batch_size=EXAMPLES)
+    assert taken == ["stepped"] * 2
 
 
 def test_changed_backends_are_not_passed_by(batch: Batch, taken: list[str]) -> None:

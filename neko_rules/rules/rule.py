@@ -272,8 +272,8 @@ class Rule:
 
     def gradients_of(self, arrays: Arrays) -> dict[str, np.ndarray]:
         """The same of a batch that ``Evaluator.batch`` has made; for the engine."""
-        if (stand_in := self._stand_in(arrays)) is not None:
-            return stand_in.gradients(self, arrays)
+        if (stand_in := self._stand_in(arrays)) and (met := stand_in.gradients(self, arrays)) is not None:
+            return met
         batch = self._given(arrays)
         values, own = self.model.network.values, self.prepared()[0]
         found = self._compiled_gradients(values, own, self._drawn(batch), batch)[1]
@@ -310,8 +310,8 @@ class Rule:
 
     def stepped(self, arrays: Arrays, observed: bool = False) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """``step`` or ``observed_step`` with a batch that ``Evaluator.batch`` has made; for the engine."""
-        if (stand_in := self._stand_in(arrays)) is not None:
-            return stand_in.stepped(self, arrays, observed)
+        if (stand_in := self._stand_in(arrays)) and (met := stand_in.stepped(self, arrays, observed)) is not None:
+            return met
         batch = self._given(arrays)
         own, memory = self.prepared()
         network = self.model.network

@@ -72,14 +72,21 @@ class StandIn:
         # The Python between two chains takes longer than a time step of XLA's, unless there is a trace per synapse.
         return spans is not None and (self._twin.online > 1 or any(state for _, state in spans.filters))
 
-    def gradients(self, rule: Rule, arrays: Arrays) -> dict[str, np.ndarray]:
-        """``Rule.gradients_of``."""
-        return self._ready(rule).gradients_of(arrays)
+    def gradients(self, rule: Rule, arrays: Arrays) -> dict[str, np.ndarray] | None:
+        """``Rule.gradients_of``; None where it turns out that there is no chain."""
+        twin = self._ready(rule)
+        found = twin.gradients_of(arrays)
+        return None if twin.chains().lacking else found
 
-    def stepped(self, rule: Rule, arrays: Arrays, observed: bool) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """``Rule.stepped``."""
+    def stepped(
+        self, rule: Rule, arrays: Arrays, observed: bool
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]] | None:
+        """``Rule.stepped``; None, and the rule is as it was, where it turns out that there is no chain."""
         twin = self._ready(rule)
         found = twin.stepped(arrays, observed)
+        if twin.chains().lacking:
+            self._held = None
+            return None
         values, own, memory = twin.held
         self._held = OnHost(values), OnHost(own), OnHost(memory)
         rule.hold(self._held, twin.steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from neko_rules.errors import (
     NonFiniteError,
     nearest,
 )
+from neko_rules.kernels.host import by_library
 from neko_rules.rules.rule import Rule
 from neko_rules.trainers.callbacks import Callback
 from neko_rules.trainers.comparison_folder import QUANTITIES, ComparisonFolder
@@ -200,6 +202,9 @@ class _Watched:
         self._parts: dict[str, tuple[str, ...]] = {}
         self._moments: dict[tuple[str, str, str], Moments] = {}
         self._batch = 0
+        # Loops of NumPy's that took another library's steps would be compared with themselves.
+        several = len({rule.model.network.backend for rule in self.rules.values()}) > 1
+        self._alone = by_library if several else nullcontext
 
     def step(self, x: np.ndarray, y: np.ndarray, /) -> Mapping[str, float]:
         """One step of every rule from the primary's weights."""
@@ -215,7 +220,8 @@ class _Watched:
             if rule is not self.primary:
                 held = _synchronised(rule, network.nx, network.dtype, start, before)
             try:
-                made, gradient = _observed(rule, x, y)
+                with self._alone():
+                    made, gradient = _observed(rule, x, y)
             except NonFiniteError as error:
                 whose = error.quantity if rule is self.primary else f"{error.quantity} of {name!r}"
                 raise NonFiniteError(whose, error.step, error.works) from error
