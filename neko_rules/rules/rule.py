@@ -316,8 +316,8 @@ class Rule:
         own, memory = self.prepared()
         network = self.model.network
         updates = self._updates_in(batch[0].shape[0])
-        given = network.values, own, memory, self._drawn(batch), batch, *self.rates(updates)
-        trained, found = self._compiled_observed_step(*given) if observed else (self._compiled_step(*given), {})
+        handed = network.values, own, memory, self._drawn(batch), batch, *self.rates(updates)
+        trained, found = self._compiled_observed_step(*handed) if observed else (self._compiled_step(*handed), {})
         values, own, memory, totals, finite = trained
         odd = {name for name, flag in finite.items() if not bool(self.nx.to_numpy(flag))}
         for name in (*network.values, *odd) if odd else ():
@@ -326,8 +326,9 @@ class Rule:
         network.observe(batch[0])
         self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
+        names = network.values if observed else ()
         # A compiled function may return a dict in another order.
-        return ratios(figures), {name: self.nx.to_numpy(found[name]) for name in network.values if observed}
+        return ratios(figures), {name: self.nx.to_numpy(found[name]) for name in names}
 
     def _stand_in(self, arrays: Arrays) -> StandIn | None:
         """What takes a step with such a batch in the place of the model's own backend; None for itself."""

@@ -85,8 +85,7 @@ class StandIn:
         twin = self._ready(rule)
         found = twin.stepped(arrays, observed)
         if twin.chains().lacking:
-            self._held = None
-            return None
+            return None  # And it serves no more, so that nobody asks in which state it is.
         values, own, memory = twin.held
         self._held = OnHost(values), OnHost(own), OnHost(memory)
         rule.hold(self._held, twin.steps)
@@ -98,8 +97,8 @@ class StandIn:
         assert twin is not None, "asked only for what it serves"
         if self._held is None or not all(map(is_, rule.held, self._held)):
             copied, (own, memory) = rule.nx.to_numpy, rule.prepared()
-            found = (trees.mapped(copied, tree) for tree in (rule.model.network.values, own, memory))
-            twin.hold(tuple(found), rule.steps)
+            values, own, memory = (trees.mapped(copied, tree) for tree in (rule.model.network.values, own, memory))
+            twin.take(values, own, memory, updates=0)
             self._held = rule.held
         twin.steps = rule.steps
         return twin
