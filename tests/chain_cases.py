@@ -11,7 +11,7 @@ import pytest
 
 from neko_rules import ALIF, LIF, Network
 from neko_rules.layers.integrate_and_fire import LIFCell
-from neko_rules.rules import chained
+from neko_rules.rules import chained, chained_pass
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
 GROUP = 8
@@ -92,19 +92,31 @@ def data(kind: str = "spikes") -> tuple[np.ndarray, np.ndarray]:
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Groups of 8 examples, of batches however small, and the sources whose events every chain took to be few.
 
-    Four examples of a group go through the time steps of a loop before the next.
+    Of a chain of windows they are there for every window. Four examples of a group go through the time steps of a loop
+    before the next.
     """
     seen: list[Any] = []
-    run = chained._run
+    run, run_windows = chained._run, chained_pass._Pass._run
 
-    def counting(links: Any, plan: Any, *others: Any) -> Any:
+    def looked_at(links: Any, plan: Any) -> None:
         assert [size for size, _ in plan.groups] == [min(GROUP, last - first) for first, last in plan.ranges]
         few = {each: size for each, size in links.sizes.items() if each.startswith("most_")}
         assert few == dict.fromkeys(few, GROUP // 2)
+
+    def counting(links: Any, plan: Any, *others: Any) -> Any:
+        looked_at(links, plan)
         seen.append(links.kind.walked)
         return run(links, plan, *others)
 
+    def counting_windows(self: Any, links: Any, plan: Any, every: Any, windows: Any, *others: Any) -> Any:
+        looked_at(links, plan)
+        told = run_windows(self, links, plan, every, windows, *others)
+        end = windows[1] if told is None else self._reached[0] + 1
+        seen.extend([links.kind.walked] * (end - windows[0]))
+        return told
+
     monkeypatch.setattr(chained, "_run", counting)
+    monkeypatch.setattr(chained_pass._Pass, "_run", counting_windows)
     monkeypatch.setattr(chained, "group_size", lambda *_: GROUP)
     for cache in ("_FIRST_CACHE", "_SECOND_CACHE"):
         monkeypatch.setattr(f"neko_rules.kernels.writer.{cache}", 1)

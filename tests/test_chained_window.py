@@ -14,10 +14,11 @@ from credit_cases import distance, recurrent_readout
 from neko_rules import Evaluator, Network
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import filtering
+from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.optimizers import SGD
-from neko_rules.rules import EProp, chained, rule_of
+from neko_rules.rules import EProp, chained, chained_pass, rule_of, updates
 
 __all__ = ["groups"]  # a fixture
 
@@ -79,7 +80,7 @@ def test_traces_of_inputs_of_every_kind(kind: str, rule: str, groups: list[Any])
 def test_an_input_whose_first_examples_are_all_ones(
     rule: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a dense input only the first group is looked at, which says nothing about the others."""
+    """Which says nothing about the others: all of them are looked at."""
     # Of so few senders events may be worth it at any density.
     monkeypatch.setattr(chained, "crossover", lambda senders: 0.5)
     rng = np.random.default_rng(0)
@@ -121,7 +122,7 @@ UPDATES: dict[str, tuple[bool, dict[str, Any]]] = {
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates_of_every_kind(name: str, backend: str, groups: list[Any]) -> None:
-    """By the optimiser's loop alone between two pieces of memory, or by the rule where it does more."""
+    """By the optimiser's loop between two windows of one chain, or by the rule where it does more."""
     pytest.importorskip(backend)
     plain, options = UPDATES[name]
     x, y = data()
@@ -259,32 +260,88 @@ def test_a_short_sequence_has_no_chain(groups: list[Any], monkeypatch: pytest.Mo
     assert not groups
 
 
-@pytest.mark.parametrize(
-    "fault", ["traces are not handed on", "no start", "the first signal is not met", "never begun", "always the last"]
-)
-def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: what would leave out the time steps before a window."""
-    from neko_rules.rules import chained_pass
+HANDED = ("traces are not handed on", "no start", "the first signal is not met", "never begun", "always the last")
+CHANGED = ("no updates", "only the first update", "gradients that add up", "matrices that do not follow")
 
+
+@pytest.mark.parametrize("looped", [True, False])
+@pytest.mark.parametrize("rule", ["eprop", "ottt", "truncated_bptt"])
+def test_windows_by_one_call_are_those_one_by_one(
+    rule: str, looped: bool, groups: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain that makes the updates, or one that waits for them; the last window is shorter in both."""
+    calls: list[tuple[int, int]] = []
+    run = chained_pass._Pass._run
+
+    def counting(self: Any, links: Any, plan: Any, every: Any, windows: Any, *others: Any) -> Any:
+        calls.append(windows[:2])
+        return run(self, links, plan, every, windows, *others)
+
+    monkeypatch.setattr(chained_pass._Pass, "_run", counting)
+    if not looped:
+        monkeypatch.setattr(updates._LearningPlainly, "looped", lambda self, links: False)
     x, y = data()
-    handed = chained_pass.Carried.handed
+    which = {"window": EVERY} if rule == "truncated_bptt" else {"online": EVERY}
+    same_weights(lambda: taught(layers(24), rule, **which), x, y)
+    assert calls == 2 * ([(0, 3), (0, 1)] if looped else [(0, 1), (1, 2), (2, 3), (0, 1)])
 
-    def wrong(self: Any, links: Any) -> dict[str, Any]:
-        found = handed(self, links)
-        for argument, (what, of) in links.handed.traces.items():
-            if what == "filtered" and (fault == "traces are not handed on" or not self.begun):
-                # Where it lies: a pass goes on with that, and what lies there before the first window decides nothing.
-                found[argument][:] = 0
-            if what == "kappa" and fault == "the first signal is not met":
-                found[argument] = 0 * self._of_rate(what, of)
-        found |= {"begun": False} if fault == "never begun" else {}
-        found |= {"kept": False} if fault == "always the last" else {}
+
+@pytest.mark.parametrize("few", [0.04, 0.5])
+@pytest.mark.parametrize("rule", ["eprop", "ottt"])
+def test_windows_by_several_threads(rule: str, few: float, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one of them finds more spikes than the chain was made for, and others have gone on."""
+    monkeypatch.setattr(chained, "crossover", lambda senders: few)
+    monkeypatch.setattr(chained, "parts", lambda batch, work: [(0, 5), (5, batch)])
+    x, y = data()
+    same_weights(lambda: taught(layers(24), rule, online=EVERY), x, y)
+    assert {"hidden" in walked for walked in groups} == ({True, False} if few < 0.1 else {True})
+
+
+@pytest.mark.parametrize("fault", HANDED + CHANGED)
+def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: what would leave out the time steps before a window, or the update between two."""
+    x, y = data()
+    handed, changes = chained_pass.Carried.handed, updates._LearningPlainly.changes
+    arguments = chained_pass.arguments
+
+    def wrong(self: Any, links: Any, looped: bool) -> dict[str, Any]:
+        found = handed(self, links, looped)
+        for argument, (what, _) in links.handed.traces.items():
+            if what == "after" and fault == "traces are not handed on":
+                found[argument] = 0 * found[argument]
         for argument in links.handed.starts:
             if fault == "no start":
                 found[argument] = 0 * found[argument]
         return found
 
+    def constant(links: Any, *others: Any) -> dict[str, Any]:
+        found = arguments(links, *others)
+        for argument, (what, _) in links.handed.traces.items():
+            if what == "kappa" and fault == "the first signal is not met":
+                found[argument] = 0 * found[argument]
+        return found
+
+    def changed(self: Any, links: Any, gradients: Any, looped: bool) -> Any:
+        found = changes(self, links, gradients, looped)
+        given = dict(found.given)
+        if fault == "no updates":
+            given["updating"] = False
+        elif fault == "only the first update":
+            given["rates"] = given["rates"] * (np.arange(len(given["rates"])) == 0)
+        elif fault == "gradients that add up":
+            given["adding"] = True
+        elif fault == "matrices that do not follow":
+            given |= dict.fromkeys(links.handed.follows, False)
+        return found._replace(given=given)
+
+    def flags(name: str, expression: str, flag: Any = Chain.flag) -> Any:
+        planted = {"begun": "never begun", "kept": "always the last"}.get(name)
+        return lambda self: flag(self, name, "false" if planted == fault else expression)
+
     monkeypatch.setattr(chained_pass.Carried, "handed", wrong)
+    monkeypatch.setattr(chained_pass, "arguments", constant)
+    monkeypatch.setattr(updates._LearningPlainly, "changes", changed)
+    monkeypatch.setattr(Chain, "flag", lambda self, name, expression: flags(name, expression)(self))
     with pytest.raises(AssertionError):
         same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
     assert groups

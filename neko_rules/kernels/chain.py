@@ -29,6 +29,9 @@ KINDS = {"number": "", "narrow": "uint16", "wide": "uint32", "count": "int32"}
 _ENTRIES = {"number": LINE // 4, "narrow": LINE // 2, "wide": LINE // 4, "count": LINE // 4}
 """Entries of a line of the cache: rooms are as large as a multiple of them."""
 
+WINDOWS = ("opening", "closing", "offset", "base")
+"""The first whole numbers that a chain of windows is given: which ones, and time step and number of window 0."""
+
 Shape = tuple[str | int, ...]
 """Numbers, and names of whole numbers that a kernel has."""
 
@@ -98,19 +101,28 @@ class Chain:
 
     Args:
         dtype: of all numbers that are not whole.
+        windows: whether it goes through all examples again and again, for every window of some: those from ``opening``
+            to ``closing``, of which each has the number ``which`` and begins with the time step ``at``.
         sizes: names of whole numbers that it is given.
         given: everything else that it is given.
     """
 
     dtype: str
+    windows: bool = False
     sizes: list[str] = field(default_factory=list)
     given: dict[str, Given] = field(default_factory=dict)
     _numbers: dict[str, str] = field(default_factory=dict)
+    _flags: dict[str, str] = field(default_factory=dict)
     _rooms: dict[str, Room] = field(default_factory=dict)
     _views: dict[View, str] = field(default_factory=dict)
     _before: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
+    _after: list[str] = field(default_factory=list)
     _calls: list[Call] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.windows:
+            self.sizes += WINDOWS
 
     def size(self, name: str) -> str:
         """A whole number that the kernel is given."""
@@ -121,6 +133,11 @@ class Chain:
     def number(self, name: str, expression: str) -> None:
         """A whole number of every group."""
         self._numbers[name] = expression
+
+    def flag(self, name: str, expression: str) -> str:
+        """A condition that is the same for all groups of a window: its name."""
+        self._flags[name] = expression
+        return name
 
     def take(self, name: str, rank: int, dtype: str = "") -> str:
         """Something else that it is given: its name."""
@@ -161,12 +178,28 @@ class Chain:
             arguments: names of rooms, of views, of numbers, of what the kernel is given, and of ``_AT_HAND``.
             once: whether it is called before the first group.
         """
+        (self._before if once else self._lines).append(self._called(run, arguments))
+
+    def call_before(self, run: Kernel, *arguments: str, condition: str) -> None:
+        """Call a compiled function before the first group, if a condition holds; with no views among its arguments."""
+        self._before += [f"if {condition}:", f"    {self._called(run, arguments)}"]
+
+    def call_after(self, run: Kernel, *arguments: str, condition: str = "true") -> None:
+        """Call a compiled function after the last group, if a condition holds; with no views among its arguments."""
+        self._after += [f"if {condition}:", f"    {self._called(run, arguments)}"]
+
+    def number_of(self, run: Kernel) -> int:
+        """The place in ``addresses`` of a function that is called with arguments of one kind alone."""
+        (found,) = (i for i, called in enumerate(self._calls) if called.run is run)
+        return found
+
+    def _called(self, run: Kernel, arguments: tuple[str, ...]) -> str:
+        """A statement that calls a compiled function."""
         called = Call(run, tuple(self._type(each) for each in arguments))
         if called not in self._calls:
             self._calls.append(called)
         number = self._calls.index(called)
-        line = f"call(run{number}, addresses, {number}, ({', '.join(arguments)},))"
-        (self._before if once else self._lines).append(line)
+        return f"call(run{number}, addresses, {number}, ({', '.join(arguments)},))"
 
     def _type(self, name: str) -> Type:
         from neko_rules.kernels.calling import array_type
@@ -178,7 +211,7 @@ class Chain:
         elif of in self._rooms:
             rank, dtype = len(self._rooms[of].shape), KINDS[self._rooms[of].kind]
         else:
-            return array_type(_AT_HAND.get(name, "int64"), 0)
+            return array_type("boolean" if name in self._flags else _AT_HAND.get(name, "int64"), 0)
         return array_type(dtype or self.dtype, rank if view is None else len(view.shape))
 
     def compiled(self) -> Chained:
@@ -189,13 +222,20 @@ class Chain:
         source.function("run", ["first", "last", "group", "addresses", "places", *KINDS, *self.sizes, *self.given])
         # Numba would take a literal for a type of its own.
         source.add(1, "zero, true, false = first - first, first == first, first != first", "n = group")
-        source.add(1, *(self._cut(name) for name, room in self._rooms.items() if room.once), *self._before)
-        source.add(1, "for begin in range(first, last, group):", "    n = min(group, last - begin)")
-        source.add(2, *(f"{name} = {expression}" for name, expression in self._numbers.items()))
-        source.add(2, *(self._cut(name) for name, room in self._rooms.items() if not room.once))
+        source.add(1, *(self._cut(name) for name, room in self._rooms.items() if room.once))
+        depth = 1
+        if self.windows:
+            source.add(1, "for window in range(opening, closing):")
+            source.add(2, "at, which = offset + window * steps, base + window")
+            depth = 2
+        source.add(depth, *(f"{name} = {expression}" for name, expression in self._flags.items()), *self._before)
+        source.add(depth, "for begin in range(first, last, group):", "    n = min(group, last - begin)")
+        source.add(depth + 1, *(f"{name} = {expression}" for name, expression in self._numbers.items()))
+        source.add(depth + 1, *(self._cut(name) for name, room in self._rooms.items() if not room.once))
         for view, name in self._views.items():
-            source.add(2, self._cut(view.room, name, view.shape, view.skip))
-        source.add(2, *self._lines)
+            source.add(depth + 1, self._cut(view.room, name, view.shape, view.skip))
+        source.add(depth + 1, *self._lines)
+        source.add(depth, *self._after)
         source.add(1, "return 0")
         for i, called in enumerate(self._calls):
             function: Any = called.run

@@ -28,14 +28,20 @@ class Loop(NamedTuple):
         run_all: ``run_all(sizes, addresses, results, scalars…)`` for vectors at addresses [array, group], with the
             results of all groups in one vector, result by result and each from a line of the cache on: returns whether
             all are finite. Without denormals.
+        iterate: ``iterate(sizes, addresses, number, odd, scalars…)``, which writes results over the arguments from the
+            second on: scalars are entries ``number`` of vectors, and ``odd[0]`` is 1 where something is not finite.
+            None where results are not as many.
         address: where an array begins.
         dtype: of the arrays.
+        scalars: the types of the other arguments.
     """
 
     run: Kernel
     run_all: Kernel
+    iterate: Kernel | None
     address: Kernel
     dtype: str
+    scalars: tuple[str, ...]
 
 
 _kernels: Memo[Loop] = Memo()
@@ -63,7 +69,8 @@ def kernel_of(
         values |= {name: body.argument(f"x_{name}", kind) for name, kind in scalars.items()}
         results = [body.value(each).name for each in formula(TracingBackend(body), values)]
         module: Any = module_of(elementwise_source(body, list(arrays), list(scalars), results))
-        return Loop(module.run, partial(flushed, module.run_all), address, dtype)
+        iterate = getattr(module, "iterate", None)
+        return Loop(module.run, partial(flushed, module.run_all), iterate, address, dtype, tuple(scalars.values()))
 
     return _kernels.of((key, tuple(arrays), tuple(scalars.items()), dtype), written)
 
@@ -91,49 +98,63 @@ def evaluated(
 
 
 class Iterated:
-    """A loop whose results are its arguments the next time, between two pieces of memory that take turns.
+    """A loop whose results are its arguments the next time, in memory of its own.
 
     Args:
         loop: of one more argument, the first, which is another each time; scalars aside.
         rows: the others before the first time: one array per group.
+        scalars: every other argument of all times, one after the other.
 
     Attributes:
         rows: the others as they are.
+        arguments: what ``loop.iterate`` takes, but for the number of the time: sizes, addresses, ``odd``, scalars.
 
     Example:
         >>> loop = kernel_of("half", lambda nx, a: [0.5 * (a["x"] + a["y"])], ["x", "y"], {}, "float64")
-        >>> halves = Iterated(loop, [[np.zeros(2), np.zeros(1)]])
-        >>> for _ in range(3):
-        ...     finite = halves.step([np.ones(2), np.full(1, 8.0)])
-        >>> halves.rows[0][0].tolist(), halves.rows[0][1].tolist(), bool(finite)
+        >>> halves = Iterated(loop, [[np.zeros(2), np.zeros(1)]], [])
+        >>> for number in range(3):
+        ...     halves.step(number, [np.ones(2), np.full(1, 8.0)])
+        >>> halves.rows[0][0].tolist(), halves.rows[0][1].tolist(), halves.finite
         ([0.875, 0.875], [7.0], True)
     """
 
-    def __init__(self, loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> None:
+    def __init__(self, loop: Loop, rows: Sequence[Sequence[np.ndarray]], scalars: Sequence[np.ndarray]) -> None:
         self.loop = loop
-        self.rows = [[handed_over(each, loop.dtype) for each in row] for row in rows]
-        self._from, self._turns = self._arguments(self.rows), []
-        for _ in range(2):
-            results, whole, self._sizes = _room(loop, self.rows[0], len(rows))
-            self._turns.append((results, self._arguments(results), whole))
+        self.rows, _, sizes = _room(loop, rows[0], len(rows))
+        for own, row in zip(self.rows, rows, strict=True):
+            for into, each in zip(own, row, strict=True):
+                into[...] = each
+        given = [handed_over(each, kind) for each, kind in zip(scalars, loop.scalars, strict=True)]
+        # The first row holds the places of what is another each time.
+        table = _addresses(loop, [self.rows[0], *self.rows])
+        self.arguments = sizes, table, np.zeros(1, np.int64), given
 
-    def _arguments(self, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        """Where all arguments begin; the first row holds the place of what is another each time."""
-        return _addresses(self.loop, [rows[0], *rows])
+    def meet(self, first: Sequence[np.ndarray]) -> None:
+        """Say where the first argument of every group lies, in C order and of the loop's type."""
+        self.arguments[1][0] = [self.loop.address(each) for each in first]
 
-    def step(self, first: Sequence[np.ndarray], *scalars: Any) -> bool:
-        """Run once: whether all results are finite.
+    def step(self, number: int, first: Sequence[np.ndarray]) -> None:
+        """Run once: for the time of that number, with that first argument of every group."""
+        from neko_rules.kernels.denormals import flushed
 
-        Args:
-            first: the first argument of every group, in C order and of the loop's type.
-            scalars: the other arguments.
-        """
-        results, addresses, whole = self._turns[0]
-        self._from[0] = [self.loop.address(each) for each in first]
-        finite: bool = self.loop.run_all(self._sizes, self._from, whole, *scalars)
-        self.rows, self._from = results, addresses
-        self._turns.reverse()
-        return finite
+        assert self.loop.iterate is not None, "a loop that has as many results as it takes again"
+        self.meet(first)
+        sizes, table, odd, scalars = self.arguments
+        flushed(self.loop.iterate, sizes, table, number, odd, *scalars)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all results of the last time are."""
+        return not self.arguments[2][0]
+
+    def address(self) -> int:
+        """Where the machine code of ``loop.iterate`` begins."""
+        from neko_rules.kernels.calling import address_of, array_type
+
+        assert self.loop.iterate is not None, "a loop that has as many results as it takes again"
+        scalars = [array_type(kind, 1) for kind in self.loop.scalars]
+        given = [array_type("int64", 1), array_type("int64", 2), array_type("int64", 0), array_type("int64", 1)]
+        return address_of(self.loop.iterate, [*given, *scalars])
 
 
 def _addresses(loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -13,6 +13,9 @@ from neko_rules.kernels.compiling import kernel
 Array = Any
 """An array in C order."""
 
+_LINE = 16
+"""Entries of a line of the cache, in float32."""
+
 
 @kernel
 def prepare(at_rest: Array) -> None:
@@ -21,11 +24,11 @@ def prepare(at_rest: Array) -> None:
 
 
 @kernel
-def take_inputs(begin: int, inputs: Array, group: Array) -> None:
-    """group[t, b, k] = inputs[begin + b, t, k]."""
+def take_inputs(begin: int, at: int, inputs: Array, group: Array) -> None:
+    """group[t, b, k] = inputs[begin + b, at + t, k]."""
     for b in range(group.shape[1]):
         for t in range(group.shape[0]):
-            row, into = inputs[begin + b, t], group[t, b]
+            row, into = inputs[begin + b, at + t], group[t, b]
             for k in range(group.shape[2]):
                 into[k] = row[k]
 
@@ -66,6 +69,54 @@ def copy_rows(rows: Array, into: Array) -> None:
 
 
 @kernel
+def add_rows(rows: Array, into: Array) -> None:
+    """into[b, k] += rows[b, k]."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            into[b, k] += rows[b, k]
+
+
+@kernel
+def scale_rows(factor: float, rows: Array, into: Array) -> None:
+    """into[b, k] = factor · rows[b, k]."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            into[b, k] = factor * rows[b, k]
+
+
+@kernel
+def scale_rows_and_add(factor: float, rows: Array, number: float, into: Array) -> None:
+    """into[b, k] = factor · rows[b, k] + number."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            into[b, k] = factor * rows[b, k] + number
+
+
+@kernel
+def clear(vector: Array) -> None:
+    """vector[k] = 0."""
+    vector[:] = 0
+
+
+@kernel
+def clear_diagonal(matrix: Array) -> None:
+    """matrix[k, k] = 0."""
+    for k in range(matrix.shape[0]):
+        matrix[k, k] = 0
+
+
+@kernel
+def transpose(matrix: Array, into: Array) -> None:
+    """into[k, i] = matrix[i, k], some rows at a time, so that what is written fills lines of the cache."""
+    rows, columns = matrix.shape
+    for begin in range(0, rows, _LINE):
+        for k in range(columns):
+            row = into[k]
+            for i in range(begin, min(begin + _LINE, rows)):
+                row[i] = matrix[i, k]
+
+
+@kernel
 def count_group(count: Array, found: Array) -> None:
     """found[0] = Σ count."""
     found[0] = 0
@@ -75,11 +126,12 @@ def count_group(count: Array, found: Array) -> None:
 
 
 @kernel
-def count_spikes(begin: int, index: Array, count: Array, sums: Array) -> None:
-    """sums[0, begin + b, k] = Σ_t of the spikes that are listed."""
+def count_spikes(begin: int, index: Array, count: Array, onto: bool, sums: Array) -> None:
+    """sums[0, begin + b, k] = Σ_t of the spikes that are listed; or the same added to it."""
     for b in range(count.shape[1]):
         row = sums[0, begin + b]
-        row[:] = 0
+        if not onto:
+            row[:] = 0
         for t in range(count.shape[0]):
             fired = index[t, b]
             for k in range(count[t, b]):
@@ -87,11 +139,12 @@ def count_spikes(begin: int, index: Array, count: Array, sums: Array) -> None:
 
 
 @kernel
-def sum_spikes(begin: int, spikes: Array, sums: Array) -> None:
-    """sums[0, begin + b, k] = Σ_t spikes[t, b, k]."""
+def sum_spikes(begin: int, spikes: Array, onto: bool, sums: Array) -> None:
+    """sums[0, begin + b, k] = Σ_t spikes[t, b, k]; or the same added to it."""
     for b in range(spikes.shape[1]):
         row = sums[0, begin + b]
-        row[:] = 0
+        if not onto:
+            row[:] = 0
         for t in range(spikes.shape[0]):
             for k in range(spikes.shape[2]):
                 row[k] += spikes[t, b, k]
@@ -161,3 +214,8 @@ def spread_largest(slope: Array, chosen: Array, signal: Array) -> None:
 def clear_before_last(signal: Array) -> None:
     """signal[t] = 0 but for the last step."""
     signal[: signal.shape[0] - 1] = 0
+
+
+@kernel
+def update_nothing(sizes: Array, addresses: Array, number: int, odd: Array, rates: Array, counts: Array) -> None:
+    """Stands in a chain where the loop of an optimiser is called: ``iterate`` of ``kernels.elementwise.Loop``."""

@@ -140,11 +140,12 @@ def list_history(values: Array, index: Array, count: Array) -> None:
 
 
 @kernel
-def list_group(begin: int, inputs: Array, index: Array, count: Array) -> None:
-    """The entries that are not zero of some examples of the inputs.
+def list_group(begin: int, at: int, inputs: Array, index: Array, count: Array) -> None:
+    """The entries that are not zero of some examples of the inputs, over some time steps.
 
     Args:
         begin: number of the first example.
+        at: number of the first time step.
         inputs: [batch, time, entry].
         index: [time, example, entry].
         count: [time, example].
@@ -152,7 +153,7 @@ def list_group(begin: int, inputs: Array, index: Array, count: Array) -> None:
     size = inputs.shape[2]
     for b in range(index.shape[1]):
         for t in range(index.shape[0]):
-            count[t, b] = list_row(inputs[begin + b, t], size, index[t, b])
+            count[t, b] = list_row(inputs[begin + b, at + t], size, index[t, b])
 
 
 @kernel

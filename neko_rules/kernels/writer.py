@@ -430,7 +430,9 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
 
     Beside it ``run_all(sizes, addresses, results, scalars…)`` does so for many vectors of the type of the body at
     addresses [array, group], writes the results of all one after the other, result by result and each from a line of
-    the cache on, and returns whether all of them are finite.
+    the cache on, and returns whether all of them are finite. And ``iterate(sizes, addresses, number, odd, scalars…)``
+    writes results over the arguments from the second on, takes the scalars from the place ``number`` of vectors, and
+    puts whether anything is not finite in ``odd[0]``; it is there where there are that many arguments.
 
     Args:
         body: the statements.
@@ -442,23 +444,33 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
     out = [f"out{i}" for i, _ in enumerate(results)]
     given = [f"x_{name}" for name in scalars]
 
-    def loop(depth: int, *beside: str) -> None:
-        source.add(depth, f"for n in range(array_{out[0]}.shape[0]):")
+    def loop(depth: int, into: Sequence[str], looked: bool) -> None:
+        source.add(depth, f"for n in range(array_{into[0]}.shape[0]):")
         source.add(depth + 1, *(f"a_{name} = array_{name}[n]" for name in arrays), *body.statements)
-        source.add(depth + 1, *(f"array_{name}[n] = {result}" for name, result in zip(out, results, strict=True)))
-        source.add(depth + 1, *beside)
+        source.add(depth + 1, *(f"array_{name}[n] = {result}" for name, result in zip(into, results, strict=True)))
+        # What is NaN or infinite, as it is kept, is not zero away from itself.
+        source.add(depth + 1, *(f"unlike |= array_{name}[n] - array_{name}[n] != 0" for name in into if looked))
+
+    def vectors() -> None:
+        for i, name in enumerate(arrays):
+            source.add(2, f'array_{name} = vector("{body.dtype}", addresses[{i}, k], sizes[k])')
 
     source.function("run", [*given, *(f"array_{name}" for name in (*arrays, *out))])
-    loop(1)
+    loop(1, out, looked=False)
     source.function("run_all", ["sizes", "addresses", "results", *given])
-    source.add(1, f"whole, begin, odd = results.shape[0] // {len(results)}, 0, False")
+    source.add(1, f"whole, begin, unlike = results.shape[0] // {len(results)}, 0, False")
     source.add(1, "for k in range(sizes.shape[0]):", "    end = begin + sizes[k]")
-    for i, name in enumerate(arrays):
-        source.add(2, f'array_{name} = vector("{body.dtype}", addresses[{i}, k], sizes[k])')
+    vectors()
     source.add(2, *(f"array_{name} = results[{i} * whole + begin : {i} * whole + end]" for i, name in enumerate(out)))
-    # What is NaN or infinite, as it is kept, is not zero away from itself.
-    loop(2, *(f"odd |= array_{name}[n] - array_{name}[n] != 0" for name in out))
+    loop(2, out, looked=True)
     line = LINE // np.dtype(body.dtype).itemsize
     source.add(2, f"begin = (end + {line - 1}) // {line} * {line}")
-    source.add(1, "return not odd")
+    source.add(1, "return not unlike")
+    if len(arrays) == 1 + len(results):
+        source.function("iterate", ["sizes", "addresses", "number", "odd", *(f"all_{name}" for name in scalars)])
+        source.add(1, *(f"x_{name} = all_{name}[number]" for name in scalars), "unlike = False")
+        source.add(1, "for k in range(sizes.shape[0]):")
+        vectors()
+        loop(2, arrays[1:], looked=True)
+        source.add(1, "odd[0] = unlike")
     return source.text()

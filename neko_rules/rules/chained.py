@@ -17,6 +17,7 @@ from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.buffers import Form, together
+from neko_rules.kernels.chain import WINDOWS
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.events import crossover, sorted_together
 from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over
@@ -35,7 +36,6 @@ from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
     from neko_rules.kernels.chain import Layout
-    from neko_rules.rules.chained_pass import Carried
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linked import Linked, Told
 
@@ -95,23 +95,19 @@ class Ran(NamedTuple):
     """What a chain found, in host memory.
 
     Attributes:
-        links: the chain.
         gradients: by parameter.
         loss: its sum over what is counted.
         scores: the outputs that were judged, [1 or time, batch, n_out]; empty if nobody asks for them.
         spikes: how often every neuron fired, [1, batch, neuron], of the populations for which that is asked.
-        handed: what it was given of the time steps before, and filled for those after, by argument.
     """
 
-    links: Linked
     gradients: dict[str, np.ndarray]
     loss: float
     scores: np.ndarray
     spikes: dict[str, np.ndarray]
-    handed: dict[str, Any]
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What does not change from one batch to the next, if they are of one size.
 
     Attributes:
@@ -158,12 +154,10 @@ class Chains:
         self._least = _FED_BACK if fed_back else 1
         self._work = sum(population.size * 4 for population in graph.populations.values())
         self._spiking = frozenset(name for name in graph.order if name in graph.senders and graph.cell(name).spiking)
-        # Those that did not fire much in the window before.
-        self._few = self._spiking
         self._found: dict[Hashable, Linked | None] = {}
         self.lacking = False
         """Whether there was a batch that no chain could be made for."""
-        self._plans: dict[Hashable, _Plan] = {}
+        self._plans: dict[Hashable, Plan] = {}
 
     def fit(self, rule: LearningRule) -> bool:
         """Whether all that was looked at when they were made is still what the rule has."""
@@ -209,45 +203,24 @@ class Chains:
     def _bytes_of_each(self, rule: LearningRule, steps: int, features: int) -> int:
         return steps * (self._numbers + features) * np.dtype(rule.model.network.dtype).itemsize
 
-    def ran(
-        self,
-        rule: LearningRule,
-        host: HostBackend,
-        given: Given,
-        window: Window | None = None,
-        carried: Carried | None = None,
-        goes_on: bool = False,
-    ) -> Ran | None:
-        """What a chain finds; None where there is none.
+    def ran(self, rule: LearningRule, host: HostBackend, given: Given) -> Ran | None:
+        """What a chain finds for whole sequences; None where there is none.
 
         Args:
             rule: the rule.
             host: its backend.
             given: parameters and data.
-            window: what goes on beyond the time steps that are given; None for whole sequences.
-            carried: what that is; None for whole sequences.
-            goes_on: whether traces were handed on from a window before, which are changed where they are: what ends a
-                chain before its time has then to be known before.
         """
         examples, steps, features = given.inputs.shape
-        group = group_size(self._bytes_of_each(rule, steps, features), examples, self._least)
+        group = self.group(rule, steps, examples, features)
         given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
-        looked = examples if goes_on else group
-        some, odd = self._survey(given.inputs, looked)
-        walked = self._few if goes_on else self._spiking
-        walked |= {INPUT} if some < crossover(features) * steps * looked * features else set()
+        walked, odd = self.walked(given.inputs, group)
         while True:
-            self._few = walked - {INPUT}
-            # Of an input that is not walked only what was looked at is known.
-            look = walked, INPUT in walked and not odd, window
-            if look not in self._found:
-                self._found[look] = _made(rule, given, *look)
-            links = self._found[look]
+            links = self.linked(rule, given, walked, not odd)
             if links is None:
-                self.lacking = True
                 return None
-            plan = self._plan(look, links, host, given, group, carried)
-            ran = _run(links, plan, self._graph, host, given, {} if carried is None else carried.handed(links))
+            plan = self.plan(links, host, given, group, steps)
+            ran = _run(links, plan, self._graph, host, given)
             if isinstance(ran, Ran):
                 return ran
             # Begun anew, so that how a batch is gone through depends on no other batch.
@@ -256,18 +229,65 @@ class Chains:
             else:
                 walked -= {ran.source}
 
-    def _plan(
-        self, look: Hashable, links: Linked, host: HostBackend, given: Given, group: int, carried: Carried | None
-    ) -> _Plan:
-        """How a chain goes through batches of a size."""
-        (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
-        key = look, given.pooling, steps, examples, group, goals, threads()
+    def group(self, rule: LearningRule, steps: int, examples: int, features: int) -> int:
+        """How many examples make a group, over so many time steps."""
+        return group_size(self._bytes_of_each(rule, steps, features), examples, self._least)
+
+    def walked(self, inputs: np.ndarray, examples: int) -> tuple[frozenset[str], bool]:
+        """What is taken to have few events, and whether those of the input are not all 1, by the first examples."""
+        some, odd = self._survey(inputs, examples)
+        _, steps, features = inputs.shape
+        few = some < crossover(features) * steps * examples * features
+        return self._spiking | ({INPUT} if few else set()), bool(odd)
+
+    def linked(
+        self, rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, window: Window | None = None
+    ) -> Linked | None:
+        """The chain for what is taken to have few events; None where there is none.
+
+        Args:
+            rule: the rule.
+            given: parameters and data.
+            walked: populations, and the input.
+            ones: whether the events of the input are all 1.
+            window: what goes on beyond the time steps of the chain; None for whole sequences.
+        """
+        # Of an input that is not walked only what was looked at is known.
+        look = walked, INPUT in walked and ones, window
+        if look not in self._found:
+            self._found[look] = _made(rule, given, *look)
+        found = self._found[look]
+        self.lacking |= found is None
+        return found
+
+    def plan(
+        self,
+        links: Linked,
+        host: HostBackend,
+        given: Given,
+        group: int,
+        steps: int,
+        constants: Callable[[Linked, int], dict[str, Any]] | None = None,
+    ) -> Plan:
+        """How a chain goes through batches of a size, in so many time steps at once.
+
+        Args:
+            links: the chain.
+            host: the backend of the parameters.
+            given: parameters and data.
+            group: examples in each group.
+            steps: time steps.
+            constants: what else it takes that follows from these, by argument.
+        """
+        examples, goals = given.inputs.shape[0], given.target.shape[0] if links.kind.window is None else steps
+        look = links.kind.walked, links.kind.ones, links.kind.window
+        key = *look, given.pooling, steps, examples, group, goals, threads()
         plan = self._plans.get(key)
         if plan is None or plan.constants is not given.constants:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            plan = _planned(links, self._graph, host, given, group, self._work, carried)
-            self._plans[key] = plan
+            more = {} if constants is None else constants(links, steps)
+            plan = self._plans[key] = _planned(links, self._graph, host, given, group, steps, goals, self._work, more)
         return plan
 
 
@@ -355,32 +375,42 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
 
 
 def _planned(
-    links: Linked, graph: Graph, host: HostBackend, given: Given, group: int, work: int, carried: Carried | None
-) -> _Plan:
-    kind, chain = links.kind, links.chain
-    (examples, steps, _), goals = given.inputs.shape, given.target.shape[0]
+    links: Linked,
+    graph: Graph,
+    host: HostBackend,
+    given: Given,
+    group: int,
+    steps: int,
+    goals: int,
+    work: int,
+    more: dict[str, Any],
+) -> Plan:
+    kind, chain, examples = links.kind, links.chain, given.inputs.shape[0]
     known: dict[str, Any] = {n: addresses(kind.dtype, *asked) for n, (addresses, asked) in links.calls.items()}
     for name, (population, key) in links.constants.items():
         value = host.host(given.constants[population][key])
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
     known |= {name: crossover(size) for name, size in links.crossovers.items()}
-    known |= {} if carried is None else carried.constants(links)
+    known |= more
     biases = {name: bias_name(population) for name, population in links.biases.items()}
     for name, population in links.biases.items():
         if biases[name] not in given.values:
             known[name] = np.zeros(graph.populations[population].size, kind.dtype)
             del biases[name]
     judged = steps if kind.pooling == "sequence" else 1
-    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "sorted": sorted_together(group)}
+    sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "examples": examples}
+    sizes["sorted"] = sorted_together(group)
     ranges = parts(examples, steps * examples * work)
     in_each = [min(group, last - first) for first, last in ranges]
     layouts = {size: chain.layout(sizes, size, kind.dtype) for size in set(in_each)}
     parameters = list(links.gradients.values())
-    return _Plan(
+    # What comes before is of the windows of one pass.
+    own = len(WINDOWS) if kind.window is not None else 0
+    return Plan(
         given.constants,
         known,
         itemgetter(*chain.given),
-        [sizes[name] for name in chain.sizes],
+        [sizes[name] for name in chain.sizes[own:]],
         judged,
         together(tuple(tuple(given.values[name].shape) for name in parameters), np.dtype(kind.dtype)),
         [parameters.index(connection.weight) for connection in graph.connections if connection.masked],
@@ -390,10 +420,8 @@ def _planned(
     )
 
 
-def _run(
-    links: Linked, plan: _Plan, graph: Graph, host: HostBackend, given: Given, handed: dict[str, Any]
-) -> Ran | Told:
-    """Go through all groups; or end where something is not what the chain was made for, and tell it.
+def arguments(links: Linked, plan: Plan, graph: Graph, host: HostBackend, given: Given) -> dict[str, Any]:
+    """What a chain takes, by name, but for what it fills and what goes on from window to window.
 
     Args:
         links: the chain.
@@ -401,21 +429,14 @@ def _run(
         graph: the network's.
         host: the backend of the parameters: the rule's, or NumPy's.
         given: parameters and data.
-        handed: what goes on beyond the time steps that are given, by argument.
     """
-    kind, chain, values, view = links.kind, links.chain, given.values, host.host
+    kind, values, view = links.kind, given.values, host.host
     dtype, backend = kind.dtype, cast(Backend, host)
-    examples = given.inputs.shape[0]
     # Written out, since a step of a small network is mostly the making of this.
-    every = {**plan.known, **handed, "inputs": given.inputs}
+    every = {**plan.known, "inputs": given.inputs}
     every["target"] = handed_over(given.target, dtype)
     every["counted"] = handed_over(given.counted, dtype)
     every["weight"] = handed_over(given.weight, dtype)
-    outputs = graph.populations[graph.output].size
-    scores = every["scores"] = np.empty((plan.judged, examples, outputs) if kind.scored else (0, 0, 0), dtype)
-    spikes = {}
-    for name, population in links.spikes.items():
-        spikes[population] = every[name] = np.empty((1, examples, graph.populations[population].size), dtype)
     for name, connections in links.weights.items():
         of_all = [handed_over(view(effective_weight(backend, one, values)), dtype) for one in connections]
         every[name] = of_all[0] if len(of_all) == 1 else sum(of_all[1:], of_all[0])
@@ -424,6 +445,19 @@ def _run(
         every[name] = handed_over(view(back), dtype)
     for name, parameter in plan.biases.items():
         every[name] = handed_over(view(values[parameter]), dtype)
+    return every
+
+
+def _run(links: Linked, plan: Plan, graph: Graph, host: HostBackend, given: Given) -> Ran | Told:
+    """Go through all groups; or end where something is not what the chain was made for, and tell it."""
+    kind, chain, dtype = links.kind, links.chain, links.kind.dtype
+    examples = given.inputs.shape[0]
+    every = arguments(links, plan, graph, host, given)
+    outputs = graph.populations[graph.output].size
+    scores = every["scores"] = np.empty((plan.judged, examples, outputs) if kind.scored else (0, 0, 0), dtype)
+    spikes = {}
+    for name, population in links.spikes.items():
+        spikes[population] = every[name] = np.empty((1, examples, graph.populations[population].size), dtype)
     found = [BUFFERS.lent(plan.gradients) for _ in plan.ranges]
     losses = np.zeros((len(plan.ranges), 1))
 
@@ -444,7 +478,7 @@ def _run(
     for number in plan.masked:
         clear_diagonal(gradients[number])
     by_name = dict(zip(links.gradients.values(), gradients, strict=True))
-    return Ran(links, by_name, float(losses.sum()), scores, spikes, handed)
+    return Ran(by_name, float(losses.sum()), scores, spikes)
 
 
 _links: WeakKeyDictionary[Graph, Memo[Linked]] = WeakKeyDictionary()

@@ -7,21 +7,22 @@ arrays, whatever the backend: of a window of a few time steps, operations of a l
 from __future__ import annotations
 
 from functools import lru_cache, reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from neko_rules.backend import Array, get_backend
 from neko_rules.credit.spans import Rate, Spans
 from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
+from neko_rules.kernels.parallel import each
 from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
-from neko_rules.rules.chained import Given, Ran, Window
+from neko_rules.rules.chained import Given, Plan, Window, arguments
 
 if TYPE_CHECKING:
     from neko_rules.credit.stepwise import State
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linked import Linked
+    from neko_rules.rules.linked import Linked, Told
     from neko_rules.rules.updates import Updates
 
 
@@ -73,7 +74,7 @@ def chained_pass(
     begin: Begin | None = None,
     ends: bool = True,
 ) -> Passed | None:
-    """Go through all windows; None where there is no chain for one of them.
+    """Go through all windows; None where there is no chain for them.
 
     Args:
         rule: whose gradients they are.
@@ -85,49 +86,176 @@ def chained_pass(
         begin: what came before; None for nothing.
         ends: whether nobody asks for traces after the last window.
     """
-    chains, network = rule.chains(), rule.model.network
-    x, target, mask, share = (host.host(by_step[key]) for key in ("x", "target", "mask", "weight"))
-    steps, examples, features = x.shape
-    numpy: Any = get_backend("numpy")
-    window = Window(() if spans is None else spans.filters)
+    data = _data(rule, host, by_step, size)
+    examples, _, features = data.inputs.shape
     carried = Carried(rule, host, spans, examples, features, begin)
-    dtype = np.dtype(network.dtype).type
-    total, count = dtype(0), dtype(0)
-    latest = total, count
-    outputs: list[np.ndarray] = []
-    fired: dict[str, np.ndarray] = {}
-    inputs = x.transpose(1, 0, 2)
-    for number, first in enumerate(range(0, steps, size)):
-        last = min(first + size, steps)
-        carried.begin(last - first, ends and last == steps)
-        counted = mask[first:last]
-        some = counted.sum()
-        weight = share[first:last].sum() / max(some, 1.0) * counted
-        given = Given(
-            updates.values,
-            updates.feedback,
-            network.constants_with(updates.values),
-            inputs[:, first:last],
-            target[first:last],
-            counted,
-            weight,
-            "sequence",
-        )
-        ran = chains.ran(rule, numpy, given, window, carried, carried.begun and spans is not None)
-        if ran is None:
-            return None
-        carried.take(ran, x[last - 1])
-        latest = dtype(ran.loss), dtype(some)
-        total, count = total + latest[0], count + latest[1]
-        outputs.append(ran.scores)
-        for name, sums in ran.spikes.items():
-            fired[name] = fired[name] + sums[0] if name in fired else sums[0]
-        updates.take(number, ran.gradients)
-    summed, alone = ((np.asarray(one), np.asarray(other)) for one, other in ((total, count), latest))
-    return Passed(summed, alone, np.concatenate(outputs), fired, carried.states, carried.credit())
+    going = _Pass(rule, data, size, carried, updates, ends)
+    if not going.through():
+        return None
+    carried.states[INPUT] = {Z: np.array(data.inputs[:, -1])}
+    dtype = np.dtype(rule.model.network.dtype).type
+    # One after the other, as they would be added up on the way.
+    loss = reduce(np.add, going.losses.astype(dtype))
+    totals = (loss, reduce(np.add, data.some)), (dtype(going.losses[-1]), data.some[-1])
+    summed, alone = ((np.asarray(one), np.asarray(other)) for one, other in totals)
+    spikes = {name: sums[0] for name, sums in going.spikes.items()}
+    return Passed(summed, alone, going.scores, spikes, carried.states, carried.credit())
 
 
-_CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers"})
+class _Data(NamedTuple):
+    """What a pass goes through, in host memory.
+
+    Attributes:
+        inputs: [batch, time, feature].
+        target: [time, batch, n_out].
+        counted: which steps and examples the loss is of, [time, batch].
+        weight: how much each of them counts in the loss whose gradient is wanted, [time, batch].
+        some: how much of every window the loss is of.
+    """
+
+    inputs: np.ndarray
+    target: np.ndarray
+    counted: np.ndarray
+    weight: np.ndarray
+    some: np.ndarray
+
+
+def _data(rule: LearningRule, host: HostBackend, by_step: dict[str, Array], size: int) -> _Data:
+    dtype = rule.model.network.dtype
+    x, target, mask, share = (host.host(by_step[key]) for key in ("x", "target", "mask", "weight"))
+    steps = len(x)
+    some, weights = (
+        np.array([each[first : first + size].sum() for first in range(0, steps, size)]) for each in (mask, share)
+    )
+    weight = np.repeat(weights / np.maximum(some, 1), size)[:steps, None] * mask
+    inputs = handed_over(x.transpose(1, 0, 2), dtype)
+    return _Data(inputs, handed_over(target, dtype), handed_over(mask, dtype), handed_over(weight, dtype), some)
+
+
+class _Pass:
+    """A pass on its way.
+
+    Args:
+        rule, data, size, updates, ends: as for ``chained_pass``.
+        carried: what goes on from window to window.
+
+    Attributes:
+        scores: what the loss observes, [time, batch, n_out].
+        losses: of every window.
+        spikes: how often every neuron fired, by population: [1, batch, neuron].
+    """
+
+    def __init__(
+        self, rule: LearningRule, data: _Data, size: int, carried: Carried, updates: Updates, ends: bool
+    ) -> None:
+        self._rule, self._data, self._carried, self._updates, self._ends = rule, data, carried, updates, ends
+        self._graph = graph = rule.model.network.graph
+        self._chains, self._numpy = rule.chains(), cast(Any, get_backend("numpy"))
+        examples, self._steps, features = data.inputs.shape
+        # Groups are as large as windows of the first size have them, so that few chains go through few examples.
+        self._size, self._group = size, self._chains.group(rule, min(size, self._steps), examples, features)
+        self._walked, odd = self._chains.walked(data.inputs, examples)
+        self._ones = not odd
+        self._reached = np.zeros(1, np.int64)
+        self.scores = np.empty((self._steps, examples, graph.populations[graph.output].size), data.weight.dtype)
+        self.losses = np.zeros(-(-self._steps // size))
+        self.spikes: dict[str, np.ndarray] = {}
+
+    def through(self) -> bool:
+        """Go through all windows: whether there were chains for them."""
+        whole, rest = divmod(self._steps, self._size)
+        return self._alike(0, whole, self._size) and self._alike(whole, min(rest, 1), rest)
+
+    def _alike(self, base: int, count: int, steps: int) -> bool:
+        """So many windows of as many time steps each, the first of which has the number ``base``."""
+        opening = 0
+        while opening < count:
+            links, given = self._linked()
+            if links is None:
+                return False
+            plan = self._chains.plan(links, self._numpy, given, self._group, steps, self._carried.constants)
+            every = arguments(links, plan, self._graph, self._numpy, given)
+            # By one call where nothing has to be done from outside in between.
+            looped = len(plan.ranges) == 1 and self._updates.looped(links)
+            closing = count if looped else opening + 1
+            after = not self._ends or base + closing < len(self.losses)
+            told = self._run(links, plan, every, (opening, closing, base * self._size, base), looped, after)
+            if told is None:
+                opening = closing
+            else:
+                self._walked -= {told.source}
+                opening = int(self._reached[0])
+        return True
+
+    def _linked(self) -> tuple[Linked | None, Given]:
+        data, values, feedback = self._data, self._updates.values, self._updates.feedback
+        constants = self._rule.model.network.constants_with(values)
+        given = Given(values, feedback, constants, *data[:4], "sequence")
+        window = Window(() if self._carried.spans is None else self._carried.spans.filters)
+        return self._chains.linked(self._rule, given, self._walked, self._ones, window), given
+
+    def _run(
+        self,
+        links: Linked,
+        plan: Plan,
+        every: dict[str, Any],
+        windows: tuple[int, int, int, int],
+        looped: bool,
+        after: bool,
+    ) -> Told | None:
+        """Go through windows; or end where something is not what the chain was made for, and tell it."""
+        chain, carried, updates = links.chain, self._carried, self._updates
+        handed = carried.handed(links, looped)
+        every |= handed
+        # Where other threads go on, they change traces where they are: what one of them finds is then too late.
+        every["telling"] = looped or not (carried.begun and carried.filters)
+        every |= {"before": carried.begun, "after": after, "scores": self.scores, "reached": self._reached}
+        spikes = {of: self._spikes_of(of) for of in links.spikes.values()}
+        # What is begun anew has added nothing yet by one thread; of several only one may know.
+        counted = spikes if looped else {of: np.zeros_like(sums) for of, sums in spikes.items()}
+        every |= {name: counted[of] for name, of in links.spikes.items()}
+        found = [BUFFERS.lent(plan.gradients) for _ in plan.ranges]
+        by_name = dict(zip(links.gradients.values(), found[0], strict=False))
+        changes, addresses = updates.changes(links, by_name, looped), chain.addresses
+        if changes.address:
+            addresses = addresses.copy()
+            addresses[links.update] = changes.address
+        if changes.adding:
+            found[0][-1].fill(0)
+        every |= changes.given
+        losses = [np.zeros_like(self.losses) for _ in plan.ranges]
+
+        def part(number: int, first: int, last: int) -> int:
+            *gradients, whole = found[number]
+            own = {**every, **dict(zip(links.gradients, gradients, strict=True)), "gradients": whole}
+            own["total"] = losses[number]
+            size, (places, form) = plan.groups[number]
+            numbers = *windows, *plan.sizes
+            return int(chain.run(first, last, size, addresses, places, *BUFFERS.lent(form), *numbers, *plan.given(own)))
+
+        told = max(each(part, plan.ranges))
+        if looped or not told:
+            self.losses += sum(losses)
+        if told:
+            carried.begun |= bool(self._reached[0] > windows[0])
+            return links.told[told - 1]
+        for other in found[1:]:
+            found[0][-1][:] += other[-1]
+        for of, sums in spikes.items():
+            if not looped:
+                sums += counted[of]
+        carried.take(links, handed)
+        updates.take(windows[3] + windows[0], by_name, looped)
+        return None
+
+    def _spikes_of(self, population: str) -> np.ndarray:
+        if population not in self.spikes:
+            shape = 1, len(self._data.inputs), self._graph.populations[population].size
+            self.spikes[population] = np.zeros(shape, self.scores.dtype)
+        return self.spikes[population]
+
+
+_CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers", "share", "left", "ones"})
 """What of a trace is the same in every window of so many time steps."""
 
 
@@ -156,116 +284,90 @@ class Carried:
         begin: Begin | None = None,
     ) -> None:
         network = rule.model.network
-        self.graph, self.dtype, self.spans, self.examples = network.graph, network.dtype, spans, examples
-        self.begun, self.last, self.steps, self._windows = begin is not None, False, 0, 0
+        self.graph, self.dtype, self.spans = network.graph, network.dtype, spans
+        self.begun = begin is not None
         states = at_rest(rule.nx, self.graph, examples, features, self.dtype) if begin is None else begin.states
-        self.states = {name: {key: host.host(each) for key, each in of.items()} for name, of in states.items()}
-        # States of two windows ago, which nobody needs.
-        self._spare: dict[tuple[str, str], np.ndarray] = {}
-        self._delayed = [connection for connection in self.graph.connections if connection.delay]
-        self._sent: dict[str, np.ndarray] = {}
+        # Copies, since windows that are gone through by one call change them where they are.
+        self.states = {
+            name: {key: np.array(host.host(state), self.dtype, order="C") for key, state in of.items()}
+            for name, of in states.items()
+            if name != INPUT
+        }
         self._sums: dict[str, np.ndarray] = {}
         self._filtered: dict[str, np.ndarray] = {}
+        # What was there a window ago, which nobody needs.
+        self._spare: dict[Any, np.ndarray] = {}
+        self._later = {connection.weight for connection in self.graph.connections if connection.delay}
         if spans is not None:
             traces = rule.stepwise.start(examples) if begin is None else begin.credit
             for name, rate in spans.rates.items():
-                self._sums[name] = host.host(traces[name][rate.state])[:, :, 0]
+                self._sums[name] = np.array(host.host(traces[name][rate.state])[:, :, 0], self.dtype, order="C")
                 if f"{name} filtered" in traces:
                     before = traces[f"{name} filtered"]["trace"]
                     held = self._filtered[name] = BUFFERS.empty(tuple(before.shape), self.dtype)
                     if begin is not None:
                         held[:] = host.host(before)
 
-    def begin(self, steps: int, last: bool) -> None:
-        """A window begins.
+    @property
+    def filters(self) -> bool:
+        """Whether there is a trace of every synapse, which is changed where it is."""
+        return bool(self._filtered)
+
+    def handed(self, links: Linked, looped: bool) -> dict[str, Any]:
+        """What a chain takes beside ``constants``, and arrays that it fills, by argument.
 
         Args:
-            steps: its time steps.
-            last: whether nobody asks for traces after it.
+            links: the chain.
+            looped: whether it goes through several windows, and fills the arrays that it takes.
         """
-        self.steps, self.last = steps, last
-        self._sent.clear()
-
-    def sent(self, of: str) -> np.ndarray:
-        """What was sent before and meets the first δ of a parameter: [batch, pre]."""
-        found = self._sent.get(of)
-        if found is None:
-            parts = []
-            if of in self._sums:
-                _, leak, gain = self._spans.rates[of]
-                parts.append(leak / gain * self._sums[of])
-            parts += [self.states[c.source][Z] for c in self._delayed if c.weight == of]
-            found = self._sent[of] = handed_over(reduce(np.add, parts), self.dtype)
-        return found
-
-    @property
-    def _spans(self) -> Spans:
-        assert self.spans is not None, "a chain is told of traces where there are any"
-        return self.spans
-
-    def handed(self, links: Linked) -> dict[str, Any]:
-        """What a chain takes beside ``constants``, and arrays that it fills, by argument."""
-        graph, examples, handed = self.graph, self.examples, links.handed
-        found: dict[str, Any] = {}
-        for argument, (name, key) in handed.starts.items():
-            found[argument] = handed_over(self.states[name][key], self.dtype)
-        for argument, of in handed.ends.items():
-            spare = self._spare.pop(of, None)
-            size = graph.populations[of[0]].size
-            found[argument] = np.empty((examples, size), self.dtype) if spare is None else spare
-        for name in handed.flags:
-            found[name] = self.begun if name == "begun" else not self.last
-        for argument, (what, parameter) in handed.traces.items():
-            if what == "begin":
-                found[argument] = self.sent(parameter)
-            elif what == "vector":
-                _, leak, gain = self._spans.rates[parameter]
-                # What was sent before acts as one more input at the first step, here as in the gradient.
-                before = gain * leak ** (self.steps - 1.0) * self.sent(parameter)
-                found[argument] = handed_over(before, self.dtype)
+        found: dict[str, Any] = {name: self.states[of][key] for name, (of, key) in links.handed.starts.items()}
+        for argument, (name, key) in links.handed.ends.items():
+            found[argument] = self._filled((name, key), self.states[name][key], looped)
+        for argument, (what, parameter) in links.handed.traces.items():
+            if what == "before":
+                found[argument] = self._sums[parameter]
+            elif what == "after":
+                found[argument] = self._filled(parameter, self._sums[parameter], looped)
             elif what == "filtered":
                 found[argument] = self._filtered[parameter]
         return found
 
-    def constants(self, links: Linked) -> dict[str, Any]:
-        """What a chain takes that follows from how traces go on alone, by argument."""
+    def _filled(self, of: Any, before: np.ndarray, looped: bool) -> np.ndarray:
+        if looped:
+            return before
+        spare = self._spare.pop(of, None)
+        return np.empty_like(before) if spare is None else spare
+
+    def constants(self, links: Linked, steps: int) -> dict[str, Any]:
+        """What a chain takes that follows from how traces go on alone, in windows of so many time steps."""
         return {
-            argument: self._of_rate(what, of)
+            argument: self._of_rate(what, of, steps)
             for argument, (what, of) in links.handed.traces.items()
             if what in _CONSTANT
         }
 
-    def _of_rate(self, what: str, of: str) -> Any:
+    def _of_rate(self, what: str, of: str, steps: int) -> Any:
         """An argument of a chain that follows from how the traces of a parameter or population go on alone."""
-        spans = self._spans
-        if what == "powers":
-            later = any(c.weight == of for c in self._delayed)
-            return _constant("later powers" if later else "powers", self.steps, 0.0, spans.rates[of], self.dtype)
-        return _constant(what, self.steps, spans.filter_of(of), spans.rate_of(of), self.dtype)
+        spans = self.spans
+        assert spans is not None, "a chain is told of traces where there are any"
+        if of in spans.rates:
+            what = "later powers" if what == "powers" and of in self._later else what
+            return _constant(what, steps, 0.0, spans.rates[of], self.dtype)
+        return _constant(what, steps, spans.filter_of(of), spans.rate_of(of), self.dtype)
 
-    def take(self, ran: Ran, inputs: np.ndarray) -> None:
-        """A window is over.
+    def take(self, links: Linked, handed: dict[str, Any]) -> None:
+        """Windows are over, for which a chain was handed that."""
+        for argument, (name, key) in links.handed.ends.items():
+            self.states[name][key] = self._taken((name, key), self.states[name][key], handed[argument])
+        for argument, (what, parameter) in links.handed.traces.items():
+            if what == "after":
+                self._sums[parameter] = self._taken(parameter, self._sums[parameter], handed[argument])
+        self.begun = True
 
-        Args:
-            ran: what its chain found.
-            inputs: of its last time step, [batch, feature].
-        """
-        self.states[INPUT] = {Z: inputs}
-        for argument, (name, key) in ran.links.handed.ends.items():
-            # Those before the first window are not ours.
-            if self._windows:
-                self._spare[name, key] = self.states[name][key]
-            self.states[name][key] = ran.handed[argument]
-        self.begun, self._windows = True, self._windows + 1
-        if self.spans is None or self.last:
-            return
-        vectors = {of: ran.handed[name] for name, (what, of) in ran.links.handed.traces.items() if what == "vector"}
-        for name, rate in self.spans.rates.items():
-            if name in vectors:
-                self._sums[name] = vectors[name]
-            else:
-                ones = _constant("ones", self.steps, 0.0, rate, "float64")
-                self._sums[name] = (rate.leak**self.steps * self._sums[name] + ones).astype(self.dtype, copy=False)
+    def _taken(self, of: Any, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        if after is not before:
+            self._spare[of] = before
+        return after
 
     def credit(self) -> dict[str, dict[str, np.ndarray]]:
         """The traces as the engine has them."""
@@ -293,6 +395,8 @@ def _constant(what: str, steps: int, kappa: float, rate: Rate, dtype: str) -> An
         "decay": kappa**steps,
         "kappa": kappa,
         "leak": leak,
+        "share": leak / gain,
+        "left": gain * leak ** (steps - 1.0),
         "kept": powers(kappa, steps, gain),
         "powers": sent,
         "later powers": sent[1:],

@@ -82,6 +82,7 @@ class Linked(NamedTuple):
         spikes: argument → the population whose spikes it counts.
         calls: argument → what says where what loops call begins, and what it is asked with beside the type of numbers.
         handed: what it takes from the time steps before and hands on; nothing for whole sequences.
+        update: the place in its addresses of what changes the parameters between two windows.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class Linked(NamedTuple):
     spikes: dict[str, str]
     calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]]
     handed: Handed
+    update: int
 
 
 class Handed(NamedTuple):
@@ -106,10 +108,13 @@ class Handed(NamedTuple):
         starts: argument → a population and a state before the first time step.
         ends: argument → a population and a state after the last.
         traces: argument → what of a trace it is, and the parameter or population.
-        flags: ``"begun"``, whether there were time steps before, and ``"kept"``, whether there are any after.
+        follows: condition → a weight's argument and that of the matrix that errors come down by: whether it is the same
+            matrix, turned, also after an update.
+        flags: the other conditions.
     """
 
     starts: dict[str, tuple[str, str]]
     ends: dict[str, tuple[str, str]]
     traces: dict[str, tuple[str, str]]
+    follows: dict[str, tuple[str, str]]
     flags: set[str]

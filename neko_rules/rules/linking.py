@@ -41,9 +41,14 @@ class Linking:
         kind: which chain.
     """
 
+    at = "zero"
+    """Where the first time step is in what the chain is given."""
+    onto = "false"
+    """Whether sums over time steps are added to what there was."""
+
     def __init__(self, setting: Setting, kind: Kind) -> None:
         self.setting, self.graph, self.kind = setting, setting.graph, kind
-        self.chain = Chain(kind.dtype)
+        self.chain = Chain(kind.dtype, windows=kind.window is not None)
         self.numbers = {name: str(i) for i, name in enumerate(self.graph.order)} | {INPUT: "x"}
         self.width = products.panel_width(kind.dtype)
         self.sizes: dict[str, int] = {"largest": max(p.size for p in self.graph.populations.values())}
@@ -56,7 +61,8 @@ class Linking:
         self.crossovers: dict[str, int] = {}
         self.spikes: dict[str, str] = {}
         self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
-        self.handed = Handed({}, {}, {}, set())
+        self.handed = Handed({}, {}, {}, {}, set())
+        self.update = 0
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
@@ -73,6 +79,7 @@ class Linking:
             self._forward(component)
         self._judge()
         self._backward()
+        self._count_all()
         self._end()
         return Linked(
             self.kind,
@@ -88,9 +95,27 @@ class Linking:
             self.spikes,
             self.calls,
             self.handed,
+            self.update,
         )
 
     # What is different where a sequence goes on.
+
+    def _part(self, given: str, *shape: str | int) -> str:
+        """Of an array that has a first axis of time, the time steps that the chain is for, in that shape."""
+        return given
+
+    def _total(self, total: str) -> str:
+        """Where the loss is added to."""
+        return total
+
+    def _list_inputs(self, inputs: str) -> None:
+        """List the events of the inputs."""
+        if self.kind.ones:
+            odd = self.chain.room("odd", 1, kind="count")
+            self.chain.call(listing.list_group_of_ones, "begin", inputs, *self._listed(INPUT), odd)
+            self._tell(Told(INPUT, "odd"), f"{odd}[0] > 0")
+        else:
+            self.chain.call(listing.list_group, "begin", self.at, inputs, *self._listed(INPUT))
 
     def _before_first(self, name: str, key: str) -> str:
         """A state of a population before the first time step."""
@@ -214,13 +239,9 @@ class Linking:
         at_rest = chain.room("at_rest", "n", "largest", once=True)
         chain.call(grouped.prepare, at_rest, once=True)
         if not (walked and self.kind.ones):
-            chain.call(grouped.take_inputs, "begin", inputs, self._history(INPUT, Z))
-        if walked and self.kind.ones:
-            odd = chain.room("odd", 1, kind="count")
-            chain.call(listing.list_group_of_ones, "begin", inputs, *self._listed(INPUT), odd)
-            self._tell(Told(INPUT, "odd"), f"{odd}[0] > 0")
-        elif walked:
-            chain.call(listing.list_group, "begin", inputs, *self._listed(INPUT))
+            chain.call(grouped.take_inputs, "begin", self.at, inputs, self._history(INPUT, Z))
+        if walked:
+            self._list_inputs(inputs)
 
     def _forward(self, component: tuple[str, ...]) -> None:
         """Populations that step together, from the events of what they receive from or from products with all of it."""
@@ -260,8 +281,6 @@ class Linking:
             self._after_last(name, form)
             if name in self.kind.walked:
                 self._count(name)
-            if self.kind.rates and self.graph.cell(name).spiking:
-                self._count_of_each(name)
 
     def _lean(self, name: str) -> bool:
         """Whether ψ is all that is recorded of it beside its events: not where all that it sent is asked for."""
@@ -347,14 +366,16 @@ class Linking:
         few = f"{crossover} * rows * {self._size(name)}"
         self._tell(Told(name, "many"), f"begin == first and {found}[0] >= {few}")
 
-    def _count_of_each(self, name: str) -> None:
-        """How often every neuron of a population fired in every example."""
-        sums = self.chain.take(f"spikes_{self.numbers[name]}", 3)
-        self.spikes[sums] = name
-        if name in self.kind.walked:
-            self.chain.call(grouped.count_spikes, "begin", *self._listed(name), sums)
-        else:
-            self.chain.call(grouped.sum_spikes, "begin", self._history(name, Z), sums)
+    def _count_all(self) -> None:
+        """How often every neuron fired in every example; after the last step from which a group is begun anew."""
+        spiking = [name for name in self.graph.order if self.kind.rates and self.graph.cell(name).spiking]
+        for name in spiking:
+            sums = self.chain.take(f"spikes_{self.numbers[name]}", 3)
+            self.spikes[sums] = name
+            if name in self.kind.walked:
+                self.chain.call(grouped.count_spikes, "begin", *self._listed(name), self.onto, sums)
+            else:
+                self.chain.call(grouped.sum_spikes, "begin", self._history(name, Z), self.onto, sums)
 
     # The loss.
 
@@ -366,8 +387,8 @@ class Linking:
         size, history = self._size(output), self._history(output, self.kind.loss.observes)
         goal, signal = chain.room("goal", "goals", "n", size), chain.room("signal", "steps", "n", size)
         share, values = (chain.room(name, "judged", "n") for name in ("share", "values"))
-        chain.call(grouped.take_group, "begin", chain.take("target", 3), goal)
-        chain.call(grouped.take_numbers, "begin", chain.take("weight", 2), share)
+        chain.call(grouped.take_group, "begin", self._part(chain.take("target", 3), "goals", "examples", size), goal)
+        chain.call(grouped.take_numbers, "begin", self._part(chain.take("weight", 2), "judged", "examples"), share)
         pooled, slope, skip = history, signal, "0"
         if self.kind.pooling == "last":
             skip = f"(steps - 1) * n * {size}"
@@ -387,10 +408,12 @@ class Linking:
             chain.call(grouped.clear_before_last, signal)
         elif slope != signal:
             chain.call(grouped.spread_largest if chosen else grouped.spread_mean, slope, *chosen, signal)
-        chain.call(grouped.add_loss, "begin", chain.take("counted", 2), values, chain.take("total", 1, "float64"))
+        counted, total = self._part(chain.take("counted", 2), "judged", "examples"), chain.take("total", 1, "float64")
+        chain.call(grouped.add_loss, "begin", counted, values, self._total(total))
         if self.kind.scored:
             scores = chain.view(pooled, "judged", "n", size, skip=skip)
-            chain.call(grouped.put_group, "begin", scores, chain.take("scores", 3))
+            into = self._part(chain.take("scores", 3), "judged", "examples", size)
+            chain.call(grouped.put_group, "begin", scores, into)
         self.arriving[output, self.kind.loss.observes] = signal
 
     # Backward in time.

@@ -1,7 +1,7 @@
-"""Linking of a window: a chain over some time steps of a sequence, which takes states and traces and hands them on.
+"""Linking of windows: a chain over some time steps of a sequence, and then the next, with an update in between.
 
-What was sent before the first of them meets its δ. Traces are those of ``credit.spans``: one of each presynaptic
-neuron, and where what is above filters them one of each synapse.
+States and traces go on from window to window, and what was sent before the first time step of one meets its δ. Traces
+are those of ``credit.spans``: one of each presynaptic neuron, and where what is above filters them one of each synapse.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from neko_rules.credit.recursion import Setting
 from neko_rules.kernels import filtering, gathering, grouped, listing, products
 from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
@@ -19,17 +20,42 @@ from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.rules.chained import Window
-from neko_rules.rules.linked import Told
+from neko_rules.rules.linked import Kind, Told
 from neko_rules.rules.linking import Linking
 
 
 class LinkingWindow(Linking):
-    """Writes the chain of a window; as ``Linking``."""
+    """Writes the chain of windows; as ``Linking``."""
+
+    at = "at"
+    onto = "true"
+
+    def __init__(self, setting: Setting, kind: Kind) -> None:
+        super().__init__(setting, kind)
+        self.chain.size("examples")
+        self._states: list[tuple[str, str, str]] = []
+        self._rooms: dict[str, str] = {}
+
+    # Where things lie.
+
+    def _part(self, given: str, *shape: str | int) -> str:
+        skip = " * ".join(map(str, (self.at, *shape[1:])))
+        return self.chain.view(given, *shape, skip=skip)
+
+    def _total(self, total: str) -> str:
+        return self.chain.view(total, 1, skip="which")
+
+    def _list_inputs(self, inputs: str) -> None:
+        # Whether all of them are 1 is known before.
+        self.chain.call(listing.list_group, "begin", self.at, inputs, *self._listed(INPUT))
 
     def _before_first(self, name: str, key: str) -> str:
+        return self.chain.part(self._start(name, key), self._size(name))
+
+    def _start(self, name: str, key: str) -> str:
         given = self.chain.take(f"start_{self.numbers[name]}_{key}", 2)
         self.handed.starts[given] = name, key
-        return self.chain.part(given, self._size(name))
+        return given
 
     def _after_last(self, name: str, form: Form) -> None:
         number, size = self.numbers[name], self._size(name)
@@ -38,12 +64,12 @@ class LinkingWindow(Linking):
                 last = f"kept{number}_{key}"
             else:
                 last = self.chain.view(self._history(name, key), "n", size, skip=f"(steps - 1) * n * {size}")
-            end = self.chain.take(f"end_{number}_{key}", 2)
-            self.handed.ends[end] = name, key
-            self.chain.call(grouped.copy_rows, last, self.chain.part(end, size))
+            self._states.append((name, key, last))
+
+    # What was sent before.
 
     def _of_first(self, name: str, delta: str) -> None:
-        # What was sent before acts as one more input at the first step.
+        # It acts as one more input at the first step.
         for connection in self.graph.into(name):
             if name in self._traced or connection.delay:
                 self._met_before(connection.weight, self._size(connection.source), name, delta)
@@ -53,12 +79,35 @@ class LinkingWindow(Linking):
     def _met_before(self, parameter: str, size: str, name: str, delta: str) -> None:
         """Add what was sent before and δ of the first time step make of a gradient."""
         chain, post = self.chain, self._size(name)
-        sent = chain.view(self._of_trace("begin", parameter, 2), "1", "n", size, skip=f"begin * {size}")
+        room, skip = self._sent(parameter, name, size)
+        sent = chain.view(room, 1, "n", size, skip=skip)
         block = chain.room(f"block_{self.numbers[name]}", self._columns(name), products.DEPTH, self.width)
         gradient = self._gradient(parameter, 1 if size == "1" else 2)
         into = chain.view(gradient, "1", post) if size == "1" else gradient
         first = chain.view(delta, "1", "n", post)
         chain.call(products.multiply_transposed, sent, first, block, into, self._rest())
+
+    def _sent(self, parameter: str, name: str, size: str) -> tuple[str, str]:
+        """Where what was sent before and meets the first δ of a parameter lies, [n, pre]: an array and an entry.
+
+        What is left in a trace is D/q ε; a connection that delays adds what its source sent last.
+        """
+        chain = self.chain
+        starts = [self._start(c.source, Z) for c in self.graph.into(name) if c.delay and c.weight == parameter]
+        if name not in self._traced and len(starts) == 1:
+            return starts[0], f"begin * {size}"
+        sent = self._rooms.setdefault(parameter, f"sent_{len(self._rooms)}")
+        if not chain.has(sent):
+            chain.room(sent, "n", 1 if size == "1" else size)
+            parts = [chain.part(start, size) for start in starts]
+            if name in self._traced:
+                trace = chain.part(self._of_trace("before", parameter, 2), size)
+                chain.call(grouped.scale_rows, self._of_trace("share", parameter, 0), trace, sent)
+            else:
+                chain.call(grouped.copy_rows, parts.pop(), sent)
+            for part in parts:
+                chain.call(grouped.add_rows, part, sent)
+        return sent, "0"
 
     @property
     def _window(self) -> Window:
@@ -72,29 +121,60 @@ class LinkingWindow(Linking):
         return {name for name, _ in self._window.traced}
 
     def _tell(self, told: Told, condition: str) -> None:
-        if any(state for _, state in self._window.traced):
-            # Whoever begins anew finds traces that were changed where they are; before the first there are none.
-            condition = f"not {self._flag('begun')} and {condition}"
-        super()._tell(told, condition)
+        # Not where other threads may have changed what it would begin with anew.
+        self.chain.add(f"{self.chain.take('reached', 1, 'int64')}[0] = window")
+        super()._tell(told, f"{self._flag('telling')} and {condition}")
 
     # Traces.
 
     def _end(self) -> None:
+        chain = self.chain
         if INPUT not in self.kind.walked and any(
             c.source == INPUT and c.target in self._traced for c in self.graph.connections
         ):
-            self.chain.call(listing.list_history, self._history(INPUT, Z), *self._listed(INPUT))
+            chain.call(listing.list_history, self._history(INPUT, Z), *self._listed(INPUT))
         for name, state in self._window.traced:
             chi = self._chi(name, state) if state else ""
             for connection in self.graph.into(name):
                 self._go_on(name, connection, chi)
-            if chi and self.graph.populations[name].bias:
+            if self.graph.populations[name].bias:
                 self._go_on_with_bias(name, chi)
+        for name, key, last in self._states:
+            end = chain.take(f"end_{self.numbers[name]}_{key}", 2)
+            self.handed.ends[end] = name, key
+            chain.call(grouped.copy_rows, last, chain.part(end, self._size(name)))
+        self._update()
+
+    def _update(self) -> None:
+        """What is done with the gradient of a window after the last group of examples."""
+        chain = self.chain
+        whole = chain.take("gradients", 1)
+        chain.call_before(grouped.clear, whole, condition=f"not {self._flag('adding')}")
+        for connection in self.graph.connections:
+            if connection.masked:
+                chain.call_after(grouped.clear_diagonal, self._gradient(connection.weight, 2))
+        given = [chain.take("slots", 1, "int64"), chain.take("table", 2, "int64"), "which"]
+        given += [chain.take("odd", 1, "int64"), chain.take("rates", 1), chain.take("counts", 1, "float64")]
+        chain.call_after(grouped.update_nothing, *given, condition=self._flag("updating"))
+        self.update = chain.number_of(grouped.update_nothing)
+        for back, (_, along) in list(self.backs.items()):
+            if along is not None:
+                weight, follows = self._weight(along), chain.take(f"follows_{back}", 0, "boolean")
+                self.handed.follows[follows] = weight, back
+                chain.call_after(grouped.transpose, weight, back, condition=follows)
 
     def _flag(self, what: str) -> str:
-        """Whether there were time steps before, or will be any after."""
+        """A condition that the chain is given."""
         self.handed.flags.add(what)
         return self.chain.take(what, 0, "boolean")
+
+    def _begun(self) -> str:
+        """Whether there were time steps before."""
+        return self.chain.flag("begun", f"{self._flag('before')} or window > opening")
+
+    def _kept(self) -> str:
+        """Whether traces are wanted after the window."""
+        return self.chain.flag("kept", f"{self._flag('after')} or window + 1 < closing")
 
     def _of_trace(self, what: str, of: str, rank: int) -> str:
         """An argument that has to do with the traces of a parameter or population."""
@@ -146,22 +226,27 @@ class LinkingWindow(Linking):
             of[2] = of[2] if ones else chain.view(of[2], "steps - 1", "n", size)
             factor = chi and chain.view(chi, "steps - 1", "n", post, skip=f"n * {post}")
         of.append("true" if ones else "false")
-        vector = chain.part(self._of_trace("vector", weight, 2), size)
+        room, skip = self._sent(weight, name, size)
+        begin = chain.view(room, "n", size, skip=skip)
+        vector = chain.part(self._of_trace("after", weight, 2), size)
+        chain.call(grouped.scale_rows, self._of_trace("left", weight, 0), begin, vector)
         chain.call(filtering.add_events, "zero", "n", *of, self._of_trace("powers", weight, 1), vector)
         if chi:
             traces = chain.part(self._of_trace("filtered", weight, 3), size, post)
-            begin = chain.part(self._of_trace("begin", weight, 2), size)
             decay, first = self._of_trace("decay", name, 0), chain.view(chi, "n", post)
-            flags = [self._flag("begun"), self._flag("kept")]
-            given = ["zero", "n", *flags, decay, begin, first, *of, factor, traces, *self._met_first(name)]
-            chain.call(filtering.meet_and_filter, *given, self._gradient(weight, 2))
+            given = ["zero", "n", self._begun(), self._kept(), decay, begin, first, *of, factor, traces]
+            chain.call(filtering.meet_and_filter, *given, *self._met_first(name), self._gradient(weight, 2))
 
     def _go_on_with_bias(self, name: str, chi: str) -> None:
         chain, bias, size = self.chain, bias_name(name), self._size(name)
-        traces = chain.part(self._of_trace("filtered", bias, 3), "1", size)
-        begin, decay = chain.part(self._of_trace("begin", bias, 2), "1"), self._of_trace("decay", name, 0)
-        given = ["zero", "n", self._flag("begun"), decay, begin, chi, traces, *self._met_first(name)]
-        chain.call(filtering.meet_and_filter_constant, *given, self._gradient(bias, 1))
+        room, skip = self._sent(bias, name, "1")
+        begin, vector = chain.view(room, "n", "1", skip=skip), chain.part(self._of_trace("after", bias, 2), "1")
+        left, ones = self._of_trace("left", bias, 0), self._of_trace("ones", bias, 0)
+        chain.call(grouped.scale_rows_and_add, left, begin, ones, vector)
+        if chi:
+            traces = chain.part(self._of_trace("filtered", bias, 3), "1", size)
+            given = ["zero", "n", self._begun(), self._of_trace("decay", name, 0), begin, chi, traces]
+            chain.call(filtering.meet_and_filter_constant, *given, *self._met_first(name), self._gradient(bias, 1))
 
     def _met_first(self, name: str) -> tuple[str, str]:
         """κ, and the signal G of the first time step that what is left of filtered traces meets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,24 @@ from neko_rules.rules.rule import Kept, Own
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
+    from neko_rules.rules.linked import Linked
 
 Memory = dict[str, Parameters]
 """What an optimiser remembers: slot → parameter → array."""
+
+
+class Changes(NamedTuple):
+    """What a chain does with the gradient of a window before the next.
+
+    Attributes:
+        address: where the machine code that changes the parameters begins; 0 for nothing.
+        adding: whether gradients of windows add up.
+        given: what the chain takes for it, by argument.
+    """
+
+    address: int
+    adding: bool
+    given: dict[str, Any]
 
 
 class Updates(ABC):
@@ -33,9 +48,23 @@ class Updates(ABC):
     values: dict[str, np.ndarray]
     feedback: dict[str, np.ndarray]
 
+    def looped(self, links: Linked) -> bool:
+        """Whether a chain can do all there is to do between windows."""
+        return False
+
+    def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
+        """What a chain, which writes gradients there, does between windows."""
+        nothing = {"slots": _NONE, "table": _NONE[None], "odd": _NONE, "counts": _NONE.astype("float64")}
+        nothing["rates"] = _NONE.astype(links.kind.dtype)
+        flags = {"updating": False, "adding": False, **dict.fromkeys(links.handed.follows, False)}
+        return Changes(0, False, {**nothing, **flags})
+
     @abstractmethod
-    def take(self, number: int, gradients: Mapping[str, np.ndarray]) -> None:
-        """Do what is done with the gradient of a window, by its number."""
+    def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
+        """Do what is done with the gradient of a window, by its number, if a chain has not done it."""
+
+
+_NONE = np.zeros(1, np.int64)
 
 
 class Summed(Updates):
@@ -50,8 +79,17 @@ class Summed(Updates):
         self.values, self.feedback = _seen(host, values), _seen(host, feedback)
         self.total = {name: np.zeros_like(value) for name, value in self.values.items()}
 
-    def take(self, number: int, gradients: Mapping[str, np.ndarray]) -> None:
-        """Add them."""
+    def looped(self, links: Linked) -> bool:
+        """A chain adds them up."""
+        return True
+
+    def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
+        """It does not clear them."""
+        given = super().changes(links, gradients, looped).given
+        return Changes(0, looped, given | {"adding": looped})
+
+    def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
+        """Add them, or their sum."""
         for name, total in self.total.items():
             total += gradients[name]
 
@@ -82,7 +120,7 @@ class Learning(Updates):
     def __post_init__(self) -> None:
         self.values, self.feedback = _seen(self.host, self.parameters), _seen(self.host, self.own["feedback"])
 
-    def take(self, number: int, gradients: Mapping[str, np.ndarray]) -> None:
+    def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
         """Change the parameters, as the rule does it."""
         found = {name: self.host.from_host(gradients[name]) for name in self.parameters}
         noise = {name: each[number] for name, each in self.noise.items()}
@@ -99,7 +137,7 @@ class Learning(Updates):
 
 
 class _LearningPlainly(Learning):
-    """The same for a rule whose updates are its optimiser's and nothing else: by one loop, in memory that is there."""
+    """The same for a rule whose updates are its optimiser's and nothing else: by one loop, in memory of its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,13 +147,38 @@ class _LearningPlainly(Learning):
         )
         assert loop is not None, "a rule says that it updates plainly only where there is a loop"
         memory = [[host.host(self.memory[slot][name]) for name in self.values] for slot in optimizer.slots]
-        self._loop = Iterated(loop, [[*self.values.values()], *memory])
-        self._scalars = list(zip(host.host(self.rates), host.host(self.counts), strict=True))
-
-    def take(self, number: int, gradients: Mapping[str, np.ndarray]) -> None:
-        """Change the parameters by the loop."""
-        self.finite = self._loop.step([gradients[name] for name in self.values], *self._scalars[number])
+        rows = [[*self.values.values()], *memory]
+        self._loop = Iterated(loop, rows, [host.host(self.rates), host.host(self.counts)])
         self.values = dict(zip(self.values, self._loop.rows[0], strict=True))
+        # Of a weight without autapses, which then has none after an update either.
+        names, graph = list(self.values), self.rule.model.network.graph
+        masked = [names.index(connection.weight) for connection in graph.connections if connection.masked]
+        self._hollow = not any(np.count_nonzero(row[place].diagonal()) for row in rows for place in masked)
+
+    def looped(self, links: Linked) -> bool:
+        """Where a chain sees the parameters themselves, and the transposed ones follow by being transposed."""
+        alone = all(len(several) == 1 for several in links.weights.values())
+        # Of a sum of weights, and of signs of weights, it is given what was made of them.
+        return alone and self._hollow and links.kind.credit.spatial != "sign"
+
+    def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
+        """It calls the loop."""
+        if not looped:
+            return super().changes(links, gradients, looped)
+        self._loop.meet([gradients[name] for name in self.values])
+        sizes, table, odd, (rates, counts) = self._loop.arguments
+        given: dict[str, Any] = {"slots": sizes, "table": table, "odd": odd, "rates": rates, "counts": counts}
+        for follows, (_, back) in links.handed.follows.items():
+            connection = links.backs[back][1]
+            assert connection is not None, "only what goes back through a connection follows its weight"
+            given[follows] = bool(connection.delay) or connection.weight not in self.feedback
+        return Changes(self._loop.address(), False, {**given, "updating": True, "adding": False})
+
+    def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
+        """Change the parameters by the loop."""
+        if not looped:
+            self._loop.step(number, [gradients[name] for name in self.values])
+        self.finite = self._loop.finite
 
     def after(self) -> Kept:
         """As for ``Learning``."""
