@@ -16,7 +16,7 @@ from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import filtering
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
-from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD
 from neko_rules.rules import EProp, chained, chained_pass, rule_of, updates
 
@@ -36,6 +36,12 @@ ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "last output": (lambda: layers(16, readout="last"), ("eprop",)),
     "a threshold of one half": (lambda: layers(16, cell=LIFCell(threshold=0.5)), ("eprop",)),
     "recurrent readout": (lambda: recurrent_readout("numpy"), ("ottt",)),
+    "adaptive thresholds": (lambda: layers(24, cell="alif"), ("eprop", "ottt")),
+    "adaptive, on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("eprop",)),
+    "adaptive, no recurrence": (lambda: layers(16, cell="alif", recurrent=False), ("eprop",)),
+    "adaptive, last output": (lambda: layers(16, cell="alif", readout="last"), ("eprop",)),
+    "some of them adaptive": (lambda: layers(12, cell=ALIFCell(beta=[0.0, 0.1, 0.3] * 4)), ("eprop",)),
+    "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl",)),
 }
 
 
@@ -60,7 +66,7 @@ def taught(network: Network, rule: str, **options: Any) -> Any:
 @pytest.mark.parametrize("every", [EVERY, 1])
 @pytest.mark.parametrize(("name", "rule"), [(name, rule) for name, (_, rules) in ONLINE.items() for rule in rules])
 def test_online_learning_by_a_chain(name: str, rule: str, every: int, groups: list[Any]) -> None:
-    if name == "on PyTorch":
+    if "PyTorch" in name:
         pytest.importorskip("torch")
     make = ONLINE[name][0]
     x, y = data()
@@ -163,13 +169,13 @@ def test_a_step_that_is_refused_leaves_everything_as_it_was(groups: list[Any]) -
         np.testing.assert_array_equal(value, before[name])
 
 
-STREAMS = [(name, rule) for name, (_, rules) in ONLINE.items() for rule in rules if name != "last output"]
+STREAMS = [(name, rule) for name, (_, rules) in ONLINE.items() for rule in rules if "last output" not in name]
 
 
 @pytest.mark.parametrize(("name", "rule"), STREAMS)
 def test_a_stream_by_a_chain(name: str, rule: str, groups: list[Any]) -> None:
     """Many time steps at once, twice, and then one by one, beside one by one from the beginning."""
-    if name == "on PyTorch":
+    if "PyTorch" in name:
         pytest.importorskip("torch")
     make = ONLINE[name][0]
     x, y = data()
@@ -344,6 +350,27 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
     monkeypatch.setattr(Chain, "flag", lambda self, name, expression: flags(name, expression)(self))
     with pytest.raises(AssertionError):
         same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
+    assert groups
+
+
+@pytest.mark.parametrize("fault", ["emitted", "wide", "last", "filter"])
+def test_faults_of_adaptive_neurons_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: traces of adaptive thresholds without what went before, or without what happens now."""
+    x, y = data()
+    handed, arguments = chained_pass.Carried.handed, chained_pass.arguments
+
+    def without(links: Any, found: dict[str, Any]) -> dict[str, Any]:
+        for argument, (what, _) in links.handed.traces.items():
+            if what == fault and argument in found:
+                found[argument] = 0 * found[argument]
+        return found
+
+    monkeypatch.setattr(
+        chained_pass.Carried, "handed", lambda self, links, *of: without(links, handed(self, links, *of))
+    )
+    monkeypatch.setattr(chained_pass, "arguments", lambda links, *of: without(links, arguments(links, *of)))
+    with pytest.raises(AssertionError):
+        same_weights(lambda: taught(layers(24, cell="alif"), "eprop", online=EVERY), x, y)
     assert groups
 
 

@@ -10,6 +10,10 @@ order of its two sums turned, the filtered trace is a product of what was sent, 
 from every time step on,
 
     ē_T = κ^T ē_0 + q Σ_t x_t χ_t               χ_t = Σ_{s ≥ t} κ^(T-1-s) D^(s-t) h_s
+
+A state whose trace differs from synapse to synapse, as that of an adaptive threshold, is taken on alike: what of ε_T or
+ē_T comes from x_t, and from every ε_0, is what the recursion backward in time makes of a signal that picks ε_T, or of
+κ^(T-1-t) at every time step. That is for chains.
 """
 
 from __future__ import annotations
@@ -59,9 +63,24 @@ class Rate(NamedTuple):
     gain: float
 
 
+class Wide(NamedTuple):
+    """A state of a population's traces that differs from synapse to synapse.
+
+    Args:
+        state: its name.
+        emitting: the states whose emission of a time step acts on traces in the next.
+    """
+
+    state: str
+    emitting: tuple[str, ...]
+
+
 def spans_of(traces: LocalTraces) -> Spans | None:
-    """The traces over several steps; None where one has another form."""
-    m, found = traces.model, {}
+    """The traces over several steps; None where one has another form.
+
+    That is one vector of the presynaptic neurons, and at most one more state that differs from synapse to synapse.
+    """
+    m, found, wide = traces.model, {}, {}
     if traces.unfolded or m.credit.learning_signal == "estimated":
         return None
     numpy = get_backend("numpy")
@@ -75,14 +94,18 @@ def spans_of(traces: LocalTraces) -> Spans | None:
             entries = m.jacobians[name].evaluate(numpy, m.graph.cell(name), constants, lambda _: np.ones(()))
         for of in parameters:
             trace = traces.traces[of.name]
-            if of.constant or not isinstance(trace, Diagonal) or len(trace.states) != 1 or not trace.narrow:
+            if of.constant or not isinstance(trace, Diagonal) or len(trace.narrow) != 1:
                 return None
-            (state,) = trace.states
+            (state,), others = trace.narrow, [k for k in trace.states if k not in trace.narrow]
+            if len(others) > 1:
+                return None
             leak, gain = (float(entries.get(key, 0.0)) for key in (("D", state, state), ("q", state)))
             if not gain:
                 return None
             found[of.name] = Rate(state, leak, gain)
-    return Spans(traces, found)
+            if others:
+                wide[name] = Wide(others[0], trace.emitting)
+    return Spans(traces, found, wide)
 
 
 @dataclass(frozen=True)
@@ -92,10 +115,12 @@ class Spans:
     Args:
         traces: what they are at every step.
         rates: by parameter.
+        wide: by population, of those that have one: for chains alone (``rules.linking_window``).
     """
 
     traces: LocalTraces
     rates: dict[str, Rate]
+    wide: dict[str, Wide]
 
     def earlier(self, state: State) -> Earlier:
         """What was sent before, as far as it acts in the next time step."""
@@ -140,6 +165,11 @@ class Spans:
     def filters(self) -> tuple[tuple[str, str], ...]:
         """Every population, and the state whose influence on the output is filtered by what is above; or empty."""
         return tuple((name, self.rate_of(name).state if name in self.traces.leak else "") for name in self.traces.of)
+
+    @property
+    def per_synapse(self) -> bool:
+        """Whether there is a trace of every synapse."""
+        return bool(self.wide) or any(state for _, state in self.filters)
 
     def _slope(self, name: str, trajectory: Trajectory, constants: dict[str, Constants]) -> Array:
         """h_t of the one state of a population's traces: [time, batch, neuron]."""

@@ -221,8 +221,8 @@ class LocalTraces:
                 )
 
     @cached_property
-    def spans(self) -> Spans | None:
-        """These traces over several time steps at once, where they have the form that allows it."""
+    def windows(self) -> Spans | None:
+        """These traces over several time steps at once, where they have a form that allows it."""
         return spans_of(self)
 
     # Steps.

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from neko_rules.backend import Array, Backend
+from neko_rules.credit.recursion import Carried as Sent
 from neko_rules.credit.recursion import Constant as Learnable
 from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.kernels.tracing import Body, Dialect, Memo, Traced, TracingBackend
@@ -70,6 +71,7 @@ class TracedStep:
         products_of: for each of them, whether it arrives as a product.
         recorded: names of the histories that are needed, as ``Jacobians`` names them; traced as ``i_name``.
         carried: what goes from step to step.
+        keys: what of, as ``Recursion`` names it.
         products: (name, what goes through a matrix): gathered values, traced as ``g_name``.
         outgoing: the connections whose matrices those are.
         errors: traced names of δ, and of the error within the time step where it goes down apart.
@@ -85,6 +87,7 @@ class TracedStep:
     products_of: tuple[bool, ...]
     recorded: list[str]
     carried: list[Carried]
+    keys: list[Sent]
     products: list[tuple[str, str]]
     outgoing: list[Connection]
     errors: list[str]
@@ -143,6 +146,7 @@ def _traced(
         products,
         recorded,
         [Carried(each, body.value(value).name) for each, value in zip(carry, after, strict=True)],
+        recursion.carried,
         nx.products,
         [connection for connection, _ in recursion.outgoing[name]],
         values[:errors],

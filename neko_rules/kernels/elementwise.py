@@ -149,12 +149,16 @@ class Iterated:
 
     def address(self) -> int:
         """Where the machine code of ``loop.iterate`` begins."""
-        from neko_rules.kernels.calling import address_of, array_type
-
         assert self.loop.iterate is not None, "a loop that has as many results as it takes again"
-        scalars = [array_type(kind, 1) for kind in self.loop.scalars]
-        given = [array_type("int64", 1), array_type("int64", 2), array_type("int64", 0), array_type("int64", 1)]
-        return address_of(self.loop.iterate, [*given, *scalars])
+        return _iterate_address(self.loop.iterate, self.loop.scalars)
+
+
+@lru_cache(maxsize=64)
+def _iterate_address(iterate: Kernel, scalars: tuple[str, ...]) -> int:
+    from neko_rules.kernels.calling import address_of, array_type
+
+    given = [array_type("int64", 1), array_type("int64", 2), array_type("int64", 0), array_type("int64", 1)]
+    return address_of(iterate, [*given, *(array_type(kind, 1) for kind in scalars)])
 
 
 def _addresses(loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -273,3 +273,137 @@ def meet_and_filter_constant(
             later = factor[t, b]
             for n in range(size):
                 held[n] += later[n]
+
+
+@kernel
+def meet_and_carry(
+    first: int,
+    last: int,
+    begun: bool,
+    kept: bool,
+    vector: Array,
+    sent: Array,
+    later: bool,
+    index: Array,
+    count: Array,
+    values: Array,
+    ones: bool,
+    wide: Array,
+    met: Array,
+    by_vector: Array,
+    by_wide: Array,
+    at_first: Array,
+    factor: Array,
+    total: Array,
+) -> None:
+    """What is left of a state that differs from synapse to synapse meets its signal, and is taken on.
+
+        total += Σ_b met[b] w[b]
+        w[b, i] ← by_wide[b] w[b, i] + by_vector[b] vector[b, i] + Σ_t z_t[b, i] factor_t[b]
+
+    Args:
+        first, last: examples.
+        begun: whether w is anything but zero; else it is not read.
+        kept: whether it is wanted; else it is not written.
+        vector: what is left in the trace that is the same for all postsynaptic neurons, [batch, pre].
+        sent: what arrives at the first time step of what was sent before, [batch, pre].
+        later: whether anything does.
+        index, count, values, ones: the events z_t.
+        wide: w, [batch, pre, post].
+        met, by_vector, by_wide: [batch, post].
+        at_first: what ``sent`` is multiplied by, [batch, post].
+        factor: [time, batch, post].
+        total: [pre, post].
+    """
+    _, pre, size = wide.shape
+    for b in range(first, last):
+        signal, from_vector, from_wide = met[b], by_vector[b], by_wide[b]
+        for i in range(pre):
+            row, into, own = wide[b, i], total[i], vector[b, i]
+            if begun and kept:
+                for n in range(size):
+                    held = row[n]
+                    into[n] += signal[n] * held
+                    row[n] = from_wide[n] * held + own * from_vector[n]
+            elif begun:
+                for n in range(size):
+                    into[n] += signal[n] * row[n]
+            elif kept:
+                for n in range(size):
+                    row[n] = own * from_vector[n]
+        if kept:
+            _add_sent(b, sent, later, at_first, wide, size)
+            _add_filtered(b, index, count, values, ones, factor, wide, size)
+
+
+@kernel
+def meet_and_carry_filtered(
+    first: int,
+    last: int,
+    begun: bool,
+    kept: bool,
+    vector: Array,
+    sent: Array,
+    later: bool,
+    index: Array,
+    count: Array,
+    values: Array,
+    ones: bool,
+    wide: Array,
+    met: Array,
+    by_vector: Array,
+    by_wide: Array,
+    at_first: Array,
+    factor: Array,
+    traces: Array,
+    kappa: float,
+    arriving: Array,
+    decay: float,
+    over_vector: Array,
+    over_wide: Array,
+    over_first: Array,
+    over: Array,
+    total: Array,
+) -> None:
+    """The same beside traces ē that are filtered by what is above: they take what is left of both.
+
+    total += Σ_b κ arriving[b] ē[b]
+    ē[b, i] ← κ^T ē[b, i] + over_wide[b] w[b, i] + over_vector[b] vector[b, i] + Σ_t z_t[b, i] over_t[b]
+    """
+    _, pre, size = wide.shape
+    for b in range(first, last):
+        signal, from_vector, from_wide = met[b], by_vector[b], by_wide[b]
+        filtered_signal, over_from_vector, over_from_wide = arriving[b], over_vector[b], over_wide[b]
+        for i in range(pre):
+            row, smooth, into, own = wide[b, i], traces[b, i], total[i], vector[b, i]
+            if begun and kept:
+                for n in range(size):
+                    held, before = row[n], smooth[n]
+                    into[n] += signal[n] * held + kappa * filtered_signal[n] * before
+                    row[n] = from_wide[n] * held + own * from_vector[n]
+                    smooth[n] = decay * before + (over_from_wide[n] * held + own * over_from_vector[n])
+            elif begun:
+                for n in range(size):
+                    into[n] += signal[n] * row[n] + kappa * filtered_signal[n] * smooth[n]
+            elif kept:
+                for n in range(size):
+                    row[n] = own * from_vector[n]
+                    smooth[n] = own * over_from_vector[n]
+        if kept:
+            _add_sent(b, sent, later, at_first, wide, size)
+            _add_sent(b, sent, later, over_first, traces, size)
+            _add_filtered(b, index, count, values, ones, factor, wide, size)
+            _add_filtered(b, index, count, values, ones, over, traces, size)
+
+
+@within
+def _add_sent(b: int, sent: Array, later: bool, factor: Array, into: Array, size: int) -> None:
+    """into[b, i] += sent[b, i] factor[b], if anything arrives at the first time step."""
+    if later:
+        met = factor[b]
+        for i in range(into.shape[1]):
+            value = sent[b, i]
+            if value != 0:
+                row = into[b, i]
+                for n in range(size):
+                    row[n] += value * met[n]

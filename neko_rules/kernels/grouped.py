@@ -93,6 +93,36 @@ def scale_rows_and_add(factor: float, rows: Array, number: float, into: Array) -
 
 
 @kernel
+def add_product(rows: Array, factors: Array, more: Array, into: Array) -> None:
+    """into[b, k] = rows[b, k] + factors[b, k] · more[b, k]."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            into[b, k] = rows[b, k] + factors[b, k] * more[b, k]
+
+
+@kernel
+def spread_row(row: Array, rows: Array) -> None:
+    """rows[b, k] = row[k]."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            rows[b, k] = row[k]
+
+
+@kernel
+def spread_steps(numbers: Array, history: Array) -> None:
+    """history[t, b, k] = numbers[t]."""
+    for t in range(history.shape[0]):
+        history[t] = numbers[t]
+
+
+@kernel
+def list_constant(index: Array, count: Array) -> None:
+    """The events of a source of one neuron that sends 1 at every time step."""
+    index[:] = 0
+    count[:] = 1
+
+
+@kernel
 def clear(vector: Array) -> None:
     """vector[k] = 0."""
     vector[:] = 0

@@ -36,6 +36,7 @@ from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
     from neko_rules.kernels.chain import Layout
+    from neko_rules.rules.chained_pass import Carried
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linked import Linked, Told
 
@@ -58,15 +59,31 @@ _SLOWEST = 0.75
 are then ours, and what a chain saves elsewhere was measured to be a fifth."""
 
 
+class Wide(NamedTuple):
+    """Traces of which one state differs from synapse to synapse.
+
+    Attributes:
+        narrow: the state whose trace is the same for all postsynaptic neurons.
+        state: the other one.
+        emitting: those whose emission of a time step acts on traces in the next.
+    """
+
+    narrow: str
+    state: str
+    emitting: tuple[str, ...]
+
+
 class Window(NamedTuple):
     """What goes on from some time steps of a sequence to the next, beside the states of the network.
 
     Attributes:
         traced: the populations whose traces go on, and the state through which a neuron's output feels them if what is
             above filters them; empty if not.
+        wide: those of them with such traces.
     """
 
     traced: tuple[tuple[str, str], ...]
+    wide: tuple[tuple[str, Wide], ...] = ()
 
 
 class Given(NamedTuple):
@@ -267,7 +284,7 @@ class Chains:
         given: Given,
         group: int,
         steps: int,
-        constants: Callable[[Linked, int], dict[str, Any]] | None = None,
+        carried: Carried | None = None,
     ) -> Plan:
         """How a chain goes through batches of a size, in so many time steps at once.
 
@@ -277,7 +294,7 @@ class Chains:
             given: parameters and data.
             group: examples in each group.
             steps: time steps.
-            constants: what else it takes that follows from these, by argument.
+            carried: what goes on from window to window; None for whole sequences.
         """
         examples, goals = given.inputs.shape[0], given.target.shape[0] if links.kind.window is None else steps
         look = links.kind.walked, links.kind.ones, links.kind.window
@@ -286,8 +303,8 @@ class Chains:
         if plan is None or plan.constants is not given.constants:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            more = {} if constants is None else constants(links, steps)
-            plan = self._plans[key] = _planned(links, self._graph, host, given, group, steps, goals, self._work, more)
+            work = steps * examples * self._work
+            plan = self._plans[key] = _planned(links, self._graph, host, given, group, (steps, goals), work, carried)
         return plan
 
 
@@ -380,18 +397,17 @@ def _planned(
     host: HostBackend,
     given: Given,
     group: int,
-    steps: int,
-    goals: int,
+    rows: tuple[int, int],
     work: int,
-    more: dict[str, Any],
+    carried: Carried | None,
 ) -> Plan:
-    kind, chain, examples = links.kind, links.chain, given.inputs.shape[0]
+    kind, chain, examples, (steps, goals) = links.kind, links.chain, given.inputs.shape[0], rows
     known: dict[str, Any] = {n: addresses(kind.dtype, *asked) for n, (addresses, asked) in links.calls.items()}
     for name, (population, key) in links.constants.items():
         value = host.host(given.constants[population][key])
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
     known |= {name: crossover(size) for name, size in links.crossovers.items()}
-    known |= more
+    known |= {} if carried is None else carried.constants(links, steps)
     biases = {name: bias_name(population) for name, population in links.biases.items()}
     for name, population in links.biases.items():
         if biases[name] not in given.values:
@@ -400,7 +416,7 @@ def _planned(
     judged = steps if kind.pooling == "sequence" else 1
     sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "examples": examples}
     sizes["sorted"] = sorted_together(group)
-    ranges = parts(examples, steps * examples * work)
+    ranges = parts(examples, work)
     in_each = [min(group, last - first) for first, last in ranges]
     layouts = {size: chain.layout(sizes, size, kind.dtype) for size in set(in_each)}
     parameters = list(links.gradients.values())

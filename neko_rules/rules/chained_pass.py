@@ -6,7 +6,7 @@ arrays, whatever the backend: of a window of a few time steps, operations of a l
 
 from __future__ import annotations
 
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.kernels.parallel import each
 from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
-from neko_rules.rules.chained import Given, Plan, Window, arguments
+from neko_rules.rules.chained import Given, Plan, Wide, Window, arguments
 
 if TYPE_CHECKING:
     from neko_rules.credit.stepwise import State
@@ -173,7 +173,7 @@ class _Pass:
             links, given = self._linked()
             if links is None:
                 return False
-            plan = self._chains.plan(links, self._numpy, given, self._group, steps, self._carried.constants)
+            plan = self._chains.plan(links, self._numpy, given, self._group, steps, self._carried)
             every = arguments(links, plan, self._graph, self._numpy, given)
             # By one call where nothing has to be done from outside in between.
             looped = len(plan.ranges) == 1 and self._updates.looped(links)
@@ -191,8 +191,7 @@ class _Pass:
         data, values, feedback = self._data, self._updates.values, self._updates.feedback
         constants = self._rule.model.network.constants_with(values)
         given = Given(values, feedback, constants, *data[:4], "sequence")
-        window = Window(() if self._carried.spans is None else self._carried.spans.filters)
-        return self._chains.linked(self._rule, given, self._walked, self._ones, window), given
+        return self._chains.linked(self._rule, given, self._walked, self._ones, self._carried.window), given
 
     def _run(
         self,
@@ -208,7 +207,7 @@ class _Pass:
         handed = carried.handed(links, looped)
         every |= handed
         # Where other threads go on, they change traces where they are: what one of them finds is then too late.
-        every["telling"] = looped or not (carried.begun and carried.filters)
+        every["telling"] = looped or not (carried.begun and carried.per_synapse)
         every |= {"before": carried.begun, "after": after, "scores": self.scores, "reached": self._reached}
         spikes = {of: self._spikes_of(of) for of in links.spikes.values()}
         # What is begun anew has added nothing yet by one thread; of several only one may know.
@@ -255,8 +254,11 @@ class _Pass:
         return self.spikes[population]
 
 
-_CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers", "share", "left", "ones"})
+_CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers", "share", "left", "ones", "last", "filter"})
 """What of a trace is the same in every window of so many time steps."""
+
+_AFTER = ("after", "emitted_after")
+"""What of a trace is written where it is not read, if windows are gone through one by one."""
 
 
 class Carried:
@@ -295,6 +297,7 @@ class Carried:
         }
         self._sums: dict[str, np.ndarray] = {}
         self._filtered: dict[str, np.ndarray] = {}
+        self._wide: dict[str, np.ndarray] = {}
         # What was there a window ago, which nobody needs.
         self._spare: dict[Any, np.ndarray] = {}
         self._later = {connection.weight for connection in self.graph.connections if connection.delay}
@@ -307,11 +310,19 @@ class Carried:
                     held = self._filtered[name] = BUFFERS.empty(tuple(before.shape), self.dtype)
                     if begin is not None:
                         held[:] = host.host(before)
+            for name, each_wide in self.window.wide:
+                for of in spans.traces.of[name]:
+                    held = self._wide[of.name] = BUFFERS.empty((examples, of.pre, of.post), self.dtype)
+                    if begin is not None:
+                        held[:] = host.host(traces[of.name][each_wide.state])
+                for state in each_wide.emitting:
+                    before = traces[spans.traces.of[name][0].name][f"h {state}"]
+                    self._sums[f"{name} {state}"] = np.array(host.host(before), self.dtype, order="C")
 
     @property
-    def filters(self) -> bool:
-        """Whether there is a trace of every synapse, which is changed where it is."""
-        return bool(self._filtered)
+    def per_synapse(self) -> bool:
+        """Whether there are traces of every synapse, which are changed where they are."""
+        return bool(self._filtered or self._wide)
 
     def handed(self, links: Linked, looped: bool) -> dict[str, Any]:
         """What a chain takes beside ``constants``, and arrays that it fills, by argument.
@@ -324,12 +335,12 @@ class Carried:
         for argument, (name, key) in links.handed.ends.items():
             found[argument] = self._filled((name, key), self.states[name][key], looped)
         for argument, (what, parameter) in links.handed.traces.items():
-            if what == "before":
+            if what in ("before", "emitted"):
                 found[argument] = self._sums[parameter]
-            elif what == "after":
+            elif what in _AFTER:
                 found[argument] = self._filled(parameter, self._sums[parameter], looped)
-            elif what == "filtered":
-                found[argument] = self._filtered[parameter]
+            elif what in ("filtered", "wide"):
+                found[argument] = (self._filtered if what == "filtered" else self._wide)[parameter]
         return found
 
     def _filled(self, of: Any, before: np.ndarray, looped: bool) -> np.ndarray:
@@ -348,19 +359,19 @@ class Carried:
 
     def _of_rate(self, what: str, of: str, steps: int) -> Any:
         """An argument of a chain that follows from how the traces of a parameter or population go on alone."""
-        spans = self.spans
-        assert spans is not None, "a chain is told of traces where there are any"
+        spans = self._spans
         if of in spans.rates:
             what = "later powers" if what == "powers" and of in self._later else what
             return _constant(what, steps, 0.0, spans.rates[of], self.dtype)
-        return _constant(what, steps, spans.filter_of(of), spans.rate_of(of), self.dtype)
+        kappa = spans.filter_of(of) if of in spans.traces.leak else 0.0
+        return _constant(what, steps, kappa, spans.rate_of(of), self.dtype)
 
     def take(self, links: Linked, handed: dict[str, Any]) -> None:
         """Windows are over, for which a chain was handed that."""
         for argument, (name, key) in links.handed.ends.items():
             self.states[name][key] = self._taken((name, key), self.states[name][key], handed[argument])
         for argument, (what, parameter) in links.handed.traces.items():
-            if what == "after":
+            if what in _AFTER:
                 self._sums[parameter] = self._taken(parameter, self._sums[parameter], handed[argument])
         self.begun = True
 
@@ -373,7 +384,25 @@ class Carried:
         """The traces as the engine has them."""
         rates = {} if self.spans is None else self.spans.rates
         found = {name: {rate.state: self._sums[name][:, :, None]} for name, rate in rates.items()}
+        for name, wide in self.window.wide:
+            for of in self._spans.traces.of[name]:
+                found[of.name] |= {f"h {state}": self._sums[f"{name} {state}"] for state in wide.emitting}
+                found[of.name][wide.state] = self._wide[of.name]
         return found | {f"{name} filtered": {"trace": held} for name, held in self._filtered.items()}
+
+    @property
+    def _spans(self) -> Spans:
+        assert self.spans is not None, "a chain is told of traces where there are any"
+        return self.spans
+
+    @cached_property
+    def window(self) -> Window:
+        """What goes on, as chains are told."""
+        if self.spans is None:
+            return Window(())
+        of = self.spans
+        wide = ((name, Wide(of.rate_of(name).state, *each_wide)) for name, each_wide in of.wide.items())
+        return Window(of.filters, tuple(wide))
 
 
 @lru_cache(maxsize=256)
@@ -400,6 +429,8 @@ def _constant(what: str, steps: int, kappa: float, rate: Rate, dtype: str) -> An
         "kept": powers(kappa, steps, gain),
         "powers": sent,
         "later powers": sent[1:],
+        "last": powers(0.0, steps),
+        "filter": powers(kappa, steps),
         "ones": sent.sum(),
     }
     found = np.asarray(known[what], dtype)

@@ -6,13 +6,13 @@ The loops are those of the forward pass (``layers.fused``), of the loss (``kerne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
-from neko_rules.credit.fused import LOOPS
+from neko_rules.credit.fused import LOOPS, Loop
 from neko_rules.credit.recursion import Setting
 from neko_rules.kernels import gathering, grouped, listing, products, rows
 from neko_rules.kernels.chain import Chain
@@ -31,6 +31,22 @@ class _Below(NamedTuple):
 
     errors: str
     back: str
+
+
+class _WentBack(NamedTuple):
+    """A loop back through time of a population, and rooms that it fills.
+
+    Attributes:
+        loop: the loop.
+        errors: δ, and the error within the time step where it is asked for, [time, example, neuron].
+        totals: what it sums over time, [example, neuron].
+        carries: what it hands to the step before the first, [example, neuron], as its step names it.
+    """
+
+    loop: Loop
+    errors: list[str]
+    totals: list[str]
+    carries: list[str]
 
 
 class Linking:
@@ -64,6 +80,7 @@ class Linking:
         self.handed = Handed({}, {}, {}, {}, set())
         self.update = 0
         self.arriving: dict[tuple[str, str], str | _Below] = {}
+        self.carries: dict[str, dict[tuple[str, str], str]] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
         self.chain.number("rows", "steps * n")
@@ -126,6 +143,10 @@ class Linking:
 
     def _of_first(self, name: str, delta: str) -> None:
         """What δ of a population at the first time step meets that was sent before."""
+
+    def _carries_wanted(self, name: str) -> bool:
+        """Whether what a loop back hands to the step before the first is wanted of every example, not of some."""
+        return False
 
     def _end(self) -> None:
         """What comes after the gradient."""
@@ -434,23 +455,40 @@ class Linking:
 
     def _stepped_back(self, name: str) -> tuple[str, str]:
         """δ of a population, and the error within the time step where that is what goes down."""
-        chain, number, size = self.chain, self.numbers[name], self._size(name)
-        setting = self.setting
+        chain, number = self.chain, self.numbers[name]
+        went = self._went_back(name, {key: one for key, one in self.arriving.items() if key[0] == name}, number)
+        step = went.loop.step
+        summed = [bias_name(name)] if step.biased else []
+        summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in step.learnable]
+        for parameter, total in zip(summed, went.totals, strict=True):
+            chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
+        self.carries[name] = dict(zip((key[1:] for key in step.keys), went.carries, strict=True))
+        return went.errors[0], went.errors[1] if len(went.errors) > 1 else ""
+
+    def _went_back(self, name: str, arriving: Mapping[tuple[str, str], str | _Below], mark: str) -> _WentBack:
+        """Go back through the time steps of a population.
+
+        Args:
+            name: of the population.
+            arriving: the signals.
+            mark: what rooms of this loop are told apart by.
+        """
+        chain, size, setting = self.chain, self._size(name), self.setting
         if self._lean(name):
             sloped = setting.jacobians[name].with_slope or setting.jacobians[name]
             setting = setting._replace(jacobians={**setting.jacobians, name: sloped})
-        keys = tuple(key for key in self.arriving if key[0] == name)
-        coming = [self.arriving[key] for key in keys]
-        loop = LOOPS.of(setting, name, keys, tuple(isinstance(one, _Below) for one in coming), self.kind.dtype)
+        below = tuple(isinstance(one, _Below) for one in arriving.values())
+        loop = LOOPS.of(setting, name, tuple(arriving), below, self.kind.dtype)
         if loop is None:
             raise NotTraceableError("a neuron without a compiled loop back")
         step = loop.step
-        group = self._together(f"back_{number}", step.together(self.graph.populations[name].size))
+        most = step.together(self.graph.populations[name].size)
+        group = "n" if self._carries_wanted(name) else self._together(f"back_{mark}", most)
         by_name = {"first": "zero", "last": "n", "group": group} | self._constants(name, "p_")
-        for i, one in enumerate(coming):
+        for i, one in enumerate(arriving.values()):
             if isinstance(one, _Below):
                 by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
-                by_name[f"rows_signal{i}"] = chain.room(f"rows{number}_{i}", "n", size)
+                by_name[f"rows_signal{i}"] = chain.room(f"rows{mark}_{i}", "n", size)
             else:
                 by_name[f"signal{i}"] = one
         if "addresses" in loop.arguments:
@@ -461,20 +499,16 @@ class Linking:
             matrix = self._back(connection.source, connection)
             by_name[f"matrix_{product}"] = matrix
             by_name[f"panels_{product}"] = self._panels(matrix, connection.target, connection.source)
-            by_name[f"sums_{product}"] = chain.room(f"sums{number}_{product}", "n", size)
+            by_name[f"sums_{product}"] = chain.room(f"sums{mark}_{product}", "n", size)
             by_name["rest"] = self._rest()
-        by_name |= {f"carries_{one.name}": chain.room(f"carry{number}_{one.name}", "n", size) for one in step.carried}
-        errors = [f"error{number}_{i}" for i, _ in enumerate(step.errors)]
-        for i, error in enumerate(errors):
-            by_name[f"out{i}"] = chain.room(error, "steps", "n", size)
-        summed = [bias_name(name)] if step.biased else []
-        summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in step.learnable]
-        totals = [chain.room(f"total{number}_{i}", "n", size) for i, _ in enumerate(summed)]
+        carries = [chain.room(f"carry{mark}_{one.name}", "n", size) for one in step.carried]
+        by_name |= {f"carries_{one.name}": room for one, room in zip(step.carried, carries, strict=True)}
+        errors = [chain.room(f"error{mark}_{i}", "steps", "n", size) for i, _ in enumerate(step.errors)]
+        by_name |= {f"out{i}": error for i, error in enumerate(errors)}
+        totals = [chain.room(f"total{mark}_{i}", "n", size) for i in range(step.biased + len(step.learned))]
         by_name |= {f"total{i}": total for i, total in enumerate(totals)}
         chain.call(loop.kernel, *(by_name[each] for each in loop.arguments))
-        for parameter, total in zip(summed, totals, strict=True):
-            chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
-        return errors[0], errors[1] if len(errors) > 1 else ""
+        return _WentBack(loop, errors, totals, carries)
 
     def _met(self, connection: Connection, delta: str) -> None:
         """Add what events, or all that was sent, and δ make of the gradient of a weight."""

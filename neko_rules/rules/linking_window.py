@@ -7,7 +7,7 @@ are those of ``credit.spans``: one of each presynaptic neuron, and where what is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from neko_rules.credit.recursion import Setting
@@ -19,7 +19,7 @@ from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.rules.chained import Window
+from neko_rules.rules.chained import Wide, Window
 from neko_rules.rules.linked import Kind, Told
 from neko_rules.rules.linking import Linking
 
@@ -69,45 +69,69 @@ class LinkingWindow(Linking):
     # What was sent before.
 
     def _of_first(self, name: str, delta: str) -> None:
-        # It acts as one more input at the first step.
         for connection in self.graph.into(name):
-            if name in self._traced or connection.delay:
-                self._met_before(connection.weight, self._size(connection.source), name, delta)
-        if name in self._traced and self.graph.populations[name].bias:
-            self._met_before(bias_name(name), "1", name, delta)
+            self._of_first_of(connection.weight, self._size(connection.source), name, delta)
+        if self.graph.populations[name].bias:
+            self._of_first_of(bias_name(name), "1", name, delta)
 
-    def _met_before(self, parameter: str, size: str, name: str, delta: str) -> None:
-        """Add what was sent before and δ of the first time step make of a gradient."""
+    def _of_first_of(self, parameter: str, size: str, name: str, delta: str) -> None:
+        """Add to a parameter's gradient what was sent before."""
+        if name in self._wide:
+            arrives = self._arrives(parameter, name, size)
+            if arrives is not None:
+                self._add_met(parameter, size, name, arrives, delta)
+            narrow = self._wide[name].narrow
+            coefficients = self._coefficients(name, self.carries[name], self.numbers[name])
+            self._add_met(parameter, size, name, self._trace(parameter, size), coefficients[narrow])
+        elif name in self._traced or self._arrives(parameter, name, size) is not None:
+            # It acts as one more input at the first step.
+            self._add_met(parameter, size, name, self._sent(parameter, name, size), delta)
+
+    def _add_met(self, parameter: str, size: str, name: str, sent: tuple[str, str], factor: str) -> None:
+        """Add to a parameter's gradient the products of what was sent and of the first n rows of a room."""
         chain, post = self.chain, self._size(name)
-        room, skip = self._sent(parameter, name, size)
-        sent = chain.view(room, 1, "n", size, skip=skip)
         block = chain.room(f"block_{self.numbers[name]}", self._columns(name), products.DEPTH, self.width)
         gradient = self._gradient(parameter, 1 if size == "1" else 2)
         into = chain.view(gradient, "1", post) if size == "1" else gradient
-        first = chain.view(delta, "1", "n", post)
-        chain.call(products.multiply_transposed, sent, first, block, into, self._rest())
+        of = chain.view(sent[0], "1", "n", size, skip=sent[1]), chain.view(factor, "1", "n", post)
+        chain.call(products.multiply_transposed, *of, block, into, self._rest())
 
-    def _sent(self, parameter: str, name: str, size: str) -> tuple[str, str]:
-        """Where what was sent before and meets the first δ of a parameter lies, [n, pre]: an array and an entry.
-
-        What is left in a trace is D/q ε; a connection that delays adds what its source sent last.
-        """
+    def _arrives(self, parameter: str, name: str, size: str) -> tuple[str, str] | None:
+        """What the sources of connections that delay sent last, [n, pre]: an array and an entry; None without any."""
         chain = self.chain
         starts = [self._start(c.source, Z) for c in self.graph.into(name) if c.delay and c.weight == parameter]
-        if name not in self._traced and len(starts) == 1:
-            return starts[0], f"begin * {size}"
-        sent = self._rooms.setdefault(parameter, f"sent_{len(self._rooms)}")
+        if len(starts) < 2:
+            return (starts[0], f"begin * {size}") if starts else None
+        both = self._room_of(f"arrives {parameter}")
+        if not chain.has(both):
+            chain.room(both, "n", size)
+            chain.call(grouped.copy_rows, chain.part(starts[0], size), both)
+            for start in starts[1:]:
+                chain.call(grouped.add_rows, chain.part(start, size), both)
+        return both, "0"
+
+    def _trace(self, parameter: str, size: str) -> tuple[str, str]:
+        """What is left of the trace that is the same for all postsynaptic neurons, as for ``_arrives``."""
+        return self._of_trace("before", parameter, 2), f"begin * {size}"
+
+    def _sent(self, parameter: str, name: str, size: str) -> tuple[str, str]:
+        """What was sent before and meets the first δ of a parameter, D/q ε and what arrives, as for ``_arrives``."""
+        chain, arrives = self.chain, self._arrives(parameter, name, size)
+        if name not in self._traced:
+            assert arrives is not None, "asked of what a trace or a delay has to do with"
+            return arrives
+        sent = self._room_of(f"sent {parameter}")
         if not chain.has(sent):
             chain.room(sent, "n", 1 if size == "1" else size)
-            parts = [chain.part(start, size) for start in starts]
-            if name in self._traced:
-                trace = chain.part(self._of_trace("before", parameter, 2), size)
-                chain.call(grouped.scale_rows, self._of_trace("share", parameter, 0), trace, sent)
-            else:
-                chain.call(grouped.copy_rows, parts.pop(), sent)
-            for part in parts:
-                chain.call(grouped.add_rows, part, sent)
+            trace, skip = self._trace(parameter, size)
+            share = self._of_trace("share", parameter, 0)
+            chain.call(grouped.scale_rows, share, chain.view(trace, "n", size, skip=skip), sent)
+            if arrives is not None:
+                chain.call(grouped.add_rows, chain.view(arrives[0], "n", size, skip=arrives[1]), sent)
         return sent, "0"
+
+    def _room_of(self, what: str) -> str:
+        return self._rooms.setdefault(what, f"sent_{len(self._rooms)}")
 
     @property
     def _window(self) -> Window:
@@ -119,6 +143,11 @@ class LinkingWindow(Linking):
     def _traced(self) -> set[str]:
         """The populations whose traces go on."""
         return {name for name, _ in self._window.traced}
+
+    @cached_property
+    def _wide(self) -> dict[str, Wide]:
+        """Those that have a state whose trace differs from synapse to synapse."""
+        return dict(self._window.wide)
 
     def _tell(self, told: Told, condition: str) -> None:
         # Not where other threads may have changed what it would begin with anew.
@@ -134,7 +163,9 @@ class LinkingWindow(Linking):
         ):
             chain.call(listing.list_history, self._history(INPUT, Z), *self._listed(INPUT))
         for name, state in self._window.traced:
-            chi = self._chi(name, state) if state else ""
+            if name in self._wide:
+                self._carry_on(name, bool(state))
+            chi = self._chi(name, state) if state and name not in self._wide else ""
             for connection in self.graph.into(name):
                 self._go_on(name, connection, chi)
             if self.graph.populations[name].bias:
@@ -189,43 +220,27 @@ class LinkingWindow(Linking):
         """q χ_t of a population: [time, example, neuron]."""
         size, number = self._size(name), self.numbers[name]
         slope, chi = (self.chain.room(f"{what}{number}", "steps", "n", size) for what in ("sensitivity", "chi"))
-        jacobians = self.setting.jacobians[name]
-        if self._lean(name):
-            jacobians = jacobians.with_slope or jacobians
-        constants = self._constants(name, "")
-        if any(self._ranks(name)):
-            raise NotTraceableError("constants that differ from neuron to neuron")
-        recorded = [key for key in jacobians.arguments if key not in constants]
-        if any(key != SLOPE and key not in carried(self.graph.cell(name)) for key in recorded):
-            raise NotTraceableError("a sensitivity that depends on more than states")
-        loop = kernel_of(
-            ("sensitivity", self.graph.cell(name), jacobians, state),
-            partial(_sensitivity, jacobians, self.graph.cell(name), state),
-            recorded,
-            dict.fromkeys(constants, self.kind.dtype),
-            self.kind.dtype,
-        )
-        if loop is None:
-            raise NotTraceableError("a sensitivity without a compiled loop")
-        flat = [self.chain.view(self._history(name, key), f"rows * {size}") for key in recorded]
-        self.chain.call(loop.run, *constants.values(), *flat, self.chain.view(slope, f"rows * {size}"))
+        self._sensitivities(name, (state,), f"rows * {size}", "0", [self.chain.view(slope, f"rows * {size}")])
         kept, leak = self._of_trace("kept", name, 1), self._of_trace("leak", name, 0)
         self.chain.call(filtering.filter_back, "zero", "n", kept, leak, slope, chi)
         return chi
 
+    def _events(self, connection: Connection, *factors: str) -> tuple[list[str], list[str]]:
+        """The events that a connection delivers in these time steps, and of factors those that they meet."""
+        chain, source, post = self.chain, connection.source, self._size(connection.target)
+        size, (index, count), values = self._size(source), self._listed(source), self._values(source)
+        ones = values == "nothing"
+        if not connection.delay:
+            return [index, count, values, "true" if ones else "false"], list(factors)
+        of = [chain.view(index, "steps - 1", "n", size), chain.view(count, "steps - 1", "n")]
+        of += [values if ones else chain.view(values, "steps - 1", "n", size), "true" if ones else "false"]
+        return of, [chain.view(each, "steps - 1", "n", post, skip=f"n * {post}") for each in factors]
+
     def _go_on(self, name: str, connection: Connection, chi: str) -> None:
         """Take on the traces of a weight."""
-        chain, source, weight = self.chain, connection.source, connection.weight
-        size, post = self._size(source), self._size(name)
-        index, count = self._listed(source)
-        ones = self._values(source) == "nothing"
-        of = [index, count, self._values(source)]
-        factor = chi
-        if connection.delay:
-            of = [chain.view(index, "steps - 1", "n", size), chain.view(count, "steps - 1", "n"), of[2]]
-            of[2] = of[2] if ones else chain.view(of[2], "steps - 1", "n", size)
-            factor = chi and chain.view(chi, "steps - 1", "n", post, skip=f"n * {post}")
-        of.append("true" if ones else "false")
+        chain, weight = self.chain, connection.weight
+        size, post = self._size(connection.source), self._size(name)
+        of, factors = self._events(connection, *([chi] if chi else []))
         room, skip = self._sent(weight, name, size)
         begin = chain.view(room, "n", size, skip=skip)
         vector = chain.part(self._of_trace("after", weight, 2), size)
@@ -234,7 +249,7 @@ class LinkingWindow(Linking):
         if chi:
             traces = chain.part(self._of_trace("filtered", weight, 3), size, post)
             decay, first = self._of_trace("decay", name, 0), chain.view(chi, "n", post)
-            given = ["zero", "n", self._begun(), self._kept(), decay, begin, first, *of, factor, traces]
+            given = ["zero", "n", self._begun(), self._kept(), decay, begin, first, *of, *factors, traces]
             chain.call(filtering.meet_and_filter, *given, *self._met_first(name), self._gradient(weight, 2))
 
     def _go_on_with_bias(self, name: str, chi: str) -> None:
@@ -247,6 +262,152 @@ class LinkingWindow(Linking):
             traces = chain.part(self._of_trace("filtered", bias, 3), "1", size)
             given = ["zero", "n", self._begun(), self._of_trace("decay", name, 0), begin, chi, traces]
             chain.call(filtering.meet_and_filter_constant, *given, *self._met_first(name), self._gradient(bias, 1))
+
+    # Traces of which one state differs from synapse to synapse.
+
+    def _carries_wanted(self, name: str) -> bool:
+        return name in self._wide
+
+    def _carry_on(self, name: str, filtered: bool) -> None:
+        """Take on what differs from synapse to synapse, and what is filtered by what is above."""
+        chain, number, wide = self.chain, self.numbers[name], self._wide[name]
+        met = self._coefficients(name, self.carries[name], number)[wide.state]
+        back = [self._pulled(name, wide.state, "last", f"{number}w")]
+        back += [self._pulled(name, Z, "filter", f"{number}f")] if filtered else []
+        factors = [factor for factor, _ in back]
+        by_vector, by_wide = ([each[state] for _, each in back] for state in (wide.narrow, wide.state))
+        kappa = [*self._met_first(name), self._of_trace("decay", name, 0)] if filtered else []
+        for connection in self.graph.into(name):
+            pre = self._size(connection.source)
+            self._carry_on_one(
+                connection.weight,
+                pre,
+                name,
+                self._events(connection, *factors),
+                factors,
+                (met, by_vector, by_wide),
+                kappa,
+            )
+        if self.graph.populations[name].bias:
+            index = chain.room("always", "steps", "n", 1, kind="narrow")
+            count = chain.room("one", "steps", "n", kind="count")
+            chain.call(grouped.list_constant, index, count)
+            of = [index, count, chain.room("nothing", 0, 0, 0), "true"], factors
+            self._carry_on_one(bias_name(name), "1", name, of, factors, (met, by_vector, by_wide), kappa)
+        self._emit(name, wide)
+
+    def _carry_on_one(
+        self,
+        parameter: str,
+        pre: str,
+        name: str,
+        events: tuple[list[str], list[str]],
+        factors: list[str],
+        coefficients: tuple[str, list[str], list[str]],
+        filtered: list[str],
+    ) -> None:
+        """The same of one parameter.
+
+        Args:
+            parameter: its name.
+            pre: how many neurons send.
+            name: of the population.
+            events: what they send, and what of ``factors`` that meets.
+            factors: what of the traces comes from every input.
+            coefficients: what the wide state meets, and what of the traces comes from the narrow and from the wide one.
+            filtered: κ, what filtered traces meet, and κ^T; empty without those.
+        """
+        chain, post = self.chain, self._size(name)
+        (of, met_by), (met, by_vector, by_wide) = events, coefficients
+        vector = chain.view(self._trace(parameter, pre)[0], "n", pre, skip=f"begin * {pre}")
+        arrives = self._arrives(parameter, name, pre)
+        sent = vector if arrives is None else chain.view(arrives[0], "n", pre, skip=arrives[1])
+        first = [chain.view(each, "n", post) for each in factors]
+        given = ["zero", "n", self._begun(), self._kept(), vector, sent, "false" if arrives is None else "true", *of]
+        given += [chain.part(self._of_trace("wide", parameter, 3), pre, post), met, by_vector[0], by_wide[0]]
+        given += [first[0], met_by[0]]
+        if filtered:
+            kappa, signal, decay = filtered
+            given += [chain.part(self._of_trace("filtered", parameter, 3), pre, post), kappa, signal, decay]
+            given += [by_vector[1], by_wide[1], first[1], met_by[1]]
+        gradient = self._gradient(parameter, 1 if pre == "1" else 2)
+        given.append(chain.view(gradient, "1", post) if pre == "1" else gradient)
+        chain.call(filtering.meet_and_carry_filtered if filtered else filtering.meet_and_carry, *given)
+
+    def _pulled(self, name: str, key: str, what: str, mark: str) -> tuple[str, dict[str, str]]:
+        """What of a sum over time steps of a population's states, or of its emissions, comes from what went before.
+
+        Args:
+            name: of the population.
+            key: the state, or ``Z``.
+            what: how much of it every time step has in the sum.
+            mark: what rooms are told apart by.
+
+        Returns:
+            Its derivative by the input of every time step, [time, example, neuron], and by states before the first.
+        """
+        chain, size = self.chain, self._size(name)
+        signal = chain.room(f"picked{mark}", "steps", "n", size)
+        chain.call(grouped.spread_steps, self._of_trace(what, name, 1), signal)
+        went = self._went_back(name, {(name, key): signal}, mark)
+        carries = dict(zip((each[1:] for each in went.loop.step.keys), went.carries, strict=True))
+        return went.errors[0], self._coefficients(name, carries, mark)
+
+    def _coefficients(self, name: str, carries: Mapping[tuple[str, str], str], mark: str) -> dict[str, str]:
+        """By state, what a loop back hands to the trace before the first time step, [example, neuron].
+
+        That of the state itself, and of what it emitted then, which acts on states in the first step.
+        """
+        chain, wide, found = self.chain, self._wide[name], {}
+        for state in (wide.narrow, wide.state):
+            own, emission = carries.get(("state", state), self._at_rest(name)), carries.get((Z, ""))
+            found[state] = own
+            if emission is not None and state in wide.emitting:
+                into = found[state] = f"met{mark}_{state}"
+                if not chain.has(into):
+                    chain.room(into, "n", self._size(name))
+                    before = chain.part(self._of_trace("emitted", f"{name} {state}", 2), self._size(name))
+                    chain.call(grouped.add_product, own, before, emission, into)
+        return found
+
+    def _emit(self, name: str, wide: Wide) -> None:
+        """∂z/∂s of the last time step, which acts on traces in the next."""
+        if wide.emitting:
+            size = self._size(name)
+            last = f"(steps - 1) * n * {size}"
+            into = [self._of_trace("emitted_after", f"{name} {state}", 2) for state in wide.emitting]
+            flat = [self.chain.view(each, f"n * {size}", skip=f"begin * {size}") for each in into]
+            self._sensitivities(name, wide.emitting, f"n * {size}", last, flat)
+
+    def _sensitivities(self, name: str, states: tuple[str, ...], rows: str, skip: str, into: list[str]) -> None:
+        """Fill vectors with ∂z/∂s of some states, from an entry of the histories on."""
+        chain, size, number = self.chain, self._size(name), self.numbers[name]
+        jacobians = self.setting.jacobians[name]
+        if self._lean(name):
+            jacobians = jacobians.with_slope or jacobians
+        constants = self._constants(name, "")
+        each_own = {key for key, rank in zip(self.setting.constants[name], self._ranks(name), strict=True) if rank}
+        recorded = [key for key in jacobians.arguments if key not in constants]
+        if any(key != SLOPE and key not in carried(self.graph.cell(name)) for key in recorded):
+            raise NotTraceableError("a sensitivity that depends on more than states")
+        if each_own and rows != f"n * {size}":
+            raise NotTraceableError("constants that differ from neuron to neuron")
+        loop = kernel_of(
+            ("sensitivity", self.graph.cell(name), jacobians, states, tuple(sorted(each_own))),
+            partial(_sensitivity, jacobians, self.graph.cell(name), states),
+            [*recorded, *sorted(each_own)],
+            {key: self.kind.dtype for key in constants if key not in each_own},
+            self.kind.dtype,
+        )
+        if loop is None:
+            raise NotTraceableError("a sensitivity without a compiled loop")
+        flat = [chain.view(self._history(name, key), rows, skip=skip) for key in recorded]
+        for key in sorted(each_own):
+            room = chain.room(f"constant_rows_{number}_{key}", "n", size)
+            chain.call(grouped.spread_row, constants[key], room)
+            flat.append(chain.view(room, rows))
+        alone = [given for key, given in constants.items() if key not in each_own]
+        chain.call(loop.run, *alone, *flat, *into)
 
     def _met_first(self, name: str) -> tuple[str, str]:
         """κ, and the signal G of the first time step that what is left of filtered traces meets."""
@@ -262,7 +423,10 @@ class LinkingWindow(Linking):
         return self._of_trace("kappa", name, 0), first
 
 
-def _sensitivity(jacobians: Jacobians, cell: Cell, state: str, nx: Any, values: Mapping[str, Any]) -> list[Any]:
-    """h_t, from the constants of a cell and what was recorded of it."""
+def _sensitivity(
+    jacobians: Jacobians, cell: Cell, states: tuple[str, ...], nx: Any, values: Mapping[str, Any]
+) -> list[Any]:
+    """h_t of some states, from the constants of a cell and what was recorded of it."""
     constants = {key: values[key] for key in jacobians.constants}
-    return [jacobians.evaluate(nx, cell, constants, values.__getitem__)["h", state]]
+    entries = jacobians.evaluate(nx, cell, constants, values.__getitem__)
+    return [entries["h", state] for state in states]

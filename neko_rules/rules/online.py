@@ -250,9 +250,9 @@ class Online(_Schedule):
         time_share = 1.0 / steps
         signs = {name: value for name, value in drawn.items() if name.startswith("signs/")}
         noise = {name: value for name, value in drawn.items() if name.startswith("noise/")}
-        spans = None if signs else self.spans
-        if spans is not None:
-            learned = self.learned_by_chains(values, own, memory, noise, batch, rates, counts, spans)
+        spans, windows = (None, None) if signs else (self.spans, self.windows)
+        if windows is not None:
+            learned = self.learned_by_chains(values, own, memory, noise, batch, rates, counts, windows)
             if learned is not None:
                 return learned
         carry = {
@@ -265,7 +265,7 @@ class Online(_Schedule):
 
         in_turn = host_of(nx) is not None
         # Filtered traces are not wanted after the last change, where they are much of what a piece costs.
-        apart = in_turn or (self.size > 1 and spans is not None and any(state for _, state in spans.filters))
+        apart = in_turn or (self.size > 1 and spans is not None and spans.per_synapse)
         # A library that compiles goes through several pieces at once, and then does not know which is the first.
         known, passed = in_turn or pieces(self.size, steps, apart)[0] <= 1, 0
         looked: bool | None = None
@@ -314,10 +314,15 @@ class Online(_Schedule):
 
         What a rule of a user's makes of signals or of the way back is asked for step by step, as it was written for.
         """
+        return self.windows if self.windows is not None and not self.windows.wide else None
+
+    @property
+    def windows(self) -> Spans | None:
+        """The same for chains."""
         rule, stepwise = self.rule, self.rule.stepwise
         if rule.regularizers or not rule.plain or not isinstance(stepwise, LocalTraces):
             return None
-        return stepwise.spans
+        return stepwise.windows
 
     def _several(
         self, spans: Spans, moving: Tree, values: Parameters, own: Any, given: Tree, begun: bool, last: bool

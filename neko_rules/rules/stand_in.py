@@ -68,9 +68,10 @@ class StandIn:
             return True
         if not self._twin.online:
             return self._twin.evaluation == "adjoint"
-        spans = Online(self._twin, self._twin.online).spans
-        # The Python between two chains takes longer than a time step of XLA's, unless there is a trace per synapse.
-        return spans is not None and (self._twin.online > 1 or any(state for _, state in spans.filters))
+        spans = Online(self._twin, self._twin.online).windows
+        # Python that updates the weights takes longer than a time step of XLA's, unless there is a trace per synapse.
+        often = self._twin.online == 1 and not self._twin.updates_plainly
+        return spans is not None and (spans.per_synapse or not often)
 
     def gradients(self, rule: Rule, arrays: Arrays) -> dict[str, np.ndarray] | None:
         """``Rule.gradients_of``; None where it turns out that there is no chain."""

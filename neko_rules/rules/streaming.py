@@ -292,7 +292,7 @@ class StreamLearner:
         counts: Any,
     ) -> Tree:
         nx = self.rule.nx
-        host, spans = host_for_chains(self.rule, given["x"]), self._online.spans
+        host, spans = host_for_chains(self.rule, given["x"]), self._online.windows
         if host is not None and spans is not None:
             updates = learning(self.rule, host, values, own, memory, noise, rates, counts)
             learned = self._by_chains(host, spans, moving, total, given, updates)
