@@ -41,6 +41,8 @@ ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "adaptive, no recurrence": (lambda: layers(16, cell="alif", recurrent=False), ("eprop",)),
     "adaptive, last output": (lambda: layers(16, cell="alif", readout="last"), ("eprop",)),
     "some of them adaptive": (lambda: layers(12, cell=ALIFCell(beta=[0.0, 0.1, 0.3] * 4)), ("eprop",)),
+    "a reset that is learned through": (lambda: layers(24, cell=LIFCell(detach_reset=False)), ("eprop",)),
+    "a reset to zero": (lambda: layers(24, cell=LIFCell(reset="zero")), ("eprop",)),
     "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl",)),
 }
 

@@ -78,7 +78,7 @@ class Wide(NamedTuple):
 def spans_of(traces: LocalTraces) -> Spans | None:
     """The traces over several steps; None where one has another form.
 
-    That is one vector of the presynaptic neurons, and at most one more state that differs from synapse to synapse.
+    That is at most one vector of the presynaptic neurons, and one state that differs from synapse to synapse.
     """
     m, found, wide = traces.model, {}, {}
     if traces.unfolded or m.credit.learning_signal == "estimated":
@@ -94,15 +94,16 @@ def spans_of(traces: LocalTraces) -> Spans | None:
             entries = m.jacobians[name].evaluate(numpy, m.graph.cell(name), constants, lambda _: np.ones(()))
         for of in parameters:
             trace = traces.traces[of.name]
-            if of.constant or not isinstance(trace, Diagonal) or len(trace.narrow) != 1:
+            if of.constant or not isinstance(trace, Diagonal) or len(trace.narrow) > 1:
                 return None
-            (state,), others = trace.narrow, [k for k in trace.states if k not in trace.narrow]
-            if len(others) > 1:
+            others = [k for k in trace.states if k not in trace.narrow]
+            if len(others) > 1 or not trace.states:
                 return None
-            leak, gain = (float(entries.get(key, 0.0)) for key in (("D", state, state), ("q", state)))
-            if not gain:
-                return None
-            found[of.name] = Rate(state, leak, gain)
+            for state in trace.narrow:
+                leak, gain = (float(entries.get(key, 0.0)) for key in (("D", state, state), ("q", state)))
+                if not gain:
+                    return None
+                found[of.name] = Rate(state, leak, gain)
             if others:
                 wide[name] = Wide(others[0], trace.emitting)
     return Spans(traces, found, wide)
@@ -114,7 +115,7 @@ class Spans:
 
     Args:
         traces: what they are at every step.
-        rates: by parameter.
+        rates: by parameter, of those that have such a vector.
         wide: by population, of those that have one: for chains alone (``rules.linking_window``).
     """
 
@@ -154,8 +155,8 @@ class Spans:
         return after
 
     def rate_of(self, name: str) -> Rate:
-        """How the one state of a population's traces goes from step to step."""
-        return self.rates[self.traces.of[name][0].name]
+        """How the vector of a population's traces goes from step to step; nothing remembered where there is none."""
+        return self.rates.get(self.traces.of[name][0].name, Rate("", 0.0, 1.0))
 
     def filter_of(self, name: str) -> float:
         """κ of what filters the traces of a population."""
@@ -164,7 +165,10 @@ class Spans:
     @cached_property
     def filters(self) -> tuple[tuple[str, str], ...]:
         """Every population, and the state whose influence on the output is filtered by what is above; or empty."""
-        return tuple((name, self.rate_of(name).state if name in self.traces.leak else "") for name in self.traces.of)
+        states = {
+            name: self.wide[name].state if name in self.wide else self.rate_of(name).state for name in self.traces.of
+        }
+        return tuple((name, state if name in self.traces.leak else "") for name, state in states.items())
 
     @property
     def per_synapse(self) -> bool:

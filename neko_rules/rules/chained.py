@@ -63,7 +63,7 @@ class Wide(NamedTuple):
     """Traces of which one state differs from synapse to synapse.
 
     Attributes:
-        narrow: the state whose trace is the same for all postsynaptic neurons.
+        narrow: the state whose trace is the same for all postsynaptic neurons; empty without one.
         state: the other one.
         emitting: those whose emission of a time step acts on traces in the next.
     """

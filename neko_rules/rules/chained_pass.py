@@ -257,6 +257,9 @@ class _Pass:
 _CONSTANT = frozenset({"decay", "kappa", "leak", "kept", "powers", "share", "left", "ones", "last", "filter"})
 """What of a trace is the same in every window of so many time steps."""
 
+_FILTERED = " filtered"
+"""What the engine calls filtered traces, behind the name of the parameter."""
+
 _AFTER = ("after", "emitted_after")
 """What of a trace is written where it is not read, if windows are gone through one by one."""
 
@@ -305,9 +308,10 @@ class Carried:
             traces = rule.stepwise.start(examples) if begin is None else begin.credit
             for name, rate in spans.rates.items():
                 self._sums[name] = np.array(host.host(traces[name][rate.state])[:, :, 0], self.dtype, order="C")
-                if f"{name} filtered" in traces:
-                    before = traces[f"{name} filtered"]["trace"]
-                    held = self._filtered[name] = BUFFERS.empty(tuple(before.shape), self.dtype)
+            for key in traces:
+                if key.endswith(_FILTERED):
+                    before = traces[key]["trace"]
+                    held = self._filtered[key.removesuffix(_FILTERED)] = BUFFERS.empty(tuple(before.shape), self.dtype)
                     if begin is not None:
                         held[:] = host.host(before)
             for name, each_wide in self.window.wide:
@@ -386,9 +390,9 @@ class Carried:
         found = {name: {rate.state: self._sums[name][:, :, None]} for name, rate in rates.items()}
         for name, wide in self.window.wide:
             for of in self._spans.traces.of[name]:
-                found[of.name] |= {f"h {state}": self._sums[f"{name} {state}"] for state in wide.emitting}
-                found[of.name][wide.state] = self._wide[of.name]
-        return found | {f"{name} filtered": {"trace": held} for name, held in self._filtered.items()}
+                emitted = {f"h {state}": self._sums[f"{name} {state}"] for state in wide.emitting}
+                found[of.name] = {**found.get(of.name, {}), wide.state: self._wide[of.name], **emitted}
+        return found | {f"{name}{_FILTERED}": {"trace": held} for name, held in self._filtered.items()}
 
     @property
     def _spans(self) -> Spans:

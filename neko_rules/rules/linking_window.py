@@ -80,9 +80,9 @@ class LinkingWindow(Linking):
             arrives = self._arrives(parameter, name, size)
             if arrives is not None:
                 self._add_met(parameter, size, name, arrives, delta)
-            narrow = self._wide[name].narrow
             coefficients = self._coefficients(name, self.carries[name], self.numbers[name])
-            self._add_met(parameter, size, name, self._trace(parameter, size), coefficients[narrow])
+            if narrow := self._wide[name].narrow:
+                self._add_met(parameter, size, name, self._trace(parameter, size), coefficients[narrow])
         elif name in self._traced or self._arrives(parameter, name, size) is not None:
             # It acts as one more input at the first step.
             self._add_met(parameter, size, name, self._sent(parameter, name, size), delta)
@@ -165,6 +165,8 @@ class LinkingWindow(Linking):
         for name, state in self._window.traced:
             if name in self._wide:
                 self._carry_on(name, bool(state))
+                if not self._wide[name].narrow:
+                    continue
             chi = self._chi(name, state) if state and name not in self._wide else ""
             for connection in self.graph.into(name):
                 self._go_on(name, connection, chi)
@@ -275,7 +277,8 @@ class LinkingWindow(Linking):
         back = [self._pulled(name, wide.state, "last", f"{number}w")]
         back += [self._pulled(name, Z, "filter", f"{number}f")] if filtered else []
         factors = [factor for factor, _ in back]
-        by_vector, by_wide = ([each[state] for _, each in back] for state in (wide.narrow, wide.state))
+        by_wide = [each[wide.state] for _, each in back]
+        by_vector = [each.get(wide.narrow, self._at_rest(name)) for _, each in back]
         kappa = [*self._met_first(name), self._of_trace("decay", name, 0)] if filtered else []
         for connection in self.graph.into(name):
             pre = self._size(connection.source)
@@ -319,7 +322,13 @@ class LinkingWindow(Linking):
         """
         chain, post = self.chain, self._size(name)
         (of, met_by), (met, by_vector, by_wide) = events, coefficients
-        vector = chain.view(self._trace(parameter, pre)[0], "n", pre, skip=f"begin * {pre}")
+        if self._wide[name].narrow:
+            vector = chain.view(self._trace(parameter, pre)[0], "n", pre, skip=f"begin * {pre}")
+        else:
+            vector = f"none_{pre}"
+            if not chain.has(vector):
+                chain.room(vector, "n", 1 if pre == "1" else pre, once=True)
+                chain.call(grouped.prepare, vector, once=True)
         arrives = self._arrives(parameter, name, pre)
         sent = vector if arrives is None else chain.view(arrives[0], "n", pre, skip=arrives[1])
         first = [chain.view(each, "n", post) for each in factors]
@@ -359,7 +368,7 @@ class LinkingWindow(Linking):
         That of the state itself, and of what it emitted then, which acts on states in the first step.
         """
         chain, wide, found = self.chain, self._wide[name], {}
-        for state in (wide.narrow, wide.state):
+        for state in filter(None, (wide.narrow, wide.state)):
             own, emission = carries.get(("state", state), self._at_rest(name)), carries.get((Z, ""))
             found[state] = own
             if emission is not None and state in wide.emitting:
