@@ -43,6 +43,11 @@ class TorchBackend:
         return type(self) is TorchBackend and self.device.type == "cpu" and not torch.is_grad_enabled()
 
     @property
+    def on_processor(self) -> bool:
+        """Whether NumPy's loops may take whole steps in its place, for which no tensor has to be made of anything."""
+        return type(self) is TorchBackend and self.device.type == "cpu"
+
+    @property
     def in_gpu_memory(self) -> bool:
         """Whether Triton kernels may work on the arrays."""
         return type(self) is TorchBackend and self.device.type == "cuda" and not torch.is_grad_enabled()

@@ -277,7 +277,7 @@ class TestSuites:
 
         rows = [
             row("peer", 6.0, peer=True),
-            row("slow peer", 9.0, peer=True),
+            row("slow peer, BPTT", 9.0, peer=True),
             row("neko torch, BPTT", 3.0),
             row("neko torch, e-prop", 1.5),
             row("neko jax, e-prop", 7.0, backend="jax"),
@@ -288,6 +288,8 @@ class TestSuites:
         assert found["A: e-prop : fastest peer"].holds
         assert found["A: BPTT : fastest peer"].measured == 0.5
         assert not found["A: BPTT : fastest peer"].holds
+        assert found["A: BPTT : fastest peer by BPTT"].between == "neko torch, BPTT : slow peer, BPTT"
+        assert "A: e-prop : fastest peer by e-prop" not in found
         assert found["A: on torch : fastest peer on torch"].between == "neko torch, e-prop : peer"
         assert found["A: e-prop : BPTT"].processor == 0.5
         assert "A: on jax : fastest peer on jax" not in found

@@ -1,4 +1,4 @@
-"""NumPy's loops that take the steps of a rule on JAX or TensorFlow give the library's numbers, and pass nothing by."""
+"""NumPy's loops that take the steps of a rule on another library give the library's numbers, and pass nothing by."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS, EXAMPLES, FEATURES, CLASSES = 24, 16, 12, 3
 Batch = tuple[np.ndarray, np.ndarray]
 
 
-@pytest.fixture(params=["jax", "tensorflow"])
+@pytest.fixture(params=["jax", "tensorflow", "torch"])
 def backend(request: pytest.FixtureRequest) -> str:
     if not is_installed(request.param):
         pytest.skip(f"{request.param} is not installed")
@@ -77,6 +77,7 @@ RULES: dict[str, Callable[[Evaluator], Rule]] = {
     "eprop, online": lambda m: EProp(m, online=True),
     "eprop, online every 5": lambda m: EProp(m, online=5),
     "ottt, online every 5": lambda m: OTTT(m, online=5),
+    "ottt, online": lambda m: OTTT(m, online=True),
 }
 
 
@@ -164,12 +165,26 @@ def test_batches_of_no_use_go_to_the_library(backend: str, batch: Batch, taken: 
     rule.step(batch[0][:1, :2], batch[1][:1])
     with unfused():
         rule.step(*batch)
-    OTTT(model(backend, LIF), online=True).step(*batch)
+    OTTT(model(backend, LIF), online=True, clipping=CLIPPED).step(*batch)
     LearningRule(model(backend), temporal="neuron", evaluation="traces").step(*batch)
     EProp(model(backend), regularizers=["firing_rate"]).step(*batch)
     assert not taken
     whole.step(*batch)
     assert taken == ["stepped"]
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_library_with_large_products_of_its_own_is_asked(
+    faster: bool, batch: Batch, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between wide layers PyTorch's products may take less time than those in a chain."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(
+        "neko_rules.rules.chained.times_as_long", lambda nx: 0.5 if nx.name == "torch" and faster else 1.0
+    )
+    network = ALIF([80, 80], CLASSES, backend="torch", dtype="float64")
+    EProp(Evaluator(network)).step(*batch)
+    assert taken == ([] if faster else ["stepped"])
 
 
 def test_where_no_chain_can_be_made_the_library_computes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from speed.suites import BACKENDS, DENSE, QUOTED
@@ -71,7 +71,8 @@ def claims_of(record: Record) -> Iterator[Claim]:
     peers = {"fastest peer": fastest(rows, "peer"), "fastest library": fastest(libraries(rows), "peer")}
     if name in ("A", "A LIF"):
         for rule in ("e-prop", "BPTT"):
-            for kind, peer in peers.items():
+            by_rule = [row for row in rows if row["peer"] and row["label"].endswith(f", {rule}")]
+            for kind, peer in {**peers, f"fastest peer by {rule}": fastest(by_rule, "peer")}.items():
                 yield from compared(f"{name}: {rule} : {kind}", record, 1 / 3, deferred(rows, rule), peer)
     if name == "A":
         for backend in BACKENDS:
@@ -96,8 +97,8 @@ def claims_of(record: Record) -> Iterator[Claim]:
             yield Claim(f"{name} : mlGeNN", record["threads"], 1 / 10, measured, processor, between)
     for backend in BACKENDS:
         on_it = [row for row in among(rows, backend) if not row["peer"] and not row["options"].get("alone")]
-        by_rule: Mapping[str, Row | None] = {rule: deferred(on_it, rule) for rule in ("BPTT", "e-prop")}
-        yield from compared(f"{name}: e-prop : BPTT", record, 1, by_rule["e-prop"], by_rule["BPTT"])
+        eprop, bptt = (deferred(on_it, rule) for rule in ("e-prop", "BPTT"))
+        yield from compared(f"{name}: e-prop : BPTT", record, 1, eprop, bptt)
         if name == "B LIF":
             for rule in ("e-prop", "OTTT"):
                 for kind in ("online", "online every 20", "online every 100"):

@@ -112,7 +112,8 @@ def suite(name: str) -> list[Case]:
         return [*neko_cases(workload, ("e-prop", "e-prop, online")), *few, *tracing_peers(workload)]
     letter = name[0]
     lif = WORKLOADS[f"{letter} LIF"]
-    rules = tuple(RULES) if name == "B LIF" else ("BPTT", "e-prop")
+    adaptive = ("BPTT", "e-prop", *(("e-prop, online", "e-prop, online every 20") if name == "B" else ()))
+    rules = tuple(RULES) if name == "B LIF" else adaptive
     chunk = {"A": 28, "B": 10}[letter]
     return [*neko_cases(workload, rules), *recurrent_peers(workload, lif, chunk), *tracing_peers(workload)]
 

@@ -165,7 +165,7 @@ class Chains:
         graph = self._graph = rule.model.network.graph
         self._survey = survey
         self._seen = _seen(rule)
-        self._possible = _possible(rule)
+        self.possible = _possible(rule)
         self._numbers = numbers_of_a_step(rule.model)
         fed_back = rule.credit.temporal == "full" and any(c.source == c.target for c in graph.connections)
         self._least = _FED_BACK if fed_back else 1
@@ -215,7 +215,7 @@ class Chains:
 
     def serves(self, rule: LearningRule, steps: int, examples: int, features: int) -> bool:
         """Whether there may be a chain for so much of a batch, and it is worth compiling one."""
-        return self._possible and examples * self._bytes_of_each(rule, steps, features) >= WORTHWHILE
+        return self.possible and examples * self._bytes_of_each(rule, steps, features) >= WORTHWHILE
 
     def _bytes_of_each(self, rule: LearningRule, steps: int, features: int) -> int:
         return steps * (self._numbers + features) * np.dtype(rule.model.network.dtype).itemsize

@@ -336,7 +336,7 @@ class LearningRule(Rule):
         known: StandIn | None = vars(self).get("_compiled_stand_in")
         if known is None or not known.fits(self):
             known = vars(self)["_compiled_stand_in"] = StandIn(self)
-        return known if known.serves(arrays) else None
+        return known if known.serves(self, arrays) else None
 
     def chains(self) -> Chains:
         """The compiled loops over groups of examples, for the engine."""

@@ -1,8 +1,9 @@
-"""Stand-in: a rule on NumPy that takes the steps of the same rule on a library that compiles whole steps.
+"""Stand-in: a rule on NumPy that takes the steps of the same rule on another library.
 
 XLA goes through time by a few products and loops over arrays for every time step, and multiplies by all that is zero.
-On a processor a chain of NumPy's loops (``neko_rules/rules/chained.py``) takes a third to an eighth of its time. What
-the rule holds then lies in NumPy arrays, from which those of the library are made once somebody asks for them.
+On a processor a chain of NumPy's loops (``neko_rules/rules/chained.py``) takes a third to an eighth of its time. Of
+PyTorch's tensors chains can be made too; a step of a small network is then mostly the making of tensors. What the rule
+holds lies in NumPy arrays, from which those of the library are made once somebody asks for them.
 
 A stand-in takes steps where there is a chain for them. For all else, within ``kernels.host.by_library``, and on other
 devices the library computes.
@@ -52,10 +53,13 @@ class StandIn:
     def _looked_at(self, rule: Rule) -> list[Any]:
         return [value for asked, part in zip(self._asked, _parts(rule), strict=True) for value in asked(vars(part))]
 
-    def serves(self, arrays: Arrays) -> bool:
+    def serves(self, rule: LearningRule, arrays: Arrays) -> bool:
         """Whether there is a chain for such a batch, as far as is known, and it is the faster."""
         twin = self._twin
         if twin is None or not self._chained:
+            return False
+        # A library that loops can work on has its own large products, which may be the faster.
+        if hasattr(rule.nx, "in_host_memory") and not rule.chains().possible:
             return False
         chains = twin.chains()
         return not chains.lacking and chains.serves(twin, *arrays[0].shape)
