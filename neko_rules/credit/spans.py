@@ -116,7 +116,7 @@ class Spans:
     Args:
         traces: what they are at every step.
         rates: by parameter, of those that have such a vector.
-        wide: by population, of those that have one: for chains alone (``rules.linking_window``).
+        wide: by population, of those that have one: for chains alone (``rules.linking_synapses``).
     """
 
     traces: LocalTraces

@@ -366,6 +366,7 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
     """The chain for a rule and such data, by whose events are few or all 1, and by what goes on beyond it."""
     from neko_rules.rules.linked import Kind
     from neko_rules.rules.linking import Linking
+    from neko_rules.rules.linking_synapses import LinkingSynapses
     from neko_rules.rules.linking_window import LinkingWindow
 
     model, network, constants = rule.model, rule.model.network, given.constants
@@ -387,7 +388,7 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
         tuple(tuple(len(each_one.shape) for each_one in constants[name].values()) for name in network.graph.order),
     )
     setting = Setting(rule.nx, network.graph, rule.jacobians, constants, rule.credit, lambda connection: connection)
-    written = Linking if window is None else LinkingWindow
+    written = Linking if window is None else LinkingSynapses if window.wide else LinkingWindow
     return _links.setdefault(network.graph, Memo()).of(kind, lambda: written(setting, kind).linked())
 
 

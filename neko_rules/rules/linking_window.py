@@ -7,7 +7,7 @@ are those of ``credit.spans``: one of each presynaptic neuron, and where what is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from neko_rules.credit.recursion import Setting
@@ -19,7 +19,7 @@ from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.rules.chained import Wide, Window
+from neko_rules.rules.chained import Window
 from neko_rules.rules.linked import Kind, Told
 from neko_rules.rules.linking import Linking
 
@@ -75,16 +75,8 @@ class LinkingWindow(Linking):
             self._of_first_of(bias_name(name), "1", name, delta)
 
     def _of_first_of(self, parameter: str, size: str, name: str, delta: str) -> None:
-        """Add to a parameter's gradient what was sent before."""
-        if name in self._wide:
-            arrives = self._arrives(parameter, name, size)
-            if arrives is not None:
-                self._add_met(parameter, size, name, arrives, delta)
-            coefficients = self._coefficients(name, self.carries[name], self.numbers[name])
-            if narrow := self._wide[name].narrow:
-                self._add_met(parameter, size, name, self._trace(parameter, size), coefficients[narrow])
-        elif name in self._traced or self._arrives(parameter, name, size) is not None:
-            # It acts as one more input at the first step.
+        """Add to a parameter's gradient what was sent before: it acts as one more input at the first step."""
+        if name in self._traced or self._arrives(parameter, name, size) is not None:
             self._add_met(parameter, size, name, self._sent(parameter, name, size), delta)
 
     def _add_met(self, parameter: str, size: str, name: str, sent: tuple[str, str], factor: str) -> None:
@@ -144,11 +136,6 @@ class LinkingWindow(Linking):
         """The populations whose traces go on."""
         return {name for name, _ in self._window.traced}
 
-    @cached_property
-    def _wide(self) -> dict[str, Wide]:
-        """Those that have a state whose trace differs from synapse to synapse."""
-        return dict(self._window.wide)
-
     def _tell(self, told: Told, condition: str) -> None:
         # Not where other threads may have changed what it would begin with anew.
         self.chain.add(f"{self.chain.take('reached', 1, 'int64')}[0] = window")
@@ -163,15 +150,7 @@ class LinkingWindow(Linking):
         ):
             chain.call(listing.list_history, self._history(INPUT, Z), *self._listed(INPUT))
         for name, state in self._window.traced:
-            if name in self._wide:
-                self._carry_on(name, bool(state))
-                if not self._wide[name].narrow:
-                    continue
-            chi = self._chi(name, state) if state and name not in self._wide else ""
-            for connection in self.graph.into(name):
-                self._go_on(name, connection, chi)
-            if self.graph.populations[name].bias:
-                self._go_on_with_bias(name, chi)
+            self._take_on(name, state)
         for name, key, last in self._states:
             end = chain.take(f"end_{self.numbers[name]}_{key}", 2)
             self.handed.ends[end] = name, key
@@ -227,6 +206,14 @@ class LinkingWindow(Linking):
         self.chain.call(filtering.filter_back, "zero", "n", kept, leak, slope, chi)
         return chi
 
+    def _take_on(self, name: str, state: str) -> None:
+        """Take on the traces of a population, filtered where there is a state through which the output feels them."""
+        chi = self._chi(name, state) if state else ""
+        for connection in self.graph.into(name):
+            self._go_on(name, connection, chi)
+        if self.graph.populations[name].bias:
+            self._go_on_with_bias(name, chi)
+
     def _events(self, connection: Connection, *factors: str) -> tuple[list[str], list[str]]:
         """The events that a connection delivers in these time steps, and of factors those that they meet."""
         chain, source, post = self.chain, connection.source, self._size(connection.target)
@@ -264,129 +251,6 @@ class LinkingWindow(Linking):
             traces = chain.part(self._of_trace("filtered", bias, 3), "1", size)
             given = ["zero", "n", self._begun(), self._of_trace("decay", name, 0), begin, chi, traces]
             chain.call(filtering.meet_and_filter_constant, *given, *self._met_first(name), self._gradient(bias, 1))
-
-    # Traces of which one state differs from synapse to synapse.
-
-    def _carries_wanted(self, name: str) -> bool:
-        return name in self._wide
-
-    def _carry_on(self, name: str, filtered: bool) -> None:
-        """Take on what differs from synapse to synapse, and what is filtered by what is above."""
-        chain, number, wide = self.chain, self.numbers[name], self._wide[name]
-        met = self._coefficients(name, self.carries[name], number)[wide.state]
-        back = [self._pulled(name, wide.state, "last", f"{number}w")]
-        back += [self._pulled(name, Z, "filter", f"{number}f")] if filtered else []
-        factors = [factor for factor, _ in back]
-        by_wide = [each[wide.state] for _, each in back]
-        by_vector = [each.get(wide.narrow, self._at_rest(name)) for _, each in back]
-        kappa = [*self._met_first(name), self._of_trace("decay", name, 0)] if filtered else []
-        for connection in self.graph.into(name):
-            pre = self._size(connection.source)
-            self._carry_on_one(
-                connection.weight,
-                pre,
-                name,
-                self._events(connection, *factors),
-                factors,
-                (met, by_vector, by_wide),
-                kappa,
-            )
-        if self.graph.populations[name].bias:
-            index = chain.room("always", "steps", "n", 1, kind="narrow")
-            count = chain.room("one", "steps", "n", kind="count")
-            chain.call(grouped.list_constant, index, count)
-            of = [index, count, chain.room("nothing", 0, 0, 0), "true"], factors
-            self._carry_on_one(bias_name(name), "1", name, of, factors, (met, by_vector, by_wide), kappa)
-        self._emit(name, wide)
-
-    def _carry_on_one(
-        self,
-        parameter: str,
-        pre: str,
-        name: str,
-        events: tuple[list[str], list[str]],
-        factors: list[str],
-        coefficients: tuple[str, list[str], list[str]],
-        filtered: list[str],
-    ) -> None:
-        """The same of one parameter.
-
-        Args:
-            parameter: its name.
-            pre: how many neurons send.
-            name: of the population.
-            events: what they send, and what of ``factors`` that meets.
-            factors: what of the traces comes from every input.
-            coefficients: what the wide state meets, and what of the traces comes from the narrow and from the wide one.
-            filtered: κ, what filtered traces meet, and κ^T; empty without those.
-        """
-        chain, post = self.chain, self._size(name)
-        (of, met_by), (met, by_vector, by_wide) = events, coefficients
-        if self._wide[name].narrow:
-            vector = chain.view(self._trace(parameter, pre)[0], "n", pre, skip=f"begin * {pre}")
-        else:
-            vector = f"none_{pre}"
-            if not chain.has(vector):
-                chain.room(vector, "n", 1 if pre == "1" else pre, once=True)
-                chain.call(grouped.prepare, vector, once=True)
-        arrives = self._arrives(parameter, name, pre)
-        sent = vector if arrives is None else chain.view(arrives[0], "n", pre, skip=arrives[1])
-        first = [chain.view(each, "n", post) for each in factors]
-        given = ["zero", "n", self._begun(), self._kept(), vector, sent, "false" if arrives is None else "true", *of]
-        given += [chain.part(self._of_trace("wide", parameter, 3), pre, post), met, by_vector[0], by_wide[0]]
-        given += [first[0], met_by[0]]
-        if filtered:
-            kappa, signal, decay = filtered
-            given += [chain.part(self._of_trace("filtered", parameter, 3), pre, post), kappa, signal, decay]
-            given += [by_vector[1], by_wide[1], first[1], met_by[1]]
-        gradient = self._gradient(parameter, 1 if pre == "1" else 2)
-        given.append(chain.view(gradient, "1", post) if pre == "1" else gradient)
-        chain.call(filtering.meet_and_carry_filtered if filtered else filtering.meet_and_carry, *given)
-
-    def _pulled(self, name: str, key: str, what: str, mark: str) -> tuple[str, dict[str, str]]:
-        """What of a sum over time steps of a population's states, or of its emissions, comes from what went before.
-
-        Args:
-            name: of the population.
-            key: the state, or ``Z``.
-            what: how much of it every time step has in the sum.
-            mark: what rooms are told apart by.
-
-        Returns:
-            Its derivative by the input of every time step, [time, example, neuron], and by states before the first.
-        """
-        chain, size = self.chain, self._size(name)
-        signal = chain.room(f"picked{mark}", "steps", "n", size)
-        chain.call(grouped.spread_steps, self._of_trace(what, name, 1), signal)
-        went = self._went_back(name, {(name, key): signal}, mark)
-        carries = dict(zip((each[1:] for each in went.loop.step.keys), went.carries, strict=True))
-        return went.errors[0], self._coefficients(name, carries, mark)
-
-    def _coefficients(self, name: str, carries: Mapping[tuple[str, str], str], mark: str) -> dict[str, str]:
-        """By state, what a loop back hands to the trace before the first time step, [example, neuron].
-
-        That of the state itself, and of what it emitted then, which acts on states in the first step.
-        """
-        chain, wide, found = self.chain, self._wide[name], {}
-        for state in filter(None, (wide.narrow, wide.state)):
-            own, emission = carries.get(("state", state), self._at_rest(name)), carries.get((Z, ""))
-            found[state] = own
-            if emission is not None and state in wide.emitting:
-                into = found[state] = f"met{mark}_{state}"
-                if not chain.has(into):
-                    chain.room(into, "n", self._size(name))
-                    before = chain.part(self._of_trace("emitted", f"{name} {state}", 2), self._size(name))
-                    chain.call(grouped.add_product, own, before, emission, into)
-        return found
-
-    def _emit(self, name: str, wide: Wide) -> None:
-        """∂z/∂s of the last time step, which acts on traces in the next."""
-        if wide.emitting:
-            size = self._size(name)
-            last = f"(steps - 1) * n * {size}"
-            into = [self._of_trace("emitted_after", f"{name} {state}", 2) for state in wide.emitting]
-            flat = [self.chain.view(each, f"n * {size}", skip=f"begin * {size}") for each in into]
-            self._sensitivities(name, wide.emitting, f"n * {size}", last, flat)
 
     def _sensitivities(self, name: str, states: tuple[str, ...], rows: str, skip: str, into: list[str]) -> None:
         """Fill vectors with ∂z/∂s of some states, from an entry of the histories on."""
