@@ -255,6 +255,24 @@ def test_a_batch_is_gone_through_alike_after_any_other(
         np.testing.assert_array_equal(value, resumed.state()[name])
 
 
+def test_gradients_of_windows_before_one_that_is_begun_anew_count(
+    groups: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a window in the middle a population fires too much for the chain that added up those before."""
+    monkeypatch.setattr(chained, "crossover", lambda senders: 0.04)
+    x, y = data()
+    x = x * (np.arange(STEPS) >= 2 * EVERY)[:, None]
+    rule = taught(layers(24), "truncated_bptt", window=EVERY)
+    network = rule.model.network
+    # Before it fires at all, errors reach what depends on membranes alone.
+    network.set_parameters({"hidden.bias": np.full(24, 0.01), "readout.bias": np.arange(3) / 3})
+    found = rule.gradients(x, y)
+    assert ["hidden" in walked for walked in groups][:2] == [True, True]
+    assert ["hidden" in walked for walked in groups][-1:] == [False]
+    with unfused():
+        assert distance(found, rule.gradients(x, y)) < SAME
+
+
 def test_populations_that_feed_back_to_each_other_have_no_window(groups: list[Any]) -> None:
     x, y = data()
     same_weights(lambda: taught(exciting_each_other(x.shape[2]), "truncated_bptt", window=EVERY), x, y)

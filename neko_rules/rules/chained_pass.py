@@ -157,7 +157,8 @@ class _Pass:
         self._walked, odd = self._chains.walked(data.inputs, examples)
         self._ones = not odd
         self._reached = np.zeros(1, np.int64)
-        self.scores = np.empty((self._steps, examples, graph.populations[graph.output].size), data.weight.dtype)
+        shape = self._steps, examples, graph.populations[graph.output].size
+        self.scores = BUFFERS.empty(shape, data.weight.dtype)
         self.losses = np.zeros(-(-self._steps // size))
         self.spikes: dict[str, np.ndarray] = {}
 
@@ -232,11 +233,14 @@ class _Pass:
             numbers = *windows, *plan.sizes
             return int(chain.run(first, last, size, addresses, places, *BUFFERS.lent(form), *numbers, *plan.given(own)))
 
-        told = max(each(part, plan.ranges))
+        told, number = max(each(part, plan.ranges)), windows[3] + windows[0]
         if looped or not told:
             self.losses += sum(losses)
         if told:
-            carried.begun |= bool(self._reached[0] > windows[0])
+            if looped:
+                # The windows before that one are done with.
+                carried.begun |= bool(self._reached[0] > windows[0])
+                updates.take(number, by_name, looped)
             return links.told[told - 1]
         for other in found[1:]:
             found[0][-1][:] += other[-1]
@@ -244,7 +248,7 @@ class _Pass:
             if not looped:
                 sums += counted[of]
         carried.take(links, handed)
-        updates.take(windows[3] + windows[0], by_name, looped)
+        updates.take(number, by_name, looped)
         return None
 
     def _spikes_of(self, population: str) -> np.ndarray:
