@@ -151,6 +151,8 @@ class _OnSpikes(_Selecting):
 
     what: ClassVar[str] = "spiking neurons"
     works: ClassVar[str] = "use spiking neurons such as LIF or ALIF, or leave the regularizer out"
+    reads_rates: ClassVar[bool] = True
+    """Whether the slope depends on rates."""
 
     def check(self, network: Network) -> None:
         """Refuse a network without spiking neurons, and names of populations that do not spike."""
@@ -175,6 +177,10 @@ class _OnSpikes(_Selecting):
             for name, mean in self._chosen(running).items()
         }
 
+    def at_rates(self, nx: Backend, rates: Mapping[str, Array], dt: float) -> dict[str, Array]:
+        """slope(r_j) for every population, [1, 1, neuron], at rates of that shape of all that spike; for the engine."""
+        return {name: self._slope(nx, mean, dt) for name, mean in self._chosen(rates).items()}
+
     def _chosen(self, spikes: Mapping[str, Array]) -> dict[str, Array]:
         """The populations that are penalised."""
         chosen = {name: z for name, z in spikes.items() if self.populations is None or name in self.populations}
@@ -195,6 +201,21 @@ class _OnSpikes(_Selecting):
     def _slope(self, nx: Backend, rates: Array, dt: float) -> Array:
         """∂E/∂r_j, [1, 1, neuron]."""
         raise NotImplementedError
+
+
+def of_rates(regularizer: Regularizer) -> _OnSpikes | None:
+    """The regularizer, if all that its gradient depends on is the mean rate of every neuron; otherwise None.
+
+    Example:
+        >>> of_rates(FiringRate()), of_rates(MembraneBounds())
+        (FiringRate(populations=None, target=10.0, strength=1.0), None)
+    """
+    own = type(regularizer)
+    if not isinstance(regularizer, _OnSpikes):
+        return None
+    # A subclass may make more of spikes than their mean.
+    same = all(getattr(own, name) is getattr(_OnSpikes, name) for name in ("gradient", "at_rates", "_chosen", "_rates"))
+    return regularizer if same else None
 
 
 class _SquaredExcess(_OnSpikes):
@@ -359,6 +380,7 @@ class SpikeL1(_OnSpikes):
     """
 
     strength: float = 1e-3
+    reads_rates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from chain_cases import (
     CLASSES,
+    DOUBLE,
     EXAMPLES,
     FEATURES,
     GROUP,
     NETWORKS,
+    READOUT,
     STEPS,
     data,
     exciting_each_other,
@@ -28,7 +30,7 @@ from chain_cases import (
 )
 from credit_cases import recurrent_readout
 
-from neko_rules import LIF, EProp, Evaluator, LearningRule
+from neko_rules import LIF, EProp, Evaluator, LearningRule, Network
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import compiling
 from neko_rules.kernels.chain import Chain
@@ -37,6 +39,7 @@ from neko_rules.layers import fused
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import LOSSES
 from neko_rules.metrics import Measurement, Metric
+from neko_rules.regularizers import FiringRate
 from neko_rules.rules import chained, rule_of
 from neko_rules.rules.chained import Chains, group_size
 from neko_rules.threads import set_threads
@@ -44,7 +47,7 @@ from neko_rules.threads import set_threads
 __all__ = ["groups"]  # a fixture
 
 SAME = 1e-12
-PENALTY = {"regularizers": [{"name": "firing_rate", "target": 20.0, "strength": 1.0}]}
+PENALTY = {"regularizers": ["membrane_bounds"]}
 CASES = [(name, rule) for name, (_, rules) in NETWORKS.items() for rule in rules]
 
 
@@ -160,11 +163,65 @@ def test_threads_share_the_examples(groups: list[Any], monkeypatch: pytest.Monke
 
 
 def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
-    """A penalty on mean rates, an error outside of the chain, a loss of the whole sequence: none adds up in groups."""
+    """A penalty on membranes, an error outside of the chain of layers, a loss of the whole sequence."""
     x, y = data()
     compare(lambda: rule_of(Evaluator(layers(8)), {"name": "eprop", **PENALTY}), x, y)
     compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
     compare(lambda: rule_of(Evaluator(layers(8), loss="ce_max_membrane"), "bptt"), x, y)
+    assert not groups
+
+
+RATES: dict[str, list[Any]] = {
+    "a rate": [{"name": "firing_rate", "target": 20.0, "strength": 10.0}],
+    "bounds": ["firing_rate_lower_bound", {"name": "firing_rate_upper_bound", "bound": 1.0, "populations": ["hidden"]}],
+    "every spike": [{"name": "spike_l1", "strength": 0.5}],
+}
+PENALISED: dict[str, Callable[[], Any]] = {
+    "a readout above": lambda: layers(24, cell="alif"),
+    "many above": lambda: Network(
+        {"hidden": {"cell": "lif", "size": 12}, "wide": {"cell": "lif", "size": 70}, "readout": READOUT},
+        [{"source": s, "target": t} for s, t in pairwise(["input", "hidden", "wide", "readout"])],
+        "readout",
+        **DOUBLE,
+    ),
+    "an output that spikes": lambda: layers(12, output_cell="lif"),
+}
+
+
+@pytest.mark.parametrize("rule", ["bptt", "eprop", "dfa"])
+@pytest.mark.parametrize("penalty", RATES)
+@pytest.mark.parametrize("network", PENALISED)
+def test_penalties_on_mean_rates(network: str, penalty: str, rule: str, groups: list[Any]) -> None:
+    """Rates are those of all the batch: it is gone through once for them, but for a penalty that asks for none."""
+    x, y = data()
+    compare(lambda: rule_of(Evaluator(PENALISED[network]()), {"name": rule, "regularizers": RATES[penalty]}), x, y)
+    assert len(groups) == (1 if penalty == "every spike" else 2)
+
+
+@pytest.mark.parametrize("fault", ["no penalty", "rates of half of the batch", "no division"])
+def test_faults_of_penalties_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data()
+    pushes, factor = Chains._pushes, {"no penalty": 0.0, "no division": float(STEPS), "rates of half of the batch": 1.0}
+
+    def wrong(self: Any, rule: Any, host: Any, given: Any) -> Any:
+        half = {"inputs": given.inputs[: EXAMPLES // 2]} if fault == "rates of half of the batch" else {}
+        return {name: factor[fault] * push for name, push in pushes(self, rule, host, given._replace(**half)).items()}
+
+    monkeypatch.setattr(Chains, "_pushes", wrong)
+    with pytest.raises(AssertionError):
+        compare(lambda: rule_of(Evaluator(layers(24)), {"name": "eprop", "regularizers": RATES["a rate"]}), x, y)
+    assert groups
+
+
+def test_a_penalty_of_a_users_is_asked(groups: list[Any]) -> None:
+    """A subclass that makes more of spikes than their mean."""
+
+    class Bursts(FiringRate):
+        def gradient(self, nx: Any, activity: Any, dt: float) -> Any:
+            return {key: 2 * each for key, each in super().gradient(nx, activity, dt).items()}
+
+    x, y = data()
+    compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Bursts()]), x, y)
     assert not groups
 
 

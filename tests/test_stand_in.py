@@ -72,6 +72,7 @@ RULES: dict[str, Callable[[Evaluator], Rule]] = {
     "eprop": lambda m: EProp(m),
     "eprop, clipped, decaying": lambda m: EProp(m, clipping=CLIPPED, weight_decay=0.1, optimizer="sgd"),
     "eprop, adaptive feedback": lambda m: EProp(m, mode="adaptive"),
+    "eprop, penalised": lambda m: EProp(m, regularizers=["firing_rate"]),
     "bptt": lambda m: BPTT(m),
     "bptt, windows": lambda m: BPTT(m, window=7),
     "eprop, online": lambda m: EProp(m, online=True),
@@ -167,7 +168,8 @@ def test_batches_of_no_use_go_to_the_library(backend: str, batch: Batch, taken: 
         rule.step(*batch)
     OTTT(model(backend, LIF), online=True, clipping=CLIPPED).step(*batch)
     LearningRule(model(backend), temporal="neuron", evaluation="traces").step(*batch)
-    EProp(model(backend), regularizers=["firing_rate"]).step(*batch)
+    EProp(model(backend), regularizers=["membrane_bounds"]).step(*batch)
+    EProp(model(backend), regularizers=["firing_rate"], online=True).step(*batch)
     assert not taken
     whole.step(*batch)
     assert taken == ["stepped"]

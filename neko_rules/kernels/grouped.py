@@ -109,6 +109,36 @@ def spread_row(row: Array, rows: Array) -> None:
 
 
 @kernel
+def add_row(row: Array, rows: Array) -> None:
+    """rows[b, k] += row[k]."""
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            rows[b, k] += row[k]
+
+
+@kernel
+def append_row(matrix: Array, row: Array, into: Array) -> None:
+    """The matrix with one more row."""
+    last, size = matrix.shape
+    for k in range(size):
+        for i in range(last):
+            into[i, k] = matrix[i, k]
+        into[last, k] = row[k]
+
+
+@kernel
+def append_ones(history: Array, into: Array) -> None:
+    """A history [time, example, entry] with one more entry, which is 1."""
+    size = history.shape[2]
+    for t in range(history.shape[0]):
+        for b in range(history.shape[1]):
+            row, found = history[t, b], into[t, b]
+            for k in range(size):
+                found[k] = row[k]
+            found[size] = 1
+
+
+@kernel
 def spread_steps(numbers: Array, history: Array) -> None:
     """history[t, b, k] = numbers[t]."""
     for t in range(history.shape[0]):

@@ -5,14 +5,14 @@ Groups add up as portions do, and their histories stay in the second cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from neko_rules.backend import Backend, Parameters
+from neko_rules.backend import Backend, Parameters, get_backend
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Evaluator, Judgement
@@ -30,6 +30,7 @@ from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
 from neko_rules.metrics import Measurement
+from neko_rules.regularizers import of_rates
 from neko_rules.rules.portions import numbers_of_a_step
 from neko_rules.rules.rule import Batch, Own
 from neko_rules.threads import parts, threads
@@ -96,6 +97,7 @@ class Given(NamedTuple):
         counted: which steps and examples the loss is of, [1 or time, batch].
         weight: how much each of them counts in the loss whose gradient is wanted.
         pooling: how the outputs that are judged are made of those of every time step.
+        pushes: by population, one more signal of every neuron, which is the same at all time steps of all examples.
     """
 
     values: Parameters
@@ -106,6 +108,7 @@ class Given(NamedTuple):
     counted: np.ndarray
     weight: np.ndarray
     pooling: str
+    pushes: Mapping[str, np.ndarray] = {}
 
 
 class Ran(NamedTuple):
@@ -200,7 +203,8 @@ class Chains:
         divisor = max(count, 1.0)
         constants, turned = network.constants_with(values), inputs.transpose(1, 0, 2)
         given = Given(values, own["feedback"], constants, turned, target, mask, mask / divisor, pooling)
-        ran = self.ran(rule, host, given)
+        pushes = self._pushes(rule, host, given)
+        ran = None if pushes is None else self.ran(rule, host, given._replace(pushes=pushes))
         if ran is None:
             return None
         total = np.asarray(ran.loss, network.dtype)
@@ -213,6 +217,27 @@ class Chains:
         gradients = {name: host.from_host(ran.gradients[name]) for name in values}
         return Judgement(loss, {}, totals), gradients
 
+    def _pushes(self, rule: LearningRule, host: HostBackend, given: Given) -> dict[str, np.ndarray] | None:
+        """What penalties on mean rates add to errors, by population and neuron; None where there is no chain."""
+        penalties = [own for penalty in rule.regularizers if (own := of_rates(penalty)) is not None]
+        if not penalties:
+            return {}
+        network, (examples, steps, _) = rule.model.network, given.inputs.shape
+        rates = {
+            name: np.zeros((1, 1, network.graph.populations[name].size), network.dtype) for name in network.spiking
+        }
+        if any(penalty.reads_rates for penalty in penalties):
+            ran = self.ran(rule, host, given, counting=True)
+            if ran is None:
+                return None
+            rates = {name: sums.mean(axis=1, keepdims=True) / steps for name, sums in ran.spikes.items()}
+        found: dict[str, np.ndarray] = {}
+        for penalty in penalties:
+            for name, slope in penalty.at_rates(get_backend("numpy"), rates, network.dt).items():
+                pushed = handed_over(np.ravel(slope) / (steps * examples), network.dtype)
+                found[name] = found[name] + pushed if name in found else pushed
+        return found
+
     def serves(self, rule: LearningRule, steps: int, examples: int, features: int) -> bool:
         """Whether there may be a chain for so much of a batch, and it is worth compiling one."""
         return self.possible and examples * self._bytes_of_each(rule, steps, features) >= WORTHWHILE
@@ -220,20 +245,21 @@ class Chains:
     def _bytes_of_each(self, rule: LearningRule, steps: int, features: int) -> int:
         return steps * (self._numbers + features) * np.dtype(rule.model.network.dtype).itemsize
 
-    def ran(self, rule: LearningRule, host: HostBackend, given: Given) -> Ran | None:
+    def ran(self, rule: LearningRule, host: HostBackend, given: Given, counting: bool = False) -> Ran | None:
         """What a chain finds for whole sequences; None where there is none.
 
         Args:
             rule: the rule.
             host: its backend.
             given: parameters and data.
+            counting: whether it only counts spikes.
         """
         examples, steps, features = given.inputs.shape
         group = self.group(rule, steps, examples, features)
         given = given._replace(inputs=handed_over(given.inputs, rule.model.network.dtype))
         walked, odd = self.walked(given.inputs, group)
         while True:
-            links = self.linked(rule, given, walked, not odd)
+            links = self.linked(rule, given, walked, not odd, counting=counting)
             if links is None:
                 return None
             plan = self.plan(links, host, given, group, steps)
@@ -258,7 +284,13 @@ class Chains:
         return self._spiking | ({INPUT} if few else set()), bool(odd)
 
     def linked(
-        self, rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, window: Window | None = None
+        self,
+        rule: LearningRule,
+        given: Given,
+        walked: frozenset[str],
+        ones: bool,
+        window: Window | None = None,
+        counting: bool = False,
     ) -> Linked | None:
         """The chain for what is taken to have few events; None where there is none.
 
@@ -268,9 +300,10 @@ class Chains:
             walked: populations, and the input.
             ones: whether the events of the input are all 1.
             window: what goes on beyond the time steps of the chain; None for whole sequences.
+            counting: whether it only counts spikes.
         """
         # Of an input that is not walked only what was looked at is known.
-        look = walked, INPUT in walked and ones, window
+        look = walked, INPUT in walked and ones, window, counting
         if look not in self._found:
             self._found[look] = _made(rule, given, *look)
         found = self._found[look]
@@ -297,7 +330,7 @@ class Chains:
             carried: what goes on from window to window; None for whole sequences.
         """
         examples, goals = given.inputs.shape[0], given.target.shape[0] if links.kind.window is None else steps
-        look = links.kind.walked, links.kind.ones, links.kind.window
+        look = links.kind.walked, links.kind.ones, links.kind.window, links.kind.counting
         key = *look, given.pooling, steps, examples, group, goals, threads()
         plan = self._plans.get(key)
         if plan is None or plan.constants is not given.constants:
@@ -344,7 +377,7 @@ def _possible(rule: LearningRule) -> bool:
         rule.plain
         and all(getattr(type(model), name) is getattr(Evaluator, name) for name in _OWN)
         and type(network).forward is Network.forward
-        and not rule.regularizers
+        and all(of_rates(penalty) is not None for penalty in rule.regularizers)
         and not rule.credit.outside_chain
         and model.loss.online
         and all(getattr(loss, name) is getattr(Loss, name) for name in ("scores", "pull_back", "desired"))
@@ -362,10 +395,13 @@ def _is_wide(graph: Graph, connection: Connection) -> bool:
     return len(ends) == 2 and min(ends) > FEW_ABOVE and connection.source != connection.target
 
 
-def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, window: Window | None) -> Linked | None:
+def _made(
+    rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, window: Window | None, counting: bool
+) -> Linked | None:
     """The chain for a rule and such data, by whose events are few or all 1, and by what goes on beyond it."""
     from neko_rules.rules.linked import Kind
     from neko_rules.rules.linking import Linking
+    from neko_rules.rules.linking_counts import LinkingCounts
     from neko_rules.rules.linking_synapses import LinkingSynapses
     from neko_rules.rules.linking_window import LinkingWindow
 
@@ -378,17 +414,21 @@ def _made(rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, 
         model.loss,
         (type(model.loss).value, type(model.loss).gradient),
         given.pooling,
-        bool(model.metrics) or window is not None,
-        any(metric.requires == "spikes" for metric in model.metrics),
+        not counting and (bool(model.metrics) or window is not None),
+        counting or any(metric.requires == "spikes" for metric in model.metrics),
         network.dtype,
         given.inputs.shape[2],
         window,
         walked,
         ones,
         tuple(tuple(len(each_one.shape) for each_one in constants[name].values()) for name in network.graph.order),
+        frozenset() if counting else frozenset(given.pushes),
+        counting,
     )
     setting = Setting(rule.nx, network.graph, rule.jacobians, constants, rule.credit, lambda connection: connection)
-    written = Linking if window is None else LinkingSynapses if window.wide else LinkingWindow
+    written: type[Linking] = LinkingCounts if counting else Linking
+    if window is not None:
+        written = LinkingSynapses if window.wide else LinkingWindow
     return _links.setdefault(network.graph, Memo()).of(kind, lambda: written(setting, kind).linked())
 
 
@@ -421,6 +461,7 @@ def _planned(
     in_each = [min(group, last - first) for first, last in ranges]
     layouts = {size: chain.layout(sizes, size, kind.dtype) for size in set(in_each)}
     parameters = list(links.gradients.values())
+    shapes = tuple(tuple(given.values[name].shape) for name in parameters)
     # What comes before is of the windows of one pass.
     own = len(WINDOWS) if kind.window is not None else 0
     return Plan(
@@ -429,8 +470,8 @@ def _planned(
         itemgetter(*chain.given),
         [sizes[name] for name in chain.sizes[own:]],
         judged,
-        together(tuple(tuple(given.values[name].shape) for name in parameters), np.dtype(kind.dtype)),
-        [parameters.index(connection.weight) for connection in graph.connections if connection.masked],
+        together(shapes or ((0,),), np.dtype(kind.dtype)),
+        [parameters.index(c.weight) for c in graph.connections if c.masked and c.weight in parameters],
         biases,
         ranges,
         [(size, layouts[size]) for size in in_each],
@@ -462,7 +503,7 @@ def arguments(links: Linked, plan: Plan, graph: Graph, host: HostBackend, given:
         every[name] = handed_over(view(back), dtype)
     for name, parameter in plan.biases.items():
         every[name] = handed_over(view(values[parameter]), dtype)
-    return every
+    return every | {name: given.pushes[population] for name, population in links.pushes.items()}
 
 
 def _run(links: Linked, plan: Plan, graph: Graph, host: HostBackend, given: Given) -> Ran | Told:
@@ -481,7 +522,7 @@ def _run(links: Linked, plan: Plan, graph: Graph, host: HostBackend, given: Give
     def part(number: int, first: int, last: int) -> int:
         *gradients, whole = found[number]
         whole.fill(0)
-        own = {**every, **dict(zip(links.gradients, gradients, strict=True)), "total": losses[number]}
+        own = {**every, **dict(zip(links.gradients, gradients, strict=False)), "total": losses[number]}
         size, (places, form) = plan.groups[number]
         memories = BUFFERS.lent(form)
         return int(chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *plan.given(own)))
@@ -494,7 +535,7 @@ def _run(links: Linked, plan: Plan, graph: Graph, host: HostBackend, given: Give
         whole += other[-1]
     for number in plan.masked:
         clear_diagonal(gradients[number])
-    by_name = dict(zip(links.gradients.values(), gradients, strict=True))
+    by_name = dict(zip(links.gradients.values(), gradients, strict=False))
     return Ran(by_name, float(losses.sum()), scores, spikes)
 
 

@@ -61,7 +61,9 @@ class Passed(NamedTuple):
 def host_for_chains(rule: LearningRule, inputs: Array) -> HostBackend | None:
     """The rule's backend, if there may be chains for sequences [time, batch, feature] and they are worth compiling."""
     host = host_of(rule.nx)
-    return host if host is not None and rule.chains().serves(rule, *inputs.shape) else None
+    if host is None or rule.regularizers:
+        return None
+    return host if rule.chains().serves(rule, *inputs.shape) else None
 
 
 def chained_pass(

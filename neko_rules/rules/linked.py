@@ -34,6 +34,8 @@ class Kind(NamedTuple):
         walked: the populations, and the input, whose events are taken to be few.
         ones: whether those of the input are all 1.
         ranks: how many axes the constants of every population have.
+        pushed: the populations whose neurons have one more signal each, the same at all time steps of all examples.
+        counting: whether spikes are counted and nothing else is done.
     """
 
     credit: Credit
@@ -51,6 +53,8 @@ class Kind(NamedTuple):
     walked: frozenset[str]
     ones: bool
     ranks: tuple[tuple[int, ...], ...]
+    pushed: frozenset[str]
+    counting: bool
 
 
 class Told(NamedTuple):
@@ -80,6 +84,7 @@ class Linked(NamedTuple):
         told: what the kernel may find that it was not made for, by the number, from 1, with which it ends.
         crossovers: argument → how many neurons there are whose events are few below that density.
         spikes: argument → the population whose spikes it counts.
+        pushes: argument → the population whose neurons have that signal.
         calls: argument → what says where what loops call begins, and what it is asked with beside the type of numbers.
         handed: what it takes from the time steps before and hands on; nothing for whole sequences.
         update: the place in its addresses of what changes the parameters between two windows.
@@ -96,6 +101,7 @@ class Linked(NamedTuple):
     told: list[Told]
     crossovers: dict[str, int]
     spikes: dict[str, str]
+    pushes: dict[str, str]
     calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]]
     handed: Handed
     update: int

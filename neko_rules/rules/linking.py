@@ -76,6 +76,7 @@ class Linking:
         self.told: list[Told] = []
         self.crossovers: dict[str, int] = {}
         self.spikes: dict[str, str] = {}
+        self.pushes: dict[str, str] = {}
         self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
         self.handed = Handed({}, {}, {}, {}, set())
         self.update = 0
@@ -91,13 +92,7 @@ class Linking:
         Raises:
             NotTraceableError: something has no compiled loop.
         """
-        self._begin()
-        for component in self.graph.components:
-            self._forward(component)
-        self._judge()
-        self._backward()
-        self._count_all()
-        self._end()
+        self._write()
         return Linked(
             self.kind,
             self.chain.compiled(),
@@ -110,10 +105,21 @@ class Linking:
             self.told,
             self.crossovers,
             self.spikes,
+            self.pushes,
             self.calls,
             self.handed,
             self.update,
         )
+
+    def _write(self) -> None:
+        """All loops, in their order."""
+        self._begin()
+        for component in self.graph.components:
+            self._forward(component)
+        self._judge()
+        self._backward()
+        self._count_all()
+        self._end()
 
     # What is different where a sequence goes on.
 
@@ -456,6 +462,8 @@ class Linking:
     def _stepped_back(self, name: str) -> tuple[str, str]:
         """δ of a population, and the error within the time step where that is what goes down."""
         chain, number = self.chain, self.numbers[name]
+        if name in self.kind.pushed:
+            self._push(name)
         went = self._went_back(name, {key: one for key, one in self.arriving.items() if key[0] == name}, number)
         step = went.loop.step
         summed = [bias_name(name)] if step.biased else []
@@ -464,6 +472,27 @@ class Linking:
             chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
         self.carries[name] = dict(zip((key[1:] for key in step.keys), went.carries, strict=True))
         return went.errors[0], went.errors[1] if len(went.errors) > 1 else ""
+
+    def _push(self, name: str) -> None:
+        """Add a signal that is the same at all time steps of all examples to what arrives at every neuron."""
+        chain, number, size = self.chain, self.numbers[name], self._size(name)
+        push = chain.take(f"push_{number}", 1)
+        self.pushes[push] = name
+        signal = self.arriving.get((name, Z))
+        if isinstance(signal, _Below):
+            # As of one more neuron above, whose error is always 1.
+            above = chain.size(f"above_{number}")
+            self.sizes[above] = self.graph.populations[self._above(signal)].size + 1
+            back = chain.room(f"back_and_push_{number}", above, size, once=True)
+            chain.call(grouped.append_row, signal.back, push, back, once=True)
+            errors = chain.room(f"errors_and_one_{number}", "steps", "n", above)
+            chain.call(grouped.append_ones, signal.errors, errors)
+            self.arriving[name, Z] = _Below(errors, back)
+        elif signal is None:
+            self.arriving[name, Z] = self._signal(name)
+            chain.call(grouped.spread_row, push, self._flat(self._signal(name), name))
+        else:
+            chain.call(grouped.add_row, push, self._flat(signal, name))
 
     def _went_back(self, name: str, arriving: Mapping[tuple[str, str], str | _Below], mark: str) -> _WentBack:
         """Go back through the time steps of a population.
@@ -544,10 +573,14 @@ class Linking:
             return
         whole = present if isinstance(present, str) else self._signal(source)
         if isinstance(present, _Below):
-            above = self.backs[present.back][1]
-            self._carry(present, self.graph.output if above is None else above.target, source, whole, False)
+            self._carry(present, self._above(present), source, whole, False)
         self._carry(_Below(below, back), name, source, whole, present is not None)
         self.arriving[key] = whole
+
+    def _above(self, signal: _Below) -> str:
+        """The population that a signal comes from."""
+        connection = self.backs[signal.back][1]
+        return self.graph.output if connection is None else connection.target
 
     def _signal(self, source: str) -> str:
         return self.chain.room(f"signal_{self.numbers[source]}", "steps", "n", self._size(source))
