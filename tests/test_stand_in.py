@@ -170,6 +170,7 @@ def test_batches_of_no_use_go_to_the_library(backend: str, batch: Batch, taken: 
     LearningRule(model(backend), temporal="neuron", evaluation="traces").step(*batch)
     EProp(model(backend), regularizers=["membrane_bounds"]).step(*batch)
     EProp(model(backend), regularizers=["firing_rate"], online=True).step(*batch)
+    BPTT(model(backend), regularizers=["firing_rate"], window=7).step(*batch)
     assert not taken
     whole.step(*batch)
     assert taken == ["stepped"]
