@@ -107,7 +107,9 @@ def by_processor(records: Sequence[Record]) -> list[list[Record]]:
         # The oldest records have no date.
         return len(own), max(record.get("date", "") for record in own)
 
-    return sorted(_grouped(records, lambda record: record["machine"]["processor"]), key=rank, reverse=True)
+    # Of one day, that which came last.
+    found = _grouped(records, lambda record: record["machine"]["processor"])[::-1]
+    return sorted(found, key=rank, reverse=True)
 
 
 def _grouped(records: Sequence[Record], key: Callable[[Record], str]) -> list[list[Record]]:
