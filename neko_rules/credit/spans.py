@@ -67,10 +67,12 @@ class Wide(NamedTuple):
     """A state of a population's traces that differs from synapse to synapse.
 
     Args:
-        state: its name.
+        narrow: the state whose trace is the same for all postsynaptic neurons; empty without one.
+        state: its own name.
         emitting: the states whose emission of a time step acts on traces in the next.
     """
 
+    narrow: str
     state: str
     emitting: tuple[str, ...]
 
@@ -105,7 +107,7 @@ def spans_of(traces: LocalTraces) -> Spans | None:
                     return None
                 found[of.name] = Rate(state, leak, gain)
             if others:
-                wide[name] = Wide(others[0], trace.emitting)
+                wide[name] = Wide(next(iter(trace.narrow), ""), others[0], trace.emitting)
     return Spans(traces, found, wide)
 
 

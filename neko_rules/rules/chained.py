@@ -15,6 +15,7 @@ import numpy as np
 from neko_rules.backend import Backend, Parameters, get_backend
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
+from neko_rules.credit.spans import Wide
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.chain import WINDOWS
@@ -60,27 +61,13 @@ _SLOWEST = 0.75
 are then ours, and what a chain saves elsewhere was measured to be a fifth."""
 
 
-class Wide(NamedTuple):
-    """Traces of which one state differs from synapse to synapse.
-
-    Attributes:
-        narrow: the state whose trace is the same for all postsynaptic neurons; empty without one.
-        state: the other one.
-        emitting: those whose emission of a time step acts on traces in the next.
-    """
-
-    narrow: str
-    state: str
-    emitting: tuple[str, ...]
-
-
 class Window(NamedTuple):
     """What goes on from some time steps of a sequence to the next, beside the states of the network.
 
     Attributes:
         traced: the populations whose traces go on, and the state through which a neuron's output feels them if what is
             above filters them; empty if not.
-        wide: those of them with such traces.
+        wide: those of them that have a state whose trace differs from synapse to synapse.
     """
 
     traced: tuple[tuple[str, str], ...]

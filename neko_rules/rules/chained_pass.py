@@ -17,7 +17,7 @@ from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.kernels.parallel import each
 from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
-from neko_rules.rules.chained import Given, Plan, Wide, Window, arguments
+from neko_rules.rules.chained import Given, Plan, Window, arguments
 
 if TYPE_CHECKING:
     from neko_rules.credit.stepwise import State
@@ -410,9 +410,7 @@ class Carried:
         """What goes on, as chains are told."""
         if self.spans is None:
             return Window(())
-        of = self.spans
-        wide = ((name, Wide(of.rate_of(name).state, *each_wide)) for name, each_wide in of.wide.items())
-        return Window(of.filters, tuple(wide))
+        return Window(self.spans.filters, tuple(self.spans.wide.items()))
 
 
 @lru_cache(maxsize=256)

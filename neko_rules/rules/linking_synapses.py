@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
+from neko_rules.credit.spans import Wide
 from neko_rules.kernels import filtering, grouped
 from neko_rules.layers.forward import Z
 from neko_rules.layers.graph import bias_name
-from neko_rules.rules.chained import Wide
 from neko_rules.rules.linking_window import LinkingWindow
 
 
