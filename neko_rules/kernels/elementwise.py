@@ -119,7 +119,8 @@ class Iterated:
     """
 
     def __init__(self, loop: Loop, rows: Sequence[Sequence[np.ndarray]], scalars: Sequence[np.ndarray]) -> None:
-        self.loop = loop
+        assert loop.iterate is not None, "a loop that has as many results as it takes again"
+        self.loop, self._run = loop, loop.iterate
         self.rows, _, sizes = _room(loop, rows[0], len(rows))
         for own, row in zip(self.rows, rows, strict=True):
             for into, each in zip(own, row, strict=True):
@@ -137,10 +138,9 @@ class Iterated:
         """Run once: for the time of that number, with that first argument of every group."""
         from neko_rules.kernels.denormals import flushed
 
-        assert self.loop.iterate is not None, "a loop that has as many results as it takes again"
         self.meet(first)
         sizes, table, odd, scalars = self.arguments
-        flushed(self.loop.iterate, sizes, table, number, odd, *scalars)
+        flushed(self._run, sizes, table, number, odd, *scalars)
 
     @property
     def finite(self) -> bool:
@@ -149,8 +149,7 @@ class Iterated:
 
     def address(self) -> int:
         """Where the machine code of ``loop.iterate`` begins."""
-        assert self.loop.iterate is not None, "a loop that has as many results as it takes again"
-        return _iterate_address(self.loop.iterate, self.loop.scalars)
+        return _iterate_address(self._run, self.loop.scalars)
 
 
 @lru_cache(maxsize=64)

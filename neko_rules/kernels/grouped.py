@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from neko_rules.kernels.buffers import LINE
 from neko_rules.kernels.compiling import kernel
 
 Array = Any
 """An array in C order."""
 
-_LINE = 16
+_LINE = LINE // 4
 """Entries of a line of the cache, in float32."""
-
-
-@kernel
-def prepare(at_rest: Array) -> None:
-    """What stays as it is for all groups: states of zero."""
-    at_rest[:] = 0
 
 
 @kernel
@@ -153,9 +148,9 @@ def list_constant(index: Array, count: Array) -> None:
 
 
 @kernel
-def clear(vector: Array) -> None:
-    """vector[k] = 0."""
-    vector[:] = 0
+def clear(array: Array) -> None:
+    """Zero everywhere."""
+    array[:] = 0
 
 
 @kernel

@@ -365,6 +365,7 @@ def _possible(rule: LearningRule) -> bool:
         and all(getattr(type(model), name) is getattr(Evaluator, name) for name in _OWN)
         and type(network).forward is Network.forward
         and all(of_rates(penalty) is not None for penalty in rule.regularizers)
+        and not (rule.regularizers and rule.window is not None)
         and not rule.credit.outside_chain
         and model.loss.online
         and all(getattr(loss, name) is getattr(Loss, name) for name in ("scores", "pull_back", "desired"))

@@ -61,9 +61,7 @@ class Passed(NamedTuple):
 def host_for_chains(rule: LearningRule, inputs: Array) -> HostBackend | None:
     """The rule's backend, if there may be chains for sequences [time, batch, feature] and they are worth compiling."""
     host = host_of(rule.nx)
-    if host is None or rule.regularizers:
-        return None
-    return host if rule.chains().serves(rule, *inputs.shape) else None
+    return host if host is not None and rule.chains().serves(rule, *inputs.shape) else None
 
 
 def chained_pass(
@@ -222,7 +220,7 @@ class _Pass:
         if changes.address:
             addresses = addresses.copy()
             addresses[links.update] = changes.address
-        if changes.adding:
+        if changes.given["adding"]:
             found[0][-1].fill(0)
         every |= changes.given
         losses = [np.zeros_like(self.losses) for _ in plan.ranges]

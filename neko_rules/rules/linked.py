@@ -116,11 +116,9 @@ class Handed(NamedTuple):
         traces: argument → what of a trace it is, and the parameter or population.
         follows: condition → a weight's argument and that of the matrix that errors come down by: whether it is the same
             matrix, turned, also after an update.
-        flags: the other conditions.
     """
 
     starts: dict[str, tuple[str, str]]
     ends: dict[str, tuple[str, str]]
     traces: dict[str, tuple[str, str]]
     follows: dict[str, tuple[str, str]]
-    flags: set[str]

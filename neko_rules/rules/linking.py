@@ -40,13 +40,13 @@ class _WentBack(NamedTuple):
         loop: the loop.
         errors: δ, and the error within the time step where it is asked for, [time, example, neuron].
         totals: what it sums over time, [example, neuron].
-        carries: what it hands to the step before the first, [example, neuron], as its step names it.
+        carries: what it hands to the step before the first, [example, neuron], by what ``Recursion`` says it is of.
     """
 
     loop: Loop
     errors: list[str]
     totals: list[str]
-    carries: list[str]
+    carries: dict[tuple[str, str], str]
 
 
 class Linking:
@@ -78,7 +78,7 @@ class Linking:
         self.spikes: dict[str, str] = {}
         self.pushes: dict[str, str] = {}
         self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
-        self.handed = Handed({}, {}, {}, {}, set())
+        self.handed = Handed({}, {}, {}, {})
         self.update = 0
         self.arriving: dict[tuple[str, str], str | _Below] = {}
         self.carries: dict[str, dict[tuple[str, str], str]] = {}
@@ -264,7 +264,7 @@ class Linking:
     def _begin(self) -> None:
         chain, walked, inputs = self.chain, INPUT in self.kind.walked, self.chain.take("inputs", 3)
         at_rest = chain.room("at_rest", "n", "largest", once=True)
-        chain.call(grouped.prepare, at_rest, once=True)
+        chain.call(grouped.clear, at_rest, once=True)
         if not (walked and self.kind.ones):
             chain.call(grouped.take_inputs, "begin", self.at, inputs, self._history(INPUT, Z))
         if walked:
@@ -470,7 +470,7 @@ class Linking:
         summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in step.learnable]
         for parameter, total in zip(summed, went.totals, strict=True):
             chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
-        self.carries[name] = dict(zip((key[1:] for key in step.keys), went.carries, strict=True))
+        self.carries[name] = went.carries
         return went.errors[0], went.errors[1] if len(went.errors) > 1 else ""
 
     def _push(self, name: str) -> None:
@@ -537,7 +537,7 @@ class Linking:
         totals = [chain.room(f"total{mark}_{i}", "n", size) for i in range(step.biased + len(step.learned))]
         by_name |= {f"total{i}": total for i, total in enumerate(totals)}
         chain.call(loop.kernel, *(by_name[each] for each in loop.arguments))
-        return _WentBack(loop, errors, totals, carries)
+        return _WentBack(loop, errors, totals, dict(zip((key[1:] for key in step.keys), carries, strict=True)))
 
     def _met(self, connection: Connection, delta: str) -> None:
         """Add what events, or all that was sent, and δ make of the gradient of a weight."""

@@ -107,7 +107,7 @@ class LinkingSynapses(LinkingWindow):
             vector = f"none_{pre}"
             if not chain.has(vector):
                 chain.room(vector, "n", 1 if pre == "1" else pre, once=True)
-                chain.call(grouped.prepare, vector, once=True)
+                chain.call(grouped.clear, vector, once=True)
         arrives = self._arrives(parameter, name, pre)
         sent = vector if arrives is None else chain.view(arrives[0], "n", pre, skip=arrives[1])
         first = [chain.view(each, "n", post) for each in factors]
@@ -138,8 +138,7 @@ class LinkingSynapses(LinkingWindow):
         signal = chain.room(f"picked{mark}", "steps", "n", size)
         chain.call(grouped.spread_steps, self._of_trace(what, name, 1), signal)
         went = self._went_back(name, {(name, key): signal}, mark)
-        carries = dict(zip((each[1:] for each in went.loop.step.keys), went.carries, strict=True))
-        return went.errors[0], self._coefficients(name, carries, mark)
+        return went.errors[0], self._coefficients(name, went.carries, mark)
 
     def _coefficients(self, name: str, carries: Mapping[tuple[str, str], str], mark: str) -> dict[str, str]:
         """By state, what a loop back hands to the trace before the first time step, [example, neuron].

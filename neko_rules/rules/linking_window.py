@@ -177,7 +177,6 @@ class LinkingWindow(Linking):
 
     def _flag(self, what: str) -> str:
         """A condition that the chain is given."""
-        self.handed.flags.add(what)
         return self.chain.take(what, 0, "boolean")
 
     def _begun(self) -> str:

@@ -28,12 +28,10 @@ class Changes(NamedTuple):
 
     Attributes:
         address: where the machine code that changes the parameters begins; 0 for nothing.
-        adding: whether gradients of windows add up.
-        given: what the chain takes for it, by argument.
+        given: what the chain takes for it, by argument; ``"adding"``, whether gradients of windows add up, among it.
     """
 
     address: int
-    adding: bool
     given: dict[str, Any]
 
 
@@ -57,7 +55,7 @@ class Updates(ABC):
         nothing = {"slots": _NONE, "table": _NONE[None], "odd": _NONE, "counts": _NONE.astype("float64")}
         nothing["rates"] = _NONE.astype(links.kind.dtype)
         flags = {"updating": False, "adding": False, **dict.fromkeys(links.handed.follows, False)}
-        return Changes(0, False, {**nothing, **flags})
+        return Changes(0, {**nothing, **flags})
 
     @abstractmethod
     def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
@@ -86,7 +84,7 @@ class Summed(Updates):
     def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
         """It does not clear them."""
         given = super().changes(links, gradients, looped).given
-        return Changes(0, looped, given | {"adding": looped})
+        return Changes(0, given | {"adding": looped})
 
     def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
         """Add them, or their sum."""
@@ -172,7 +170,7 @@ class _LearningPlainly(Learning):
             connection = links.backs[back][1]
             assert connection is not None, "only what goes back through a connection follows its weight"
             given[follows] = bool(connection.delay) or connection.weight not in self.feedback
-        return Changes(self._loop.address(), False, {**given, "updating": True, "adding": False})
+        return Changes(self._loop.address(), {**given, "updating": True, "adding": False})
 
     def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
         """Change the parameters by the loop."""
