@@ -214,8 +214,8 @@ def of_rates(regularizer: Regularizer) -> _OnSpikes | None:
     if not isinstance(regularizer, _OnSpikes):
         return None
     # A subclass may make more of spikes than their mean.
-    same = all(getattr(own, name) is getattr(_OnSpikes, name) for name in ("gradient", "at_rates", "_chosen", "_rates"))
-    return regularizer if same else None
+    asked = "gradient", "online", "at_rates", "_chosen", "_rates"
+    return regularizer if all(getattr(own, name) is getattr(_OnSpikes, name) for name in asked) else None
 
 
 class _SquaredExcess(_OnSpikes):

@@ -81,6 +81,23 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
 }
 
 
+RATES: dict[str, list[Any]] = {
+    "a rate": [{"name": "firing_rate", "target": 20.0, "strength": 10.0}],
+    "bounds": ["firing_rate_lower_bound", {"name": "firing_rate_upper_bound", "bound": 1.0, "populations": ["hidden"]}],
+    "every spike": [{"name": "spike_l1", "strength": 0.5}],
+}
+PENALISED: dict[str, Callable[[], Any]] = {
+    "a readout above": lambda: layers(24, cell="alif"),
+    "many above": lambda: Network(
+        {"hidden": {"cell": "lif", "size": 12}, "wide": {"cell": "lif", "size": 70}, "readout": READOUT},
+        [{"source": s, "target": t} for s, t in pairwise(["input", "hidden", "wide", "readout"])],
+        "readout",
+        **DOUBLE,
+    ),
+    "an output that spikes": lambda: layers(12, output_cell="lif"),
+}
+
+
 def data(kind: str = "spikes") -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = (rng.random((EXAMPLES, STEPS, FEATURES)) < 0.2) * 1.0
@@ -99,7 +116,9 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     run, run_windows = chained._run, chained_pass._Pass._run
 
     def looked_at(links: Any, plan: Any) -> None:
-        assert [size for size, _ in plan.groups] == [min(GROUP, last - first) for first, last in plan.ranges]
+        # What penalties make of a window is asked for once all examples went through it.
+        most = EXAMPLES if links.kind.window is not None and links.kind.pushed else GROUP
+        assert [size for size, _ in plan.groups] == [min(most, last - first) for first, last in plan.ranges]
         few = {each: size for each, size in links.sizes.items() if each.startswith("most_")}
         assert few == dict.fromkeys(few, GROUP // 2)
 

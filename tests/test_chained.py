@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from chain_cases import (
     CLASSES,
-    DOUBLE,
     EXAMPLES,
     FEATURES,
     GROUP,
     NETWORKS,
-    READOUT,
+    PENALISED,
+    RATES,
     STEPS,
     data,
     exciting_each_other,
@@ -30,7 +30,7 @@ from chain_cases import (
 )
 from credit_cases import recurrent_readout
 
-from neko_rules import LIF, EProp, Evaluator, LearningRule, Network
+from neko_rules import LIF, EProp, Evaluator, LearningRule
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import compiling
 from neko_rules.kernels.chain import Chain
@@ -169,23 +169,6 @@ def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
     compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
     compare(lambda: rule_of(Evaluator(layers(8), loss="ce_max_membrane"), "bptt"), x, y)
     assert not groups
-
-
-RATES: dict[str, list[Any]] = {
-    "a rate": [{"name": "firing_rate", "target": 20.0, "strength": 10.0}],
-    "bounds": ["firing_rate_lower_bound", {"name": "firing_rate_upper_bound", "bound": 1.0, "populations": ["hidden"]}],
-    "every spike": [{"name": "spike_l1", "strength": 0.5}],
-}
-PENALISED: dict[str, Callable[[], Any]] = {
-    "a readout above": lambda: layers(24, cell="alif"),
-    "many above": lambda: Network(
-        {"hidden": {"cell": "lif", "size": 12}, "wide": {"cell": "lif", "size": 70}, "readout": READOUT},
-        [{"source": s, "target": t} for s, t in pairwise(["input", "hidden", "wide", "readout"])],
-        "readout",
-        **DOUBLE,
-    ),
-    "an output that spikes": lambda: layers(12, output_cell="lif"),
-}
 
 
 @pytest.mark.parametrize("rule", ["bptt", "eprop", "dfa"])

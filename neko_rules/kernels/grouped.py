@@ -112,6 +112,15 @@ def add_row(row: Array, rows: Array) -> None:
 
 
 @kernel
+def spread_row_of_each(rows: Array, history: Array) -> None:
+    """history[t, b, k] = rows[t, k]."""
+    for t in range(history.shape[0]):
+        for b in range(history.shape[1]):
+            for k in range(history.shape[2]):
+                history[t, b, k] = rows[t, k]
+
+
+@kernel
 def append_row(matrix: Array, row: Array, into: Array) -> None:
     """The matrix with one more row."""
     last, size = matrix.shape

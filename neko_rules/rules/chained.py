@@ -84,7 +84,8 @@ class Given(NamedTuple):
         counted: which steps and examples the loss is of, [1 or time, batch].
         weight: how much each of them counts in the loss whose gradient is wanted.
         pooling: how the outputs that are judged are made of those of every time step.
-        pushes: by population, one more signal of every neuron, which is the same at all time steps of all examples.
+        pushes: by population, one more signal of every neuron, which is the same at all time steps of all examples; in
+            windows [time, neuron], the same for all examples.
     """
 
     values: Parameters
@@ -365,7 +366,6 @@ def _possible(rule: LearningRule) -> bool:
         and all(getattr(type(model), name) is getattr(Evaluator, name) for name in _OWN)
         and type(network).forward is Network.forward
         and all(of_rates(penalty) is not None for penalty in rule.regularizers)
-        and not (rule.regularizers and rule.window is not None)
         and not rule.credit.outside_chain
         and model.loss.online
         and all(getattr(loss, name) is getattr(Loss, name) for name in ("scores", "pull_back", "desired"))
@@ -445,7 +445,8 @@ def _planned(
     judged = steps if kind.pooling == "sequence" else 1
     sizes = {**links.sizes, "steps": steps, "judged": judged, "goals": goals, "examples": examples}
     sizes["sorted"] = sorted_together(group)
-    ranges = parts(examples, work)
+    # What penalties on rates within a sequence make of a window is asked for once all examples went through it.
+    ranges = [(0, examples)] if kind.pushed and kind.window is not None else parts(examples, work)
     in_each = [min(group, last - first) for first, last in ranges]
     layouts = {size: chain.layout(sizes, size, kind.dtype) for size in set(in_each)}
     parameters = list(links.gradients.values())

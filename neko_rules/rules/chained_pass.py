@@ -6,7 +6,8 @@ arrays, whatever the backend: of a window of a few time steps, operations of a l
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache, reduce
+from collections.abc import Mapping
+from functools import cached_property, lru_cache, partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -21,8 +22,10 @@ from neko_rules.rules.chained import Given, Plan, Window, arguments
 
 if TYPE_CHECKING:
     from neko_rules.credit.stepwise import State
+    from neko_rules.kernels.asking import Question
     from neko_rules.rules.learning_rule import LearningRule
     from neko_rules.rules.linked import Linked, Told
+    from neko_rules.rules.penalties import Penalties
     from neko_rules.rules.updates import Updates
 
 
@@ -73,6 +76,7 @@ def chained_pass(
     updates: Updates,
     begin: Begin | None = None,
     ends: bool = True,
+    penalties: Penalties | None = None,
 ) -> Passed | None:
     """Go through all windows; None where there is no chain for them.
 
@@ -85,11 +89,12 @@ def chained_pass(
         updates: the parameters, and what becomes of every gradient.
         begin: what came before; None for nothing.
         ends: whether nobody asks for traces after the last window.
+        penalties: those of the rule; None for none.
     """
     data = _data(rule, host, by_step, size)
     examples, _, features = data.inputs.shape
     carried = Carried(rule, host, spans, examples, features, begin)
-    going = _Pass(rule, data, size, carried, updates, ends)
+    going = _Pass(rule, data, size, carried, updates, ends, penalties)
     if not going.through():
         return None
     carried.states[INPUT] = {Z: np.array(data.inputs[:, -1])}
@@ -132,11 +137,49 @@ def _data(rule: LearningRule, host: HostBackend, by_step: dict[str, Array], size
     return _Data(inputs, handed_over(target, dtype), handed_over(mask, dtype), handed_over(weight, dtype), some)
 
 
+class _Asked:
+    """What a chain asks for in every window: what penalties on firing rates add to errors.
+
+    Args:
+        penalties: the penalties; None for none.
+        sizes: neurons of every population that spikes.
+        steps, examples: of a window.
+        dtype: of the network.
+
+    Attributes:
+        pushes: by population, [time, neuron].
+    """
+
+    def __init__(
+        self, penalties: Penalties | None, sizes: Mapping[str, int], steps: int, examples: int, dtype: str
+    ) -> None:
+        self.pushes: dict[str, np.ndarray] = {}
+        self._question: Question | None = None
+        if penalties is not None:
+            from neko_rules.kernels.asking import Question
+
+            self.pushes = {name: np.zeros((steps, sizes[name]), dtype) for name in penalties.populations}
+            self._fired = {name: BUFFERS.empty((steps, examples, size), dtype) for name, size in sizes.items()}
+            self._question = Question(partial(penalties.fill, self._fired, self.pushes))
+
+    def handed(self, links: Linked) -> dict[str, Any]:
+        """What a chain takes for it beside ``pushes``."""
+        if self._question is None:
+            return {}
+        fired = {argument: self._fired[of] for argument, of in links.handed.fired.items()}
+        return {**fired, "question": self._question.address}
+
+    def check(self) -> None:
+        """Raise what was raised where nobody could hear of it."""
+        if self._question is not None:
+            self._question.check()
+
+
 class _Pass:
     """A pass on its way.
 
     Args:
-        rule, data, size, updates, ends: as for ``chained_pass``.
+        rule, data, size, updates, ends, penalties: as for ``chained_pass``.
         carried: what goes on from window to window.
 
     Attributes:
@@ -146,7 +189,14 @@ class _Pass:
     """
 
     def __init__(
-        self, rule: LearningRule, data: _Data, size: int, carried: Carried, updates: Updates, ends: bool
+        self,
+        rule: LearningRule,
+        data: _Data,
+        size: int,
+        carried: Carried,
+        updates: Updates,
+        ends: bool,
+        penalties: Penalties | None,
     ) -> None:
         self._rule, self._data, self._carried, self._updates, self._ends = rule, data, carried, updates, ends
         self._graph = graph = rule.model.network.graph
@@ -154,6 +204,9 @@ class _Pass:
         examples, self._steps, features = data.inputs.shape
         # Groups are as large as windows of the first size have them, so that few chains go through few examples.
         self._size, self._group = size, self._chains.group(rule, min(size, self._steps), examples, features)
+        self._penalties = penalties
+        if penalties is not None:
+            self._group = examples
         self._walked, odd = self._chains.walked(data.inputs, examples)
         self._ones = not odd
         self._reached = np.zeros(1, np.int64)
@@ -169,18 +222,22 @@ class _Pass:
 
     def _alike(self, base: int, count: int, steps: int) -> bool:
         """So many windows of as many time steps each, the first of which has the number ``base``."""
-        opening = 0
+        network, examples = self._rule.model.network, len(self._data.inputs)
+        sizes = {name: self._graph.populations[name].size for name in network.spiking}
+        opening, asked = 0, _Asked(self._penalties, sizes, steps, examples, network.dtype)
         while opening < count:
-            links, given = self._linked()
+            links, given = self._linked(asked)
             if links is None:
                 return False
             plan = self._chains.plan(links, self._numpy, given, self._group, steps, self._carried)
             every = arguments(links, plan, self._graph, self._numpy, given)
+            every |= asked.handed(links)
             # By one call where nothing has to be done from outside in between.
             looped = len(plan.ranges) == 1 and self._updates.looped(links)
             closing = count if looped else opening + 1
             after = not self._ends or base + closing < len(self.losses)
             told = self._run(links, plan, every, (opening, closing, base * self._size, base), looped, after)
+            asked.check()
             if told is None:
                 opening = closing
             else:
@@ -188,10 +245,10 @@ class _Pass:
                 opening = int(self._reached[0])
         return True
 
-    def _linked(self) -> tuple[Linked | None, Given]:
+    def _linked(self, asked: _Asked) -> tuple[Linked | None, Given]:
         data, values, feedback = self._data, self._updates.values, self._updates.feedback
         constants = self._rule.model.network.constants_with(values)
-        given = Given(values, feedback, constants, *data[:4], "sequence")
+        given = Given(values, feedback, constants, *data[:4], "sequence", asked.pushes)
         return self._chains.linked(self._rule, given, self._walked, self._ones, self._carried.window), given
 
     def _run(

@@ -34,7 +34,8 @@ class Kind(NamedTuple):
         walked: the populations, and the input, whose events are taken to be few.
         ones: whether those of the input are all 1.
         ranks: how many axes the constants of every population have.
-        pushed: the populations whose neurons have one more signal each, the same at all time steps of all examples.
+        pushed: the populations whose neurons have one more signal each, the same for all examples, and at all time
+            steps of whole sequences.
         counting: whether spikes are counted and nothing else is done.
     """
 
@@ -114,6 +115,7 @@ class Handed(NamedTuple):
         starts: argument → a population and a state before the first time step.
         ends: argument → a population and a state after the last.
         traces: argument → what of a trace it is, and the parameter or population.
+        fired: argument → the population whose spikes it fills, [time, example, neuron], before it asks for ``pushes``.
         follows: condition → a weight's argument and that of the matrix that errors come down by: whether it is the same
             matrix, turned, also after an update.
     """
@@ -121,4 +123,5 @@ class Handed(NamedTuple):
     starts: dict[str, tuple[str, str]]
     ends: dict[str, tuple[str, str]]
     traces: dict[str, tuple[str, str]]
+    fired: dict[str, str]
     follows: dict[str, tuple[str, str]]

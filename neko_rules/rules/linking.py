@@ -26,7 +26,7 @@ from neko_rules.losses import compiled_pass
 from neko_rules.rules.linked import Handed, Kind, Linked, Told
 
 
-class _Below(NamedTuple):
+class Below(NamedTuple):
     """A signal that is multiplied out where it is used: names of the errors above, and of the matrix."""
 
     errors: str
@@ -78,9 +78,9 @@ class Linking:
         self.spikes: dict[str, str] = {}
         self.pushes: dict[str, str] = {}
         self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
-        self.handed = Handed({}, {}, {}, {})
+        self.handed = Handed({}, {}, {}, {}, {})
         self.update = 0
-        self.arriving: dict[tuple[str, str], str | _Below] = {}
+        self.arriving: dict[tuple[str, str], str | Below] = {}
         self.carries: dict[str, dict[tuple[str, str], str]] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
@@ -479,7 +479,7 @@ class Linking:
         push = chain.take(f"push_{number}", 1)
         self.pushes[push] = name
         signal = self.arriving.get((name, Z))
-        if isinstance(signal, _Below):
+        if isinstance(signal, Below):
             # As of one more neuron above, whose error is always 1.
             above = chain.size(f"above_{number}")
             self.sizes[above] = self.graph.populations[self._above(signal)].size + 1
@@ -487,14 +487,14 @@ class Linking:
             chain.call(grouped.append_row, signal.back, push, back, once=True)
             errors = chain.room(f"errors_and_one_{number}", "steps", "n", above)
             chain.call(grouped.append_ones, signal.errors, errors)
-            self.arriving[name, Z] = _Below(errors, back)
+            self.arriving[name, Z] = Below(errors, back)
         elif signal is None:
             self.arriving[name, Z] = self._signal(name)
             chain.call(grouped.spread_row, push, self._flat(self._signal(name), name))
         else:
             chain.call(grouped.add_row, push, self._flat(signal, name))
 
-    def _went_back(self, name: str, arriving: Mapping[tuple[str, str], str | _Below], mark: str) -> _WentBack:
+    def _went_back(self, name: str, arriving: Mapping[tuple[str, str], str | Below], mark: str) -> _WentBack:
         """Go back through the time steps of a population.
 
         Args:
@@ -506,7 +506,7 @@ class Linking:
         if self._lean(name):
             sloped = setting.jacobians[name].with_slope or setting.jacobians[name]
             setting = setting._replace(jacobians={**setting.jacobians, name: sloped})
-        below = tuple(isinstance(one, _Below) for one in arriving.values())
+        below = tuple(isinstance(one, Below) for one in arriving.values())
         loop = LOOPS.of(setting, name, tuple(arriving), below, self.kind.dtype)
         if loop is None:
             raise NotTraceableError("a neuron without a compiled loop back")
@@ -515,7 +515,7 @@ class Linking:
         group = "n" if self._carries_wanted(name) else self._together(f"back_{mark}", most)
         by_name = {"first": "zero", "last": "n", "group": group} | self._constants(name, "p_")
         for i, one in enumerate(arriving.values()):
-            if isinstance(one, _Below):
+            if isinstance(one, Below):
                 by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
                 by_name[f"rows_signal{i}"] = chain.room(f"rows{mark}_{i}", "n", size)
             else:
@@ -569,15 +569,15 @@ class Linking:
         back = self._back(source, connection)
         present = self.arriving.get(key)
         if present is None and self.graph.populations[name].size <= FEW_ABOVE:
-            self.arriving[key] = _Below(below, back)
+            self.arriving[key] = Below(below, back)
             return
         whole = present if isinstance(present, str) else self._signal(source)
-        if isinstance(present, _Below):
+        if isinstance(present, Below):
             self._carry(present, self._above(present), source, whole, False)
-        self._carry(_Below(below, back), name, source, whole, present is not None)
+        self._carry(Below(below, back), name, source, whole, present is not None)
         self.arriving[key] = whole
 
-    def _above(self, signal: _Below) -> str:
+    def _above(self, signal: Below) -> str:
         """The population that a signal comes from."""
         connection = self.backs[signal.back][1]
         return self.graph.output if connection is None else connection.target
@@ -585,6 +585,6 @@ class Linking:
     def _signal(self, source: str) -> str:
         return self.chain.room(f"signal_{self.numbers[source]}", "steps", "n", self._size(source))
 
-    def _carry(self, error: _Below, above: str, source: str, into: str, onto: bool) -> None:
+    def _carry(self, error: Below, above: str, source: str, into: str, onto: bool) -> None:
         panels = self._panels(error.back, above, source)
         self._multiply(error.errors, above, panels, into, source, onto)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from neko_rules.credit.recursion import Setting
-from neko_rules.kernels import filtering, gathering, grouped, listing, products
+from neko_rules.kernels import asking, filtering, gathering, grouped, listing, products
 from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.layers.cell import Cell
@@ -21,7 +21,7 @@ from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.rules.chained import Window
 from neko_rules.rules.linked import Kind, Told
-from neko_rules.rules.linking import Linking
+from neko_rules.rules.linking import Below, Linking
 
 
 class LinkingWindow(Linking):
@@ -35,6 +35,7 @@ class LinkingWindow(Linking):
         self.chain.size("examples")
         self._states: list[tuple[str, str, str]] = []
         self._rooms: dict[str, str] = {}
+        self._before_push: dict[str, str | Below | None] = {}
 
     # Where things lie.
 
@@ -140,6 +141,37 @@ class LinkingWindow(Linking):
         # Not where other threads may have changed what it would begin with anew.
         self.chain.add(f"{self.chain.take('reached', 1, 'int64')}[0] = window")
         super()._tell(told, f"{self._flag('telling')} and {condition}")
+
+    # Penalties.
+
+    def _backward(self) -> None:
+        if self.kind.pushed:
+            self._ask()
+        super()._backward()
+
+    def _ask(self) -> None:
+        """Say what has fired in all examples, and ask what penalties make of that."""
+        chain = self.chain
+        for name in (each for each in self.graph.order if self.graph.cell(each).spiking):
+            fired = chain.take(f"fired_{self.numbers[name]}", 3)
+            self.handed.fired[fired] = name
+            if name in self.kind.walked:
+                chain.call(listing.mark_events, "zero", "n", *self._listed(name), fired)
+            else:
+                chain.call(grouped.put_group, "begin", self._history(name, Z), fired)
+        chain.call(asking.ask, chain.take("question", 0, "int64"))
+
+    def _push(self, name: str) -> None:
+        chain, number, size = self.chain, self.numbers[name], self._size(name)
+        push = chain.take(f"push_{number}", 2)
+        self.pushes[push] = name
+        signal = self._before_push[name] = self.arriving.get((name, Z))
+        whole = self.arriving[name, Z] = chain.room(f"pushed_{number}", "steps", "n", size)
+        chain.call(grouped.spread_row_of_each, push, whole)
+        if isinstance(signal, Below):
+            self._carry(signal, self._above(signal), name, whole, True)
+        elif signal is not None:
+            chain.call(grouped.add_rows, self._flat(signal, name), self._flat(whole, name))
 
     # Traces.
 
@@ -283,7 +315,9 @@ class LinkingWindow(Linking):
 
     def _met_first(self, name: str) -> tuple[str, str]:
         """κ, and the signal G of the first time step that what is left of filtered traces meets."""
-        chain, size, signal = self.chain, self._size(name), self.arriving.get((name, Z))
+        chain, size = self.chain, self._size(name)
+        # What is above filters what comes from there alone.
+        signal = self._before_push.get(name) if name in self._before_push else self.arriving.get((name, Z))
         first = self._at_rest(name)
         if isinstance(signal, str):
             first = chain.view(signal, "n", size)

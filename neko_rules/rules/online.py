@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from neko_rules import trees
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.spans import Spans
@@ -27,16 +29,14 @@ from neko_rules.layers.forward import (
     at_rest,
 )
 from neko_rules.metrics import Measurement
-from neko_rules.regularizers import Activity
+from neko_rules.regularizers import Activity, of_rates
 from neko_rules.rules.chained_pass import chained_pass, host_for_chains
+from neko_rules.rules.penalties import HORIZON, OfRatesSoFar, OfWindow, Penalties, SoFar
 from neko_rules.rules.rule import Kept
 from neko_rules.rules.updates import Summed, Updates, learning
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
-
-HORIZON = 10_000
-"""Time steps over which a firing rate so far is averaged: all of them at first, then with an exponential window."""
 
 Tree = Any
 Totals = dict[str, tuple[Array, Array]]
@@ -162,12 +162,17 @@ class _Schedule:
             spans: how traces go on; None where credit ends with every window.
             updates: what is learned on the way.
         """
-        passed = chained_pass(self.rule, host, self.by_step(batch), self.size, spans, updates)
+        penalties = self.penalties(*batch[0].shape[:2]) if self.rule.regularizers else None
+        passed = chained_pass(self.rule, host, self.by_step(batch), self.size, spans, updates, penalties=penalties)
         if passed is None:
             return None
         spikes = {name: host.from_host(sums) for name, sums in passed.spikes.items()}
         met = {"loss": tuple(map(host.from_host, passed.loss)), "spikes": spikes}
         return self.totals(met, host.from_host(passed.outputs), batch)
+
+    def penalties(self, steps: int, examples: int) -> Penalties:
+        """What the rule's penalties add to errors, in a sequence of so many time steps from rest."""
+        raise NotImplementedError
 
     def learned_by_chains(
         self,
@@ -308,19 +313,29 @@ class Online(_Schedule):
         finite = self.finite(carry, totals["loss"][0], looked)
         return carry["values"], carry["own"], carry["memory"], totals, finite
 
+    def penalties(self, steps: int, examples: int) -> Penalties:
+        """Those at rates so far."""
+        network = self.model.network
+        sizes = {name: network.graph.populations[name].size for name in network.spiking}
+        rates = {name: np.zeros((examples, size), network.dtype) for name, size in sizes.items()}
+        return OfRatesSoFar(self.rule, steps, SoFar(np.zeros((), network.dtype), rates))
+
     @property
     def spans(self) -> Spans | None:
         """The traces over the steps between two changes, where these can be gone through backward.
 
         What a rule of a user's makes of signals or of the way back is asked for step by step, as it was written for.
         """
-        return self.windows if self.windows is not None and not self.windows.wide else None
+        windows = None if self.rule.regularizers else self.windows
+        return windows if windows is not None and not windows.wide else None
 
     @property
     def windows(self) -> Spans | None:
         """The same for chains."""
         rule, stepwise = self.rule, self.rule.stepwise
-        if rule.regularizers or not rule.plain or not isinstance(stepwise, LocalTraces):
+        if not rule.plain or not isinstance(stepwise, LocalTraces):
+            return None
+        if any(of_rates(penalty) is None for penalty in rule.regularizers):
             return None
         return stepwise.windows
 
@@ -443,6 +458,10 @@ class Windowed(_Schedule):
         totals = self.totals(carry, outputs, batch)
         finite = self.finite(carry, totals["loss"][0], looked)
         return carry["values"], carry["own"], carry["memory"], totals, finite
+
+    def penalties(self, steps: int, examples: int) -> Penalties:
+        """Those at the rates of a window."""
+        return OfWindow(self.rule, steps)
 
     def gradients(
         self, values: Parameters, own: Any, batch: tuple[Array, Array, Array]

@@ -17,6 +17,7 @@ from neko_rules.kernels.host import HostBackend
 from neko_rules.layers.forward import at_rest
 from neko_rules.rules.chained_pass import Begin, chained_pass, host_for_chains
 from neko_rules.rules.online import Online
+from neko_rules.rules.penalties import OfRatesSoFar, SoFar
 from neko_rules.rules.rule import Kept
 from neko_rules.rules.updates import Learning, learning
 from neko_rules.targets import encode
@@ -318,11 +319,16 @@ class StreamLearner:
     ) -> Tree | None:
         """What ``_updated_often`` returns, by a compiled loop for every time step; None where there is none."""
         begin = Begin(moving["network"], moving["credit"]) if self.time else None
-        went = chained_pass(self.rule, host, given, 1, spans, updates, begin, ends=False)
+        penalties = None
+        if self.rule.regularizers:
+            before = trees.mapped(host.host, (moving["clock"], moving["rates"]))
+            penalties = OfRatesSoFar(self.rule, 1, SoFar(*before))
+        went = chained_pass(self.rule, host, given, 1, spans, updates, begin, ends=False, penalties=penalties)
         if went is None:
             return None
-        kept = updates.after()
-        after = trees.mapped(host.from_host, {"network": went.states, "credit": went.credit, "loss": went.last})
+        kept, now = updates.after(), {} if penalties is None else penalties.now._asdict()
+        after = {"network": went.states, "credit": went.credit, "loss": went.last, **now}
+        after = trees.mapped(host.from_host, after)
         finite = self.rule.finite(kept, after["loss"][0])
         return *kept[:3], {**moving, **after}, total, host.from_host(went.outputs), finite
 

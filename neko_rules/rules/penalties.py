@@ -1,0 +1,108 @@
+"""Penalties on firing rates while a sequence is under way: the signals that they add, from what has fired.
+
+A chain of windows asks for them between the way forward and the way back of each window: ``rules.linking_window``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from neko_rules.backend import get_backend
+from neko_rules.regularizers import of_rates
+
+if TYPE_CHECKING:
+    from neko_rules.rules.learning_rule import LearningRule
+
+HORIZON = 10_000
+"""Time steps over which a firing rate so far is averaged: all of them at first, then with an exponential window."""
+
+
+class SoFar(NamedTuple):
+    """Firing rates so far, in spikes per step.
+
+    Attributes:
+        clock: the time steps that they are a mean of, at most ``HORIZON``.
+        rates: by population, [batch, neuron].
+    """
+
+    clock: np.ndarray
+    rates: dict[str, np.ndarray]
+
+
+class Penalties(ABC):
+    """The signals of a rule's penalties, all of which are on mean rates.
+
+    Args:
+        rule: the rule.
+        steps: time steps of the whole sequence, of which each has its share of a penalty.
+
+    Attributes:
+        spiking: the populations that may be.
+        populations: those that are penalised.
+    """
+
+    def __init__(self, rule: LearningRule, steps: int) -> None:
+        network = rule.model.network
+        self._penalties = [penalty for each in rule.regularizers if (penalty := of_rates(each)) is not None]
+        self._dt, self._steps = network.dt, steps
+        self.spiking = tuple(network.spiking)
+        at_rest = {name: np.zeros((1, 1, network.graph.populations[name].size)) for name in self.spiking}
+        self.populations = tuple(self._slopes(at_rest))
+
+    def _slopes(self, rates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Σ over penalties of ∂E/∂r, [1, 1, neuron], at mean rates of that shape."""
+        found: dict[str, np.ndarray] = {}
+        for penalty in self._penalties:
+            for name, slope in penalty.at_rates(get_backend("numpy"), rates, self._dt).items():
+                found[name] = found[name] + slope if name in found else slope
+        return found
+
+    @abstractmethod
+    def fill(self, fired: Mapping[str, np.ndarray], pushes: Mapping[str, np.ndarray]) -> None:
+        """Write what every neuron's signal has more in the next time steps, the same for all examples.
+
+        Args:
+            fired: the spikes of these time steps, [time, batch, neuron], of ``spiking``.
+            pushes: to be written, [time, neuron], of ``populations``.
+        """
+
+
+class OfWindow(Penalties):
+    """Penalties at the mean rates of a window, weighted by its share of the sequence."""
+
+    def fill(self, fired: Mapping[str, np.ndarray], pushes: Mapping[str, np.ndarray]) -> None:
+        """As ``Penalties``: the same at all time steps."""
+        slopes = self._slopes({name: z.mean(axis=(0, 1), keepdims=True) for name, z in fired.items()})
+        for name, into in pushes.items():
+            into[:] = slopes[name][0] / (self._steps * fired[name].shape[1])
+
+
+class OfRatesSoFar(Penalties):
+    """Penalties at every time step, at the rates so far in the place of those of the sequence.
+
+    Args:
+        rule, steps: as for ``Penalties``.
+        before: the rates before the first time step.
+
+    Attributes:
+        now: the rates after the last time step that was asked for.
+    """
+
+    def __init__(self, rule: LearningRule, steps: int, before: SoFar) -> None:
+        super().__init__(rule, steps)
+        self.now = before
+
+    def fill(self, fired: Mapping[str, np.ndarray], pushes: Mapping[str, np.ndarray]) -> None:
+        """As ``Penalties``."""
+        clock, rates = self.now
+        for t in range(len(next(iter(fired.values())))):
+            clock = np.minimum(clock + 1, clock.dtype.type(HORIZON))
+            rates = rates | {name: rates[name] + (z[t] - rates[name]) / clock for name, z in fired.items()}
+            slopes = self._slopes({name: rates[name].mean(axis=0)[None, None] for name in fired})
+            for name, into in pushes.items():
+                into[t] = slopes[name][0, 0] / (self._steps * len(rates[name]))
+        self.now = SoFar(np.asarray(clock), rates)
