@@ -6,14 +6,14 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.backend import Array, Backend, Parameters, get_backend, given
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
-from neko_rules.kernels.host import only_finite
+from neko_rules.kernels.host import HostBackend, only_finite
 from neko_rules.layers.adaptors.adaptor import Adaptor
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
@@ -22,6 +22,10 @@ from neko_rules.losses import LOSSES, Loss, weighed
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
 from neko_rules.recorded import Recorded
 from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
+
+if TYPE_CHECKING:
+    from neko_rules.chains.judging import Judging
+    from neko_rules.chains.running import Ran
 
 _TASK_OF_TARGETS = {"classes": "classification", "labels": "classification", "values": None}
 _USUAL_LOSS = {"classification": "categorical_crossentropy", "regression": "mean_squared_error"}
@@ -154,6 +158,12 @@ class Evaluator:
             )
 
     @property
+    def plain(self) -> bool:
+        """Whether what is looked at, and how it is judged, is as in this class, in whose place a chain may stand."""
+        own = "judge", "judge_loss", "_judged", "_scored", "_counting", "counted", "observed"
+        return all(getattr(type(self), name) is getattr(Evaluator, name) for name in own)
+
+    @property
     def scores(self) -> int:
         """The number of outputs that a target has: output neurons, or classes of a population code."""
         return self.loss.number_of_scores(self.network.outputs)
@@ -177,7 +187,7 @@ class Evaluator:
 
     def forget_compiled(self) -> None:
         """Compile anew what runs the network, after something but its weights has changed."""
-        for compiled in ("_judged_forward", "_predicted", "_recorded"):
+        for compiled in ("_judged_forward", "_predicted", "_recorded", "_judging"):
             self.__dict__.pop(compiled, None)
 
     # Data in.
@@ -282,9 +292,29 @@ class Evaluator:
         measurement = Measurement(scores, target, mask if self.loss.online else counted, spikes, network.dt)
         return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **self.measured(measurement)})
 
-    def measured(self, measurement: Measurement) -> dict[str, tuple[Array, Array]]:
-        """Total and count of every metric."""
-        return {metric.name: metric.measure(self.nx, measurement) for metric in self.metrics}
+    def totals_of(
+        self, host: HostBackend, ran: Ran, count: float, batch: tuple[Array, Array, Array]
+    ) -> dict[str, tuple[Array, Array]]:
+        """Total and count of the loss and of every metric, from what a chain found; for the engine.
+
+        Args:
+            host: the backend of the model, or that in whose place it stands.
+            ran: what the chain found.
+            count: how many outputs count in the loss.
+            batch: inputs, target and mask.
+        """
+        dtype, network = self.network.dtype, self.network
+        total, counted = (host.from_host(np.asarray(each, dtype)) for each in (ran.loss, count))
+        if not self.metrics:
+            return {"loss": (total, counted)}
+        fired = {name: host.from_host(sums) for name, sums in ran.spikes.items()}
+        scores = host.from_host(ran.scores)
+        measurement = Measurement(scores, *batch[1:], fired, network.dt, len(batch[0]))
+        return {"loss": (total, counted), **self.measured(measurement, cast(Backend, host))}
+
+    def measured(self, measurement: Measurement, nx: Backend | None = None) -> dict[str, tuple[Array, Array]]:
+        """Total and count of every metric, in arrays of the model's backend or of another."""
+        return {metric.name: metric.measure(nx or self.nx, measurement) for metric in self.metrics}
 
     def judge_loss(self, trajectory: Trajectory, target: Array, mask: Array, readout: str | None = None) -> Judgement:
         """The loss and its derivative with respect to what it looks at, without the metrics.
@@ -375,12 +405,19 @@ class Evaluator:
         counts, membranes, or times with a minus sign.
         """
         array = self._array(x)
-        parts = []
-        for part in _parts(array.shape[0], batch_size):
-            inputs = self.nx.asarray(self._time_major(array[part]))
-            parts.append(self.nx.to_numpy(self._predicted(self.network.values, inputs)).transpose(1, 0, 2))
-        joined = np.concatenate(parts)
+        parts = (self._time_major(array[part]) for part in _parts(array.shape[0], batch_size))
+        joined = np.concatenate([self._scores(part).transpose(1, 0, 2) for part in parts])
         return joined if self.network.readout == "sequence" and self.loss.online else joined[:, 0]
+
+    def _scores(self, inputs: np.ndarray) -> np.ndarray:
+        """The scores for time-major inputs: [1 or time, batch, n_out]."""
+        examples, dtype = inputs.shape[1], self.network.dtype
+        # Nothing is supervised.
+        target, mask = np.zeros((1, examples, self.scores), dtype), np.zeros((1, examples), dtype)
+        met = self._ran(self.network.values, inputs, target, mask)
+        if met is not None:
+            return met[0].scores
+        return self.nx.to_numpy(self._predicted(self.network.values, self.nx.asarray(inputs)))
 
     def trajectory(self, x: Any) -> Trajectory:
         """Every state and every spike of a forward pass, as NumPy arrays [time, batch, neuron].
@@ -427,10 +464,9 @@ class Evaluator:
             piece = array[part]
             # A part may lack supervised steps; the whole may not.
             converted = self._converted(piece, self._targets(piece.shape, labels[part]))
-            values = (self.nx.asarray(value) for value in converted)
-            for name, (total, count) in self._judged_forward(self.network.values, *values).items():
-                sums[name][0] += float(self.nx.to_numpy(total))
-                sums[name][1] += float(self.nx.to_numpy(count))
+            for name, (total, count) in self.totals(self.network.values, converted).items():
+                sums[name][0] += total
+                sums[name][1] += count
             if recorders:
                 trajectory = self.trajectory(piece)
                 for recorder in recorders:
@@ -439,6 +475,33 @@ class Evaluator:
         if recorders is None:
             return ratios(sums)
         return ratios(sums), {recorder.key: recorder.recorded for recorder in recorders}
+
+    def totals(self, values: Parameters, batch: tuple[Array, Array, Array]) -> dict[str, tuple[float, float]]:
+        """Total and count of every figure at some parameters, of a batch that ``batch`` has made; for the engine."""
+        on_host = isinstance(batch[0], np.ndarray)
+        met = self._ran(values, *batch) if on_host else None
+        if met is None:
+            nx = self.nx
+            totals = self._judged_forward(values, *((given(nx, each) for each in batch) if on_host else batch))
+        else:
+            nx = get_backend("numpy")
+            totals = self.totals_of(cast(HostBackend, nx), *met, batch)
+        return {name: (float(nx.to_numpy(each)), float(nx.to_numpy(count))) for name, (each, count) in totals.items()}
+
+    def _ran(
+        self, values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
+    ) -> tuple[Ran, float] | None:
+        """What a chain finds for time-major inputs on a processor, with the numbers of NumPy; None where none is."""
+        network = self.network
+        if not self.plain or type(self)._inferred is not Evaluator._inferred or not isinstance(network, Network):
+            return None
+        # Under a name that a clone leaves behind.
+        known: Judging | None = vars(self).get("_judging")
+        if known is None or not known.fit(network, self.loss, self.metrics):
+            from neko_rules.chains.judging import Judging
+
+            known = vars(self)["_judging"] = Judging(network, self.loss, self.metrics)
+        return known.ran(values, inputs.transpose(1, 0, 2), target, mask)
 
     def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """A forward pass in evaluation mode, which a wrapped model may have."""

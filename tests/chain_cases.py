@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from neko_rules import ALIF, LIF, Network
+from neko_rules.chains import running
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.rules import chained, chained_pass
 
@@ -113,11 +114,11 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     before the next.
     """
     seen: list[Any] = []
-    run, run_windows = chained._run, chained_pass._Pass._run
+    run, run_windows = running.run, chained_pass._Pass._run
 
     def looked_at(links: Any, plan: Any) -> None:
         # What penalties make of a window is asked for once all examples went through it.
-        most = EXAMPLES if links.kind.window is not None and links.kind.pushed else GROUP
+        most = EXAMPLES if links.handed.fired else GROUP
         assert [size for size, _ in plan.groups] == [min(most, last - first) for first, last in plan.ranges]
         few = {each: size for each, size in links.sizes.items() if each.startswith("most_")}
         assert few == dict.fromkeys(few, GROUP // 2)
@@ -134,12 +135,12 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.extend([links.kind.walked] * (end - windows[0]))
         return told
 
-    monkeypatch.setattr(chained, "_run", counting)
+    monkeypatch.setattr(running, "run", counting)
     monkeypatch.setattr(chained_pass._Pass, "_run", counting_windows)
-    monkeypatch.setattr(chained, "group_size", lambda *_: GROUP)
+    monkeypatch.setattr(running, "group_size", lambda *_: GROUP)
     for cache in ("_FIRST_CACHE", "_SECOND_CACHE"):
         monkeypatch.setattr(f"neko_rules.kernels.writer.{cache}", 1)
-    monkeypatch.setattr(chained, "WORTHWHILE", 0)
+    monkeypatch.setattr(running, "WORTHWHILE", 0)
     # Whether large products of ours are fast enough to be part of a chain is measured, on a machine that may be busy.
     monkeypatch.setattr(chained, "times_as_long", lambda nx: 1.0)
     return seen

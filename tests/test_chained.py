@@ -31,6 +31,7 @@ from chain_cases import (
 from credit_cases import recurrent_readout
 
 from neko_rules import LIF, EProp, Evaluator, LearningRule
+from neko_rules.chains import running
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import compiling
 from neko_rules.kernels.chain import Chain
@@ -40,8 +41,8 @@ from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import LOSSES
 from neko_rules.metrics import Measurement, Metric
 from neko_rules.regularizers import FiringRate
-from neko_rules.rules import chained, rule_of
-from neko_rules.rules.chained import Chains, group_size
+from neko_rules.rules import rule_of
+from neko_rules.rules.chained import Chains
 from neko_rules.threads import set_threads
 
 __all__ = ["groups"]  # a fixture
@@ -141,7 +142,7 @@ def test_a_population_that_fires_much_is_told_by_the_first_group(
     rule: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a threshold that every population is above, each in its turn goes over to products; the next batch alike."""
-    monkeypatch.setattr(chained, "crossover", lambda senders: 1e-9)
+    monkeypatch.setattr(running, "crossover", lambda senders: 1e-9)
     x, y = data()
     compare(lambda: rule_of(Evaluator(layers(16, 70, 12, recurrent=False), metrics=["firing_rate"]), rule), x, y)
     names = ["hidden0", "hidden1", "hidden2"]
@@ -186,9 +187,12 @@ def test_faults_of_penalties_are_seen(fault: str, groups: list[Any], monkeypatch
     x, y = data()
     pushes, factor = Chains._pushes, {"no penalty": 0.0, "no division": float(STEPS), "rates of half of the batch": 1.0}
 
-    def wrong(self: Any, rule: Any, host: Any, given: Any) -> Any:
+    def wrong(self: Any, rule: Any, host: Any, given: Any, feedback: Any) -> Any:
         half = {"inputs": given.inputs[: EXAMPLES // 2]} if fault == "rates of half of the batch" else {}
-        return {name: factor[fault] * push for name, push in pushes(self, rule, host, given._replace(**half)).items()}
+        return {
+            name: factor[fault] * push
+            for name, push in pushes(self, rule, host, given._replace(**half), feedback).items()
+        }
 
     monkeypatch.setattr(Chains, "_pushes", wrong)
     with pytest.raises(AssertionError):
@@ -238,7 +242,7 @@ def test_a_kernel_that_was_made_once_more_is_the_one_that_is_called(groups: list
     for kernel in list(fused._kernels._made.values()):
         if kernel is not None:
             compiling.module_of(Path(kernel.run.py_func.__code__.co_filename).read_text(encoding="utf-8"))
-    chained._links.clear()
+    running._links.clear()
     compare(make, x, y)
     assert groups
 
@@ -270,12 +274,12 @@ def test_faulty_links_are_seen(groups: list[Any], monkeypatch: pytest.MonkeyPatc
 
     labels = np.where(np.arange(EXAMPLES)[:, None] < GROUP, -1, np.broadcast_to(y[:, None], (EXAMPLES, STEPS)))
     for name, wrong in [("view", viewed), ("call", called)]:
-        chained._links.clear()
+        running._links.clear()
         with monkeypatch.context() as planted:
             planted.setattr(Chain, name, wrong)
             with pytest.raises(AssertionError):
                 compare(make, x, labels)
-    chained._links.clear()
+    running._links.clear()
     compare(make, x, labels)
 
 
@@ -293,14 +297,14 @@ def test_errors_that_are_fed_back_have_larger_groups() -> None:
     """Of a recurrent layer by BPTT, whose errors go through its weights at every step; not by e-prop."""
     for rule, recurrent in product(("bptt", "eprop"), (True, False)):
         least = Chains(rule_of(Evaluator(layers(24, recurrent=recurrent)), rule))._least
-        assert group_size(1 << 30, 100, least) == (12 if rule == "bptt" and recurrent else 4)
+        assert running.group_size(1 << 30, 100, least) == (12 if rule == "bptt" and recurrent else 4)
 
 
 def test_small_batches_are_not_cut(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert group_size(1 << 16, examples=16) == 16
-    assert group_size(1 << 16, examples=100) == 16
-    assert group_size(1 << 30, examples=100) == 4
+    assert running.group_size(1 << 16, examples=16) == 16
+    assert running.group_size(1 << 16, examples=100) == 16
+    assert running.group_size(1 << 30, examples=100) == 4
     x, y = data()
     compare(lambda: rule_of(Evaluator(layers(24, cell="alif")), "eprop"), x, y)
     assert not groups

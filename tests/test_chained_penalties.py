@@ -11,11 +11,12 @@ from chain_cases import EXAMPLES, PENALISED, RATES, STEPS, data, groups, layers
 from credit_cases import distance
 
 from neko_rules import Evaluator, Network
+from neko_rules.chains import running
 from neko_rules.kernels.asking import Question
 from neko_rules.kernels.host import unfused
 from neko_rules.optimizers import SGD
 from neko_rules.regularizers import FiringRate
-from neko_rules.rules import chained, online, penalties, rule_of
+from neko_rules.rules import online, penalties, rule_of
 from neko_rules.rules.linking_window import LinkingWindow
 
 __all__ = ["groups"]  # a fixture
@@ -96,14 +97,14 @@ def test_updates_that_are_more_than_the_optimisers(options: dict[str, Any], grou
 
 def test_populations_that_fire_much(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A window is begun anew by a chain that multiplies, before it has asked."""
-    monkeypatch.setattr(chained, "crossover", lambda senders: 0.04)
+    monkeypatch.setattr(running, "crossover", lambda senders: 0.04)
     learned("one that leaks", "eprop", online=EVERY)
     assert {"hidden" in walked for walked in groups} == {True, False}
 
 
 def test_several_threads_leave_a_window_to_one(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates are of all examples: none of them may go back before all went forward."""
-    monkeypatch.setattr(chained, "parts", lambda batch, work: [(0, 5), (5, batch)])
+    monkeypatch.setattr(running, "parts", lambda batch, work: [(0, 5), (5, batch)])
     learned("one that leaks", "eprop", online=EVERY)
     assert groups
 

@@ -12,13 +12,14 @@ from chain_cases import GROUP, NETWORKS, STEPS, data, exciting_each_other, group
 from credit_cases import distance, recurrent_readout
 
 from neko_rules import Evaluator, Network
+from neko_rules.chains import running
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import filtering
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD
-from neko_rules.rules import EProp, chained, chained_pass, rule_of, updates
+from neko_rules.rules import EProp, chained_pass, rule_of, updates
 
 __all__ = ["groups"]  # a fixture
 
@@ -90,7 +91,7 @@ def test_an_input_whose_first_examples_are_all_ones(
 ) -> None:
     """Which says nothing about the others: all of them are looked at."""
     # Of so few senders events may be worth it at any density.
-    monkeypatch.setattr(chained, "crossover", lambda senders: 0.5)
+    monkeypatch.setattr(running, "crossover", lambda senders: 0.5)
     rng = np.random.default_rng(0)
     _, y = data()
     x = (rng.random((len(y), STEPS, 7)) < 0.9) * 1.0
@@ -226,7 +227,7 @@ def test_gradients_of_windows_add_up(groups: list[Any]) -> None:
 def test_populations_that_fire_much_and_labels_of_single_steps(
     groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chained, "crossover", lambda senders: 0.04)
+    monkeypatch.setattr(running, "crossover", lambda senders: 0.04)
     x, _ = data()
     y = np.random.default_rng(1).integers(-1, 3, size=(len(x), STEPS))
     same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
@@ -238,7 +239,7 @@ def test_a_batch_is_gone_through_alike_after_any_other(
     options: dict[str, Any], groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One in which a population fires much says nothing of the next; a rule that was resumed knows of neither."""
-    monkeypatch.setattr(chained, "crossover", lambda senders: 0.04)
+    monkeypatch.setattr(running, "crossover", lambda senders: 0.04)
     x, y = data()
     rule, resumed = taught(layers(24), **options), taught(layers(24), **options)
     rule.step(x, y)
@@ -259,7 +260,7 @@ def test_gradients_of_windows_before_one_that_is_begun_anew_count(
     groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a window in the middle a population fires too much for the chain that added up those before."""
-    monkeypatch.setattr(chained, "crossover", lambda senders: 0.04)
+    monkeypatch.setattr(running, "crossover", lambda senders: 0.04)
     x, y = data()
     x = x * (np.arange(STEPS) >= 2 * EVERY)[:, None]
     rule = taught(layers(24), "truncated_bptt", window=EVERY)
@@ -280,7 +281,7 @@ def test_populations_that_feed_back_to_each_other_have_no_window(groups: list[An
 
 
 def test_a_short_sequence_has_no_chain(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chained, "WORTHWHILE", 1 << 20)
+    monkeypatch.setattr(running, "WORTHWHILE", 1 << 20)
     x, y = data()
     same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
     assert not groups
@@ -316,8 +317,8 @@ def test_windows_by_one_call_are_those_one_by_one(
 @pytest.mark.parametrize("rule", ["eprop", "ottt"])
 def test_windows_by_several_threads(rule: str, few: float, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where one of them finds more spikes than the chain was made for, and others have gone on."""
-    monkeypatch.setattr(chained, "crossover", lambda senders: few)
-    monkeypatch.setattr(chained, "parts", lambda batch, work: [(0, 5), (5, batch)])
+    monkeypatch.setattr(running, "crossover", lambda senders: few)
+    monkeypatch.setattr(running, "parts", lambda batch, work: [(0, 5), (5, batch)])
     x, y = data()
     same_weights(lambda: taught(layers(24), rule, online=EVERY), x, y)
     assert {"hidden" in walked for walked in groups} == ({True, False} if few < 0.1 else {True})

@@ -52,7 +52,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return judge(self, trajectory, *rest)
 
     monkeypatch.setattr(Evaluator, "judge", counting)
-    monkeypatch.setattr("neko_rules.rules.chained.WORTHWHILE", math.inf)
+    monkeypatch.setattr("neko_rules.chains.running.WORTHWHILE", math.inf)
     monkeypatch.setattr("neko_rules.rules.learning_rule.examples_at_once", lambda model, steps, examples: 8)
     return seen
 

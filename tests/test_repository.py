@@ -85,6 +85,7 @@ ROWS = (
     ("rules",),
     ("credit",),
     ("evaluator",),
+    ("chains",),
     ("regularizers",),
     ("layers",),
     # What knows nothing of networks.

@@ -152,7 +152,7 @@ class Network(NetworkProtocol):
         return frozenset(name for name, jacobians in self.jacobians.items() if "current" in jacobians.arguments)
 
     @cached_property
-    def _spiking_once(self) -> frozenset[str]:
+    def spiking_once(self) -> frozenset[str]:
         """The populations whose step evaluates a single spike."""
         return frozenset(name for name, jacobians in self.jacobians.items() if jacobians.spikes == 1)
 
@@ -260,7 +260,7 @@ class Network(NetworkProtocol):
             parameters,
             inputs,
             keep_current=self.keeps_current,
-            keep_slope=self._spiking_once if keep_slopes else frozenset(),
+            keep_slope=self.spiking_once if keep_slopes else frozenset(),
             lean=lean,
             start=start,
             extra_current=extra_current,

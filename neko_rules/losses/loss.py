@@ -42,6 +42,12 @@ class Loss(ABC):
     observes: ClassVar[str] = "z"
     of_spikes: ClassVar[bool] = False
 
+    @property
+    def is_of_outputs(self) -> bool:
+        """Whether it judges the outputs of every time step by themselves, as they are, and by the target as it is."""
+        own = "scores", "pull_back", "desired"
+        return self.online and all(getattr(type(self), name) is getattr(Loss, name) for name in own)
+
     @abstractmethod
     def value(self, nx: Backend, outputs: Array, target: Array) -> Array:
         """The loss of every step and example.

@@ -104,5 +104,4 @@ def check_repeatable(force: Force, values: Parameters, chunk: Chunk) -> None:
 
 def loss_sums(model: Evaluator, values: Parameters, chunk: Chunk) -> Sums:
     """The loss of the hard network alone: its sum over the supervised outputs, and how many there were."""
-    total, count = model._judged_forward(values, *chunk)["loss"]
-    return float(model.nx.to_numpy(total)), float(model.nx.to_numpy(count))
+    return model.totals(values, chunk)["loss"]

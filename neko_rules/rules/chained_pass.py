@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from neko_rules.backend import Array, get_backend
+from neko_rules.chains.running import Given, Plan, arguments
 from neko_rules.credit.spans import Rate, Spans
 from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.kernels.parallel import each
 from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
-from neko_rules.rules.chained import Given, Plan, Window, arguments
+from neko_rules.rules.back import Window
+from neko_rules.rules.chained import backs_of
 
 if TYPE_CHECKING:
+    from neko_rules.chains.linked import Linked, Told
     from neko_rules.credit.stepwise import State
     from neko_rules.kernels.asking import Question
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linked import Linked, Told
     from neko_rules.rules.penalties import Penalties
     from neko_rules.rules.updates import Updates
 
@@ -203,7 +205,7 @@ class _Pass:
         self._chains, self._numpy = rule.chains(), cast(Any, get_backend("numpy"))
         examples, self._steps, features = data.inputs.shape
         # Groups are as large as windows of the first size have them, so that few chains go through few examples.
-        self._size, self._group = size, self._chains.group(rule, min(size, self._steps), examples, features)
+        self._size, self._group = size, self._chains.group(min(size, self._steps), examples, features)
         self._penalties = penalties
         if penalties is not None:
             self._group = examples
@@ -229,8 +231,9 @@ class _Pass:
             links, given = self._linked(asked)
             if links is None:
                 return False
-            plan = self._chains.plan(links, self._numpy, given, self._group, steps, self._carried)
-            every = arguments(links, plan, self._graph, self._numpy, given)
+            plan = self._chains.plan_of_windows(links, self._numpy, given, self._group, steps, self._carried)
+            backs = backs_of(self._rule, self._numpy, given.values, self._updates.feedback, links)
+            every = arguments(links, plan, self._numpy, given, backs)
             every |= asked.handed(links)
             # By one call where nothing has to be done from outside in between.
             looped = len(plan.ranges) == 1 and self._updates.looped(links)
@@ -246,9 +249,9 @@ class _Pass:
         return True
 
     def _linked(self, asked: _Asked) -> tuple[Linked | None, Given]:
-        data, values, feedback = self._data, self._updates.values, self._updates.feedback
+        data, values = self._data, self._updates.values
         constants = self._rule.model.network.constants_with(values)
-        given = Given(values, feedback, constants, *data[:4], "sequence", asked.pushes)
+        given = Given(values, constants, *data[:4], "sequence", asked.pushes)
         return self._chains.linked(self._rule, given, self._walked, self._ones, self._carried.window), given
 
     def _run(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from neko_rules.chains.linked import Kind, Told
 from neko_rules.credit.recursion import Setting
 from neko_rules.kernels import asking, filtering, gathering, grouped, listing, products
 from neko_rules.kernels.elementwise import kernel_of
@@ -19,13 +20,12 @@ from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.rules.chained import Window
-from neko_rules.rules.linked import Kind, Told
-from neko_rules.rules.linking import Below, Linking
+from neko_rules.rules.back import Window
+from neko_rules.rules.linking_back import Below, LinkingBack
 
 
-class LinkingWindow(Linking):
-    """Writes the chain of windows; as ``Linking``."""
+class LinkingWindow(LinkingBack):
+    """Writes the chain of windows; as ``LinkingBack``."""
 
     at = "at"
     onto = "true"
@@ -128,8 +128,8 @@ class LinkingWindow(Linking):
 
     @property
     def _window(self) -> Window:
-        window = self.kind.window
-        assert window is not None, "a chain of whole sequences is written by Linking"
+        window = self.back.window
+        assert window is not None, "a chain of whole sequences is written by LinkingBack"
         return window
 
     @property
@@ -145,7 +145,7 @@ class LinkingWindow(Linking):
     # Penalties.
 
     def _backward(self) -> None:
-        if self.kind.pushed:
+        if self.back.pushed:
             self._ask()
         super()._backward()
 

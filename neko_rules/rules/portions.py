@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neko_rules.backend import Parameters
+from neko_rules.chains.running import numbers_of_a_step
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.host import host_of
 from neko_rules.kernels.writer import TOGETHER
@@ -45,27 +46,12 @@ def examples_at_once(model: Evaluator, steps: int, examples: int) -> int:
         return examples
     if any(connection.converters is not None for connection in graph.connections):
         return examples  # the range of a converter may be that of the whole batch
-    room = CACHED // (steps * numbers_of_a_step(model) * np.dtype(network.dtype).itemsize)
+    room = CACHED // (steps * numbers_of_a_step(network.graph) * np.dtype(network.dtype).itemsize)
     if examples <= room:
         return examples
     size = max(1, room // (TOGETHER * threads())) * TOGETHER * threads()
     portions = math.ceil(examples / size)
     return min(examples, math.ceil(examples / portions / TOGETHER) * TOGETHER)
-
-
-def numbers_of_a_step(model: Evaluator) -> int:
-    """How many numbers the histories of an example grow by with every time step.
-
-    Example:
-        >>> from neko_rules import LIF
-        >>> numbers_of_a_step(Evaluator(LIF(16, 4, inputs=8)))
-        80
-    """
-    graph = model.network.graph
-    # States and output, and what comes and what goes on the way back.
-    return sum(
-        population.size * (len(graph.cell(name).state_names()) + 3) for name, population in graph.populations.items()
-    )
 
 
 def judged_by_portions(

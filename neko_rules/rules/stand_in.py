@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from neko_rules import trees
+from neko_rules.chains.judging import is_ours
 from neko_rules.layers.network import Network
 from neko_rules.rules.online import Online
 from neko_rules.trees import OnHost
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 Held: TypeAlias = "tuple[Parameters | OnHost, Own | OnHost | None, dict[str, Parameters] | OnHost | None]"
 """Parameters, a rule's own arrays and its optimiser's memory as they lie; None where there are none yet."""
-
-_PACKAGE = __name__.partition(".")[0]
 
 
 class StandIn:
@@ -120,9 +119,8 @@ def _is_ours(rule: LearningRule) -> bool:
     network = rule.model.network
     if not isinstance(network, Network):
         return False
-    parts = (rule.model, network, rule.model.loss, *rule.model.metrics, rule.optimizer, rule.clipping)
-    classes = [each for part in (rule, *parts, *rule.regularizers) for each in type(part).__mro__]
-    return all(each.__module__.partition(".")[0] in (_PACKAGE, "builtins", "abc", "typing") for each in classes)
+    parts = (rule, rule.model, network, rule.model.loss, *rule.model.metrics, rule.optimizer, rule.clipping)
+    return is_ours(*parts, *rule.regularizers)
 
 
 _MOVING = frozenset({"steps", "_own", "_memory", "model", "network", "held"})

@@ -16,8 +16,8 @@ from neko_rules.optimizers import loop_of
 from neko_rules.rules.rule import Kept, Own
 
 if TYPE_CHECKING:
+    from neko_rules.chains.linked import Linked
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.linked import Linked
 
 Memory = dict[str, Parameters]
 """What an optimiser remembers: slot → parameter → array."""
@@ -157,7 +157,7 @@ class _LearningPlainly(Learning):
         """Where a chain sees the parameters themselves, and the transposed ones follow by being transposed."""
         alone = all(len(several) == 1 for several in links.weights.values())
         # Of a sum of weights, and of signs of weights, it is given what was made of them.
-        return alone and self._hollow and links.kind.credit.spatial != "sign"
+        return alone and self._hollow and self.rule.credit.spatial != "sign"
 
     def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
         """It calls the loop."""

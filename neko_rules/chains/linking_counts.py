@@ -6,7 +6,7 @@ has been gone through: forward for its rates, and then forward and back.
 
 from __future__ import annotations
 
-from neko_rules.rules.linking import Linking
+from neko_rules.chains.linking import Linking
 
 
 class LinkingCounts(Linking):

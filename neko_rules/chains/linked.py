@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from neko_rules.credit.axes import Credit
 from neko_rules.kernels.chain import Chained
 from neko_rules.layers.graph import Connection
-from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import Loss
-from neko_rules.rules.chained import Window
 
 
 class Kind(NamedTuple):
     """What a chain depends on beside the network.
 
     Attributes:
-        credit: which gradient.
-        jacobians: the derivatives of every population's cell.
         lean: hidden populations of which the way back needs no more than ψ and when they fired.
         keeps_current: populations whose input current is recorded.
         loss: what the outputs are judged by.
@@ -30,17 +25,13 @@ class Kind(NamedTuple):
         rates: whether it is wanted how often every neuron fired.
         dtype: of all arrays.
         inputs: number of features.
-        window: what goes on beyond the time steps of the chain; None for whole sequences.
         walked: the populations, and the input, whose events are taken to be few.
         ones: whether those of the input are all 1.
         ranks: how many axes the constants of every population have.
-        pushed: the populations whose neurons have one more signal each, the same for all examples, and at all time
-            steps of whole sequences.
-        counting: whether spikes are counted and nothing else is done.
+        windows: whether it goes through the windows of a sequence.
+        back: what the way back depends on; None where there is none.
     """
 
-    credit: Credit
-    jacobians: tuple[Jacobians, ...]
     lean: frozenset[str]
     keeps_current: frozenset[str]
     loss: Loss
@@ -50,12 +41,11 @@ class Kind(NamedTuple):
     rates: bool
     dtype: str
     inputs: int
-    window: Window | None
     walked: frozenset[str]
     ones: bool
     ranks: tuple[tuple[int, ...], ...]
-    pushed: frozenset[str]
-    counting: bool
+    windows: bool
+    back: Hashable
 
 
 class Told(NamedTuple):

@@ -1,59 +1,35 @@
-"""Linking: the compiled loops of a step written down as a chain, in their order and with what each is handed.
+"""Linking: compiled loops written down as a chain, in their order and with what each is handed: forward, and the loss.
 
-The loops are those of the forward pass (``layers.fused``), of the loss (``kernels.rowwise``) and of the way back
-(``credit.fused``). Where the events of a source are few they are walked, where not all that it sent is multiplied.
+The loops are those of the forward pass (``layers.fused``) and of the loss (``kernels.rowwise``); ``rules.linking_back``
+goes on with the way back. Where the events of a source are few they are walked, where not all that it sent is
+multiplied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from neko_rules.credit.adjoint import FEW_ABOVE, receiving
-from neko_rules.credit.fused import LOOPS, Loop
-from neko_rules.credit.recursion import Setting
-from neko_rules.kernels import gathering, grouped, listing, products, rows
+from neko_rules.chains.linked import Handed, Kind, Linked, Told
+from neko_rules.kernels import gathering, grouped, listing, products
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
+from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried, goes_flat, kernel_of, together
-from neko_rules.layers.graph import INPUT, Connection, bias_name, constant_name
+from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.layers.jacobians import SLOPE
 from neko_rules.losses import compiled_pass
-from neko_rules.rules.linked import Handed, Kind, Linked, Told
-
-
-class Below(NamedTuple):
-    """A signal that is multiplied out where it is used: names of the errors above, and of the matrix."""
-
-    errors: str
-    back: str
-
-
-class _WentBack(NamedTuple):
-    """A loop back through time of a population, and rooms that it fills.
-
-    Attributes:
-        loop: the loop.
-        errors: δ, and the error within the time step where it is asked for, [time, example, neuron].
-        totals: what it sums over time, [example, neuron].
-        carries: what it hands to the step before the first, [example, neuron], by what ``Recursion`` says it is of.
-    """
-
-    loop: Loop
-    errors: list[str]
-    totals: list[str]
-    carries: dict[tuple[str, str], str]
 
 
 class Linking:
-    """Writes a chain.
+    """Writes a chain that goes forward and judges the outputs.
 
     Args:
-        setting: the network.
+        graph: of the network.
+        constants: of the cells of its populations, of which only the names matter.
         kind: which chain.
     """
 
@@ -62,9 +38,10 @@ class Linking:
     onto = "false"
     """Whether sums over time steps are added to what there was."""
 
-    def __init__(self, setting: Setting, kind: Kind) -> None:
-        self.setting, self.graph, self.kind = setting, setting.graph, kind
-        self.chain = Chain(kind.dtype, windows=kind.window is not None)
+    def __init__(self, graph: Graph, constants: Mapping[str, Constants], kind: Kind) -> None:
+        self.graph, self.kind = graph, kind
+        self.keys = {name: tuple(of) for name, of in constants.items()}
+        self.chain = Chain(kind.dtype, windows=kind.windows)
         self.numbers = {name: str(i) for i, name in enumerate(self.graph.order)} | {INPUT: "x"}
         self.width = products.panel_width(kind.dtype)
         self.sizes: dict[str, int] = {"largest": max(p.size for p in self.graph.populations.values())}
@@ -80,8 +57,6 @@ class Linking:
         self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
         self.handed = Handed({}, {}, {}, {}, {})
         self.update = 0
-        self.arriving: dict[tuple[str, str], str | Below] = {}
-        self.carries: dict[str, dict[tuple[str, str], str]] = {}
         for name in ("steps", "judged", "goals", "largest", "sorted"):
             self.chain.size(name)
         self.chain.number("rows", "steps * n")
@@ -117,9 +92,7 @@ class Linking:
         for component in self.graph.components:
             self._forward(component)
         self._judge()
-        self._backward()
         self._count_all()
-        self._end()
 
     # What is different where a sequence goes on.
 
@@ -146,16 +119,6 @@ class Linking:
 
     def _after_last(self, name: str, form: Form) -> None:
         """Look at the states of a population after the last time step."""
-
-    def _of_first(self, name: str, delta: str) -> None:
-        """What δ of a population at the first time step meets that was sent before."""
-
-    def _carries_wanted(self, name: str) -> bool:
-        """Whether what a loop back hands to the step before the first is wanted of every example, not of some."""
-        return False
-
-    def _end(self) -> None:
-        """What comes after the gradient."""
 
     # Names.
 
@@ -201,23 +164,10 @@ class Linking:
         self.weights[name] = connections
         return name
 
-    def _back(self, source: str, connection: Connection | None) -> str:
-        name = self.chain.take(f"back_{len(self.backs)}", 2)
-        self.backs[name] = source, connection
-        return name
-
-    def _gradient(self, parameter: str, rank: int) -> str:
-        for name, known in self.gradients.items():
-            if known == parameter:
-                return name
-        name = self.chain.take(f"gradient_{len(self.gradients)}", rank)
-        self.gradients[name] = parameter
-        return name
-
     def _constants(self, name: str, prefix: str) -> dict[str, str]:
         """What a loop calls the constants of a cell, and what they are called here."""
         found = {}
-        for key, rank in zip(self.setting.constants[name], self._ranks(name), strict=True):
+        for key, rank in zip(self.keys[name], self._ranks(name), strict=True):
             here = self.chain.take(f"constant_{self.numbers[name]}_{key}", rank)
             self.constants[here] = name, key
             found[f"{prefix}{key}"] = here
@@ -321,9 +271,7 @@ class Linking:
         dense: bool,
         alone: bool,
     ) -> Form:
-        constants = tuple(
-            (key, rank > 0) for key, rank in zip(self.setting.constants[name], self._ranks(name), strict=True)
-        )
+        constants = tuple((key, rank > 0) for key, rank in zip(self.keys[name], self._ranks(name), strict=True))
         lean = self._lean(name)
         return Form(
             self.graph.cell(name),
@@ -406,7 +354,8 @@ class Linking:
 
     # The loss.
 
-    def _judge(self) -> None:
+    def _judge(self) -> str:
+        """The loss, and the room of its derivative by what it observes."""
         chain, output = self.chain, self.graph.output
         judge = compiled_pass(self.kind.loss, self.kind.dtype)
         if judge is None:
@@ -441,150 +390,4 @@ class Linking:
             scores = chain.view(pooled, "judged", "n", size, skip=skip)
             into = self._part(chain.take("scores", 3), "judged", "examples", size)
             chain.call(grouped.put_group, "begin", scores, into)
-        self.arriving[output, self.kind.loss.observes] = signal
-
-    # Backward in time.
-
-    def _backward(self) -> None:
-        graph, credit = self.graph, self.kind.credit
-        full = credit.temporal == "full"
-        names = [name for component in graph.components for name in component] if full else list(graph.order)
-        if credit.spatial == "direct":
-            names.sort(key=lambda name: name == graph.output)
-        for name in reversed(names):
-            delta, within_step = self._stepped_back(name)
-            self._of_first(name, delta)
-            for connection in graph.into(name):
-                self._met(connection, delta)
-            for source, down in receiving(graph, credit, name, (name,) if full else ()):
-                self._hand_down(name, within_step or delta, source, down)
-
-    def _stepped_back(self, name: str) -> tuple[str, str]:
-        """δ of a population, and the error within the time step where that is what goes down."""
-        chain, number = self.chain, self.numbers[name]
-        if name in self.kind.pushed:
-            self._push(name)
-        went = self._went_back(name, {key: one for key, one in self.arriving.items() if key[0] == name}, number)
-        step = went.loop.step
-        summed = [bias_name(name)] if step.biased else []
-        summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in step.learnable]
-        for parameter, total in zip(summed, went.totals, strict=True):
-            chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
-        self.carries[name] = went.carries
-        return went.errors[0], went.errors[1] if len(went.errors) > 1 else ""
-
-    def _push(self, name: str) -> None:
-        """Add a signal that is the same at all time steps of all examples to what arrives at every neuron."""
-        chain, number, size = self.chain, self.numbers[name], self._size(name)
-        push = chain.take(f"push_{number}", 1)
-        self.pushes[push] = name
-        signal = self.arriving.get((name, Z))
-        if isinstance(signal, Below):
-            # As of one more neuron above, whose error is always 1.
-            above = chain.size(f"above_{number}")
-            self.sizes[above] = self.graph.populations[self._above(signal)].size + 1
-            back = chain.room(f"back_and_push_{number}", above, size, once=True)
-            chain.call(grouped.append_row, signal.back, push, back, once=True)
-            errors = chain.room(f"errors_and_one_{number}", "steps", "n", above)
-            chain.call(grouped.append_ones, signal.errors, errors)
-            self.arriving[name, Z] = Below(errors, back)
-        elif signal is None:
-            self.arriving[name, Z] = self._signal(name)
-            chain.call(grouped.spread_row, push, self._flat(self._signal(name), name))
-        else:
-            chain.call(grouped.add_row, push, self._flat(signal, name))
-
-    def _went_back(self, name: str, arriving: Mapping[tuple[str, str], str | Below], mark: str) -> _WentBack:
-        """Go back through the time steps of a population.
-
-        Args:
-            name: of the population.
-            arriving: the signals.
-            mark: what rooms of this loop are told apart by.
-        """
-        chain, size, setting = self.chain, self._size(name), self.setting
-        if self._lean(name):
-            sloped = setting.jacobians[name].with_slope or setting.jacobians[name]
-            setting = setting._replace(jacobians={**setting.jacobians, name: sloped})
-        below = tuple(isinstance(one, Below) for one in arriving.values())
-        loop = LOOPS.of(setting, name, tuple(arriving), below, self.kind.dtype)
-        if loop is None:
-            raise NotTraceableError("a neuron without a compiled loop back")
-        step = loop.step
-        most = step.together(self.graph.populations[name].size)
-        group = "n" if self._carries_wanted(name) else self._together(f"back_{mark}", most)
-        by_name = {"first": "zero", "last": "n", "group": group} | self._constants(name, "p_")
-        for i, one in enumerate(arriving.values()):
-            if isinstance(one, Below):
-                by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
-                by_name[f"rows_signal{i}"] = chain.room(f"rows{mark}_{i}", "n", size)
-            else:
-                by_name[f"signal{i}"] = one
-        if "addresses" in loop.arguments:
-            by_name["addresses"] = self._calls(gathering.back_addresses, bool(step.outgoing))
-        by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
-        by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
-        for (product, _), connection in zip(step.products, step.outgoing, strict=True):
-            matrix = self._back(connection.source, connection)
-            by_name[f"matrix_{product}"] = matrix
-            by_name[f"panels_{product}"] = self._panels(matrix, connection.target, connection.source)
-            by_name[f"sums_{product}"] = chain.room(f"sums{mark}_{product}", "n", size)
-            by_name["rest"] = self._rest()
-        carries = [chain.room(f"carry{mark}_{one.name}", "n", size) for one in step.carried]
-        by_name |= {f"carries_{one.name}": room for one, room in zip(step.carried, carries, strict=True)}
-        errors = [chain.room(f"error{mark}_{i}", "steps", "n", size) for i, _ in enumerate(step.errors)]
-        by_name |= {f"out{i}": error for i, error in enumerate(errors)}
-        totals = [chain.room(f"total{mark}_{i}", "n", size) for i in range(step.biased + len(step.learned))]
-        by_name |= {f"total{i}": total for i, total in enumerate(totals)}
-        chain.call(loop.kernel, *(by_name[each] for each in loop.arguments))
-        return _WentBack(loop, errors, totals, dict(zip((key[1:] for key in step.keys), carries, strict=True)))
-
-    def _met(self, connection: Connection, delta: str) -> None:
-        """Add what events, or all that was sent, and δ make of the gradient of a weight."""
-        chain, source, target = self.chain, connection.source, connection.target
-        gradient, size = self._gradient(connection.weight, 2), self._size(source)
-
-        def sent(history: str, *row: str) -> str:
-            return chain.view(history, "steps - 1", "n", *row) if connection.delay else history
-
-        met = delta
-        if connection.delay:
-            met = chain.view(delta, "steps - 1", "n", self._size(target), skip=f"n * {self._size(target)}")
-        if source in self.kind.walked:
-            index, count = self._listed(source)
-            values = self._values(source)
-            ones = values == "nothing"
-            of = [sent(index, size), sent(count), values if ones else sent(values, size), "true" if ones else "false"]
-            of += [met, gradient, chain.room(f"sorted_{self.numbers[source]}", size, "sorted", kind="wide")]
-            of.append(chain.room(f"length_{self.numbers[source]}", size, kind="wide"))
-            chain.call(rows.add_outer_sorted, "zero", "n", *of)
-        else:
-            block = chain.room(f"block_{self.numbers[target]}", self._columns(target), products.DEPTH, self.width)
-            of = [sent(self._history(source, Z), size), met, block, gradient, self._rest()]
-            chain.call(products.multiply_transposed, *of)
-
-    def _hand_down(self, name: str, below: str, source: str, connection: Connection | None) -> None:
-        """Add a population's error to the signal of one that it receives from."""
-        key = source, Z
-        back = self._back(source, connection)
-        present = self.arriving.get(key)
-        if present is None and self.graph.populations[name].size <= FEW_ABOVE:
-            self.arriving[key] = Below(below, back)
-            return
-        whole = present if isinstance(present, str) else self._signal(source)
-        if isinstance(present, Below):
-            self._carry(present, self._above(present), source, whole, False)
-        self._carry(Below(below, back), name, source, whole, present is not None)
-        self.arriving[key] = whole
-
-    def _above(self, signal: Below) -> str:
-        """The population that a signal comes from."""
-        connection = self.backs[signal.back][1]
-        return self.graph.output if connection is None else connection.target
-
-    def _signal(self, source: str) -> str:
-        return self.chain.room(f"signal_{self.numbers[source]}", "steps", "n", self._size(source))
-
-    def _carry(self, error: Below, above: str, source: str, into: str, onto: bool) -> None:
-        panels = self._panels(error.back, above, source)
-        self._multiply(error.errors, above, panels, into, source, onto)
+        return signal

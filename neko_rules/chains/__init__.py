@@ -1,0 +1,1 @@
+"""Chains: the loops of a step linked into one kernel over groups of examples, and how such a kernel is run."""
