@@ -441,11 +441,15 @@ class MembraneBounds(_Selecting):
 
     def check(self, network: Network) -> None:
         """Refuse a network in which no population (or not the named one) has the state."""
+        self._check_names(network, self._suitable(network))
+
+    def _suitable(self, network: Network) -> list[str]:
+        """The populations that may be penalised; if none is named, those that are."""
         graph = network.graph
         having = [name for name in graph.order if self.state in graph.cell(name).state_names()]
-        if self.populations is None:
-            having = [name for name in having if name in network.spiking or name != graph.output]
-        self._check_names(network, having)
+        if self.populations is not None:
+            return having
+        return [name for name in having if name in network.spiking or name != graph.output]
 
     def value(self, nx: Backend, activity: Activity, dt: float) -> Array:
         """½ c Σ_j of the mean squared violation."""
@@ -457,11 +461,10 @@ class MembraneBounds(_Selecting):
 
     def gradient(self, nx: Backend, activity: Activity, dt: float) -> Signals:
         """c (max(0, v - upper) - max(0, lower - v)) / (T B), [time, batch, neuron]."""
-        found = {}
-        for name, v in self._chosen(activity).items():
-            over, under = self._violations(nx, v)
-            found[name, self.state] = (self.strength / (v.shape[0] * v.shape[1])) * (over - under)
-        return found
+        return {
+            (name, self.state): self.slope(nx, v) / (v.shape[0] * v.shape[1])
+            for name, v in self._chosen(activity).items()
+        }
 
     def online(self, nx: Backend, activity: Activity, running: Mapping[str, Array], dt: float) -> Signals:
         """The gradient of one step; no mean over time enters."""
@@ -478,8 +481,29 @@ class MembraneBounds(_Selecting):
             raise IncompatibleError(f"the regularizer MembraneBounds needs {self.what}", self.state, self.works)
         return chosen
 
+    def at_states(self, network: Network) -> tuple[str, ...]:
+        """The populations that are penalised; for the engine."""
+        return tuple(self.populations or self._suitable(network))
+
+    def slope(self, nx: Backend, v: Array) -> Array:
+        """c (max(0, v - upper) - max(0, lower - v)), entry by entry; for the engine."""
+        over, under = self._violations(nx, v)
+        return self.strength * (over - under)
+
     def _violations(self, nx: Backend, v: Array) -> tuple[Array, Array]:
         """How far above the upper bound, and how far below the lower one."""
-        none = nx.full(tuple(v.shape), 0.0, nx.dtype(v))
-        over = none if self.upper is None else nx.maximum(v - self.upper, 0.0)
-        return over, none if self.lower is None else nx.maximum(self.lower - v, 0.0)
+        over = 0.0 * v if self.upper is None else nx.maximum(v - self.upper, 0.0)
+        return over, 0.0 * v if self.lower is None else nx.maximum(self.lower - v, 0.0)
+
+
+def of_states(regularizer: Regularizer) -> MembraneBounds | None:
+    """The regularizer, if its gradient is a function of one state, entry by entry; otherwise None.
+
+    Example:
+        >>> of_states(FiringRate()), of_states(MembraneBounds(upper=1.0, lower=None))
+        (None, MembraneBounds(populations=None, lower=None, upper=1.0, strength=1.0, state='v'))
+    """
+    if not isinstance(regularizer, MembraneBounds):
+        return None
+    asked = "gradient", "online", "at_states", "slope", "_chosen", "_violations"
+    return regularizer if all(getattr(type(regularizer), n) is getattr(MembraneBounds, n) for n in asked) else None

@@ -12,6 +12,7 @@ import pytest
 from neko_rules import ALIF, LIF, Network
 from neko_rules.chains import running
 from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.regularizers import FiringRate, MembraneBounds
 from neko_rules.rules import chained, chained_pass
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
@@ -82,11 +83,35 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
 }
 
 
-RATES: dict[str, list[Any]] = {
+PENALTIES: dict[str, list[Any]] = {
     "a rate": [{"name": "firing_rate", "target": 20.0, "strength": 10.0}],
     "bounds": ["firing_rate_lower_bound", {"name": "firing_rate_upper_bound", "bound": 1.0, "populations": ["hidden"]}],
     "every spike": [{"name": "spike_l1", "strength": 0.5}],
+    "membranes": [
+        {"name": "membrane_bounds", "lower": -0.2, "upper": 0.3, "strength": 0.2},
+        {"name": "membrane_bounds", "lower": None, "upper": 0.1, "strength": 0.2, "populations": ["hidden", "readout"]},
+    ],
+    "a rate and membranes": ["firing_rate", {"name": "membrane_bounds", "upper": 0.3, "lower": None, "strength": 0.2}],
 }
+
+
+class Bursts(FiringRate):
+    """A penalty of a user's, who makes more of spikes than their mean."""
+
+    def gradient(self, nx: Any, activity: Any, dt: float) -> Any:
+        return {key: 2 * each for key, each in super().gradient(nx, activity, dt).items()}
+
+    def online(self, nx: Any, activity: Any, running: Any, dt: float) -> Any:
+        return {key: 2 * each for key, each in super().online(nx, activity, running, dt).items()}
+
+
+class Leaning(MembraneBounds):
+    """Another, who makes of one bound twice what it is."""
+
+    def slope(self, nx: Any, v: Any) -> Any:
+        return super().slope(nx, v) + nx.maximum(v, 0.0)
+
+
 PENALISED: dict[str, Callable[[], Any]] = {
     "a readout above": lambda: layers(24, cell="alif"),
     "many above": lambda: Network(

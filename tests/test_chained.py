@@ -21,8 +21,10 @@ from chain_cases import (
     GROUP,
     NETWORKS,
     PENALISED,
-    RATES,
+    PENALTIES,
     STEPS,
+    Bursts,
+    Leaning,
     data,
     exciting_each_other,
     groups,
@@ -40,7 +42,6 @@ from neko_rules.layers import fused
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import LOSSES
 from neko_rules.metrics import Measurement, Metric
-from neko_rules.regularizers import FiringRate
 from neko_rules.rules import rule_of
 from neko_rules.rules.chained import Chains
 from neko_rules.threads import set_threads
@@ -48,7 +49,6 @@ from neko_rules.threads import set_threads
 __all__ = ["groups"]  # a fixture
 
 SAME = 1e-12
-PENALTY = {"regularizers": ["membrane_bounds"]}
 CASES = [(name, rule) for name, (_, rules) in NETWORKS.items() for rule in rules]
 
 
@@ -164,22 +164,23 @@ def test_threads_share_the_examples(groups: list[Any], monkeypatch: pytest.Monke
 
 
 def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
-    """A penalty on membranes, an error outside of the chain of layers, a loss of the whole sequence."""
+    """A penalty of a user's, an error outside of the chain of layers, a loss of the whole sequence."""
     x, y = data()
-    compare(lambda: rule_of(Evaluator(layers(8)), {"name": "eprop", **PENALTY}), x, y)
+    compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Bursts()]), x, y)
+    compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Leaning()]), x, y)
     compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
     compare(lambda: rule_of(Evaluator(layers(8), loss="ce_max_membrane"), "bptt"), x, y)
     assert not groups
 
 
 @pytest.mark.parametrize("rule", ["bptt", "eprop", "dfa"])
-@pytest.mark.parametrize("penalty", RATES)
+@pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("network", PENALISED)
-def test_penalties_on_mean_rates(network: str, penalty: str, rule: str, groups: list[Any]) -> None:
+def test_penalties(network: str, penalty: str, rule: str, groups: list[Any]) -> None:
     """Rates are those of all the batch: it is gone through once for them, but for a penalty that asks for none."""
     x, y = data()
-    compare(lambda: rule_of(Evaluator(PENALISED[network]()), {"name": rule, "regularizers": RATES[penalty]}), x, y)
-    assert len(groups) == (1 if penalty == "every spike" else 2)
+    compare(lambda: rule_of(Evaluator(PENALISED[network]()), {"name": rule, "regularizers": PENALTIES[penalty]}), x, y)
+    assert len(groups) == (1 if penalty in ("every spike", "membranes") else 2)
 
 
 @pytest.mark.parametrize("fault", ["no penalty", "rates of half of the batch", "no division"])
@@ -196,20 +197,8 @@ def test_faults_of_penalties_are_seen(fault: str, groups: list[Any], monkeypatch
 
     monkeypatch.setattr(Chains, "_pushes", wrong)
     with pytest.raises(AssertionError):
-        compare(lambda: rule_of(Evaluator(layers(24)), {"name": "eprop", "regularizers": RATES["a rate"]}), x, y)
+        compare(lambda: rule_of(Evaluator(layers(24)), {"name": "eprop", "regularizers": PENALTIES["a rate"]}), x, y)
     assert groups
-
-
-def test_a_penalty_of_a_users_is_asked(groups: list[Any]) -> None:
-    """A subclass that makes more of spikes than their mean."""
-
-    class Bursts(FiringRate):
-        def gradient(self, nx: Any, activity: Any, dt: float) -> Any:
-            return {key: 2 * each for key, each in super().gradient(nx, activity, dt).items()}
-
-    x, y = data()
-    compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Bursts()]), x, y)
-    assert not groups
 
 
 @dataclass(frozen=True)
@@ -343,7 +332,7 @@ def test_what_is_replaced_in_a_model_is_seen(groups: list[Any]) -> None:
     both = iter((rule, plain))
     compare(lambda: next(both), x, y)
     before = len(groups)
-    rule.regularizers = rule_of(Evaluator(layers(8)), {"name": "eprop", **PENALTY}).regularizers
+    rule.regularizers = (Bursts(),)
     rule.gradients(x, y)
     assert len(groups) == before
 

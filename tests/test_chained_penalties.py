@@ -1,4 +1,4 @@
-"""Penalties on firing rates within a sequence: chains that ask for them give what the engine gives by operations."""
+"""Penalties within a sequence: chains that go through windows give what the engine gives by operations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import EXAMPLES, PENALISED, RATES, STEPS, data, groups, layers
+from chain_cases import EXAMPLES, PENALISED, PENALTIES, STEPS, Bursts, Leaning, data, groups, layers
 from credit_cases import distance
 
 from neko_rules import Evaluator, Network
@@ -37,7 +37,7 @@ ONLINE = [(name, rule) for name in NETWORKS for rule in ("eprop", "ottt") if nam
 ONLINE.append(("a readout above", "eprop"))
 
 
-def taught(network: Network, rule: str, penalised: Sequence[Any] = RATES["a rate"], **options: Any) -> Any:
+def taught(network: Network, rule: str, penalised: Sequence[Any] = PENALTIES["a rate"], **options: Any) -> Any:
     given = {"optimizer": SGD(0.3), "regularizers": penalised, **options}
     return rule_of(Evaluator(network, metrics=["accuracy", "firing_rate"]), {"name": rule, **given})
 
@@ -59,21 +59,21 @@ def learned(network: str, rule: str, **options: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("every", [EVERY, 1])
-@pytest.mark.parametrize("penalty", RATES)
+@pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize(("network", "rule"), ONLINE)
 def test_penalties_online(network: str, rule: str, penalty: str, every: int, groups: list[Any]) -> None:
     """Every time step has the rates so far; traces that are filtered by what is above meet nothing of them."""
-    found = learned(network, rule, penalised=RATES[penalty], online=every)
+    found = learned(network, rule, penalised=PENALTIES[penalty], online=every)
     assert len(groups) >= 2 * -(-STEPS // every), "a chain for every window, or nothing is tested"
     without = learned(network, rule, penalised=[], online=every)
     assert distance(found, without) > 1e-6, "or the penalty does nothing here"
 
 
 @pytest.mark.parametrize("window", [EVERY, 1])
-@pytest.mark.parametrize("penalty", RATES)
+@pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("network", PENALISED)
 def test_penalties_of_windows(network: str, penalty: str, window: int, groups: list[Any]) -> None:
-    found = learned(network, "truncated_bptt", penalised=RATES[penalty], window=window)
+    found = learned(network, "truncated_bptt", penalised=PENALTIES[penalty], window=window)
     assert len(groups) >= 2 * -(-STEPS // window)
     without = learned(network, "truncated_bptt", penalised=[], window=window)
     assert distance(found, without) > 1e-6
@@ -109,15 +109,17 @@ def test_several_threads_leave_a_window_to_one(groups: list[Any], monkeypatch: p
     assert groups
 
 
+@pytest.mark.parametrize("penalty", ["a rate", "a rate and membranes"])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_a_stream(backend: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream(backend: str, penalty: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates of every example go on from time steps that came by themselves, and beyond their horizon."""
     pytest.importorskip(backend)
     for module in (online, penalties):
         monkeypatch.setattr(module, "HORIZON", 7)
     x, y = data()
     x = x.transpose(1, 0, 2)
-    many, single = (taught(layers(24, backend=backend), "eprop", online=True).stream(len(y)) for _ in range(2))
+    made = (taught(layers(24, backend=backend), "eprop", PENALTIES[penalty], online=True) for _ in range(2))
+    many, single = (rule.stream(len(y)) for rule in made)
     wanted = np.stack([single.observe(each, y) for each in x])
     parts = [np.stack([many.observe(each, y) for each in x[:4]]), many.observe_many(x[4:9], [y] * 5)]
     parts.append(many.observe_many(x[9:17], [y] * 8))
@@ -167,6 +169,15 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
     assert groups
 
 
+def test_a_wrong_share_of_bounds_is_seen(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: bounds of membranes as if the sequence were twice as long."""
+    share = penalties.Penalties.share
+    monkeypatch.setattr(penalties.Penalties, "share", lambda self, examples: share(self, 2 * examples))
+    with pytest.raises(AssertionError):
+        learned("one that leaks", "eprop", penalised=PENALTIES["membranes"], online=EVERY)
+    assert groups
+
+
 def test_what_a_penalty_raises_is_raised(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled loops know of no exceptions: the step raises it, and leaves everything as it was."""
     x, y = data()
@@ -209,9 +220,6 @@ def test_a_question_is_not_asked_again_after_it_failed() -> None:
 def test_a_penalty_of_a_users_goes_step_by_step(groups: list[Any]) -> None:
     """A subclass that makes more of the rates so far than their slope, as it may."""
 
-    class Bursts(FiringRate):
-        def online(self, nx: Any, activity: Any, running: Any, dt: float) -> Any:
-            return {key: 2 * each for key, each in super().online(nx, activity, running, dt).items()}
-
-    learned("one that leaks", "eprop", penalised=[Bursts()], online=EVERY)
+    for own in (Bursts(), Leaning()):
+        learned("one that leaks", "eprop", penalised=[own], online=EVERY)
     assert not groups

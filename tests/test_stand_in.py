@@ -74,6 +74,7 @@ RULES: dict[str, Callable[[Evaluator], Rule]] = {
     "eprop, adaptive feedback": lambda m: EProp(m, mode="adaptive"),
     "eprop, penalised": lambda m: EProp(m, regularizers=["firing_rate"]),
     "eprop, penalised online": lambda m: EProp(m, regularizers=["firing_rate"], online=7),
+    "eprop, membranes penalised": lambda m: EProp(m, regularizers=["membrane_bounds"]),
     "truncated bptt, penalised": lambda m: BPTT(m, regularizers=["firing_rate"], window=7),
     "bptt": lambda m: BPTT(m),
     "bptt, windows": lambda m: BPTT(m, window=7),
@@ -170,8 +171,7 @@ def test_batches_of_no_use_go_to_the_library(backend: str, batch: Batch, taken: 
         rule.step(*batch)
     OTTT(model(backend, LIF), online=True, clipping=CLIPPED).step(*batch)
     LearningRule(model(backend), temporal="neuron", evaluation="traces").step(*batch)
-    EProp(model(backend), regularizers=["membrane_bounds"]).step(*batch)
-    EProp(model(backend), regularizers=["membrane_bounds"], online=True).step(*batch)
+    EProp(Evaluator(ALIF(32, CLASSES, backend=backend, dtype="float64"), loss="ce_max_membrane")).step(*batch)
     assert not taken
     whole.step(*batch)
     assert taken == ["stepped"]

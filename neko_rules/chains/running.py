@@ -51,6 +51,7 @@ class Given(NamedTuple):
         pooling: how the outputs that are judged are made of those of every time step.
         pushes: by population, one more signal of every neuron, which is the same at all time steps of all examples; in
             windows [time, neuron], the same for all examples.
+        share: how much of the penalties on states every time step of every example has.
     """
 
     values: Parameters
@@ -61,6 +62,7 @@ class Given(NamedTuple):
     weight: np.ndarray
     pooling: str
     pushes: Mapping[str, np.ndarray] = {}
+    share: float = 0.0
 
 
 class Ran(NamedTuple):
@@ -380,6 +382,7 @@ def arguments(
     dtype, backend = kind.dtype, cast(Backend, host)
     # Written out, since a step of a small network is mostly the making of this.
     every = {**plan.known, "inputs": given.inputs}
+    every["share_of_penalties"] = np.dtype(dtype).type(given.share)
     every["target"] = handed_over(given.target, dtype)
     every["counted"] = handed_over(given.counted, dtype)
     every["weight"] = handed_over(given.weight, dtype)

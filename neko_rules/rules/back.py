@@ -7,6 +7,7 @@ from typing import NamedTuple
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.spans import Wide
 from neko_rules.layers.jacobians import Jacobians
+from neko_rules.regularizers import MembraneBounds
 
 
 class Window(NamedTuple):
@@ -31,9 +32,11 @@ class Back(NamedTuple):
         window: what goes on beyond the time steps of the chain; None for whole sequences.
         pushed: the populations whose neurons have one more signal each, the same for all examples, and at all time
             steps of whole sequences.
+        bounded: by population and state, the penalties on every entry of the state.
     """
 
     credit: Credit
     jacobians: tuple[Jacobians, ...]
     window: Window | None
     pushed: frozenset[str]
+    bounded: tuple[tuple[tuple[str, str], tuple[MembraneBounds, ...]], ...]

@@ -19,7 +19,7 @@ from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.host import HostBackend, handed_over
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.layers.network import Network
-from neko_rules.regularizers import of_rates
+from neko_rules.regularizers import MembraneBounds, of_rates, of_states
 from neko_rules.rules.back import Back, Window
 from neko_rules.rules.rule import Batch, Own
 
@@ -71,7 +71,10 @@ class Chains(Runner):
         inputs, target, mask = map(host.host, batch)
         given, count = prepared(rule.model.network, values, inputs.transpose(1, 0, 2), target, mask)
         pushes = self._pushes(rule, host, given, own["feedback"])
-        ran = None if pushes is None else self._ran(rule, host, given._replace(pushes=pushes), own["feedback"])
+        if pushes is None:
+            return None
+        given = given._replace(pushes=pushes, share=1.0 / (inputs.shape[0] * inputs.shape[1]))
+        ran = self._ran(rule, host, given, own["feedback"])
         if ran is None:
             return None
         totals = rule.model.totals_of(host, ran, count, batch)
@@ -173,7 +176,7 @@ def _possible(rule: LearningRule) -> bool:
         rule.plain
         and model.plain
         and type(network).forward is Network.forward
-        and all(of_rates(penalty) is not None for penalty in rule.regularizers)
+        and all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers)
         and not rule.credit.outside_chain
         and model.loss.is_of_outputs
         and not any(metric.requires == "spikes" and not metric.of_counts for metric in model.metrics)
@@ -189,6 +192,15 @@ def _is_wide(graph: Graph, connection: Connection) -> bool:
     return len(ends) == 2 and min(ends) > FEW_ABOVE and connection.source != connection.target
 
 
+def _bounded(rule: LearningRule) -> dict[tuple[str, str], tuple[MembraneBounds, ...]]:
+    """The penalties on entries of states, by population and state."""
+    found: dict[tuple[str, str], tuple[MembraneBounds, ...]] = {}
+    for penalty in filter(None, map(of_states, rule.regularizers)):
+        for name in penalty.at_states(rule.model.network):
+            found[name, penalty.state] = (*found.get((name, penalty.state), ()), penalty)
+    return found
+
+
 def _made(
     rule: LearningRule, given: Given, walked: frozenset[str], ones: bool, window: Window | None, counting: bool
 ) -> Linked | None:
@@ -200,9 +212,10 @@ def _made(
 
     network, loss, metrics = rule.model.network, rule.model.loss, rule.model.metrics
     jacobians = tuple(rule.jacobians[name] for name in network.graph.order)
-    back = None if counting else Back(rule.credit, jacobians, window, frozenset(given.pushes))
+    bounded = {} if counting else _bounded(rule)
+    back = None if counting else Back(rule.credit, jacobians, window, frozenset(given.pushes), tuple(bounded.items()))
     kind = kind_of(network, loss, given, walked, ones)._replace(
-        lean=rule.lean,
+        lean=rule.lean - {name for name, _ in bounded},
         scored=not counting and (bool(metrics) or window is not None),
         rates=counting or any(metric.requires == "spikes" for metric in metrics),
         windows=window is not None,

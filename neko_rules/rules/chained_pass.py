@@ -157,7 +157,7 @@ class _Asked:
     ) -> None:
         self.pushes: dict[str, np.ndarray] = {}
         self._question: Question | None = None
-        if penalties is not None:
+        if penalties is not None and penalties.populations:
             from neko_rules.kernels.asking import Question
 
             self.pushes = {name: np.zeros((steps, sizes[name]), dtype) for name in penalties.populations}
@@ -207,8 +207,9 @@ class _Pass:
         # Groups are as large as windows of the first size have them, so that few chains go through few examples.
         self._size, self._group = size, self._chains.group(min(size, self._steps), examples, features)
         self._penalties = penalties
-        if penalties is not None:
+        if penalties is not None and penalties.populations:
             self._group = examples
+        self._share = 0.0 if penalties is None else penalties.share(examples)
         self._walked, odd = self._chains.walked(data.inputs, examples)
         self._ones = not odd
         self._reached = np.zeros(1, np.int64)
@@ -251,7 +252,7 @@ class _Pass:
     def _linked(self, asked: _Asked) -> tuple[Linked | None, Given]:
         data, values = self._data, self._updates.values
         constants = self._rule.model.network.constants_with(values)
-        given = Given(values, constants, *data[:4], "sequence", asked.pushes)
+        given = Given(values, constants, *data[:4], "sequence", asked.pushes, self._share)
         return self._chains.linked(self._rule, given, self._walked, self._ones, self._carried.window), given
 
     def _run(

@@ -7,7 +7,7 @@ it sent is multiplied.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from neko_rules.chains.linked import Kind
 from neko_rules.chains.linking import Linking
@@ -15,9 +15,11 @@ from neko_rules.credit.adjoint import FEW_ABOVE, receiving
 from neko_rules.credit.fused import LOOPS, Loop
 from neko_rules.credit.recursion import Setting
 from neko_rules.kernels import gathering, grouped, products, rows
+from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.layers.forward import Z
 from neko_rules.layers.graph import Connection, bias_name, constant_name
+from neko_rules.regularizers import MembraneBounds
 from neko_rules.rules.back import Back
 
 
@@ -98,6 +100,8 @@ class LinkingBack(Linking):
     # Backward in time.
 
     def _backward(self) -> None:
+        for (name, state), penalties in self.back.bounded:
+            self._bound(name, state, penalties)
         graph, credit = self.graph, self.back.credit
         full = credit.temporal == "full"
         names = [name for component in graph.components for name in component] if full else list(graph.order)
@@ -124,6 +128,27 @@ class LinkingBack(Linking):
             chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
         self.carries[name] = went.carries
         return went.errors[0], went.errors[1] if len(went.errors) > 1 else ""
+
+    def _bound(self, name: str, state: str, penalties: tuple[MembraneBounds, ...]) -> None:
+        """Add the slope of penalties to what arrives at a state."""
+        chain, size, dtype = self.chain, self._size(name), self.kind.dtype
+
+        def slopes(nx: Any, given: Mapping[str, Any]) -> list[Any]:
+            parts = [penalty.slope(nx, given["state"]) for penalty in penalties]
+            return [given["share"] * sum(parts[1:], parts[0])]
+
+        loop = kernel_of(("bounds", penalties), slopes, ["state"], {"share": dtype}, dtype)
+        if loop is None:
+            raise NotTraceableError("a penalty without a compiled loop")
+        signal = chain.room(f"bounds_{self.numbers[name]}_{state}", "steps", "n", size)
+        flat = [chain.view(each, f"rows * {size}") for each in (self._history(name, state), signal)]
+        chain.call(loop.run, chain.take("share_of_penalties", 0), *flat)
+        present = self.arriving.get((name, state))
+        if present is None:
+            self.arriving[name, state] = signal
+        else:
+            assert isinstance(present, str), "errors from above arrive at what is sent"
+            chain.call(grouped.add_rows, self._flat(signal, name), self._flat(present, name))
 
     def _push(self, name: str) -> None:
         """Add a signal that is the same at all time steps of all examples to what arrives at every neuron."""

@@ -29,7 +29,7 @@ from neko_rules.layers.forward import (
     at_rest,
 )
 from neko_rules.metrics import Measurement
-from neko_rules.regularizers import Activity, of_rates
+from neko_rules.regularizers import Activity, of_rates, of_states
 from neko_rules.rules.chained_pass import chained_pass, host_for_chains
 from neko_rules.rules.penalties import HORIZON, OfRatesSoFar, OfWindow, Penalties, SoFar
 from neko_rules.rules.rule import Kept
@@ -335,7 +335,7 @@ class Online(_Schedule):
         rule, stepwise = self.rule, self.rule.stepwise
         if not rule.plain or not isinstance(stepwise, LocalTraces):
             return None
-        if any(of_rates(penalty) is None for penalty in rule.regularizers):
+        if not all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers):
             return None
         return stepwise.windows
 

@@ -34,7 +34,7 @@ class SoFar(NamedTuple):
 
 
 class Penalties(ABC):
-    """The signals of a rule's penalties, all of which are on mean rates.
+    """The signals of a rule's penalties: on mean rates, and what share time steps have of those on states.
 
     Args:
         rule: the rule.
@@ -42,7 +42,7 @@ class Penalties(ABC):
 
     Attributes:
         spiking: the populations that may be.
-        populations: those that are penalised.
+        populations: those whose rates are penalised.
     """
 
     def __init__(self, rule: LearningRule, steps: int) -> None:
@@ -60,6 +60,10 @@ class Penalties(ABC):
             for name, slope in penalty.at_rates(get_backend("numpy"), rates, self._dt).items():
                 found[name] = found[name] + slope if name in found else slope
         return found
+
+    def share(self, examples: int) -> float:
+        """What every time step of every example has of a penalty on states."""
+        return 1.0 / (self._steps * examples)
 
     @abstractmethod
     def fill(self, fired: Mapping[str, np.ndarray], pushes: Mapping[str, np.ndarray]) -> None:
