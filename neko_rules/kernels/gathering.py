@@ -70,8 +70,11 @@ def back_through(
             multiply(0, count, factors[:, first:last], panels[:, first:last], sums, rest, True)
             continue
         for begin in range(0, size, TILE):
+            # Those of the next example are found while the rows of this one are added: how many rows there are is
+            # hard to foretell, and after a wrong guess everything would wait for them.
+            following = bits_of(factors[0], first, last)
             for e in range(count):
-                bits = bits_of(factors[e], first, last)
+                bits, following = following, bits_of(factors[min(e + 1, count - 1)], first, last)
                 add_scaled_rows_by_bits(sums[e], matrix, panels, first, bits, factors[e], begin)
 
 
