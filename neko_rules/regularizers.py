@@ -146,7 +146,7 @@ class _Selecting(Regularizer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OnSpikes(_Selecting):
+class OnRates(_Selecting):
     """A penalty Σ_j e(r_j) on mean spikes per step r_j, of which a subclass writes the terms and their slope."""
 
     what: ClassVar[str] = "spiking neurons"
@@ -203,7 +203,7 @@ class _OnSpikes(_Selecting):
         raise NotImplementedError
 
 
-def of_rates(regularizer: Regularizer) -> _OnSpikes | None:
+def of_rates(regularizer: Regularizer) -> OnRates | None:
     """The regularizer, if all that its gradient depends on is the mean rate of every neuron; otherwise None.
 
     Example:
@@ -211,14 +211,14 @@ def of_rates(regularizer: Regularizer) -> _OnSpikes | None:
         (FiringRate(populations=None, target=10.0, strength=1.0), None)
     """
     own = type(regularizer)
-    if not isinstance(regularizer, _OnSpikes):
+    if not isinstance(regularizer, OnRates):
         return None
     # A subclass may make more of spikes than their mean.
     asked = "gradient", "online", "at_rates", "_chosen", "_rates"
-    return regularizer if all(getattr(own, name) is getattr(_OnSpikes, name) for name in asked) else None
+    return regularizer if all(getattr(own, name) is getattr(OnRates, name) for name in asked) else None
 
 
-class _SquaredExcess(_OnSpikes):
+class _SquaredExcess(OnRates):
     """½ c Σ_j excess_j² with an excess whose derivative with respect to r_j is ±1 where it is not 0."""
 
     strength: float
@@ -360,7 +360,7 @@ class FiringRateUpperBound(_SquaredExcess):
 
 @REGULARIZERS.register("spike_l1", "l1_rate_sparsity")
 @dataclass(frozen=True)
-class SpikeL1(_OnSpikes):
+class SpikeL1(OnRates):
     """E = c Σ_j f_j dt: an L1 penalty on spikes, the same for each, so that only those that pay are kept.
 
     f_j dt is the mean of neuron j's spikes over batch and time, so dE/dz_j = c / (T B) at every step of every example.

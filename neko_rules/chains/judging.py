@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules.backend import Parameters, get_backend
-from neko_rules.chains.running import Given, Ran, Runner, events_are_enough, kept, kind_of, prepared
+from neko_rules.chains.running import Given, Ran, Runner, kept, kind_of, may_be_judged, prepared
 from neko_rules.kernels.host import HostBackend, host_of, lends
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
@@ -43,12 +43,7 @@ class Judging(Runner):
         super().__init__(network.graph, network.dtype)
         self._seen = network, network.graph, network.readout, loss, metrics
         self._loss, self._rates = loss, any(metric.requires == "spikes" for metric in metrics)
-        self._possible = (
-            type(network).forward is Network.forward
-            and loss.is_of_outputs
-            and all(metric.requires != "spikes" or metric.of_counts for metric in metrics)
-            and events_are_enough(network.graph)
-        )
+        self._possible = may_be_judged(network, loss, metrics)
         self._ours = is_ours(network, loss, *metrics)
         self._twin: Network | None = None
 

@@ -22,6 +22,7 @@ from neko_rules.layers.forward import effective_weight
 from neko_rules.layers.graph import INPUT, Graph, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
+from neko_rules.metrics import Metric
 from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
@@ -164,14 +165,16 @@ def numbers_of_a_step(graph: Graph) -> int:
     )
 
 
-def events_are_enough(graph: Graph) -> bool:
-    """Whether what populations send each other is all that passes between them, and arrives where a chain has it.
-
-    That is weights that are numbers, and no delay between populations that do not step together.
-    """
+def may_be_judged(network: Network, loss: Loss, metrics: Sequence[Metric]) -> bool:
+    """Whether all that a loss and metrics ask of a network is what chains have."""
+    graph = network.graph
     delayed = (c for c in graph.connections if c.delay)
-    return not any(connection.converters is not None for connection in graph.connections) and all(
-        any(c.source in one and c.target in one for one in graph.components) for c in delayed
+    return (
+        type(network).forward is Network.forward
+        and loss.is_of_outputs
+        and all(metric.requires != "spikes" or metric.of_counts for metric in metrics)
+        and not any(connection.converters is not None for connection in graph.connections)
+        and all(any(c.source in one and c.target in one for one in graph.components) for c in delayed)
     )
 
 
@@ -279,7 +282,8 @@ class Runner:
         group = self.group(steps, examples, features)
         walked, odd = self.walked(given.inputs, group)
         while True:
-            links = linked(walked, not odd)
+            # Of an input that is not walked only what was looked at is known.
+            links = linked(walked, INPUT in walked and not odd)
             if links is None:
                 return None
             plan = self.plan(links, host, given, group, (steps, given.target.shape[0]))

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from neko_rules.backend import Backend, Parameters, get_backend
-from neko_rules.chains.running import Given, Plan, Ran, Runner, events_are_enough, kept, kind_of, prepared
+from neko_rules.backend import Backend, Parameters
+from neko_rules.chains.running import Given, Plan, Ran, Runner, kept, kind_of, may_be_judged, prepared
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Judgement
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.host import HostBackend, handed_over
 from neko_rules.layers.graph import INPUT, Connection, Graph
-from neko_rules.layers.network import Network
 from neko_rules.regularizers import MembraneBounds, of_rates, of_states
 from neko_rules.rules.back import Back, Window
+from neko_rules.rules.penalties import on_rates, slopes
 from neko_rules.rules.rule import Batch, Own
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Chains(Runner):
         self, rule: LearningRule, host: HostBackend, given: Given, feedback: Parameters
     ) -> dict[str, np.ndarray] | None:
         """What penalties on mean rates add to errors, by population and neuron; None where there is no chain."""
-        penalties = [own for penalty in rule.regularizers if (own := of_rates(penalty)) is not None]
+        penalties = on_rates(rule)
         if not penalties:
             return {}
         network, (examples, steps, _) = rule.model.network, given.inputs.shape
@@ -99,12 +99,8 @@ class Chains(Runner):
             if ran is None:
                 return None
             rates = {name: sums.mean(axis=1, keepdims=True) / steps for name, sums in ran.spikes.items()}
-        found: dict[str, np.ndarray] = {}
-        for penalty in penalties:
-            for name, slope in penalty.at_rates(get_backend("numpy"), rates, network.dt).items():
-                pushed = handed_over(np.ravel(slope) / (steps * examples), network.dtype)
-                found[name] = found[name] + pushed if name in found else pushed
-        return found
+        found = slopes(penalties, rates, network.dt)
+        return {name: handed_over(np.ravel(each) / (steps * examples), network.dtype) for name, each in found.items()}
 
     def serves(self, rule: LearningRule, steps: int, examples: int, features: int) -> bool:
         """Whether there may be a chain for so much of a batch, and it is worth compiling one."""
@@ -137,8 +133,7 @@ class Chains(Runner):
             window: what goes on beyond the time steps of the chain; None for whole sequences.
             counting: whether it only counts spikes.
         """
-        # Of an input that is not walked only what was looked at is known.
-        look = walked, INPUT in walked and ones, window, counting
+        look = walked, ones, window, counting
         return self.known(look, lambda: _made(rule, given, *look))
 
     def plan_of_windows(
@@ -175,12 +170,9 @@ def _possible(rule: LearningRule) -> bool:
     return (
         rule.plain
         and model.plain
-        and type(network).forward is Network.forward
         and all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers)
         and not rule.credit.outside_chain
-        and model.loss.is_of_outputs
-        and not any(metric.requires == "spikes" and not metric.of_counts for metric in model.metrics)
-        and events_are_enough(graph)
+        and may_be_judged(network, model.loss, model.metrics)
         and not (full and any(len(component) > 1 for component in graph.components))
         and (not any(_is_wide(graph, c) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
     )

@@ -251,9 +251,9 @@ class _Pass:
 
     def _linked(self, asked: _Asked) -> tuple[Linked | None, Given]:
         data, values = self._data, self._updates.values
-        constants = self._rule.model.network.constants_with(values)
+        constants, ones = self._rule.model.network.constants_with(values), self._ones and INPUT in self._walked
         given = Given(values, constants, *data[:4], "sequence", asked.pushes, self._share)
-        return self._chains.linked(self._rule, given, self._walked, self._ones, self._carried.window), given
+        return self._chains.linked(self._rule, given, self._walked, ones, self._carried.window), given
 
     def _run(
         self,

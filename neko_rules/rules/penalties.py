@@ -6,13 +6,13 @@ A chain of windows asks for them between the way forward and the way back of eac
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from neko_rules.backend import get_backend
-from neko_rules.regularizers import of_rates
+from neko_rules.regularizers import OnRates, of_rates
 
 if TYPE_CHECKING:
     from neko_rules.rules.learning_rule import LearningRule
@@ -33,6 +33,20 @@ class SoFar(NamedTuple):
     rates: dict[str, np.ndarray]
 
 
+def on_rates(rule: LearningRule) -> list[OnRates]:
+    """The penalties of a rule that are on mean rates."""
+    return [penalty for each in rule.regularizers if (penalty := of_rates(each)) is not None]
+
+
+def slopes(penalties: Sequence[OnRates], rates: Mapping[str, np.ndarray], dt: float) -> dict[str, np.ndarray]:
+    """Σ over penalties of ∂E/∂r, [1, 1, neuron], at mean rates of that shape, of the populations that are penalised."""
+    found: dict[str, np.ndarray] = {}
+    for penalty in penalties:
+        for name, slope in penalty.at_rates(get_backend("numpy"), rates, dt).items():
+            found[name] = found[name] + slope if name in found else slope
+    return found
+
+
 class Penalties(ABC):
     """The signals of a rule's penalties: on mean rates, and what share time steps have of those on states.
 
@@ -47,19 +61,13 @@ class Penalties(ABC):
 
     def __init__(self, rule: LearningRule, steps: int) -> None:
         network = rule.model.network
-        self._penalties = [penalty for each in rule.regularizers if (penalty := of_rates(each)) is not None]
-        self._dt, self._steps = network.dt, steps
+        self._penalties, self._dt, self._steps = on_rates(rule), network.dt, steps
         self.spiking = tuple(network.spiking)
         at_rest = {name: np.zeros((1, 1, network.graph.populations[name].size)) for name in self.spiking}
         self.populations = tuple(self._slopes(at_rest))
 
     def _slopes(self, rates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Σ over penalties of ∂E/∂r, [1, 1, neuron], at mean rates of that shape."""
-        found: dict[str, np.ndarray] = {}
-        for penalty in self._penalties:
-            for name, slope in penalty.at_rates(get_backend("numpy"), rates, self._dt).items():
-                found[name] = found[name] + slope if name in found else slope
-        return found
+        return slopes(self._penalties, rates, self._dt)
 
     def share(self, examples: int) -> float:
         """What every time step of every example has of a penalty on states."""
