@@ -187,7 +187,7 @@ class Evaluator:
 
     def forget_compiled(self) -> None:
         """Compile anew what runs the network, after something but its weights has changed."""
-        for compiled in ("_judged_forward", "_predicted", "_recorded", "_judging"):
+        for compiled in ("_judged_forward", "_predicted", "_recorded", "_compiled_judging"):
             self.__dict__.pop(compiled, None)
 
     # Data in.
@@ -496,11 +496,11 @@ class Evaluator:
         if not self.plain or type(self)._inferred is not Evaluator._inferred or not isinstance(network, Network):
             return None
         # Under a name that a clone leaves behind.
-        known: Judging | None = vars(self).get("_judging")
+        known: Judging | None = vars(self).get("_compiled_judging")
         if known is None or not known.fit(network, self.loss, self.metrics):
             from neko_rules.chains.judging import Judging
 
-            known = vars(self)["_judging"] = Judging(network, self.loss, self.metrics)
+            known = vars(self)["_compiled_judging"] = Judging(network, self.loss, self.metrics)
         return known.ran(values, inputs.transpose(1, 0, 2), target, mask)
 
     def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:

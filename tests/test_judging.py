@@ -94,6 +94,12 @@ def test_libraries_have_it_from_numpy(backend: str, groups: list[Any]) -> None:
         np.testing.assert_array_equal(model.predict(x), outputs)
         rule.step(x, y)
         assert np.abs(model.predict(x) - outputs).max() > 1e-9
+    outputs, model.network.weight_bits = model.predict(x), 3
+    model.forget_compiled()
+    assert np.abs(model.predict(x) - outputs).max() > 1e-9
+    with by_library():
+        expected = model.predict(x)
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("readout", ["sequence", "last"])

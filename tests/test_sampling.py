@@ -300,19 +300,26 @@ def test_processes_give_the_same_chains(tmp_path):
     same(alone, Trainer(rule_of()).sample(X, Y, **RUN, processes=2))
 
 
-@pytest.mark.parametrize("backend_name", ["torch", "jax"])
-def test_a_rule_that_was_compiled_can_be_sent_to_a_process(backend_name):
+@pytest.mark.parametrize("chained", [True, False])
+@pytest.mark.parametrize("backend_name", ["numpy", "torch", "jax"])
+def test_a_rule_that_was_compiled_can_be_sent_to_a_process(backend_name, chained, monkeypatch):
+    """Also one that has taken steps, of a model that was evaluated, by compiled loops."""
     import pickle
 
     pytest.importorskip(backend_name)
     from neko_rules.probabilistic.processes import packed
 
+    if chained:
+        monkeypatch.setattr("neko_rules.chains.running.WORTHWHILE", 0)
     rule = rule_of(MALA, spiking(backend=backend_name))
+    rule.gradient.step(X, Y)
     rule.gradient.gradients(X, Y)
+    rule.posterior.model.evaluate(X, Y)
     twin = pickle.loads(packed(rule))
     assert twin.gradient.model is twin.posterior.model
     for name, gradient in twin.gradient.gradients(X, Y).items():
         np.testing.assert_array_equal(gradient, rule.gradient.gradients(X, Y)[name])
+    assert twin.posterior.model.evaluate(X, Y) == rule.posterior.model.evaluate(X, Y)
 
 
 # Progress.

@@ -95,5 +95,6 @@ class Judging(Runner):
             return None
         if self._twin is None:
             self._twin = network.on(numpy)
+        self._twin.weight_bits = network.weight_bits
         copied = network.nx.to_numpy
         return host, self._twin, {name: copied(value) for name, value in values.items()}

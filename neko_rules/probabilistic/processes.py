@@ -63,12 +63,15 @@ class _Packer(pickle.Pickler):
             nx = get_backend(name)
             if nx.is_tensor(value) and not isinstance(value, np.ndarray):
                 return _array, (name, nx.to_numpy(value))
-        cached = [name for name, each in _members(type(value)).items() if isinstance(each, cached_property)]
         state = getattr(value, "__dict__", None)
-        if cached and isinstance(state, dict):
-            kept = {name: each for name, each in state.items() if name not in cached}
-            return _restored, (type(value), kept)
-        return NotImplemented
+        if not isinstance(state, dict):
+            return NotImplemented
+        cached = {name for name, each in _members(type(value)).items() if isinstance(each, cached_property)}
+        # Under such names objects keep compiled loops of their own.
+        cached |= {name for name in state if name.startswith("_compiled")}
+        if not cached:
+            return NotImplemented
+        return _restored, (type(value), {name: each for name, each in state.items() if name not in cached})
 
 
 def _members(cls: type) -> dict[str, Any]:
