@@ -13,7 +13,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend, given
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
-from neko_rules.kernels.host import HostBackend, only_finite
+from neko_rules.kernels.host import HostBackend, host_of, only_finite
 from neko_rules.layers.adaptors.adaptor import Adaptor
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
@@ -298,7 +298,7 @@ class Evaluator:
         """Total and count of the loss and of every metric, from what a chain found; for the engine.
 
         Args:
-            host: the backend of the model, or that in whose place it stands.
+            host: the backend of the arrays that are wanted: the model's, or NumPy where that computes for it.
             ran: what the chain found.
             count: how many outputs count in the loss.
             batch: inputs, target and mask.
@@ -310,11 +310,15 @@ class Evaluator:
         fired = {name: host.from_host(sums) for name, sums in ran.spikes.items()}
         scores = host.from_host(ran.scores)
         measurement = Measurement(scores, *batch[1:], fired, network.dt, len(batch[0]))
-        return {"loss": (total, counted), **self.measured(measurement, cast(Backend, host))}
+        nx = cast(Backend, host)
+        if nx.name == self.nx.name:
+            return {"loss": (total, counted), **self.measured(measurement)}
+        measured = {metric.name: metric.measure(nx, measurement) for metric in self.metrics}
+        return {"loss": (total, counted), **measured}
 
-    def measured(self, measurement: Measurement, nx: Backend | None = None) -> dict[str, tuple[Array, Array]]:
-        """Total and count of every metric, in arrays of the model's backend or of another."""
-        return {metric.name: metric.measure(nx or self.nx, measurement) for metric in self.metrics}
+    def measured(self, measurement: Measurement) -> dict[str, tuple[Array, Array]]:
+        """Total and count of every metric."""
+        return {metric.name: metric.measure(self.nx, measurement) for metric in self.metrics}
 
     def judge_loss(self, trajectory: Trajectory, target: Array, mask: Array, readout: str | None = None) -> Judgement:
         """The loss and its derivative with respect to what it looks at, without the metrics.
@@ -411,12 +415,10 @@ class Evaluator:
 
     def _scores(self, inputs: np.ndarray) -> np.ndarray:
         """The scores for time-major inputs: [1 or time, batch, n_out]."""
-        examples, dtype = inputs.shape[1], self.network.dtype
-        # Nothing is supervised.
-        target, mask = np.zeros((1, examples, self.scores), dtype), np.zeros((1, examples), dtype)
-        met = self._ran(self.network.values, inputs, target, mask)
-        if met is not None:
-            return met[0].scores
+        judging = self._judging()
+        found = None if judging is None else judging.scores(self.network.values, inputs.transpose(1, 0, 2))
+        if found is not None:
+            return found
         return self.nx.to_numpy(self._predicted(self.network.values, self.nx.asarray(inputs)))
 
     def trajectory(self, x: Any) -> Trajectory:
@@ -479,7 +481,8 @@ class Evaluator:
     def totals(self, values: Parameters, batch: tuple[Array, Array, Array]) -> dict[str, tuple[float, float]]:
         """Total and count of every figure at some parameters, of a batch that ``batch`` has made; for the engine."""
         on_host = isinstance(batch[0], np.ndarray)
-        met = self._ran(values, *batch) if on_host else None
+        judging = self._judging() if on_host else None
+        met = None if judging is None else judging.ran(values, batch[0].transpose(1, 0, 2), *batch[1:])
         if met is None:
             nx = self.nx
             totals = self._judged_forward(values, *((given(nx, each) for each in batch) if on_host else batch))
@@ -488,12 +491,14 @@ class Evaluator:
             totals = self.totals_of(cast(HostBackend, nx), *met, batch)
         return {name: (float(nx.to_numpy(each)), float(nx.to_numpy(count))) for name, (each, count) in totals.items()}
 
-    def _ran(
-        self, values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
-    ) -> tuple[Ran, float] | None:
-        """What a chain finds for time-major inputs on a processor, with the numbers of NumPy; None where none is."""
-        network = self.network
-        if not self.plain or type(self)._inferred is not Evaluator._inferred or not isinstance(network, Network):
+    def _judging(self) -> Judging | None:
+        """The chains by which this model is judged on a processor, with NumPy's numbers; None where there are none."""
+        network, own = self.network, type(self)
+        if host_of(get_backend("numpy")) is None or not isinstance(network, Network):
+            return None
+        # What a user's class measures may be written for the arrays of one library.
+        measures = own.measured is Evaluator.measured or network.nx.name == "numpy"
+        if not self.plain or own._inferred is not Evaluator._inferred or not measures:
             return None
         # Under a name that a clone leaves behind.
         known: Judging | None = vars(self).get("_compiled_judging")
@@ -501,7 +506,7 @@ class Evaluator:
             from neko_rules.chains.judging import Judging
 
             known = vars(self)["_compiled_judging"] = Judging(network, self.loss, self.metrics)
-        return known.ran(values, inputs.transpose(1, 0, 2), target, mask)
+        return known
 
     def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:
         """A forward pass in evaluation mode, which a wrapped model may have."""

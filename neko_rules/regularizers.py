@@ -505,5 +505,5 @@ def of_states(regularizer: Regularizer) -> MembraneBounds | None:
     """
     if not isinstance(regularizer, MembraneBounds):
         return None
-    asked = "gradient", "online", "at_states", "slope", "_chosen", "_violations"
+    asked = "gradient", "online", "at_states", "slope", "_chosen", "_suitable", "_violations"
     return regularizer if all(getattr(type(regularizer), n) is getattr(MembraneBounds, n) for n in asked) else None

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
+import gc
+import sys
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +17,8 @@ from credit_cases import distance
 
 from neko_rules import Evaluator, Network
 from neko_rules.chains import running
-from neko_rules.kernels.asking import Question
+from neko_rules.kernels.asking import Question, ask
+from neko_rules.kernels.compiling import kernel
 from neko_rules.kernels.host import unfused
 from neko_rules.optimizers import SGD
 from neko_rules.regularizers import FiringRate
@@ -201,20 +207,61 @@ def test_what_a_penalty_raises_is_raised(groups: list[Any], monkeypatch: pytest.
 
 
 def test_a_question_is_not_asked_again_after_it_failed() -> None:
-    from neko_rules.kernels.asking import ask
-
     asked: list[int] = []
 
     def failing() -> None:
         asked.append(len(asked))
-        raise KeyboardInterrupt
+        raise ZeroDivisionError
 
     question = Question(failing)
-    ask(question.address)
-    ask(question.address)
-    with pytest.raises(KeyboardInterrupt):
+    ask(question.address, question.asked)
+    ask(question.address, question.asked)
+    with pytest.raises(ZeroDivisionError):
         question.check()
     assert asked == [0]
+
+
+@kernel
+def _ask_later(rounds: int, address: int, asked: np.ndarray) -> float:
+    total = 1.0
+    for k in range(rounds):
+        total = total * 0.5 + k
+    ask(address, asked)
+    return total
+
+
+def test_an_interrupt_while_a_kernel_runs_is_raised_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before the function's first statement, where nobody can hear of it."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    answers: list[int] = []
+    question = Question(lambda: answers.append(1))
+    _ask_later(1, question.address, question.asked)
+    question.check()
+    timer = threading.Timer(0.05, _thread.interrupt_main)
+    timer.start()
+    # Half a second or more.
+    _ask_later(200_000_000, question.address, question.asked)
+    timer.join()
+    with pytest.raises(KeyboardInterrupt):
+        question.check()
+    assert len(answers) == 1
+
+
+def test_a_question_keeps_nothing_alive() -> None:
+    """Memory that is lent for a step comes back with it, and not when cycles are looked for."""
+
+    class Held:
+        def __call__(self) -> None: ...
+
+    held = Held()
+    gone, question = weakref.ref(held), Question(held)
+    ask(question.address, question.asked)
+    gc.disable()
+    try:
+        del held, question
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_penalty_of_a_users_goes_step_by_step(groups: list[Any]) -> None:

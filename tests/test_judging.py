@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,8 @@ from neko_rules.chains import judging, running
 from neko_rules.kernels.host import by_library, unfused
 from neko_rules.layers.quantized import quantize
 from neko_rules.losses import LOSSES
-from neko_rules.metrics import Accuracy
+from neko_rules.losses import MeanSquaredError as SquaredLoss
+from neko_rules.metrics import METRICS, Accuracy
 from neko_rules.threads import set_threads
 
 __all__ = ["groups"]  # a fixture
@@ -152,6 +155,34 @@ class Doubled(Evaluator):
         return type(found)(2 * found.loss, found.signals, {**found.totals, "loss": (2 * total, count)})
 
 
+class Weighed(Evaluator):
+    """One that measures in its own way."""
+
+    def measured(self, measurement: Any) -> Any:
+        return {name: (2 * total, count) for name, (total, count) in super().measured(measurement).items()}
+
+
+class Inferring(Network):
+    """A network that evaluates in its own way."""
+
+    def infer(self, parameters: Any, inputs: Any) -> Any:
+        return self.forward({name: 0 * value for name, value in parameters.items()}, inputs)
+
+
+class OneScore(SquaredLoss):
+    """A loss of a user's, of one score."""
+
+    def number_of_scores(self, neurons: int) -> int:
+        return 1
+
+
+class HardToRead(SquaredLoss):
+    """Another, which nobody can look into."""
+
+    def value(self, nx: Any, outputs: Any, target: Any) -> Any:
+        return super().value(nx, np.asarray(outputs), np.asarray(target))
+
+
 class Own(Accuracy):
     """A metric of a user's, who may have one library in mind."""
 
@@ -170,21 +201,74 @@ def test_what_a_user_made_goes_its_own_way(groups: list[Any], monkeypatch: pytes
     assert len(groups) == 1
 
 
+def test_what_a_user_overrides_is_asked(groups: list[Any]) -> None:
+    x, y = data()
+    model = Weighed(layers(12), metrics=["accuracy"])
+    same(model, x, y)
+    assert (
+        model.evaluate(x, y)["accuracy"] == 2 * Evaluator(layers(12), metrics=["accuracy"]).evaluate(x, y)["accuracy"]
+    )
+    assert EProp(model).step(x, y)["accuracy"] > 0
+    made = layers(12)
+    own = Inferring(made.graph.populations, made.graph.connections, made.graph.output, inputs=FEATURES, dtype="float64")
+    same(Evaluator(own), x, y)
+    values = np.random.default_rng(3).random((EXAMPLES, STEPS, 1))
+    same(Evaluator(layers(12, task_type="regression"), loss=OneScore()), x, values)
+    scores = Evaluator(layers(12, task_type="regression"), loss=HardToRead()).predict(x)
+    np.testing.assert_array_equal(scores, Evaluator(layers(12, task_type="regression")).predict(x))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_constants_and_metrics_may_be_replaced(backend: str, groups: list[Any]) -> None:
+    pytest.importorskip(backend)
+    x, y = data()
+    model = Evaluator(layers(12, backend=backend), metrics=[Accuracy()])
+    model.metrics = list(model.metrics)
+    before = model.evaluate(x, y)
+    model.metrics.append(METRICS.resolve("firing_rate"))
+    assert set(model.evaluate(x, y)) - set(before) == {"firing_rate"}
+    model.network.constants = layers(12, backend=backend, threshold=0.3).constants
+    assert abs(model.evaluate(x, y)["loss"] - before["loss"]) > 1e-3
+    model.forget_compiled()
+    found = model.evaluate(x, y)
+    with unfused():
+        assert model.evaluate(x, y) == pytest.approx(found, rel=SAME)
+    assert groups
+
+
+def test_without_numba_it_is_judged_too() -> None:
+    code = """
+import sys
+sys.modules.update(numba=None, llvmlite=None)
+import numpy as np
+from neko_rules import LIF, Evaluator
+model = Evaluator(LIF(64, 3), metrics=["accuracy"])
+x = np.ones((64, 50, 7))
+print(model.evaluate(x, np.zeros(64, int))["loss"] > 0, model.predict(x).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "True (64, 50, 3)"
+
+
 @pytest.mark.parametrize("fault", ["other weights", "another mask", "outputs of the first group"])
 def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = judging.Judging.ran
+    ran, scores = judging.Judging.ran, judging.Judging.scores
 
     def wrong(self: Any, values: Any, inputs: Any, target: Any, mask: Any) -> Any:
         if fault == "other weights":
             values = {name: 1.001 * value for name, value in values.items()}
         if fault == "another mask":
             mask = mask * (np.arange(mask.shape[1]) > 0)
-        met = ran(self, values, inputs, target, mask)
-        if met is not None and fault == "outputs of the first group":
-            met[0].scores[:, 8:] = 0
-        return met
+        return ran(self, values, inputs, target, mask)
+
+    def cut(self: Any, values: Any, inputs: Any) -> Any:
+        found = scores(self, values, inputs)
+        if fault == "outputs of the first group":
+            found[:, 8:] = 0
+        return found
 
     monkeypatch.setattr(judging.Judging, "ran", wrong)
+    monkeypatch.setattr(judging.Judging, "scores", cut)
     with pytest.raises(AssertionError):
         same(Evaluator(layers(24), metrics=["accuracy"]), *data())
     assert groups

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neko_rules.backend import Parameters, get_backend
-from neko_rules.chains.running import Given, Ran, Runner, kept, kind_of, may_be_judged, prepared
+from neko_rules.chains.running import Given, Ran, Runner, kept, kind_of, may_be_judged, prepared, same
 from neko_rules.kernels.host import HostBackend, host_of, lends
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
 from neko_rules.metrics import Metric
+
+if TYPE_CHECKING:
+    from neko_rules.chains.linked import Linked
+    from neko_rules.chains.linking import Linking
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -41,16 +45,15 @@ class Judging(Runner):
 
     def __init__(self, network: Network, loss: Loss, metrics: Sequence[Metric]) -> None:
         super().__init__(network.graph, network.dtype)
-        self._seen = network, network.graph, network.readout, loss, metrics
-        self._loss, self._rates = loss, any(metric.requires == "spikes" for metric in metrics)
-        self._possible = may_be_judged(network, loss, metrics)
+        self._network, self._loss, self._metrics = network, loss, tuple(metrics)
+        self._seen = _seen(network, loss, metrics)
+        self._possible = may_be_judged(network, loss, metrics) and type(network).infer is Network.infer
         self._ours = is_ours(network, loss, *metrics)
         self._twin: Network | None = None
 
     def fit(self, network: Network, loss: Loss, metrics: Sequence[Metric]) -> bool:
         """Whether all that was looked at when they were made is still what a model has."""
-        now = network, network.graph, network.readout, loss, metrics
-        return all(one is other for one, other in zip(self._seen, now, strict=True))
+        return same(self._seen, _seen(network, loss, metrics))
 
     def ran(
         self, values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
@@ -62,6 +65,21 @@ class Judging(Runner):
             inputs: [batch, time, feature].
             target, mask: as ``Evaluator.batch`` gives them.
         """
+        from neko_rules.chains.linking import Linking
+
+        return self._ran(Linking, values, inputs, target, mask)
+
+    def scores(self, values: Parameters, inputs: np.ndarray) -> np.ndarray | None:
+        """The scores alone, [1 or time, batch, n_out]; None as for ``ran``."""
+        from neko_rules.chains.linking_scores import LinkingScores
+
+        nothing = np.zeros((1, len(inputs)), self._dtype)
+        met = self._ran(LinkingScores, values, inputs, nothing[:, :, None], nothing)
+        return None if met is None else met[0].scores
+
+    def _ran(
+        self, written: type[Linking], values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
+    ) -> tuple[Ran, float] | None:
         examples, steps, features = inputs.shape
         if not self._possible or self.lacking or not self.worthwhile(steps, examples, features):
             return None
@@ -71,25 +89,31 @@ class Judging(Runner):
         host, network, values = found
         given, count = prepared(network, network.seen(values), inputs, target, mask)
 
-        def linked(walked: frozenset[str], ones: bool) -> Any:
-            return self.known((walked, ones), lambda: self._made(network, given, walked, ones))
+        def linked(walked: frozenset[str], ones: bool) -> Linked | None:
+            return self.known((written, walked, ones), lambda: self._made(written, network, given, walked, ones))
 
         ran = self.through(host, given, linked)
         return None if ran is None else (ran, count)
 
-    def _made(self, network: Network, given: Given, walked: frozenset[str], ones: bool) -> Any:
-        from neko_rules.chains.linking import Linking
+    def _made(
+        self, written: type[Linking], network: Network, given: Given, walked: frozenset[str], ones: bool
+    ) -> Linked | None:
+        from neko_rules.chains.linking_scores import LinkingScores
 
-        # Of what only sends, when it fired is all that has to be known.
-        lean = network.spiking_once & set(network.graph.senders) - {network.graph.output}
-        kind = kind_of(network, self._loss, given, walked, ones)._replace(lean=lean, scored=True, rates=self._rates)
-        return kept(network.graph, (Linking, kind), lambda: Linking(network.graph, given.constants, kind).linked())
+        scores = written is LinkingScores
+        kind = kind_of(network, self._loss, given, walked, ones)._replace(
+            # Of what only sends, when it fired is all that has to be known.
+            lean=network.spiking_once & set(network.graph.senders) - {network.graph.output},
+            scored=scores or bool(self._metrics),
+            rates=not scores and any(metric.requires == "spikes" for metric in self._metrics),
+        )
+        return kept(network.graph, (written, kind), lambda: written(network.graph, given.constants, kind).linked())
 
     def _on_numpy(self, values: Parameters) -> tuple[HostBackend, Network, Parameters] | None:
         """NumPy, and the network and its parameters there; None where the network's own backend is to compute."""
-        network, numpy = self._seen[0], get_backend("numpy")
+        network, numpy = self._network, get_backend("numpy")
         host = host_of(numpy)
-        if host is None or network.nx is numpy:
+        if host is None or type(network.nx) is type(numpy):
             return None if host is None else (host, network, values)
         if not lends(network.nx) or not self._ours:
             return None
@@ -98,3 +122,7 @@ class Judging(Runner):
         self._twin.weight_bits = network.weight_bits
         copied = network.nx.to_numpy
         return host, self._twin, {name: copied(value) for name, value in values.items()}
+
+
+def _seen(network: Network, loss: Loss, metrics: Sequence[Metric]) -> tuple[Any, ...]:
+    return network, network.graph, network.constants, network.readout, loss, *metrics

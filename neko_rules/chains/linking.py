@@ -365,14 +365,8 @@ class Linking:
         share, values = (chain.room(name, "judged", "n") for name in ("share", "values"))
         chain.call(grouped.take_group, "begin", self._part(chain.take("target", 3), "goals", "examples", size), goal)
         chain.call(grouped.take_numbers, "begin", self._part(chain.take("weight", 2), "judged", "examples"), share)
-        pooled, slope, skip = history, signal, "0"
-        if self.kind.pooling == "last":
-            skip = f"(steps - 1) * n * {size}"
-        elif self.kind.pooling != "sequence":
-            pooled, slope = (chain.room(name, "n", size) for name in ("pooled", "slope"))
-        chosen = [chain.room("chosen", "n", size, kind="count")] if self.kind.pooling == "max" else []
-        if pooled != history:
-            chain.call(grouped.pool_largest if chosen else grouped.pool_mean, history, pooled, *chosen)
+        pooled, skip, chosen = self._pooled()
+        slope = signal if pooled == history else chain.room("slope", "n", size)
         self.sizes[chain.size("block")] = judge.block(self.graph.populations[output].size)
         given = [chain.view(pooled, "judged * n", size, skip=skip), chain.view(goal, "goals * n", size)]
         given += [chain.view(share, "judged * n"), chain.view(values, "judged * n")]
@@ -387,7 +381,24 @@ class Linking:
         counted, total = self._part(chain.take("counted", 2), "judged", "examples"), chain.take("total", 1, "float64")
         chain.call(grouped.add_loss, "begin", counted, values, self._total(total))
         if self.kind.scored:
-            scores = chain.view(pooled, "judged", "n", size, skip=skip)
-            into = self._part(chain.take("scores", 3), "judged", "examples", size)
-            chain.call(grouped.put_group, "begin", scores, into)
+            self._put_scores(pooled, skip)
         return signal
+
+    def _pooled(self) -> tuple[str, str, list[str]]:
+        """Where the outputs that are judged are: a room, from an entry on; and the time steps that were chosen."""
+        chain, size = self.chain, self._size(self.graph.output)
+        history = self._history(self.graph.output, self.kind.loss.observes)
+        if self.kind.pooling == "sequence":
+            return history, "0", []
+        if self.kind.pooling == "last":
+            return history, f"(steps - 1) * n * {size}", []
+        pooled = chain.room("pooled", "n", size)
+        chosen = [chain.room("chosen", "n", size, kind="count")] if self.kind.pooling == "max" else []
+        chain.call(grouped.pool_largest if chosen else grouped.pool_mean, history, pooled, *chosen)
+        return pooled, "0", chosen
+
+    def _put_scores(self, pooled: str, skip: str) -> None:
+        """Put the outputs that are judged where those of the batch are wanted."""
+        chain, size = self.chain, self._size(self.graph.output)
+        into = self._part(chain.take("scores", 3), "judged", "examples", size)
+        chain.call(grouped.put_group, "begin", chain.view(pooled, "judged", "n", size, skip=skip), into)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -86,6 +86,7 @@ class Plan(NamedTuple):
     """What does not change from one batch to the next, if they are of one size.
 
     Attributes:
+        links: the chain, by which it is told apart as long as the plan is there.
         constants: those of the network from which ``known`` was made.
         known: constants, and where what loops call begins, by argument.
         given: of all arguments by name those that the chain is given, in its order.
@@ -98,6 +99,7 @@ class Plan(NamedTuple):
         groups: how many of them make a group in each, and how its rooms lie in memory.
     """
 
+    links: Linked
     constants: dict[str, Constants]
     known: dict[str, Any]
     given: Callable[[dict[str, Any]], tuple[Any, ...]]
@@ -178,6 +180,11 @@ def may_be_judged(network: Network, loss: Loss, metrics: Sequence[Metric]) -> bo
     )
 
 
+def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether two tuples hold the same objects."""
+    return len(one) == len(other) and all(map(is_, one, other))
+
+
 def kept(graph: Graph, key: Hashable, make: Callable[[], Linked]) -> Linked | None:
     """The chain of a network by what it depends on, made once; None where something has no compiled loop."""
     return _links.setdefault(graph, Memo()).of(key, make)
@@ -224,9 +231,8 @@ class Runner:
 
     def known(self, look: Hashable, make: Callable[[], Linked | None]) -> Linked | None:
         """The chain for what is looked at, made where it is not known; None where there is none."""
-        if look not in self._found:
-            self._found[look] = make()
-        found = self._found[look]
+        # Another thread may have made one in between.
+        found = self._found[look] if look in self._found else self._found.setdefault(look, make())
         self.lacking |= found is None
         return found
 
@@ -251,7 +257,6 @@ class Runner:
             more: what else of what the chain takes does not change, by argument.
             together: whether one thread goes through all examples.
         """
-        # A chain that is known stays, and with it what it is told apart by.
         examples = given.inputs.shape[0]
         key = id(links), given.pooling, *rows, examples, group, threads()
         plan = self._plans.get(key)
@@ -357,6 +362,7 @@ def planned(
     # What comes before is of the windows of one pass.
     own = len(WINDOWS) if kind.windows else 0
     return Plan(
+        links,
         given.constants,
         known,
         itemgetter(*chain.given),

@@ -6,11 +6,15 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from neko_rules.kernels.compiling import kernel
+
+Array = Any
+"""An array in C order."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -26,8 +30,9 @@ def _call(typing: Any, address: Any) -> Any:
 
 
 @kernel
-def ask(address: int) -> None:
-    """Call what a ``Question`` says, at its address."""
+def ask(address: int, asked: Array) -> None:
+    """Call what a ``Question`` says, at its address, and count it."""
+    asked[0] += 1
     _call(address)
 
 
@@ -39,41 +44,55 @@ class Question:
 
     Attributes:
         address: where it begins, as long as this object lives.
+        asked: how often a kernel has asked, in an array.
 
     Example:
         >>> found = []
         >>> question = Question(lambda: found.append(len(found)))
-        >>> ask(question.address)
-        >>> ask(question.address)
+        >>> ask(question.address, question.asked)
+        >>> ask(question.address, question.asked)
         >>> question.check()
         >>> found
         [0, 1]
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-        self._raised: BaseException | None = None
-        # Kept, since an address keeps nothing.
-        self._called = ctypes.CFUNCTYPE(None)(self._run)
-        self.address = int(ctypes.cast(self._called, ctypes.c_void_p).value or 0)
-
-    def _run(self) -> None:
-        # What C calls has nobody above it to raise to: the first exception is kept, and nothing is asked after it.
-        if self._raised is None:
-            try:
-                self._function()
-            except BaseException as raised:
-                self._raised = raised
+        self._raised: list[BaseException] = []
+        self._answered = np.zeros(1, np.int64)
+        self.asked = np.zeros(1, np.int64)
+        # Kept, since an address keeps nothing. A method of this object would keep it in turn, and all that it works on.
+        self._called = ctypes.CFUNCTYPE(None)(_answering(function, self._answered, self._raised))
+        # Read, since a pointer that is cast to another keeps itself.
+        self.address = int(ctypes.c_void_p.from_buffer_copy(self._called).value or 0)
 
     def check(self) -> None:
         """Raise what the function raised, after the kernel has returned.
 
+        Raises:
+            KeyboardInterrupt: it was not answered to its end, as where a signal's handler raises before it begins.
+
         Example:
             >>> question = Question(lambda: [][0])
-            >>> ask(question.address)
+            >>> ask(question.address, question.asked)
             >>> question.check()
             Traceback (most recent call last):
             IndexError: list index out of range
         """
-        if self._raised is not None:
-            raise self._raised
+        if self._raised:
+            raise self._raised[0]
+        if self._answered[0] != self.asked[0]:
+            raise KeyboardInterrupt
+
+
+def _answering(function: Callable[[], None], answered: np.ndarray, raised: list[BaseException]) -> Callable[[], None]:
+    """The function as C calls it, with nobody above it to raise to: nothing is asked after its first exception."""
+
+    def answer() -> None:
+        if not raised:
+            try:
+                function()
+            except BaseException as exception:
+                raised.append(exception)
+        answered[0] += 1
+
+    return answer

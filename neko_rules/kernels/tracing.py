@@ -88,7 +88,8 @@ class Memo(Generic[Made]):
                 found = make()
             except NotTraceableError:
                 found = None
-            self._made[key] = found
+            # Another thread may have made it in between.
+            found = self._made.setdefault(key, found)
         return found
 
 

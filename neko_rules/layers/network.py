@@ -285,8 +285,12 @@ class Network(NetworkProtocol):
         """
         twin = self.clone()
         twin.nx = get_backend(backend)
-        twin.constants = twin._constants()
-        twin.values = {name: twin.nx.asarray(self.nx.to_numpy(value)) for name, value in self.values.items()}
+
+        def moved(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: twin.nx.asarray(self.nx.to_numpy(array)) for name, array in arrays.items()}
+
+        twin.constants = {name: moved(of) for name, of in self.constants.items()}
+        twin.values = moved(self.values)
         return twin
 
     def __repr__(self) -> str:

@@ -45,7 +45,7 @@ class Loss(ABC):
     @property
     def is_of_outputs(self) -> bool:
         """Whether it judges the outputs of every time step by themselves, as they are, and by the target as it is."""
-        own = "scores", "pull_back", "desired"
+        own = "scores", "pull_back", "desired", "number_of_scores"
         return self.online and all(getattr(type(self), name) is getattr(Loss, name) for name in own)
 
     @abstractmethod
@@ -162,7 +162,8 @@ def weighed(
         (0.75, array([2., 1.]))
     """
     host = host_of(nx)
-    rows = None if host is None else compiled_pass(loss, nx.dtype(outputs))
+    alike = outputs.shape[-1] == target.shape[-1]
+    rows = compiled_pass(loss, nx.dtype(outputs)) if host is not None and alike else None
     if host is None or rows is None:
         return weighted_total(nx, loss, outputs, target, counted), output_gradient(nx, loss, outputs, target, weights)
     value, gradient = rows.run(host, outputs, target, weights)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from neko_rules.backend import Backend, Parameters
-from neko_rules.chains.running import Given, Plan, Ran, Runner, kept, kind_of, may_be_judged, prepared
+from neko_rules.chains.judging import is_ours
+from neko_rules.chains.running import Given, Plan, Ran, Runner, kept, kind_of, may_be_judged, prepared, same
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Judgement
@@ -46,7 +47,6 @@ class Chains(Runner):
 
     def __init__(self, rule: LearningRule) -> None:
         graph = rule.model.network.graph
-        # A product of fewer rows takes longer for each of them than do the histories of more examples, in no cache.
         fed_back = rule.credit.temporal == "full" and any(c.source == c.target for c in graph.connections)
         super().__init__(graph, rule.model.network.dtype, _FED_BACK if fed_back else 1)
         self._seen = _seen(rule)
@@ -54,7 +54,7 @@ class Chains(Runner):
 
     def fit(self, rule: LearningRule) -> bool:
         """Whether all that was looked at when they were made is still what the rule has."""
-        return all(one is other for one, other in zip(self._seen, _seen(rule), strict=True))
+        return same(self._seen, _seen(rule))
 
     def judged(
         self, rule: LearningRule, host: HostBackend, values: Parameters, own: Own, batch: Batch
@@ -158,9 +158,9 @@ def backs_of(
 
 def _seen(rule: LearningRule) -> tuple[Any, ...]:
     """What chains depend on that may be replaced in a rule or its model."""
-    model = rule.model
-    network = model.network
-    return model, network, network.graph, network.readout, model.loss, model.metrics, rule.regularizers
+    model, network = rule.model, rule.model.network
+    now = model, network, network.graph, network.constants, network.readout, model.loss, rule.regularizers
+    return *now, *model.metrics
 
 
 def _possible(rule: LearningRule) -> bool:
@@ -171,6 +171,8 @@ def _possible(rule: LearningRule) -> bool:
         rule.plain
         and model.plain
         and all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers)
+        # They are asked for NumPy's arrays, where what a user wrote may be for those of one library.
+        and (rule.nx.name == "numpy" or is_ours(*rule.regularizers))
         and not rule.credit.outside_chain
         and may_be_judged(network, model.loss, model.metrics)
         and not (full and any(len(component) > 1 for component in graph.components))

@@ -169,7 +169,7 @@ class _Asked:
         if self._question is None:
             return {}
         fired = {argument: self._fired[of] for argument, of in links.handed.fired.items()}
-        return {**fired, "question": self._question.address}
+        return {**fired, "question": self._question.address, "asked": self._question.asked}
 
     def check(self) -> None:
         """Raise what was raised where nobody could hear of it."""

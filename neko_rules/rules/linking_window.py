@@ -159,7 +159,7 @@ class LinkingWindow(LinkingBack):
                 chain.call(listing.mark_events, "zero", "n", *self._listed(name), fired)
             else:
                 chain.call(grouped.put_group, "begin", self._history(name, Z), fired)
-        chain.call(asking.ask, chain.take("question", 0, "int64"))
+        chain.call(asking.ask, chain.take("question", 0, "int64"), chain.take("asked", 1, "int64"))
 
     def _push(self, name: str) -> None:
         chain, number, size = self.chain, self.numbers[name], self._size(name)

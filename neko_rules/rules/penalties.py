@@ -55,7 +55,7 @@ class Penalties(ABC):
         steps: time steps of the whole sequence, of which each has its share of a penalty.
 
     Attributes:
-        spiking: the populations that may be.
+        spiking: the populations whose spikes it is told.
         populations: those whose rates are penalised.
     """
 
@@ -63,7 +63,8 @@ class Penalties(ABC):
         network = rule.model.network
         self._penalties, self._dt, self._steps = on_rates(rule), network.dt, steps
         self.spiking = tuple(network.spiking)
-        at_rest = {name: np.zeros((1, 1, network.graph.populations[name].size)) for name in self.spiking}
+        sizes = {name: network.graph.populations[name].size for name in self.spiking}
+        at_rest = {name: np.zeros((1, 1, size), network.dtype) for name, size in sizes.items()}
         self.populations = tuple(self._slopes(at_rest))
 
     def _slopes(self, rates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

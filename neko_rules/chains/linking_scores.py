@@ -1,0 +1,16 @@
+"""Linking of scores: a chain that goes forward alone, for the outputs that decisions are made on."""
+
+from __future__ import annotations
+
+from neko_rules.chains.linking import Linking
+
+
+class LinkingScores(Linking):
+    """Writes such a chain; as ``Linking``."""
+
+    def _write(self) -> None:
+        self._begin()
+        for component in self.graph.components:
+            self._forward(component)
+        pooled, skip, _ = self._pooled()
+        self._put_scores(pooled, skip)
