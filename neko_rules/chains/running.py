@@ -260,7 +260,7 @@ class Runner:
         examples = given.inputs.shape[0]
         key = id(links), given.pooling, *rows, examples, group, threads()
         plan = self._plans.get(key)
-        if plan is None or plan.constants is not given.constants:
+        if plan is None or plan.links is not links or plan.constants is not given.constants:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             ranges = [(0, examples)] if together else parts(examples, rows[0] * examples * self._work)
