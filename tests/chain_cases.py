@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from credit_cases import distance
 
 from neko_rules import ALIF, LIF, Network
 from neko_rules.chains import running
+from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.regularizers import FiringRate, MembraneBounds
 from neko_rules.rules import chained, chained_pass
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
 GROUP = 8
+SAME = 1e-12
 READOUT = {"cell": "leaky_readout", "size": CLASSES}
 DOUBLE: dict[str, Any] = {"inputs": FEATURES, "dtype": "float64"}
 
@@ -129,6 +132,20 @@ def data(kind: str = "spikes") -> tuple[np.ndarray, np.ndarray]:
     x = (rng.random((EXAMPLES, STEPS, FEATURES)) < 0.2) * 1.0
     x = {"spikes": x, "graded": x * rng.random(x.shape), "dense": rng.standard_normal(x.shape)}[kind]
     return x, rng.integers(CLASSES, size=EXAMPLES)
+
+
+def same_weights(make: Callable[[], Any], x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Weights after two steps by chains: these, and the figures, are those of the engine."""
+    rule, plain = make(), make()
+    for _ in range(2):
+        figures = rule.step(x, y)
+        with unfused():
+            wanted = plain.step(x, y)
+        assert figures == pytest.approx(wanted, rel=SAME)
+    assert rule.steps == plain.steps
+    found: dict[str, np.ndarray] = rule.model.network.parameters
+    assert distance(found, plain.model.network.parameters) < SAME
+    return found
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import EXAMPLES, PENALISED, PENALTIES, STEPS, Bursts, Leaning, data, groups, layers
+from chain_cases import EXAMPLES, PENALISED, PENALTIES, STEPS, Bursts, Leaning, data, groups, layers, same_weights
 from credit_cases import distance
 
 from neko_rules import Evaluator, Network
@@ -22,7 +22,7 @@ from neko_rules.kernels.compiling import kernel
 from neko_rules.kernels.host import unfused
 from neko_rules.optimizers import SGD
 from neko_rules.regularizers import FiringRate
-from neko_rules.rules import online, penalties, rule_of
+from neko_rules.rules import penalties, rule_of
 from neko_rules.rules.linking_window import LinkingWindow
 
 __all__ = ["groups"]  # a fixture
@@ -52,16 +52,7 @@ def learned(network: str, rule: str, **options: Any) -> dict[str, np.ndarray]:
     """Weights after two steps by chains: these, and the figures, are those by operations."""
     if network == "on PyTorch":
         pytest.importorskip("torch")
-    make = NETWORKS[network]
-    x, y = data()
-    chained_, plain = (taught(make(), rule, **options) for _ in range(2))
-    for _ in range(2):
-        figures = chained_.step(x, y)
-        with unfused():
-            assert figures == pytest.approx(plain.step(x, y), rel=SAME)
-    found = chained_.model.network.parameters
-    assert distance(found, plain.model.network.parameters) < SAME
-    return found
+    return same_weights(lambda: taught(NETWORKS[network](), rule, **options), *data())
 
 
 @pytest.mark.parametrize("every", [EVERY, 1])
@@ -120,8 +111,7 @@ def test_several_threads_leave_a_window_to_one(groups: list[Any], monkeypatch: p
 def test_a_stream(backend: str, penalty: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates of every example go on from time steps that came by themselves, and beyond their horizon."""
     pytest.importorskip(backend)
-    for module in (online, penalties):
-        monkeypatch.setattr(module, "HORIZON", 7)
+    monkeypatch.setattr(penalties, "HORIZON", 7)
     x, y = data()
     x = x.transpose(1, 0, 2)
     made = (taught(layers(24, backend=backend), "eprop", PENALTIES[penalty], online=True) for _ in range(2))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import GROUP, NETWORKS, STEPS, data, exciting_each_other, groups, layers
+from chain_cases import GROUP, NETWORKS, STEPS, data, exciting_each_other, groups, layers, same_weights
 from credit_cases import distance, recurrent_readout
 
 from neko_rules import Evaluator, Network
@@ -46,18 +46,6 @@ ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "a reset to zero": (lambda: layers(24, cell=LIFCell(reset="zero")), ("eprop",)),
     "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl",)),
 }
-
-
-def same_weights(make: Callable[[], Any], x: np.ndarray, y: np.ndarray) -> None:
-    """Figures and weights after two steps, beside those of the engine."""
-    rule, plain = make(), make()
-    for _ in range(2):
-        figures = rule.step(x, y)
-        with unfused():
-            wanted = plain.step(x, y)
-        assert figures == pytest.approx(wanted, rel=SAME)
-    assert rule.steps == plain.steps
-    assert distance(rule.model.network.parameters, plain.model.network.parameters) < SAME
 
 
 def taught(network: Network, rule: str, **options: Any) -> Any:

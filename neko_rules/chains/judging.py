@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neko_rules.backend import Parameters, get_backend
-from neko_rules.chains.running import Given, Ran, Runner, kept, kind_of, may_be_judged, prepared, same
+from neko_rules.chains.running import Ran, Runner, kept, kind_of, may_be_judged, prepared, same
 from neko_rules.kernels.host import HostBackend, host_of, lends
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
@@ -67,19 +67,27 @@ class Judging(Runner):
         """
         from neko_rules.chains.linking import Linking
 
-        return self._ran(Linking, values, inputs, target, mask)
+        rates = any(metric.requires == "spikes" for metric in self._metrics)
+        return self._ran(Linking, (bool(self._metrics), rates), values, inputs, target, mask)
 
     def scores(self, values: Parameters, inputs: np.ndarray) -> np.ndarray | None:
         """The scores alone, [1 or time, batch, n_out]; None as for ``ran``."""
         from neko_rules.chains.linking_scores import LinkingScores
 
         nothing = np.zeros((1, len(inputs)), self._dtype)
-        met = self._ran(LinkingScores, values, inputs, nothing[:, :, None], nothing)
+        met = self._ran(LinkingScores, (True, False), values, inputs, nothing[:, :, None], nothing)
         return None if met is None else met[0].scores
 
     def _ran(
-        self, written: type[Linking], values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
+        self,
+        written: type[Linking],
+        wanted: tuple[bool, bool],
+        values: Parameters,
+        inputs: np.ndarray,
+        target: np.ndarray,
+        mask: np.ndarray,
     ) -> tuple[Ran, float] | None:
+        """What a chain of a kind finds, with scores and with counts of spikes where these are wanted."""
         examples, steps, features = inputs.shape
         if not self._possible or self.lacking or not self.worthwhile(steps, examples, features):
             return None
@@ -89,32 +97,28 @@ class Judging(Runner):
         host, network, values = found
         given, count = prepared(network, network.seen(values), inputs, target, mask)
 
+        def made(walked: frozenset[str], ones: bool) -> Linked | None:
+            # Of what only sends, when it fired is all that has to be known.
+            lean = network.spiking_once & set(network.graph.senders) - {network.graph.output}
+            kind = kind_of(network, self._loss, given, walked, ones)._replace(
+                lean=lean, scored=wanted[0], rates=wanted[1]
+            )
+            return kept(network.graph, (written, kind), lambda: written(network.graph, given.constants, kind).linked())
+
         def linked(walked: frozenset[str], ones: bool) -> Linked | None:
-            return self.known((written, walked, ones), lambda: self._made(written, network, given, walked, ones))
+            return self.known((written, walked, ones), lambda: made(walked, ones))
 
         ran = self.through(host, given, linked)
         return None if ran is None else (ran, count)
-
-    def _made(
-        self, written: type[Linking], network: Network, given: Given, walked: frozenset[str], ones: bool
-    ) -> Linked | None:
-        from neko_rules.chains.linking_scores import LinkingScores
-
-        scores = written is LinkingScores
-        kind = kind_of(network, self._loss, given, walked, ones)._replace(
-            # Of what only sends, when it fired is all that has to be known.
-            lean=network.spiking_once & set(network.graph.senders) - {network.graph.output},
-            scored=scores or bool(self._metrics),
-            rates=not scores and any(metric.requires == "spikes" for metric in self._metrics),
-        )
-        return kept(network.graph, (written, kind), lambda: written(network.graph, given.constants, kind).linked())
 
     def _on_numpy(self, values: Parameters) -> tuple[HostBackend, Network, Parameters] | None:
         """NumPy, and the network and its parameters there; None where the network's own backend is to compute."""
         network, numpy = self._network, get_backend("numpy")
         host = host_of(numpy)
-        if host is None or type(network.nx) is type(numpy):
-            return None if host is None else (host, network, values)
+        if host is None:
+            return None
+        if type(network.nx) is type(numpy):
+            return host, network, values
         if not lends(network.nx) or not self._ours:
             return None
         if self._twin is None:

@@ -88,9 +88,7 @@ class Linking:
 
     def _write(self) -> None:
         """All loops, in their order."""
-        self._begin()
-        for component in self.graph.components:
-            self._forward(component)
+        self._go_forward()
         self._judge()
         self._count_all()
 
@@ -210,6 +208,12 @@ class Linking:
         return f"min(n, {name})"
 
     # Forward in time.
+
+    def _go_forward(self, components: int | None = None) -> None:
+        """Through the first so many components, or all of them."""
+        self._begin()
+        for component in self.graph.components[:components]:
+            self._forward(component)
 
     def _begin(self) -> None:
         chain, walked, inputs = self.chain, INPUT in self.kind.walked, self.chain.take("inputs", 3)

@@ -13,10 +13,8 @@ class LinkingCounts(Linking):
     """Writes such a chain; as ``Linking``."""
 
     def _write(self) -> None:
-        self._begin()
-        components = self.graph.components
         # What is above all that spikes need not be known.
-        spiking = [i for i, names in enumerate(components) if any(self.graph.cell(name).spiking for name in names)]
-        for component in components[: spiking[-1] + 1]:
-            self._forward(component)
+        each = enumerate(self.graph.components)
+        spiking = [i for i, names in each if any(self.graph.cell(name).spiking for name in names)]
+        self._go_forward(spiking[-1] + 1)
         self._count_all()

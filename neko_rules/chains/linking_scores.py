@@ -9,8 +9,6 @@ class LinkingScores(Linking):
     """Writes such a chain; as ``Linking``."""
 
     def _write(self) -> None:
-        self._begin()
-        for component in self.graph.components:
-            self._forward(component)
+        self._go_forward()
         pooled, skip, _ = self._pooled()
         self._put_scores(pooled, skip)

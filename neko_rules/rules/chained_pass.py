@@ -6,7 +6,6 @@ arrays, whatever the backend: of a window of a few time steps, operations of a l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property, lru_cache, partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -144,7 +143,6 @@ class _Asked:
 
     Args:
         penalties: the penalties; None for none.
-        sizes: neurons of every population that spikes.
         steps, examples: of a window.
         dtype: of the network.
 
@@ -152,16 +150,15 @@ class _Asked:
         pushes: by population, [time, neuron].
     """
 
-    def __init__(
-        self, penalties: Penalties | None, sizes: Mapping[str, int], steps: int, examples: int, dtype: str
-    ) -> None:
+    def __init__(self, penalties: Penalties | None, steps: int, examples: int, dtype: str) -> None:
         self.pushes: dict[str, np.ndarray] = {}
         self._question: Question | None = None
         if penalties is not None and penalties.populations:
             from neko_rules.kernels.asking import Question
 
-            self.pushes = {name: np.zeros((steps, sizes[name]), dtype) for name in penalties.populations}
-            self._fired = {name: BUFFERS.empty((steps, examples, size), dtype) for name, size in sizes.items()}
+            self.pushes = {name: np.zeros((steps, penalties.sizes[name]), dtype) for name in penalties.populations}
+            sizes = penalties.sizes.items()
+            self._fired = {name: BUFFERS.empty((steps, examples, size), dtype) for name, size in sizes}
             self._question = Question(partial(penalties.fill, self._fired, self.pushes))
 
     def handed(self, links: Linked) -> dict[str, Any]:
@@ -225,9 +222,8 @@ class _Pass:
 
     def _alike(self, base: int, count: int, steps: int) -> bool:
         """So many windows of as many time steps each, the first of which has the number ``base``."""
-        network, examples = self._rule.model.network, len(self._data.inputs)
-        sizes = {name: self._graph.populations[name].size for name in network.spiking}
-        opening, asked = 0, _Asked(self._penalties, sizes, steps, examples, network.dtype)
+        opening, dtype = 0, self._rule.model.network.dtype
+        asked = _Asked(self._penalties, steps, len(self._data.inputs), dtype)
         while opening < count:
             links, given = self._linked(asked)
             if links is None:

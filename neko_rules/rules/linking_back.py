@@ -62,9 +62,7 @@ class LinkingBack(Linking):
         self.carries: dict[str, dict[tuple[str, str], str]] = {}
 
     def _write(self) -> None:
-        self._begin()
-        for component in self.graph.components:
-            self._forward(component)
+        self._go_forward()
         self.arriving[self.graph.output, self.kind.loss.observes] = self._judge()
         self._backward()
         self._count_all()

@@ -31,7 +31,7 @@ from neko_rules.layers.forward import (
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity, of_rates, of_states
 from neko_rules.rules.chained_pass import chained_pass, host_for_chains
-from neko_rules.rules.penalties import HORIZON, OfRatesSoFar, OfWindow, Penalties, SoFar
+from neko_rules.rules.penalties import OfRatesSoFar, OfWindow, Penalties, SoFar
 from neko_rules.rules.rule import Kept
 from neko_rules.rules.updates import Summed, Updates, learning
 
@@ -380,8 +380,8 @@ class Online(_Schedule):
         trajectory = one_step(nx, moment)
         target, mask, weight = (nx.expand_dims(at[key], 0) for key in ("target", "mask", "weight"))
         judgement = self.judged(trajectory, target, mask, weight)
-        clock = nx.minimum(moving["clock"] + 1, float(HORIZON))
-        rates = {name: mean + (moment.after[name][Z] - mean) / clock for name, mean in moving["rates"].items()}
+        before = SoFar(moving["clock"], moving["rates"])
+        clock, rates = before.after(nx, {name: moment.after[name][Z] for name in before.rates})
         signals = rule.signals(trajectory, judgement.signals, own, target, weight, rates=False)
         signals = add_signals(signals, self.regularized(trajectory, rates, time_share))
         arriving = {key: each[0] for key, each in self.at_one_step(signals, trajectory).items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from neko_rules.backend import get_backend
+from neko_rules.backend import Array, Backend, get_backend
 from neko_rules.regularizers import OnRates, of_rates
 
 if TYPE_CHECKING:
@@ -29,8 +29,13 @@ class SoFar(NamedTuple):
         rates: by population, [batch, neuron].
     """
 
-    clock: np.ndarray
-    rates: dict[str, np.ndarray]
+    clock: Array
+    rates: dict[str, Array]
+
+    def after(self, nx: Backend, fired: Mapping[str, Array]) -> SoFar:
+        """Those after one more time step, of populations whose spikes are given, [batch, neuron]."""
+        clock = nx.minimum(self.clock + 1, float(HORIZON))
+        return SoFar(clock, {name: self.rates[name] + (z - self.rates[name]) / clock for name, z in fired.items()})
 
 
 def on_rates(rule: LearningRule) -> list[OnRates]:
@@ -55,16 +60,15 @@ class Penalties(ABC):
         steps: time steps of the whole sequence, of which each has its share of a penalty.
 
     Attributes:
-        spiking: the populations whose spikes it is told.
+        sizes: neurons of the populations whose spikes it is told.
         populations: those whose rates are penalised.
     """
 
     def __init__(self, rule: LearningRule, steps: int) -> None:
         network = rule.model.network
         self._penalties, self._dt, self._steps = on_rates(rule), network.dt, steps
-        self.spiking = tuple(network.spiking)
-        sizes = {name: network.graph.populations[name].size for name in self.spiking}
-        at_rest = {name: np.zeros((1, 1, size), network.dtype) for name, size in sizes.items()}
+        self.sizes = {name: network.graph.populations[name].size for name in network.spiking}
+        at_rest = {name: np.zeros((1, 1, size), network.dtype) for name, size in self.sizes.items()}
         self.populations = tuple(self._slopes(at_rest))
 
     def _slopes(self, rates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -79,7 +83,7 @@ class Penalties(ABC):
         """Write what every neuron's signal has more in the next time steps, the same for all examples.
 
         Args:
-            fired: the spikes of these time steps, [time, batch, neuron], of ``spiking``.
+            fired: the spikes of these time steps, [time, batch, neuron], of those in ``sizes``.
             pushes: to be written, [time, neuron], of ``populations``.
         """
 
@@ -111,11 +115,10 @@ class OfRatesSoFar(Penalties):
 
     def fill(self, fired: Mapping[str, np.ndarray], pushes: Mapping[str, np.ndarray]) -> None:
         """As ``Penalties``."""
-        clock, rates = self.now
         for t in range(len(next(iter(fired.values())))):
-            clock = np.minimum(clock + 1, clock.dtype.type(HORIZON))
-            rates = rates | {name: rates[name] + (z[t] - rates[name]) / clock for name, z in fired.items()}
-            slopes = self._slopes({name: rates[name].mean(axis=0)[None, None] for name in fired})
+            self.now = self.now.after(get_backend("numpy"), {name: z[t] for name, z in fired.items()})
+            slopes = self._slopes({name: rate.mean(axis=0)[None, None] for name, rate in self.now.rates.items()})
             for name, into in pushes.items():
-                into[t] = slopes[name][0, 0] / (self._steps * len(rates[name]))
-        self.now = SoFar(np.asarray(clock), rates)
+                into[t] = slopes[name][0, 0] / (self._steps * fired[name].shape[1])
+        # NumPy makes a number of what is to go on as an array.
+        self.now = self.now._replace(clock=np.asarray(self.now.clock))
