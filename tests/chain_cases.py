@@ -68,6 +68,18 @@ def exciting_each_other(inputs: int) -> Network:
     )
 
 
+def twice_recurrent() -> Network:
+    """Two matrices of recurrent weights, through both of which one and the same error comes back."""
+    edges = [("input", "hidden", 0, ""), ("hidden", "hidden", 1, "slow"), ("hidden", "hidden", 1, "fast")]
+    return Network(
+        {"hidden": {"cell": "alif", "size": 24}, "readout": READOUT},
+        [{"source": s, "target": t, "delay": d, "label": name} for s, t, d, name in edges]
+        + [{"source": "hidden", "target": "readout"}],
+        "readout",
+        **DOUBLE,
+    )
+
+
 NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt")),
     "on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("bptt",)),
@@ -82,6 +94,7 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
         lambda: layers(3, cell=LIFCell(threshold=[0.4, 0.3, 0.2], learnable=["membrane_decay"])),
         ("bptt",),
     ),
+    "two recurrent matrices": (twice_recurrent, ("bptt", "eprop")),
     "connections that skip": (skipping, ("bptt", "eprop")),
 }
 

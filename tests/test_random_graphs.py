@@ -1,19 +1,19 @@
 """Random graphs: every point of credit assignment against an independent network differentiated by autograd.
 
 Sampled are graphs of 1 to 5 populations of 1 to 5 neurons: all cells, with numbers or one number per neuron; all
-resets, detached or not; refractory periods; skip connections, delayed connections up, down and from the input, autapses
-or values stored where a masked diagonal ignores them; an output anywhere in the graph; all poolings; classification
-with unlabelled steps and regression; firing-rate regularisers; sequences down to one step and batches down to one
-sample. Weights are drawn wide enough that many neurons spike. A population that no error reaches has a gradient of
-zero, and has to have it here too; how many references are not zero is counted. Every other graph goes by compiled
-loops.
+resets, detached or not; refractory periods; skip connections, delayed connections up, down and from the input, two
+connections between the same populations, autapses or values stored where a masked diagonal ignores them; an output
+anywhere in the graph; all poolings; classification with unlabelled steps and regression; firing-rate regularisers;
+sequences down to one step and batches down to one sample. Weights are drawn wide enough that many neurons spike. A
+population that no error reaches has a gradient of zero, and has to have it here too; how many references are not zero
+is counted. Every other graph goes by compiled loops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,9 @@ def random_edges(rng: np.random.Generator, names: list[str]) -> tuple[Edge, ...]
                 ends.append((source, target, 1, bool(i == j and rng.random() < 0.5)))
     ends = ends or [(INPUT, names[0], 0, False)]
     shuffled = [ends[place] for place in rng.permutation(len(ends))]
+    # Two matrices between the same neurons: currents add up, and so do the errors that come back through both.
+    (other,) = rng.spawn(1)
+    shuffled += [end for end in shuffled if other.random() < 0.2]
     return tuple(Edge(*end, f"{end[1]}.c{place}.weight") for place, end in enumerate(shuffled))
 
 
@@ -242,6 +245,8 @@ def traits(case: Case) -> set[str]:
         if p.neuron.kind in SPIKING:
             found |= {f"reset {p.neuron.reset}", f"reset detached: {p.neuron.detach_reset}"}
             found |= {"refractory"} if np.any(p.neuron.refractory_steps) else set()
+    ends = [replace(e, weight="") for e in edges]
+    twins = [e for e, between in zip(edges, ends, strict=True) if ends.count(between) > 1]
     for e in edges:
         if e.source == INPUT:
             found.add(f"input delayed by {e.delay}")
@@ -251,6 +256,7 @@ def traits(case: Case) -> set[str]:
             found.add("delayed up" if place[e.source] < place[e.target] else "delayed down")
         else:
             found.add("skip" if place[e.target] - place[e.source] > 1 else "next")
+        found |= {"twins, of a population with itself" if e.source == e.target else "twins"} if e in twins else set()
     found.add("regression" if case.y.ndim == 3 else "unlabelled" if (case.y == -1).any() else "labelled")
     found.add("regularised" if case.regularizers else "not regularised")
     found.add("output on top" if case.reference.output == populations[-1].name else "output below")
@@ -266,6 +272,7 @@ def test_the_sample_holds_every_trait_at_least_three_times() -> None:
     wanted |= {"batch of 1", "batch of 3", "bias", "no bias", "refractory", *CELLS, *POOLINGS}
     wanted |= {*(f"reset {reset}" for reset in RESETS), "reset detached: True", "reset detached: False"}
     wanted |= {"input delayed by 0", "input delayed by 1", "autapses", "masked diagonal", "skip", "next"}
+    wanted |= {"twins", "twins, of a population with itself"}
     wanted |= {"delayed up", "delayed down", "regression", "labelled", "unlabelled"}
     wanted |= {"regularised", "not regularised", "output on top", "output below"}
     assert set(counts) == wanted

@@ -34,18 +34,17 @@ def without_leak(step: TracedStep) -> tuple[TracedStep, list[str]]:
     scalars = {each.traced: each.name for each in step.constants if not each.per_neuron}
     written = dict(statement.split(" = ", 1) for statement in step.body.statements)
     carried = {each.name: each for each in step.carried}
-    leaks = []
-    for _, name in step.products:
+    leaks: dict[str, str] = {}
+    for name in dict.fromkeys(of for _, of in step.products):
         found = _parted(written, carried, carried[name].result, scalars)
-        # What is looked at beside the product is needed whole.
+        # What is looked at beside the products is needed whole.
         if found is None or any(name in re.findall(r"\w+", each) for each in written.values()):
-            leaks.append("")
+            leaks[name] = ""
             continue
-        rest, scale, leak = found
+        rest, scale, leaks[name] = found
         whole = step.body.argument(rest)
         carried[name] = Carried(name, (step.body.argument(scale) * whole if scale else whole).name)
-        leaks.append(leak)
-    return replace(step, carried=list(carried.values())), leaks
+    return replace(step, carried=list(carried.values())), [leaks[of] for _, of in step.products]
 
 
 def _operands(written: dict[str, str], name: str, operator: str) -> list[tuple[str, str]]:
