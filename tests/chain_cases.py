@@ -80,6 +80,35 @@ def twice_recurrent() -> Network:
     )
 
 
+def circuit(*leaks: str) -> Network:
+    """Three populations that feed back to each other: within a step, a step later, twice between the same two.
+
+    Args:
+        leaks: populations of which every neuron leaks by a number of its own, or by a learned one.
+    """
+    ends = [("low", "low", 1, ""), ("low", "high", 0, "now"), ("low", "high", 1, "later"), ("low", "rate", 0, "")]
+    ends += [("high", "low", 1, ""), ("high", "high", 1, ""), ("rate", "low", 1, ""), ("rate", "high", 0, "")]
+    ends += [("input", "low", 0, ""), ("input", "high", 0, ""), ("high", "readout", 0, ""), ("rate", "readout", 0, "")]
+    own = {"low": "alif", "high": "lif", "rate": "tanh"}
+    cells: dict[str, Any] = {name: {"name": cell} for name, cell in own.items()}
+    if "low" in leaks:
+        cells["low"] |= {"learnable": ["membrane_decay", "beta"]}
+    if "high" in leaks:
+        cells["high"] |= {"membrane_decay": [0.7, 0.8, 0.9, 0.95, 0.6, 0.85, 0.9]}
+    strong = {"name": "scaled_normal", "gain": 1.5}
+    return Network(
+        {
+            "low": {"cell": cells["low"], "size": 12},
+            "high": {"cell": cells["high"], "size": 7},
+            "rate": {"cell": cells["rate"], "size": 5},
+            "readout": READOUT,
+        },
+        [{"source": s, "target": t, "delay": d, "label": name, "initializer": strong} for s, t, d, name in ends],
+        "readout",
+        **DOUBLE,
+    )
+
+
 NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt")),
     "on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("bptt",)),
@@ -95,6 +124,8 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
         ("bptt",),
     ),
     "two recurrent matrices": (twice_recurrent, ("bptt", "eprop")),
+    "a circuit": (circuit, ("bptt", "eprop")),
+    "a circuit of neurons that differ": (lambda: circuit("low", "high"), ("bptt", "eprop")),
     "connections that skip": (skipping, ("bptt", "eprop")),
 }
 

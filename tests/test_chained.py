@@ -7,6 +7,7 @@ they are linked, for every way in which populations can be connected and signals
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,7 @@ from chain_cases import (
     STEPS,
     Bursts,
     Leaning,
+    circuit,
     data,
     exciting_each_other,
     groups,
@@ -38,6 +40,7 @@ from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import compiling
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import by_library, unfused
+from neko_rules.kernels.writer import adjoint_source
 from neko_rules.layers import fused
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import LOSSES
@@ -119,13 +122,33 @@ def test_errors_that_come_another_way(spatial: str, groups: list[Any]) -> None:
     assert groups
 
 
-def test_populations_that_feed_back_to_each_other(groups: list[Any]) -> None:
+@pytest.mark.parametrize("rule", ["bptt", "eprop"])
+def test_populations_that_feed_back_to_each_other(rule: str, groups: list[Any]) -> None:
     """Two that step together, and a readout whose own units are connected."""
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((11, 12, 4)), rng.integers(3, size=11)
     for make in (lambda: exciting_each_other(4), lambda: recurrent_readout("numpy")):
-        compare(lambda make=make: rule_of(Evaluator(make()), "eprop"), x, y)  # type: ignore[misc]
+        compare(lambda make=make: rule_of(Evaluator(make()), rule), x, y)  # type: ignore[misc]
     assert (groups[0], groups[-1]) == ({"low", "high"}, {"hidden"})
+
+
+@pytest.mark.parametrize(
+    "fault", [None, {"later": True}, {"later": False}, {"leak": ""}, {"leak": "0.5"}], ids=lambda fault: str(fault)
+)
+def test_faults_in_what_comes_back_between_populations_are_seen(
+    fault: dict[str, Any] | None, groups: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors of this step in the place of those of the step after and the other way round, another leak; and none."""
+
+    def faulty(body: Any, stages: Any) -> str:
+        wrong = [replace(stage, products=[replace(one, **fault or {}) for one in stage.products]) for stage in stages]
+        return adjoint_source(body, wrong)
+
+    monkeypatch.setattr("neko_rules.credit.fused.adjoint_source", faulty)
+    x, y = data()
+    with nullcontext() if fault is None else pytest.raises(AssertionError):
+        compare(lambda: rule_of(Evaluator(circuit()), "bptt"), x, y)
+    assert groups
 
 
 def test_labels_of_single_steps(groups: list[Any]) -> None:

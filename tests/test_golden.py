@@ -100,13 +100,16 @@ def surrogate_one_step_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(forward.Record, "history", lambda self, nx, name: forward.shift_later(nx, history(self, nx, name)))
     run = fused.Loop.run
 
-    def early(self: Any, host: Any, setting: Any, record: Any, signals: Any) -> Any:
+    def later(nx: Any, record: Any) -> Any:
         shifted = copy.copy(record)
-        states = {key: forward.shift_later(setting.nx, value) for key, value in record.states.items()}
-        slope = None if record.slope is None else forward.shift_later(setting.nx, record.slope)
+        states = {key: forward.shift_later(nx, value) for key, value in record.states.items()}
+        slope = None if record.slope is None else forward.shift_later(nx, record.slope)
         for name, value in {"states": states, "slope": slope}.items():
             object.__setattr__(shifted, name, value)
-        return run(self, host, setting, shifted, signals)
+        return shifted
+
+    def early(self: Any, host: Any, setting: Any, records: Any, signals: Any) -> Any:
+        return run(self, host, setting, {name: later(setting.nx, one) for name, one in records.items()}, signals)
 
     patch.setattr(fused.Loop, "run", early)
 

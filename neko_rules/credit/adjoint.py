@@ -157,14 +157,14 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
     found = {name: records[name].derivatives(setting.jacobians[name]) for name in group}
     setting = setting._replace(jacobians=setting.jacobians | found)
     host = host_of(nx)
-    if len(group) == 1 and (host is not None or on_gpu(nx)):
-        arriving = tuple(key for key in signals if key[0] == group[0])
+    if host is not None or (len(group) == 1 and on_gpu(nx)):
+        arriving = tuple(key for name in reversed(group) for key in signals if key[0] == name)
         made: Any = LAUNCHES if host is None else LOOPS
         coming = [signals[key] if host is not None else _whole(nx, signals[key]) for key in arriving]
         products = tuple(isinstance(each, Product) for each in coming)
-        compiled = made.of(setting, group[0], arriving, products, nx.dtype(problem.trajectory.inputs))
+        compiled = made.of(setting, group, arriving, products, nx.dtype(problem.trajectory.inputs))
         if compiled is not None:
-            solved: Solved = compiled.run(nx, setting, records[group[0]], coming)
+            solved: Solved = compiled.run(nx, setting, records, coming)
             return solved
     states = tuple(key for key in signals if key[0] in group and key[1] != Z)
     recursion = Recursion(setting, group, states, apart=True)

@@ -1,13 +1,12 @@
-"""Fused adjoint: a population stepped backward in time by one compiled loop, made of the recursion's own step.
+"""Fused adjoint: populations stepped backward in time by one compiled loop, made of the recursion's own step.
 
-The error that comes back through recurrent weights is gathered from the neurons whose error is not zero: with a
+The error that comes back through weights between them is gathered from the neurons whose error is not zero: with a
 surrogate of bounded support those may be few. Where they are many, the errors of a group are one product.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,128 +14,163 @@ import numpy as np
 
 from neko_rules.backend import Array
 from neko_rules.credit.leaking import without_leak
+from neko_rules.credit.recursion import Constant as Learnable
 from neko_rules.credit.recursion import Setting
-from neko_rules.credit.traced import Product, Solved, Steps, TracedStep
+from neko_rules.credit.traced import Product, Solved, Stage, Steps, TracedStep
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, handed_over
 from neko_rules.kernels.parallel import each as each_part
 from neko_rules.kernels.tracing import SCALARS
-from neko_rules.kernels.writer import Back, adjoint_source
+from neko_rules.kernels.writer import Back, Sum, adjoint_source, back_arguments
 from neko_rules.layers.forward import Record, Z
 from neko_rules.threads import parts
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A compiled loop back through time for one population.
+    """A compiled loop back through time for populations that step together.
 
     Args:
         step: one step of it.
-        recorded: the histories that it needs.
-        starts: those that it needs one step earlier.
+        starts: the histories that each needs one step earlier too, by population.
         kernel: the loop over a range of examples.
         dtype: of all arrays.
         arguments: the names of what the kernel takes, in order.
     """
 
     step: TracedStep
-    recorded: list[str]
-    starts: list[str]
+    starts: dict[str, list[str]]
     kernel: Kernel
     dtype: str
     arguments: list[str]
 
-    def run(self, host: HostBackend, setting: Setting, record: Record, signals: Sequence[Array | Product]) -> Solved:
+    def recorded(self, stage: Stage) -> list[str]:
+        """The histories that a population's stage needs."""
+        return list(dict.fromkeys(key.removeprefix(_PREVIOUS) for key in stage.recorded.values()))
+
+    def run(
+        self, host: HostBackend, setting: Setting, records: Mapping[str, Record], signals: Sequence[Array | Product]
+    ) -> Solved:
         """Go through all time steps.
 
         Args:
             host: the backend.
             setting: the network.
-            record: what the population did.
+            records: what the populations did.
             signals: those that arrive, in the order in which the loop was made for them.
         """
+        step, dtype, nx = self.step, self.dtype, setting.nx
 
         def held(array: Array) -> np.ndarray:
             return contiguous(host.host(array))
 
-        step = self.step
-        shape, dtype = record.shape, self.dtype
-        _, batch, size = shape
-
         def typed(array: Array) -> np.ndarray:
             return handed_over(host.host(array), dtype)
 
-        def history(key: str) -> Array:
-            return record.z if key == Z else record.history(setting.nx, key)
+        by_name: dict[str, Any] = {}
+        # What a part of the examples has for itself: its last two axes are examples and neurons.
+        own: dict[str, int] = {}
+        coming = dict(zip((name for stage in step.stages for name in stage.signals), signals, strict=True))
+        errors: dict[str, list[np.ndarray]] = {}
+        totals: dict[str, list[np.ndarray]] = {}
+        for place, stage in enumerate(step.stages):
+            record = records[stage.name]
+            shape = record.shape
+            _, batch, size = shape
+            for traced in stage.signals:
+                name, one = traced.removeprefix("i_"), coming[traced]
+                if isinstance(one, Product):
+                    by_name |= {f"errors_{name}": typed(one.errors), f"back_{name}": typed(one.back)}
+                    own[f"rows_{name}"] = size
+                else:
+                    by_name[name] = held(one if one.shape == shape else nx.broadcast_to(one, shape))
+            for key in self.recorded(stage):
+                by_name[f"h{place}_{key}"] = held(record.z if key == Z else record.history(nx, key))
+            for key in self.starts[stage.name]:
+                at_rest = np.zeros((batch, size), dtype)
+                by_name[f"start{place}_{key}"] = at_rest if record.start is None else held(record.start[key])
+            for gathered in stage.gathered:
+                from neko_rules.kernels.products import panels_of, rest_for
 
-        fixed: list[Any] = []
-        for each in signals:
-            if isinstance(each, Product):
-                fixed += [typed(each.errors), typed(each.back)]
-            else:
-                fixed.append(held(each if each.shape == shape else setting.nx.broadcast_to(each, shape)))
-        fixed += [held(history(key)) for key in self.recorded]
-        for key in self.starts:
-            fixed.append(np.zeros((batch, size), dtype) if record.start is None else held(record.start[key]))
-        if step.outgoing:
-            from neko_rules.kernels.products import panels_of, rest_for
-
-            matrices = [typed(setting.back(connection)) for connection in step.outgoing]
-            panels = [panels_of(matrix, dtype) for matrix in matrices]
-            fixed += [each for pair in zip(matrices, panels, strict=True) for each in pair]
-        constants = (host.host(value) for value in setting.constants[step.name].values())
-        fixed += [contiguous(value) if value.ndim else value[()] for value in constants]
-        errors = [BUFFERS.empty(shape, dtype) for _ in step.errors]
-        totals = [np.empty((batch, size), dtype) for _ in range(step.biased + len(step.learned))]
-        fixed += [*errors, *totals]
-
-        called = []
-        if step.outgoing or any(step.products_of):
+                matrix = typed(setting.back(gathered.connection))
+                panels = panels_of(matrix, dtype)
+                by_name |= {f"matrix_{gathered.name}": matrix, f"panels_{gathered.name}": panels}
+                own[f"sums_{gathered.name}"] = size
+            for constant, value in zip(stage.constants, setting.constants[stage.name].values(), strict=True):
+                value = host.host(value)
+                by_name[constant.name] = contiguous(value) if value.ndim else value[()]
+            own |= {f"carries_{one.name}": size for one in stage.carried}
+            errors[stage.name] = [BUFFERS.empty(shape, dtype) for _ in stage.errors]
+            totals[stage.name] = [np.empty((batch, size), dtype) for _ in range(stage.biased + len(stage.learned))]
+            by_name |= {f"out{place}_{i}": each for i, each in enumerate(errors[stage.name])}
+            by_name |= {f"total{place}_{i}": each for i, each in enumerate(totals[stage.name])}
+        if "addresses" in self.arguments:
             from neko_rules.kernels.gathering import back_addresses
 
-            called = [back_addresses(dtype, bool(step.outgoing))]
+            by_name["addresses"] = back_addresses(dtype, "rest" in self.arguments)
+        sizes = [records[stage.name].shape[2] for stage in step.stages]
 
         def part(_: int, first: int, last: int) -> None:
-            group = min(step.together(size), last - first)
-            carries = np.empty((len(step.carried), group, size), dtype)
-            sums = np.empty((len(step.outgoing), group, size), dtype)
-            rest = [rest_for(panels[0])] if step.outgoing else []
-            rows = np.empty((sum(step.products_of), group, size), dtype)
-            self.kernel(first, last, group, *called, *fixed, *carries, *sums, *rest, *rows)
+            group = min(step.together(sizes), last - first)
+            given = {name: np.empty((group, size), dtype) for name, size in own.items()}
+            given |= by_name | {"first": first, "last": last, "group": group}
+            if "rest" in self.arguments:
+                given["rest"] = rest_for(panels)
+            self.kernel(*(given[name] for name in self.arguments))
 
-        each_part(part, parts(batch, math.prod(shape) * (1 + len(step.outgoing) * size // 16)))
-        sums = [host.from_host(np.add.reduce(total, axis=0)) for total in totals]
-        learned = sums[step.biased :]
-        return step.solved(
-            [host.from_host(error) for error in errors], learned, {step.name: sums[0]} if step.biased else {}
-        )
+        steps, work = records[step.stages[0].name].shape[0], 0
+        for stage, size in zip(step.stages, sizes, strict=True):
+            work += size * (1 + len(stage.gathered) * size // 16)
+        each_part(part, parts(batch, steps * batch * work))
+        delta = {name: host.from_host(each[0]) for name, each in errors.items()}
+        within = {name: host.from_host(each[1]) for name, each in errors.items() if len(each) > 1}
+        learned: dict[Learnable, Array] = {}
+        summed: dict[str, Array] = {}
+        for stage in step.stages:
+            sums = [host.from_host(np.add.reduce(total, axis=0)) for total in totals[stage.name]]
+            learned |= zip(stage.learnable, sums[stage.biased :], strict=True)
+            summed |= {stage.name: sums[0]} if stage.biased else {}
+        return delta, within, learned, summed
+
+
+_PREVIOUS = "previous_"
+"""What ``Jacobians`` calls a history one step earlier begins with this."""
 
 
 def _written(whole: TracedStep) -> Loop:
     step, leaks = without_leak(whole)
-    arguments = {each.traced: each.loading for each in step.constants}
-    arguments |= {each.name: f"carry_{each.name}[n]" for each in step.carried}
-    arguments |= {each: f"r_{each.removeprefix('i_')}[n]" for each in step.signals}
-    for key in step.recorded:
-        now = key.removeprefix("previous_")
-        arguments[f"i_{key}"] = f"p_h_{now}[n]" if now != key else f"r_h_{now}[n]"
-    arguments |= {f"g_{product}": f"sum_{product}[n]" for product, _ in step.products}
-    recorded = list(dict.fromkeys(key.removeprefix("previous_") for key in step.recorded))
-    starts = [key.removeprefix("previous_") for key in step.recorded if key.startswith("previous_")]
-    back = Back(
-        constants=step.constants,
-        loads=arguments,
-        signals={each.removeprefix("i_"): of for each, of in zip(step.signals, step.products_of, strict=True)},
-        recorded=[f"h_{key}" for key in recorded],
-        starts=[f"h_{key}" for key in starts],
-        carried=step.carried,
-        products=step.products,
-        leaks=leaks,
-        outputs={f"out{i}": value for i, value in enumerate(step.errors)},
-        totals={f"total{i}": each for i, each in enumerate([*step.errors[: step.biased], *step.learned])},
+    backs = [_back(place, stage, leaks) for place, stage in enumerate(step.stages)]
+    kernel: Kernel = module_of(adjoint_source(step.body, backs)).run
+    starts = {stage.name: _starts(stage) for stage in step.stages}
+    return Loop(step, starts, kernel, step.body.dtype, back_arguments(backs))
+
+
+def _starts(stage: Stage) -> list[str]:
+    return [key.removeprefix(_PREVIOUS) for key in stage.recorded.values() if key.startswith(_PREVIOUS)]
+
+
+def _back(place: int, stage: Stage, leaks: Mapping[str, str]) -> Back:
+    """What a kernel is made of for a population."""
+    loads = {each.traced: each.loading for each in stage.constants}
+    loads |= {each.name: f"carry_{each.name}[n]" for each in stage.carried}
+    loads |= {each: f"r_{each.removeprefix('i_')}[n]" for each in stage.signals}
+    for traced, key in stage.recorded.items():
+        now = key.removeprefix(_PREVIOUS)
+        loads[traced] = f"p_h{place}_{now}[n]" if now != key else f"r_h{place}_{now}[n]"
+    loads |= {f"g_{each.name}": f"sum_{each.name}[n]" for each in stage.gathered}
+    recorded = dict.fromkeys(key.removeprefix(_PREVIOUS) for key in stage.recorded.values())
+    return Back(
+        statements=stage.statements,
+        constants=stage.constants,
+        loads=loads,
+        signals={each.removeprefix("i_"): of for each, of in zip(stage.signals, stage.products_of, strict=True)},
+        recorded=[f"h{place}_{key}" for key in recorded],
+        starts={f"start{place}_{key}": f"h{place}_{key}" for key in _starts(stage)},
+        carried=stage.carried,
+        products=[Sum(each.name, each.of, leaks[each.of], bool(each.connection.delay)) for each in stage.gathered],
+        outputs={f"out{place}_{i}": value for i, value in enumerate(stage.errors)},
+        totals={f"total{place}_{i}": each for i, each in enumerate([*stage.errors[: stage.biased], *stage.learned])},
     )
-    kernel: Kernel = module_of(adjoint_source(step.body, back)).run
-    return Loop(step, recorded, starts, kernel, step.body.dtype, back.arguments)
 
 
 LOOPS = Steps(SCALARS, _written)

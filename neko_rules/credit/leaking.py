@@ -22,29 +22,41 @@ from neko_rules.kernels.writer import Carried
 _OPERATION = re.compile(r"(\w+) ([*+]) (\w+)")
 
 
-def without_leak(step: TracedStep) -> tuple[TracedStep, list[str]]:
-    """A step whose errors go through matrices without what decays, and what each product is multiplied by instead.
+def without_leak(step: TracedStep) -> tuple[TracedStep, dict[str, str]]:
+    """A step whose errors go through matrices without what decays, and what the product of each is multiplied by.
 
-    That is the argument of a kernel, or a number; it is empty, and the error goes through whole, where neurons do not
-    leak, or each by a number of its own.
+    That is, by the name of what is carried, the argument of a kernel or a number; it is empty, and the error goes
+    through whole, where neurons do not leak, or each by a number of its own.
 
     Args:
         step: one step back.
     """
-    scalars = {each.traced: each.name for each in step.constants if not each.per_neuron}
+    constants = [one for stage in step.stages for one in stage.constants]
+    scalars = {one.traced: one.name for one in constants if not one.per_neuron}
     written = dict(statement.split(" = ", 1) for statement in step.body.statements)
-    carried = {each.name: each for each in step.carried}
+    carried = {one.name: one for stage in step.stages for one in stage.carried}
+    before = {name: each.result for name, each in carried.items()}
+    added: dict[str, list[str]] = {}
     leaks: dict[str, str] = {}
-    for name in dict.fromkeys(of for _, of in step.products):
-        found = _parted(written, carried, carried[name].result, scalars)
+    for name in dict.fromkeys(gathered.of for stage in step.stages for gathered in stage.gathered):
+        found = _parted(written, before, before[name], scalars)
         # What is looked at beside the products is needed whole.
         if found is None or any(name in re.findall(r"\w+", each) for each in written.values()):
             leaks[name] = ""
             continue
         rest, scale, leaks[name] = found
-        whole = step.body.argument(rest)
+        begin, whole = len(step.body.statements), step.body.argument(rest)
         carried[name] = Carried(name, (step.body.argument(scale) * whole if scale else whole).name)
-    return replace(step, carried=list(carried.values())), [leaks[of] for _, of in step.products]
+        added[name] = step.body.statements[begin:]
+    stages = tuple(
+        replace(
+            stage,
+            carried=[carried[one.name] for one in stage.carried],
+            statements=[*stage.statements, *(each for one in stage.carried for each in added.get(one.name, []))],
+        )
+        for stage in step.stages
+    )
+    return replace(step, stages=stages), leaks
 
 
 def _operands(written: dict[str, str], name: str, operator: str) -> list[tuple[str, str]]:
@@ -56,13 +68,13 @@ def _operands(written: dict[str, str], name: str, operator: str) -> list[tuple[s
 
 
 def _parted(
-    written: dict[str, str], carried: dict[str, Carried], error: str, scalars: dict[str, str]
+    written: dict[str, str], carried: dict[str, str], error: str, scalars: dict[str, str]
 ) -> tuple[str, str, str] | None:
     """What of an error does not decay, the constant that all of it is scaled by, and the leak."""
     wholes = [("", error), *((scale, of) for scale, of in _operands(written, error, "*") if scale in scalars)]
     for scale, whole in wholes:
         for later, rest in _operands(written, whole, "+"):
-            handed_on = carried[later].result if later in carried else ""
+            handed_on = carried.get(later, "")
             if handed_on == whole:
                 return rest, scale, "1"
             for leak, of in _operands(written, handed_on, "*"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,49 +25,52 @@ class Launch:
     step: TracedStep
     kernel: Callable[..., Any]
 
-    def run(self, nx: Backend, setting: Setting, record: Record, signals: Sequence[Array]) -> Solved:
+    def run(self, nx: Backend, setting: Setting, records: Mapping[str, Record], signals: Sequence[Array]) -> Solved:
         """Go through all time steps.
 
         Args:
             nx: the backend.
             setting: the network.
-            record: what the population did.
+            records: what the population did.
             signals: those that arrive, in the order in which the kernel was made for them.
         """
-        step = self.step
-        shape = record.z.shape
+        (step,) = self.step.stages
+        record, shape = records[step.name], records[step.name].z.shape
         steps, batch, size = shape
         dtype = nx.dtype(record.z)
         histories = [nx.broadcast_to(signal, shape) + 0.0 for signal in signals]
-        histories += [record.history(nx, key) for key in step.recorded]
+        histories += [record.history(nx, key) for key in step.recorded.values()]
         constants = list(setting.constants[step.name].values())
         results = [nx.full(shape, 0.0, dtype) for _ in (*step.errors, *step.learned)]
         carries = {each.name: nx.full((batch, size), 0.0, dtype) for each in step.carried}
-        if not step.outgoing:
+        if not step.gathered:
             arrays = [*histories, *constants, *results, *carries.values()]
             triton.launch(self.kernel, arrays, steps, batch * size, size)
         else:
-            backs = [setting.back(connection) for connection in step.outgoing]
+            backs = [setting.back(each.connection) for each in step.gathered]
             for t in reversed(range(steps)):
-                sums = [nx.matmul(carries[of], back) for (_, of), back in zip(step.products, backs, strict=True)]
+                sums = [nx.matmul(carries[each.of], back) for each, back in zip(step.gathered, backs, strict=True)]
                 now, then = [each[t] for each in histories], [each[t] for each in results]
                 arrays = [*now, *sums, *constants, *then, *carries.values()]
                 triton.launch(self.kernel, arrays, 1, batch * size, size)
-        errors, learned = results[: len(step.errors)], results[len(step.errors) :]
-        return step.solved(errors, [nx.sum(each, axis=(0, 1)) for each in learned], {})
+        delta, *within = results[: len(step.errors)]
+        learned = [nx.sum(each, axis=(0, 1)) for each in results[len(step.errors) :]]
+        within_step = {step.name: within[0]} if within else {}
+        return {step.name: delta}, within_step, dict(zip(step.learnable, learned, strict=True)), {}
 
 
-def _written(step: TracedStep) -> Launch:
+def _written(traced: TracedStep) -> Launch:
+    (step,) = traced.stages
     kernel = triton.adjoint_kernel(
-        step.body,
+        traced.body,
         constants=step.constants,
         signals={f"signal{i}": value for i, value in enumerate(step.signals)},
-        recorded={f"h_{key}": f"i_{key}" for key in step.recorded},
+        recorded={f"h_{key}": of for of, key in step.recorded.items()},
         carried=step.carried,
-        sums={f"sum_{product}": f"g_{product}" for product, _ in step.products},
+        sums={f"sum_{each.name}": f"g_{each.name}" for each in step.gathered},
         outputs={f"out{i}": value for i, value in enumerate([*step.errors, *step.learned])},
     )
-    return Launch(step, kernel)
+    return Launch(traced, kernel)
 
 
 LAUNCHES = Steps(triton.LANE, _written)

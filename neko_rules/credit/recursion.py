@@ -12,7 +12,7 @@ it, and ``fused`` writes a compiled loop from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from neko_rules.backend import Array, Arrays, Backend
@@ -64,6 +64,22 @@ class Setting(NamedTuple):
     constants: dict[str, Constants]
     credit: Credit
     back: Callable[[Connection], Array]
+
+
+class Stepped(NamedTuple):
+    """What a step back finds for a population.
+
+    Attributes:
+        delta: δ_t.
+        sent: what it sends to the step before.
+        within_step: q_t·h_t G_t where that is what goes down, else None.
+        constants: ∂E/∂c of the step.
+    """
+
+    delta: Array
+    sent: dict[Carried, Array]
+    within_step: Array
+    constants: dict[str, Array]
 
 
 class Recursion:
@@ -125,35 +141,53 @@ class Recursion:
         """
         later = dict(zip(self.carried, carry, strict=True))
         signals, recorded = self._by_key(inputs)
-        delta: dict[str, Array] = {}
-        sent: dict[Carried, Array] = {}
-        within_step: dict[str, Array] = {}
-        constants: dict[Constant, Array] = {}
+        found: dict[str, Stepped] = {}
         for name in reversed(self.group):
-            local = self._local(name, recorded)
-            z = signals[name, Z]
-            if (name, "z", "") in later:
-                z = z + later[name, "z", ""]
-            for connection, back in self.outgoing[name]:
-                error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
-                z = z + self.nx.matmul(error, back)
-            lam = self._lambda(name, local, later, signals, z)
-            delta[name] = total(self.nx, local, [("q", k) for k in lam], lam, z)
-            for key in self.carried:
-                if key[0] == name:
-                    entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
-                    sent[key] = delta[name] if key[1] == "delta" else total(self.nx, local, entries, lam, z)
-            if name in self.instantaneous:
-                within_step[name] = instantaneous_error(self.nx, name, local, signals)
-            for _, constant in (key for key in self.learnable if key[0] == name):
-                entries = [("c", k, constant) for k in (*lam, Z)]
-                constants[name, constant] = total(self.nx, local, entries, {**lam, Z: z}, z)
+            found[name] = self.stepped(name, later, signals, recorded, {of: each.delta for of, each in found.items()})
         outputs = (
-            *(delta[name] for name in self.group),
-            *(within_step[name] for name in self.instantaneous),
-            *(constants[key] for key in self.learnable),
+            *(found[name].delta for name in self.group),
+            *(found[name].within_step for name in self.instantaneous),
+            *(found[name].constants[constant] for name, constant in self.learnable),
         )
-        return tuple(sent[key] for key in self.carried), outputs
+        return tuple(found[key[0]].sent[key] for key in self.carried), outputs
+
+    def stepped(
+        self,
+        name: str,
+        later: Mapping[Carried, Array],
+        signals: Signals,
+        recorded: Mapping[tuple[str, str], Array],
+        delta: Mapping[str, Array],
+    ) -> Stepped:
+        """The same of one population.
+
+        Args:
+            name: of the population.
+            later: what was sent from the step after.
+            signals, recorded: by key.
+            delta: δ_t of the populations of the group that come after it.
+        """
+        local = self._local(name, recorded)
+        z = signals[name, Z]
+        if (name, "z", "") in later:
+            z = z + later[name, "z", ""]
+        for connection, back in self.outgoing[name]:
+            error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
+            z = z + self.nx.matmul(error, back)
+        lam = self._lambda(name, local, later, signals, z)
+        own = total(self.nx, local, [("q", k) for k in lam], lam, z)
+        sent: dict[Carried, Array] = {}
+        for key in self.carried:
+            if key[0] == name:
+                entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
+                sent[key] = own if key[1] == "delta" else total(self.nx, local, entries, lam, z)
+        within = instantaneous_error(self.nx, name, local, signals) if name in self.instantaneous else None
+        constants: dict[str, Array] = {}
+        for of, constant in self.learnable:
+            if of == name:
+                entries = [("c", k, constant) for k in (*lam, Z)]
+                constants[constant] = total(self.nx, local, entries, {**lam, Z: z}, z)
+        return Stepped(own, sent, within, constants)
 
     def within_step(self, inputs: Arrays) -> dict[str, Array]:
         """q_t·h_t G_t of the populations where that is what goes down, from the arrays that ``step`` takes, in time."""
@@ -167,7 +201,7 @@ class Recursion:
         signals = dict(zip(self.arriving, inputs, strict=False))
         return signals, dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
 
-    def _local(self, name: str, recorded: dict[tuple[str, str], Array]) -> Local:
+    def _local(self, name: str, recorded: Mapping[tuple[str, str], Array]) -> Local:
         """The local derivatives of a population at one step."""
         setting = self.setting
         return setting.jacobians[name].evaluate(
@@ -175,7 +209,7 @@ class Recursion:
         )
 
     def _lambda(
-        self, name: str, local: Local, later: dict[Carried, Array], signals: Signals, z: Array
+        self, name: str, local: Local, later: Mapping[Carried, Array], signals: Signals, z: Array
     ) -> dict[str, Array]:
         """λs_t = g_t + D_{t+1}ᵀ λs_{t+1} + h_t λz_t of every state that an error reaches."""
         lam: dict[str, Array] = {}

@@ -1,7 +1,7 @@
-"""Traced step: one step back of a population written down as statements, from which an adjoint kernel is made.
+"""Traced step: one step back of populations written down as statements, from which an adjoint kernel is made.
 
-``Recursion.step`` is called with values that stand for one neuron. The one thing that is not elementwise, the error
-that comes back through recurrent weights, becomes a value that is gathered from all neurons before the step.
+``Recursion.stepped`` is called with values that stand for one neuron. The one thing that is not elementwise, the error
+that comes back through weights between them, becomes a value that is gathered from all neurons before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Solved = tuple[dict[str, Array], dict[str, Array], dict[Learnable, Array], dict[
 """By population: δ; q_t·h_t G_t where that is what goes down, [time, batch, neuron]; dE/dc; Σ_t δ_t if it is known."""
 
 Arriving = tuple[tuple[str, str], ...]
-"""Keys of the signals that arrive at a population."""
+"""Keys of the signals that arrive at populations."""
 
 
 class Product(NamedTuple):
@@ -50,30 +50,44 @@ class _Products(TracingBackend):
 
     def __init__(self, body: Body) -> None:
         super().__init__(body)
-        self.products: list[tuple[str, str]] = []
+        self.products: list[tuple[str, Connection]] = []
 
     def matmul(self, error: Traced, back: Connection) -> Traced:
-        """Σ_target error · back, gathered under the name of the connection's weight."""
+        """Σ_target error · back, gathered under a name."""
         name = f"m{len(self.products)}"
-        self.products.append((name, error.name))
+        self.products.append((name, back))
         return self.body.argument(f"g_{name}")
 
 
+class Gathered(NamedTuple):
+    """A value that is gathered from all neurons of a population.
+
+    Args:
+        name: traced as ``g_name``.
+        of: what it is gathered from, something that is carried.
+        connection: whose matrix it comes through; with a delay from what was carried to this step, else from what this
+            step carries on.
+    """
+
+    name: str
+    of: str
+    connection: Connection
+
+
 @dataclass(frozen=True)
-class TracedStep:
-    """One step back of a population, written down; it holds on to no network.
+class Stage:
+    """One step back of a population.
 
     Args:
         name: of the population.
-        body: the statements.
-        constants: of the cell; traced as ``c_name``.
+        statements: of the step.
+        constants: of the cell.
         signals: traced names of the signals that arrive.
         products_of: for each of them, whether it arrives as a product.
-        recorded: names of the histories that are needed, as ``Jacobians`` names them; traced as ``i_name``.
+        recorded: traced name → the history that is needed, as ``Jacobians`` names it.
         carried: what goes from step to step.
         keys: what of, as ``Recursion`` names it.
-        products: (name, what goes through a matrix): gathered values, traced as ``g_name``.
-        outgoing: the connections whose matrices those are.
+        gathered: what comes through matrices.
         errors: traced names of δ, and of the error within the time step where it goes down apart.
         learned: traced names of the derivatives of learnable constants.
         learnable: those constants.
@@ -81,86 +95,123 @@ class TracedStep:
     """
 
     name: str
-    body: Body
+    statements: list[str]
     constants: list[Constant]
     signals: list[str]
     products_of: tuple[bool, ...]
-    recorded: list[str]
+    recorded: dict[str, str]
     carried: list[Carried]
     keys: list[Sent]
-    products: list[tuple[str, str]]
-    outgoing: list[Connection]
+    gathered: list[Gathered]
     errors: list[str]
     learned: list[str]
     learnable: list[Learnable]
     biased: bool
 
-    def together(self, size: int) -> int:
-        """How many examples go through the time steps together, of so many neurons each.
+    @property
+    def numbers(self) -> int:
+        """How many numbers of each of its neurons go from step to step."""
+        return len(self.carried) + len(self.gathered) + sum(self.products_of) + self.biased + len(self.learned)
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """One step back of populations, written down; it holds on to no network.
+
+    Args:
+        body: of all statements.
+        stages: the populations, in the order in which they are gone through.
+    """
+
+    body: Body
+    stages: tuple[Stage, ...]
+
+    def together(self, sizes: Sequence[int]) -> int:
+        """How many examples go through the time steps together.
 
         Args:
-            size: of the population.
+            sizes: of the populations, in the order of the stages.
         """
-        numbers = len(self.carried) + len(self.outgoing) + sum(self.products_of) + self.biased + len(self.learned)
-        return group_of(numbers * size * np.dtype(self.body.dtype).itemsize, bool(self.outgoing))
-
-    def solved(self, errors: Sequence[Array], learned: Sequence[Array], summed: dict[str, Array]) -> Solved:
-        """What was found, by population."""
-        delta, *within = errors
-        within_step = {self.name: within[0]} if within else {}
-        return {self.name: delta}, within_step, dict(zip(self.learnable, learned, strict=True)), summed
+        numbers = sum(stage.numbers * size for stage, size in zip(self.stages, sizes, strict=True))
+        return group_of(numbers * np.dtype(self.body.dtype).itemsize, any(stage.gathered for stage in self.stages))
 
 
 def _traced(
     setting: Setting,
-    name: str,
+    group: tuple[str, ...],
     arriving: Arriving,
     products: tuple[bool, ...],
-    ranks: tuple[int, ...],
+    ranks: tuple[tuple[int, ...], ...],
     body: Body,
 ) -> TracedStep:
     nx: Any = _Products(body)
-    names = list(setting.constants[name])
-    tokens: Any = {name: {key: body.argument(f"c_{key}") for key in names}}
+    backward = list(reversed(group))
+    constants = {
+        name: {
+            key: Constant(f"p{place}_{key}", rank > 0) for key, rank in zip(setting.constants[name], of, strict=True)
+        }
+        for (place, name), of in zip(enumerate(backward), reversed(ranks), strict=True)
+    }
+    tokens: Any = {
+        name: {key: body.argument(one.traced) for key, one in own.items()} for name, own in constants.items()
+    }
     recursion = Recursion(
         setting._replace(nx=nx, constants=tokens, back=lambda connection: connection),
-        (name,),
+        group,
         tuple(key for key in arriving if key[1] != Z),
     )
-    carry = [f"l{i}" for i, _ in enumerate(recursion.carried)]
-    signals = [f"i_signal{i}" for i, _ in enumerate(arriving)]
-    inputs = [
-        body.argument(signals[arriving.index(each)]) if each in arriving else body.literal(0.0, body.dtype)
-        for each in recursion.arriving
-    ]
-    recorded = [key for _, key in recursion.recorded]
-    inputs += [body.argument(f"i_{key}") for key in recorded]
-    after, results = recursion.step(tuple(body.argument(each) for each in carry), tuple(inputs))
-    values = [body.value(each).name for each in results]
-    errors = 1 + len(recursion.instantaneous)
-    return TracedStep(
-        name,
-        body,
-        [Constant(f"p_{key}", rank > 0) for key, rank in zip(names, ranks, strict=True)],
-        signals,
-        products,
-        recorded,
-        [Carried(each, body.value(value).name) for each, value in zip(carry, after, strict=True)],
-        recursion.carried,
-        nx.products,
-        [connection for connection, _ in recursion.outgoing[name]],
-        values[:errors],
-        values[errors:],
-        recursion.learnable,
-        setting.graph.populations[name].bias,
-    )
+    carries: dict[Sent, str] = {}
+    for place, name in enumerate(backward):
+        own = [key for key in recursion.carried if key[0] == name]
+        carries |= {key: f"l{place}_{i}" for i, key in enumerate(own)}
+        # A connection without delay takes δ of this very step from where that of the step after would be.
+        if any(c.target == name for edges in recursion.outgoing.values() for c, _ in edges):
+            carries.setdefault((name, "delta", ""), f"l{place}_{len(own)}")
+    later = {key: body.argument(carries[key]) for key in recursion.carried}
+    signals = {key: f"i_signal{backward.index(key[0])}_{i}" for i, key in enumerate(arriving)}
+    nothing = body.literal(0.0, body.dtype)
+    given = {key: body.argument(signals[key]) if key in signals else nothing for key in recursion.arriving}
+    recorded = {key: f"i{backward.index(key[0])}_{key[1]}" for key in recursion.recorded}
+    histories = {key: body.argument(name) for key, name in recorded.items()}
+    delta: dict[str, Array] = {}
+    stages = []
+    for name in backward:
+        begin, sums = len(body.statements), len(nx.products)
+        found = recursion.stepped(name, later, given, histories, delta)
+        delta[name] = found.delta
+        sent = {**found.sent, (name, "delta", ""): found.delta}
+        keys = [key for key in carries if key[0] == name]
+        learnable = [key for key in recursion.learnable if key[0] == name]
+        errors = [found.delta] if found.within_step is None else [found.delta, found.within_step]
+        carried = [Carried(carries[key], body.value(sent[key]).name) for key in keys]
+        values = [
+            body.value(each).name for each in (*errors, *(found.constants[constant] for _, constant in learnable))
+        ]
+        stages.append(
+            Stage(
+                name,
+                body.statements[begin:],
+                list(constants[name].values()),
+                [of for key, of in signals.items() if key[0] == name],
+                tuple(product for key, product in zip(arriving, products, strict=True) if key[0] == name),
+                {of: key[1] for key, of in recorded.items() if key[0] == name},
+                carried,
+                keys,
+                [Gathered(each, carries[c.target, "delta", ""], c) for each, c in nx.products[sums:]],
+                values[: len(errors)],
+                values[len(errors) :],
+                learnable,
+                setting.graph.populations[name].bias,
+            )
+        )
+    return TracedStep(body, tuple(stages))
 
 
 Made = TypeVar("Made")
 
 
 class Steps(Generic[Made]):
-    """What is made of a population's step back, once for every network and form of the step.
+    """What is made of a step back of populations, once for every network and form of the step.
 
     Args:
         dialect: how its operations are spelled.
@@ -172,21 +223,21 @@ class Steps(Generic[Made]):
         self._made: WeakKeyDictionary[Graph, Memo[Made]] = WeakKeyDictionary()
 
     def of(
-        self, setting: Setting, name: str, arriving: Arriving, products: tuple[bool, ...], dtype: str
+        self, setting: Setting, group: tuple[str, ...], arriving: Arriving, products: tuple[bool, ...], dtype: str
     ) -> Made | None:
-        """What belongs to a population; None where its recursion has no scalar form.
+        """What belongs to populations that are stepped together; None where their recursion has no scalar form.
 
         Args:
             setting: the network.
-            name: of the population.
+            group: the populations.
             arriving: keys of the signals that arrive.
             products: for each of them, whether it arrives as a product.
             dtype: of all arrays.
         """
-        ranks = tuple(len(value.shape) for value in setting.constants[name].values())
+        ranks = tuple(tuple(len(value.shape) for value in setting.constants[name].values()) for name in group)
 
         def made() -> Made:
-            return self._make(_traced(setting, name, arriving, products, ranks, Body(dtype, self._dialect)))
+            return self._make(_traced(setting, group, arriving, products, ranks, Body(dtype, self._dialect)))
 
-        key = (name, setting.credit, setting.jacobians[name], arriving, products, ranks, dtype)
+        key = (group, setting.credit, *(setting.jacobians[name] for name in group), arriving, products, ranks, dtype)
         return self._made.setdefault(setting.graph, Memo()).of(key, made)

@@ -333,31 +333,48 @@ class Carried:
 
 
 @dataclass(frozen=True)
-class Back:
-    """What an adjoint kernel is made of beside the statements of one step back.
+class Sum:
+    """A value that is gathered from all neurons of a population through a matrix.
 
     Args:
+        name: of the value, and of the matrix.
+        of: the name of what is carried that goes through it.
+        leak: the constant by which the value decays from step to step, or nothing.
+        later: whether it is of what the step after handed on, and not of what this step does.
+    """
+
+    name: str
+    of: str
+    leak: str
+    later: bool
+
+
+@dataclass(frozen=True)
+class Back:
+    """What an adjoint kernel is made of for one population.
+
+    Args:
+        statements: of one step back.
         constants: of the cell.
         loads: traced name → what the innermost loop loads it from.
         signals: what comes from outside: an array [time, batch, neuron], or, where true, errors [time, batch, above]
             and the matrix [above, neuron] that carries them back, multiplied out where it is used.
         recorded: arrays of the forward pass.
-        starts: what was before the first step [batch, neuron], by the array that it precedes.
+        starts: what was before the first step [batch, neuron] → the array that it precedes.
         carried: what goes from step to step.
-        products: (name, carried name): a value gathered from all neurons through a matrix of the same name.
-        leaks: for each of them, the constant by which it decays from step to step, or nothing.
+        products: values that are gathered.
         outputs: array [time, batch, neuron] → traced name.
         totals: array [batch, neuron] that sums a value over time → traced name.
     """
 
+    statements: Sequence[str]
     constants: Sequence[Constant]
     loads: Mapping[str, str]
     signals: Mapping[str, bool]
     recorded: Sequence[str]
-    starts: Sequence[str]
+    starts: Mapping[str, str]
     carried: Sequence[Carried]
-    products: Sequence[tuple[str, str]]
-    leaks: Sequence[str]
+    products: Sequence[Sum]
     outputs: Mapping[str, str]
     totals: Mapping[str, str]
 
@@ -367,62 +384,90 @@ class Back:
         return bool(self.products) or any(self.signals.values())
 
     @property
+    def multiplied(self) -> list[str]:
+        """The signals that are multiplied out where they are used."""
+        return [name for name, product in self.signals.items() if product]
+
+    @property
     def arguments(self) -> list[str]:
-        """The names of the kernel's arguments, in order."""
-        names = ["first", "last", "group", *(["addresses"] if self.calls else [])]
+        """The names of the kernel's arguments that are its own, in order."""
+        names: list[str] = []
         for name, product in self.signals.items():
             names += [f"errors_{name}", f"back_{name}"] if product else [name]
-        names += [*self.recorded, *(f"start_{key}" for key in self.starts)]
-        names += [f"{kind}_{name}" for name, _ in self.products for kind in ("matrix", "panels")]
+        names += [*self.recorded, *self.starts]
+        names += [f"{kind}_{product.name}" for product in self.products for kind in ("matrix", "panels")]
         names += [constant.name for constant in self.constants]
         names += [*self.outputs, *self.totals, *(f"carries_{each.name}" for each in self.carried)]
-        names += [f"sums_{name}" for name, _ in self.products] + (["rest"] if self.products else [])
-        return names + [f"rows_{name}" for name, product in self.signals.items() if product]
+        names += [f"sums_{product.name}" for product in self.products]
+        return names + [f"rows_{name}" for name in self.multiplied]
 
 
-def adjoint_source(body: Body, back: Back) -> str:
-    """The adjoint kernel of a population: ``run(first, last, …)`` over a range of examples, from the last step back.
+def back_arguments(stages: Sequence[Back]) -> list[str]:
+    """The names of an adjoint kernel's arguments, in order."""
+    names = ["first", "last", "group"]
+    names += ["addresses"] if any(stage.calls for stage in stages) else []
+    names += [name for stage in stages for name in stage.arguments]
+    return names + (["rest"] if any(stage.products for stage in stages) else [])
+
+
+def adjoint_source(body: Body, stages: Sequence[Back]) -> str:
+    """The adjoint kernel of populations: ``run(first, last, …)`` over a range of examples, from the last step back.
 
     Args:
-        body: the statements of one step back.
-        back: what it works on.
+        body: where the statements of all stages were written.
+        stages: the populations, in the order in which one step back goes through them.
     """
-    source = Source("An adjoint pass of one population", body)
-    products_of = [name for name, product in back.signals.items() if product]
-    whole = [name for name in back.signals if name not in products_of]
-    products, recorded, outputs, totals, carried = back.products, back.recorded, back.outputs, back.totals, back.carried
-    source.function("run", back.arguments)
-    source.add(1, f"steps, _, size = {next(iter(outputs))}.shape", "for begin in range(first, last, group):")
+    source = Source("An adjoint pass of populations that step together", body)
+    source.function("run", back_arguments(stages))
+    source.add(1, *(f"size{i} = {next(iter(stage.outputs))}.shape[2]" for i, stage in enumerate(stages)))
+    source.add(1, f"steps = {next(iter(stages[0].outputs))}.shape[0]", "for begin in range(first, last, group):")
     source.add(2, "end = min(begin + group, last)", "count = end - begin")
-    begun = [*(f"carries_{each.name}[b - begin, n] = 0" for each in carried), *(f"{name}[b, n] = 0" for name in totals)]
-    begun += [f"sums_{name}[b - begin, n] = 0" for name, _ in products]
-    if begun:
-        source.add(
-            2, "for b in range(begin, end):", "    for n in range(size):", *(f"        {each}" for each in begun)
-        )
+    for place, stage in enumerate(stages):
+        begun = [f"carries_{each.name}[b - begin, n] = 0" for each in stage.carried]
+        begun += [f"{name}[b, n] = 0" for name in stage.totals]
+        begun += [f"sums_{product.name}[b - begin, n] = 0" for product in stage.products]
+        if begun:
+            source.add(2, "for b in range(begin, end):", f"    for n in range(size{place}):")
+            source.add(4, *begun)
     source.add(2, "for t in range(steps - 1, -1, -1):")
-    for (name, of), leak in zip(products, back.leaks, strict=True):
-        handed = [f"carries_{of}", f"matrix_{name}", f"panels_{name}", f"sums_{name}"]
-        by = f"{body.dtype}({leak or 0})"
-        source.call(3, "back_through", "addresses", 0, ["count", *handed, "rest", by])
-    for name in products_of:
+    # Before a stage writes over what the step after handed on.
+    for product in (product for stage in stages for product in stage.products if product.later):
+        _gather_back(source, body, product)
+    for place, stage in enumerate(stages):
+        _add_stage_back(source, body, place, stage)
+    return source.text()
+
+
+def _gather_back(source: Source, body: Body, product: Sum) -> None:
+    """Fill the sums of a group with what comes through a matrix."""
+    name, by = product.name, f"{body.dtype}({product.leak or 0})"
+    handed = [f"carries_{product.of}", f"matrix_{name}", f"panels_{name}", f"sums_{name}"]
+    source.call(3, "back_through", "addresses", 0, ["count", *handed, "rest", by])
+
+
+def _add_stage_back(source: Source, body: Body, place: int, stage: Back) -> None:
+    """One step back of a population in a group."""
+    for product in stage.products:
+        if not product.later:
+            _gather_back(source, body, product)
+    for name in stage.multiplied:
         handed = [f"errors_{name}", f"back_{name}", f"rows_{name}"]
         source.call(3, "from_above", "addresses", 1, ["t", "begin", "count", *handed])
+    whole = [name for name in stage.signals if name not in stage.multiplied]
     source.add(3, "for b in range(begin, end):")
-    source.add(4, *(f"r_{name} = {name}[t, b]" for name in (*whole, *recorded, *outputs)))
-    source.add(4, *(f"r_{name} = rows_{name}[b - begin]" for name in products_of))
-    source.add(4, *(f"carry_{each.name} = carries_{each.name}[b - begin]" for each in carried))
-    source.add(4, *(f"sum_{name} = sums_{name}[b - begin]" for name, _ in products))
-    for key in back.starts:
-        source.add(4, f"p_{key} = {key}[t - 1, b] if t > 0 else start_{key}[b]")
-    source.add(4, *(f"r_{name} = {name}[b]" for name in totals))
-    source.add(4, "for n in range(size):")
-    source.add(5, *(f"{name} = {loading}" for name, loading in back.loads.items()))
-    source.add(5, *body.statements)
-    source.add(5, *(f"r_{name}[n] = {result}" for name, result in outputs.items()))
-    source.add(5, *(f"r_{name}[n] += {result}" for name, result in totals.items()))
-    source.add(5, *(f"carry_{each.name}[n] = {each.result}" for each in carried))
-    return source.text()
+    source.add(4, *(f"r_{name} = {name}[t, b]" for name in (*whole, *stage.recorded, *stage.outputs)))
+    source.add(4, *(f"r_{name} = rows_{name}[b - begin]" for name in stage.multiplied))
+    source.add(4, *(f"carry_{each.name} = carries_{each.name}[b - begin]" for each in stage.carried))
+    source.add(4, *(f"sum_{product.name} = sums_{product.name}[b - begin]" for product in stage.products))
+    for start, history in stage.starts.items():
+        source.add(4, f"p_{history} = {history}[t - 1, b] if t > 0 else {start}[b]")
+    source.add(4, *(f"r_{name} = {name}[b]" for name in stage.totals))
+    source.add(4, f"for n in range(size{place}):")
+    source.add(5, *(f"{name} = {loading}" for name, loading in stage.loads.items()))
+    source.add(5, *stage.statements)
+    source.add(5, *(f"r_{name}[n] = {result}" for name, result in stage.outputs.items()))
+    source.add(5, *(f"r_{name}[n] += {result}" for name, result in stage.totals.items()))
+    source.add(5, *(f"carry_{each.name}[n] = {each.result}" for each in stage.carried))
 
 
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ class Chains(Runner):
 
     def __init__(self, rule: LearningRule) -> None:
         graph = rule.model.network.graph
-        fed_back = rule.credit.temporal == "full" and any(c.source == c.target for c in graph.connections)
+        fed_back = rule.credit.temporal == "full" and any(map(graph.within, graph.components))
         super().__init__(graph, rule.model.network.dtype, _FED_BACK if fed_back else 1)
         self._seen = _seen(rule)
         self.possible = _possible(rule)
@@ -166,7 +166,7 @@ def _seen(rule: LearningRule) -> tuple[Any, ...]:
 def _possible(rule: LearningRule) -> bool:
     """Whether the rule's gradient is a sum over examples and made of loops that a chain can call."""
     model, network = rule.model, rule.model.network
-    graph, full = network.graph, rule.credit.temporal == "full"
+    graph = network.graph
     return (
         rule.plain
         and model.plain
@@ -175,7 +175,6 @@ def _possible(rule: LearningRule) -> bool:
         and (rule.nx.name == "numpy" or is_ours(*rule.regularizers))
         and not rule.credit.outside_chain
         and may_be_judged(network, model.loss, model.metrics)
-        and not (full and any(len(component) > 1 for component in graph.components))
         and (not any(_is_wide(graph, c) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
     )
 

@@ -14,6 +14,7 @@ from neko_rules.chains.linking import Linking
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
 from neko_rules.credit.fused import LOOPS, Loop
 from neko_rules.credit.recursion import Setting
+from neko_rules.credit.traced import Stage
 from neko_rules.kernels import gathering, grouped, products, rows
 from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
@@ -34,13 +35,13 @@ class _WentBack(NamedTuple):
     """A loop back through time of a population, and rooms that it fills.
 
     Attributes:
-        loop: the loop.
+        stage: one step of it.
         errors: δ, and the error within the time step where it is asked for, [time, example, neuron].
         totals: what it sums over time, [example, neuron].
         carries: what it hands to the step before the first, [example, neuron], by what ``Recursion`` says it is of.
     """
 
-    loop: Loop
+    stage: Stage
     errors: list[str]
     totals: list[str]
     carries: dict[tuple[str, str], str]
@@ -102,30 +103,32 @@ class LinkingBack(Linking):
             self._bound(name, state, penalties)
         graph, credit = self.graph, self.back.credit
         full = credit.temporal == "full"
-        names = [name for component in graph.components for name in component] if full else list(graph.order)
+        groups = list(graph.components if full else ((name,) for name in graph.order))
         if credit.spatial == "direct":
-            names.sort(key=lambda name: name == graph.output)
-        for name in reversed(names):
-            delta, within_step = self._stepped_back(name)
-            self._of_first(name, delta)
-            for connection in graph.into(name):
-                self._met(connection, delta)
-            for source, down in receiving(graph, credit, name, (name,) if full else ()):
-                self._hand_down(name, within_step or delta, source, down)
+            groups.sort(key=lambda group: graph.output in group)
+        for group in reversed(groups):
+            for name, went in self._stepped_back(group).items():
+                delta, *within_step = went.errors
+                self._of_first(name, delta)
+                for connection in graph.into(name):
+                    self._met(connection, delta)
+                for source, down in receiving(graph, credit, name, group if full else ()):
+                    self._hand_down(name, (within_step or [delta])[0], source, down)
 
-    def _stepped_back(self, name: str) -> tuple[str, str]:
-        """δ of a population, and the error within the time step where that is what goes down."""
-        chain, number = self.chain, self.numbers[name]
-        if name in self.back.pushed:
-            self._push(name)
-        went = self._went_back(name, {key: one for key, one in self.arriving.items() if key[0] == name}, number)
-        step = went.loop.step
-        summed = [bias_name(name)] if step.biased else []
-        summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in step.learnable]
-        for parameter, total in zip(summed, went.totals, strict=True):
-            chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
-        self.carries[name] = went.carries
-        return went.errors[0], went.errors[1] if len(went.errors) > 1 else ""
+    def _stepped_back(self, group: tuple[str, ...]) -> dict[str, _WentBack]:
+        """Go back through populations that step together: δ, and the error within the time step if that goes down."""
+        for name in group:
+            if name in self.back.pushed:
+                self._push(name)
+        came = {key: one for name in reversed(group) for key, one in self.arriving.items() if key[0] == name}
+        found = self._went_back(group, came, self.numbers[group[0]])
+        for name, went in found.items():
+            summed = [bias_name(name)] if went.stage.biased else []
+            summed += [constant_name(self.graph.cell(of), of, constant) for of, constant in went.stage.learnable]
+            for parameter, total in zip(summed, went.totals, strict=True):
+                self.chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
+            self.carries[name] = went.carries
+        return found
 
     def _bound(self, name: str, state: str, penalties: tuple[MembraneBounds, ...]) -> None:
         """Add the slope of penalties to what arrives at a state."""
@@ -169,50 +172,66 @@ class LinkingBack(Linking):
         else:
             chain.call(grouped.add_row, push, self._flat(signal, name))
 
-    def _went_back(self, name: str, arriving: Mapping[tuple[str, str], str | Below], mark: str) -> _WentBack:
-        """Go back through the time steps of a population.
+    def _went_back(
+        self, group: tuple[str, ...], arriving: Mapping[tuple[str, str], str | Below], mark: str
+    ) -> dict[str, _WentBack]:
+        """Go back through the time steps of populations that step together.
 
         Args:
-            name: of the population.
-            arriving: the signals.
+            group: the populations.
+            arriving: the signals, the populations in the order in which one step back goes through them.
             mark: what rooms of this loop are told apart by.
         """
-        chain, size, setting = self.chain, self._size(name), self.setting
-        if self._lean(name):
-            sloped = setting.jacobians[name].with_slope or setting.jacobians[name]
-            setting = setting._replace(jacobians={**setting.jacobians, name: sloped})
+        chain, setting = self.chain, self.setting
+        sloped = {name: setting.jacobians[name].with_slope for name in group if self._lean(name)}
+        jacobians = setting.jacobians | {name: of for name, of in sloped.items() if of is not None}
         below = tuple(isinstance(one, Below) for one in arriving.values())
-        loop = LOOPS.of(setting, name, tuple(arriving), below, self.kind.dtype)
+        loop = LOOPS.of(setting._replace(jacobians=jacobians), group, tuple(arriving), below, self.kind.dtype)
         if loop is None:
             raise NotTraceableError("a neuron without a compiled loop back")
         step = loop.step
-        most = step.together(self.graph.populations[name].size)
-        group = "n" if self._carries_wanted(name) else self._together(f"back_{mark}", most)
-        by_name = {"first": "zero", "last": "n", "group": group} | self._constants(name, "p_")
-        for i, one in enumerate(arriving.values()):
-            if isinstance(one, Below):
-                by_name |= {f"errors_signal{i}": one.errors, f"back_signal{i}": one.back}
-                by_name[f"rows_signal{i}"] = chain.room(f"rows{mark}_{i}", "n", size)
-            else:
-                by_name[f"signal{i}"] = one
+        most = step.together([self.graph.populations[stage.name].size for stage in step.stages])
+        whole = any(map(self._carries_wanted, group))
+        by_name = {"first": "zero", "last": "n", "group": "n" if whole else self._together(f"back_{mark}", most)}
         if "addresses" in loop.arguments:
-            by_name["addresses"] = self._calls(gathering.back_addresses, bool(step.outgoing))
-        by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
-        by_name |= {f"start_h_{key}": self._before_first(name, key) for key in loop.starts}
-        for (product, _), connection in zip(step.products, step.outgoing, strict=True):
-            matrix = self._back(connection.source, connection)
-            by_name[f"matrix_{product}"] = matrix
-            by_name[f"panels_{product}"] = self._panels(matrix, connection.target, connection.source)
-            by_name[f"sums_{product}"] = chain.room(f"sums{mark}_{product}", "n", size)
+            by_name["addresses"] = self._calls(gathering.back_addresses, "rest" in loop.arguments)
+        if "rest" in loop.arguments:
             by_name["rest"] = self._rest()
-        carries = [chain.room(f"carry{mark}_{one.name}", "n", size) for one in step.carried]
-        by_name |= {f"carries_{one.name}": room for one, room in zip(step.carried, carries, strict=True)}
-        errors = [chain.room(f"error{mark}_{i}", "steps", "n", size) for i, _ in enumerate(step.errors)]
-        by_name |= {f"out{i}": error for i, error in enumerate(errors)}
-        totals = [chain.room(f"total{mark}_{i}", "n", size) for i in range(step.biased + len(step.learned))]
-        by_name |= {f"total{i}": total for i, total in enumerate(totals)}
+        came = dict(zip((name for stage in step.stages for name in stage.signals), arriving.values(), strict=True))
+        found = {}
+        for place, stage in enumerate(step.stages):
+            size = self._size(stage.name)
+            for traced in stage.signals:
+                signal, one = traced.removeprefix("i_"), came[traced]
+                if isinstance(one, Below):
+                    by_name |= {f"errors_{signal}": one.errors, f"back_{signal}": one.back}
+                    by_name[f"rows_{signal}"] = chain.room(f"rows{mark}_{signal}", "n", size)
+                else:
+                    by_name[signal] = one
+            found[stage.name] = self._filled(loop, place, stage, mark, by_name)
         chain.call(loop.kernel, *(by_name[each] for each in loop.arguments))
-        return _WentBack(loop, errors, totals, dict(zip((key[1:] for key in step.keys), carries, strict=True)))
+        # As errors go on: what sends comes before what receives from it.
+        return {name: found[name] for name in group}
+
+    def _filled(self, loop: Loop, place: int, stage: Stage, mark: str, by_name: dict[str, str]) -> _WentBack:
+        """What a loop takes of a population beside signals, and rooms that it fills."""
+        chain, name, size = self.chain, stage.name, self._size(stage.name)
+        by_name |= self._constants(name, f"p{place}_")
+        by_name |= {f"h{place}_{key}": self._history(name, key) for key in loop.recorded(stage)}
+        by_name |= {f"start{place}_{key}": self._before_first(name, key) for key in loop.starts[name]}
+        for one in stage.gathered:
+            matrix = self._back(one.connection.source, one.connection)
+            by_name[f"matrix_{one.name}"] = matrix
+            by_name[f"panels_{one.name}"] = self._panels(matrix, one.connection.target, one.connection.source)
+            by_name[f"sums_{one.name}"] = chain.room(f"sums{mark}_{one.name}", "n", size)
+        carries = [chain.room(f"carry{mark}_{one.name}", "n", size) for one in stage.carried]
+        by_name |= {f"carries_{one.name}": room for one, room in zip(stage.carried, carries, strict=True)}
+        errors = [chain.room(f"error{mark}_{place}_{i}", "steps", "n", size) for i, _ in enumerate(stage.errors)]
+        by_name |= {f"out{place}_{i}": error for i, error in enumerate(errors)}
+        totals = [chain.room(f"total{mark}_{place}_{i}", "n", size) for i in range(stage.biased + len(stage.learned))]
+        by_name |= {f"total{place}_{i}": total for i, total in enumerate(totals)}
+        handed = {key[1:]: room for key, room in zip(stage.keys, carries, strict=True)}
+        return _WentBack(stage, errors, totals, handed)
 
     def _met(self, connection: Connection, delta: str) -> None:
         """Add what events, or all that was sent, and δ make of the gradient of a weight."""

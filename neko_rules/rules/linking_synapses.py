@@ -137,7 +137,7 @@ class LinkingSynapses(LinkingWindow):
         chain, size = self.chain, self._size(name)
         signal = chain.room(f"picked{mark}", "steps", "n", size)
         chain.call(grouped.spread_steps, self._of_trace(what, name, 1), signal)
-        went = self._went_back(name, {(name, key): signal}, mark)
+        went = self._went_back((name,), {(name, key): signal}, mark)[name]
         return went.errors[0], self._coefficients(name, went.carries, mark)
 
     def _coefficients(self, name: str, carries: Mapping[tuple[str, str], str], mark: str) -> dict[str, str]:
