@@ -18,9 +18,10 @@ from neko_rules.layers.adaptors.adaptor import Adaptor
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
-from neko_rules.losses import LOSSES, Loss, weighed
+from neko_rules.losses import LOSSES, Loss
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
 from neko_rules.recorded import Recorded
+from neko_rules.scoring import Scored, Scoring
 from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Evaluator:
     @property
     def plain(self) -> bool:
         """Whether what is looked at, and how it is judged, is as in this class, in whose place a chain may stand."""
-        own = "judge", "judge_loss", "_judged", "_scored", "_counting", "counted", "observed"
+        own = "judge", "judge_loss", "_judged", "_scored", "_scoring", "counted", "observed"
         return all(getattr(type(self), name) is getattr(Evaluator, name) for name in own)
 
     @property
@@ -285,11 +286,11 @@ class Evaluator:
         network = self.network
         scored = self._scored(trajectory, mask, network.readout)
         judgement = self._judged(trajectory, target, network.readout, scored)
-        _, _, scores, counted = scored
         # Looked at by a metric of spikes alone: a rule may not have kept them as arrays.
         looks = any(metric.requires == "spikes" for metric in self.metrics)
         spikes = {name: trajectory.z(name) for name in network.spiking} if looks else {}
-        measurement = Measurement(scores, target, mask if self.loss.online else counted, spikes, network.dt)
+        counted = mask if self.loss.online else scored.counted
+        measurement = Measurement(scored.scores, target, counted, spikes, network.dt)
         return Judgement(judgement.loss, judgement.signals, {**judgement.totals, **self.measured(measurement)})
 
     def totals_of(
@@ -309,8 +310,10 @@ class Evaluator:
             return {"loss": (total, counted)}
         fired = {name: host.from_host(sums) for name, sums in ran.spikes.items()}
         scores = host.from_host(ran.scores)
-        measurement = Measurement(scores, *batch[1:], fired, network.dt, len(batch[0]))
-        nx = cast(Backend, host)
+        nx, (inputs, target, mask) = cast(Backend, host), batch
+        if not self.loss.online:
+            _, mask = self._scoring().counting(nx, mask, len(mask))
+        measurement = Measurement(scores, target, mask, fired, network.dt, len(inputs))
         if nx.name == self.nx.name:
             return {"loss": (total, counted), **self.measured(measurement)}
         measured = {metric.name: metric.measure(nx, measurement) for metric in self.metrics}
@@ -332,35 +335,23 @@ class Evaluator:
         readout = readout or self.network.readout
         return self._judged(trajectory, target, readout, self._scored(trajectory, mask, readout))
 
-    def _judged(
-        self, trajectory: Trajectory, target: Array, readout: str, scored: tuple[Array, Array, Array, Array]
-    ) -> Judgement:
-        nx, network, loss = self.nx, self.network, self.loss
-        pooled, steps, scores, counted = scored
-        count = nx.sum(counted)
+    def _judged(self, trajectory: Trajectory, target: Array, readout: str, scored: Scored) -> Judgement:
+        nx, network = self.nx, self.network
+        count = nx.sum(scored.counted)
         # A part of a data set may have no supervised step; it then counts nothing.
         divisor = nx.maximum(count, 1.0)
-        supervised = nx.sum(steps, axis=0, keepdims=True)
-        group = network.outputs // self.scores
-        wanted = loss.desired(nx, scores, target, supervised, network.task_type, group)
-        total, gradient = weighed(nx, loss, scores, wanted, counted, counted / divisor)
-        pulled = loss.pull_back(nx, pooled, steps, gradient)
-        signal = unpool(nx, readout, self.observed(trajectory), pulled)
-        return Judgement(total / divisor, {(network.graph.output, loss.observes): signal}, {"loss": (total, count)})
+        total, signal = self._scoring(readout).judged(nx, self.observed(trajectory), target, scored, divisor)
+        return Judgement(
+            total / divisor, {(network.graph.output, self.loss.observes): signal}, {"loss": (total, count)}
+        )
 
-    def _scored(self, trajectory: Trajectory, mask: Array, readout: str) -> tuple[Array, Array, Array, Array]:
-        """What the loss looks at after pooling, the mask of its steps, its scores, and which of them count."""
-        nx = self.nx
-        pooled = pool(nx, readout, self.observed(trajectory))
-        steps, counted = self._counting(mask, pooled.shape[0])
-        return pooled, steps, self.loss.scores(nx, pooled, steps), counted
+    def _scoring(self, readout: str | None = None) -> Scoring:
+        """How outputs are judged, as the network says or by another readout."""
+        return Scoring(self.loss, readout or self.network.readout, self.network.task_type)
 
-    def _counting(self, mask: Array, steps: int) -> tuple[Array, Array]:
-        """The mask of the steps of pooled outputs, and that of what counts in the loss."""
-        nx = self.nx
-        spread = nx.broadcast_to(mask, (steps, mask.shape[1]))
-        # A sequence that is judged as a whole counts if any of its steps does.
-        return spread, spread if self.loss.online else nx.max(spread, axis=0, keepdims=True)
+    def _scored(self, trajectory: Trajectory, mask: Array, readout: str) -> Scored:
+        """What the loss looks at."""
+        return self._scoring(readout).scored(self.nx, self.observed(trajectory), mask)
 
     def counted(self, mask: Array, steps: int) -> Array:
         """How many outputs count in the loss of a batch, a scalar.
@@ -369,7 +360,9 @@ class Evaluator:
             mask: [1 or steps, batch], as ``batch`` gives it.
             steps: number of time steps.
         """
-        return self.nx.sum(self._counting(mask, steps if self.network.readout == "sequence" else 1)[1])
+        return self.nx.sum(
+            self._scoring().counting(self.nx, mask, steps if self.network.readout == "sequence" else 1)[1]
+        )
 
     def observed(self, trajectory: Trajectory) -> Array:
         """What the loss looks at in the output population: [time, batch, neuron]."""
@@ -393,11 +386,11 @@ class Evaluator:
 
     def example_losses(self, trajectory: Trajectory, target: Array, mask: Array) -> Array:
         """Every example's part of the loss, [batch]: they add up to it."""
-        nx, network, loss = self.nx, self.network, self.loss
-        _, steps, scores, counted = self._scored(trajectory, mask, network.readout)
-        supervised = nx.sum(steps, axis=0, keepdims=True)
-        wanted = loss.desired(nx, scores, target, supervised, network.task_type, network.outputs // self.scores)
-        return nx.sum(counted / nx.maximum(nx.sum(counted), 1.0) * loss.value(nx, scores, wanted), axis=0)
+        nx, network = self.nx, self.network
+        scored = self._scored(trajectory, mask, network.readout)
+        wanted = self._scoring().wanted(nx, network.outputs, target, scored)
+        share = scored.counted / nx.maximum(nx.sum(scored.counted), 1.0)
+        return nx.sum(share * self.loss.value(nx, scored.scores, wanted), axis=0)
 
     # What a user calls.
 

@@ -187,12 +187,11 @@ def test_threads_share_the_examples(groups: list[Any], monkeypatch: pytest.Monke
 
 
 def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
-    """A penalty of a user's, an error outside of the chain of layers, a loss of the whole sequence."""
+    """Penalties of a user's, and an error outside of the chain of layers."""
     x, y = data()
     compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Bursts()]), x, y)
     compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Leaning()]), x, y)
     compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
-    compare(lambda: rule_of(Evaluator(layers(8), loss="ce_max_membrane"), "bptt"), x, y)
     assert not groups
 
 

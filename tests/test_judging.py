@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from neko_rules import EProp, Evaluator, Network
 from neko_rules.chains import judging, running
 from neko_rules.kernels.host import by_library, unfused
 from neko_rules.layers.quantized import quantize
-from neko_rules.losses import LOSSES
+from neko_rules.losses import LOSSES, CategoricalCrossentropy
 from neko_rules.losses import MeanSquaredError as SquaredLoss
 from neko_rules.metrics import METRICS, Accuracy
 from neko_rules.threads import set_threads
@@ -65,13 +66,14 @@ def test_figures_and_predictions(network: str, kind: str, groups: list[Any]) -> 
     assert len(groups) == 2 * -(-EXAMPLES // 9), "a chain for every part, or nothing is tested"
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES.resolve(name).is_of_outputs])
-def test_every_loss_of_outputs(name: str, groups: list[Any]) -> None:
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_every_loss(name: str, groups: list[Any]) -> None:
     x, y = data()
     spikes = LOSSES.resolve(name).of_spikes
     task = "regression" if LOSSES.resolve(name).target_kind == "values" else "classification"
     network = layers(12, task_type=task, **({"output_cell": "lif"} if spikes else {}))
-    goal = np.random.default_rng(2).random((EXAMPLES, STEPS, CLASSES)) if task == "regression" else y
+    shape = (EXAMPLES, STEPS, CLASSES) if LOSSES.resolve(name).online else (EXAMPLES, CLASSES)
+    goal = np.random.default_rng(2).random(shape) if task == "regression" else y
     same(Evaluator(network, loss=name), x, goal)
     assert groups
 
@@ -183,19 +185,30 @@ class HardToRead(SquaredLoss):
         return super().value(nx, np.asarray(outputs), np.asarray(target))
 
 
+@dataclass(frozen=True)
+class Gentle(CategoricalCrossentropy):
+    """A loss of a user's, who may have one library in mind."""
+
+    def scores(self, nx: Any, history: Any, mask: Any) -> Any:
+        return 0.5 * history
+
+    def pull_back(self, nx: Any, history: Any, mask: Any, gradient: Any) -> Any:
+        return 0.5 * gradient
+
+
 class Own(Accuracy):
     """A metric of a user's, who may have one library in mind."""
 
 
 def test_what_a_user_made_goes_its_own_way(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what takes too little to be worth a chain, and a loss of the whole sequence."""
+    """Also what takes too little to be worth a chain; on NumPy a loss of the user's is asked about its arrays."""
     pytest.importorskip("torch")
     x, y = data()
     own, model = Doubled(layers(12)), Evaluator(layers(12))
     assert own.evaluate(x, y)["loss"] == pytest.approx(2 * model.evaluate(x, y)["loss"], rel=SAME)
     assert len(groups) == 1, "that of the plain one"
     Evaluator(layers(12, backend="torch"), metrics=[Own()]).evaluate(x, y)
-    Evaluator(layers(12), loss="ce_max_membrane").evaluate(x, y)
+    Evaluator(layers(12, backend="torch"), loss=Gentle()).evaluate(x, y)
     monkeypatch.setattr(running, "WORTHWHILE", 1 << 20)
     model.evaluate(x, y)
     assert len(groups) == 1

@@ -86,6 +86,7 @@ ROWS = (
     ("credit",),
     ("evaluator",),
     ("chains",),
+    ("scoring",),
     ("regularizers",),
     ("layers",),
     # What knows nothing of networks.

@@ -47,7 +47,7 @@ class Judging(Runner):
         super().__init__(network.graph, network.dtype)
         self._network, self._loss, self._metrics = network, loss, tuple(metrics)
         self._seen = _seen(network, loss, metrics)
-        self._possible = may_be_judged(network, loss, metrics) and type(network).infer is Network.infer
+        self._possible = may_be_judged(network, metrics) and type(network).infer is Network.infer
         self._ours = is_ours(network, loss, *metrics)
         self._twin: Network | None = None
 
@@ -74,8 +74,8 @@ class Judging(Runner):
         """The scores alone, [1 or time, batch, n_out]; None as for ``ran``."""
         from neko_rules.chains.linking_scores import LinkingScores
 
-        nothing = np.zeros((1, len(inputs)), self._dtype)
-        met = self._ran(LinkingScores, (True, False), values, inputs, nothing[:, :, None], nothing)
+        every = np.ones((1, len(inputs)), self._dtype)
+        met = self._ran(LinkingScores, (True, False), values, inputs, every[:, :, None][:, :, :0], every)
         return None if met is None else met[0].scores
 
     def _ran(
@@ -95,14 +95,12 @@ class Judging(Runner):
         if found is None:
             return None
         host, network, values = found
-        given, count = prepared(network, network.seen(values), inputs, target, mask)
+        given, count = prepared(network, self._loss, network.seen(values), inputs, target, mask)
 
         def made(walked: frozenset[str], ones: bool) -> Linked | None:
             # Of what only sends, when it fired is all that has to be known.
             lean = network.spiking_once & set(network.graph.senders) - {network.graph.output}
-            kind = kind_of(network, self._loss, given, walked, ones)._replace(
-                lean=lean, scored=wanted[0], rates=wanted[1]
-            )
+            kind = kind_of(network, given, walked, ones)._replace(lean=lean, scored=wanted[0], rates=wanted[1])
             return kept(network.graph, (written, kind), lambda: written(network.graph, given.constants, kind).linked())
 
         def linked(walked: frozenset[str], ones: bool) -> Linked | None:

@@ -47,6 +47,11 @@ class Kind(NamedTuple):
     windows: bool
     back: Hashable
 
+    @property
+    def asks(self) -> bool:
+        """Whether outputs are judged by a function of Python's that the chain asks: not each step of them by itself."""
+        return not self.loss.is_of_outputs
+
 
 class Told(NamedTuple):
     """Why a chain ends before its time.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from neko_rules.chains.linked import Handed, Kind, Linked, Told
-from neko_rules.kernels import gathering, grouped, listing, products
+from neko_rules.kernels import asking, gathering, grouped, listing, products
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.events import index_type
 from neko_rules.kernels.tracing import NotTraceableError
@@ -360,6 +360,8 @@ class Linking:
 
     def _judge(self) -> str:
         """The loss, and the room of its derivative by what it observes."""
+        if self.kind.asks:
+            return self._asked()
         chain, output = self.chain, self.graph.output
         judge = compiled_pass(self.kind.loss, self.kind.dtype)
         if judge is None:
@@ -386,6 +388,18 @@ class Linking:
         chain.call(grouped.add_loss, "begin", counted, values, self._total(total))
         if self.kind.scored:
             self._put_scores(pooled, skip)
+        return signal
+
+    def _asked(self) -> str:
+        """The same where a function of Python's is asked, which puts scores and the loss where they are wanted."""
+        chain, output = self.chain, self.graph.output
+        size, history = self._size(output), self._history(output, self.kind.loss.observes)
+        observed, answered = (chain.view(chain.take(name, 1), "steps * n", size) for name in ("observed", "answered"))
+        chain.call(grouped.copy_rows, self._flat(history, output), observed)
+        question = chain.take("question", 0, "int64"), chain.take("asked", 1, "int64")
+        chain.call(asking.ask_about, *question, "begin", "n", chain.take("place", 1, "int64"))
+        signal = chain.room("signal", "steps", "n", size)
+        chain.call(grouped.copy_rows, answered, self._flat(signal, output))
         return signal
 
     def _pooled(self) -> tuple[str, str, list[str]]:

@@ -10,5 +10,8 @@ class LinkingScores(Linking):
 
     def _write(self) -> None:
         self._go_forward()
+        if self.kind.asks:
+            self._asked()
+            return
         pooled, skip, _ = self._pooled()
         self._put_scores(pooled, skip)

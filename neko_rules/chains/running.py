@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from neko_rules.backend import Backend, Parameters
+from neko_rules.backend import Backend, Parameters, get_backend
+from neko_rules.chains.answering import answering
 from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.chain import WINDOWS
 from neko_rules.kernels.events import crossover, sorted_together
@@ -23,6 +24,7 @@ from neko_rules.layers.graph import INPUT, Graph, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
 from neko_rules.metrics import Metric
+from neko_rules.scoring import Scoring
 from neko_rules.threads import parts, threads
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class Given(NamedTuple):
         target: [1 or time, batch, n_out].
         counted: which steps and examples the loss is of, [1 or time, batch].
         weight: how much each of them counts in the loss whose gradient is wanted.
-        pooling: how the outputs that are judged are made of those of every time step.
+        scoring: how the outputs are judged.
+        divisor: how many of them count in the loss.
         pushes: by population, one more signal of every neuron, which is the same at all time steps of all examples; in
             windows [time, neuron], the same for all examples.
         share: how much of the penalties on states every time step of every example has.
@@ -61,7 +64,8 @@ class Given(NamedTuple):
     target: np.ndarray
     counted: np.ndarray
     weight: np.ndarray
-    pooling: str
+    scoring: Scoring
+    divisor: float = 1.0
     pushes: Mapping[str, np.ndarray] = {}
     share: float = 0.0
 
@@ -113,34 +117,37 @@ class Plan(NamedTuple):
 
 
 def prepared(
-    network: Network, values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
+    network: Network, loss: Loss, values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
 ) -> tuple[Given, float]:
     """What a chain of whole sequences works on, and how many outputs count in the loss.
 
     Args:
         network: the network.
+        loss: what its outputs are judged by.
         values: its parameters, in backend arrays.
         inputs: [batch, time, feature].
         target, mask: of every time step or of all, in host memory.
     """
-    steps, pooling = inputs.shape[1], network.readout
+    scoring = Scoring(loss, network.readout, network.task_type)
+    counted = scoring.counting(get_backend("numpy"), mask, len(mask))[1]
     # One row of the mask, and of what is made from it, is that of all steps.
-    count = mask.sum() * ((steps if pooling == "sequence" else 1) // mask.shape[0])
-    constants = network.constants_with(values)
-    return Given(values, constants, inputs, target, mask, mask / max(count, 1.0), pooling), count
+    rows = inputs.shape[1] if network.readout == "sequence" and loss.online else 1
+    count = counted.sum() * (rows // len(counted))
+    divisor = max(count, 1.0)
+    return Given(values, network.constants_with(values), inputs, target, mask, mask / divisor, scoring, divisor), count
 
 
-def kind_of(network: Network, loss: Loss, given: Given, walked: frozenset[str], ones: bool) -> Kind:
+def kind_of(network: Network, given: Given, walked: frozenset[str], ones: bool) -> Kind:
     """The kind of a chain that goes forward and judges; of those that do more, what they share with it."""
     from neko_rules.chains.linked import Kind
 
-    order, constants = network.graph.order, given.constants
+    order, constants, loss = network.graph.order, given.constants, given.scoring.loss
     return Kind(
         lean=frozenset(),
         keeps_current=network.keeps_current,
         loss=loss,
         formulas=(type(loss).value, type(loss).gradient),
-        pooling=given.pooling,
+        pooling=given.scoring.readout,
         scored=False,
         rates=False,
         dtype=network.dtype,
@@ -167,13 +174,12 @@ def numbers_of_a_step(graph: Graph) -> int:
     )
 
 
-def may_be_judged(network: Network, loss: Loss, metrics: Sequence[Metric]) -> bool:
-    """Whether all that a loss and metrics ask of a network is what chains have."""
+def may_be_judged(network: Network, metrics: Sequence[Metric]) -> bool:
+    """Whether all that metrics ask of a network, and how it is connected, is what chains have."""
     graph = network.graph
     delayed = (c for c in graph.connections if c.delay)
     return (
         type(network).forward is Network.forward
-        and loss.is_of_outputs
         and all(metric.requires != "spikes" or metric.of_counts for metric in metrics)
         and not any(connection.converters is not None for connection in graph.connections)
         and all(any(c.source in one and c.target in one for one in graph.components) for c in delayed)
@@ -258,7 +264,7 @@ class Runner:
             together: whether one thread goes through all examples.
         """
         examples = given.inputs.shape[0]
-        key = id(links), given.pooling, *rows, examples, group, threads()
+        key = id(links), given.scoring.readout, *rows, examples, group, threads()
         plan = self._plans.get(key)
         if plan is None or plan.links is not links or plan.constants is not given.constants:
             if len(self._plans) >= _PLANS:
@@ -418,7 +424,10 @@ def run(
     examples = given.inputs.shape[0]
     every = arguments(links, plan, host, given, backs)
     outputs = graph.populations[graph.output].size
-    scores = every["scores"] = np.empty((plan.judged, examples, outputs) if kind.scored else (0, 0, 0), dtype)
+    pieces: dict[int, np.ndarray] | None = {} if kind.scored else None
+    asks, steps = "observed" in chain.given, given.inputs.shape[1]
+    shape = (plan.judged, examples, outputs) if kind.scored and not asks else (0, 0, 0)
+    scores = every["scores"] = np.empty(shape, dtype)
     spikes = {}
     for name, population in links.spikes.items():
         spikes[population] = every[name] = np.empty((1, examples, graph.populations[population].size), dtype)
@@ -430,8 +439,15 @@ def run(
         whole.fill(0)
         own = {**every, **dict(zip(links.gradients, gradients, strict=False)), "total": losses[number]}
         size, (places, form) = plan.groups[number]
+        if asks:
+            history, of = (steps, size, outputs), (given.target, given.counted, given.divisor)
+            question, asked = answering(given.scoring, *of, history, pieces, losses[number])
+            own |= asked
         memories = BUFFERS.lent(form)
-        return int(chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *plan.given(own)))
+        ended = chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *plan.given(own))
+        if asks:
+            question.check()
+        return int(ended)
 
     told = max(each(part, plan.ranges))
     if told:
@@ -442,6 +458,8 @@ def run(
     for number in plan.masked:
         clear_diagonal(gradients[number])
     by_name = dict(zip(links.gradients.values(), gradients, strict=False))
+    if pieces:
+        scores = np.concatenate([pieces[begin] for begin in sorted(pieces)], axis=1)
     return Ran(by_name, float(losses.sum()), scores, spikes)
 
 

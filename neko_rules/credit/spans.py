@@ -158,7 +158,9 @@ class Spans:
 
     def rate_of(self, name: str) -> Rate:
         """How the vector of a population's traces goes from step to step; nothing remembered where there is none."""
-        return self.rates.get(self.traces.of[name][0].name, Rate("", 0.0, 1.0))
+        # A population that receives from nobody has no parameters, and no traces.
+        found = (self.rates[of.name] for of in self.traces.of[name] if of.name in self.rates)
+        return next(found, Rate("", 0.0, 1.0))
 
     def filter_of(self, name: str) -> float:
         """κ of what filters the traces of a population."""

@@ -36,6 +36,14 @@ def ask(address: int, asked: Array) -> None:
     _call(address)
 
 
+@kernel
+def ask_about(address: int, asked: Array, begin: int, examples: int, place: Array) -> None:
+    """The same about some examples of a batch: ``place`` says the first one, and how many."""
+    place[0], place[1] = begin, examples
+    asked[0] += 1
+    _call(address)
+
+
 class Question:
     """A function of Python's at an address. It is called by a kernel, which waits, and knows of no exceptions.
 

@@ -58,6 +58,13 @@ class _Grouped(Loss):
         if self.classes is not None:
             object.__setattr__(self, "classes", arguments.integer("classes", self.classes, at_least=1))
 
+    @property
+    def is_of_outputs(self) -> bool:
+        """As for every loss; where each neuron is a class, scores are the outputs as they are."""
+        own, base = type(self), _Grouped
+        as_here = own.scores is base.scores and own.pull_back is base.pull_back and own.desired is Loss.desired
+        return self.online and self.classes is None and as_here and own.number_of_scores is base.number_of_scores
+
     def number_of_scores(self, neurons: int) -> int:
         if self.classes is None:
             return neurons

@@ -68,8 +68,9 @@ class Chains(Runner):
         """
         if not self.serves(rule, *batch[0].shape):
             return None
+        network = rule.model.network
         inputs, target, mask = map(host.host, batch)
-        given, count = prepared(rule.model.network, values, inputs.transpose(1, 0, 2), target, mask)
+        given, count = prepared(network, rule.model.loss, values, inputs.transpose(1, 0, 2), target, mask)
         pushes = self._pushes(rule, host, given, own["feedback"])
         if pushes is None:
             return None
@@ -79,7 +80,7 @@ class Chains(Runner):
             return None
         totals = rule.model.totals_of(host, ran, count, batch)
         # A part of a data set may have no supervised step; it then counts nothing.
-        loss = np.asarray(ran.loss, rule.model.network.dtype) / max(count, 1.0)
+        loss = np.asarray(ran.loss, network.dtype) / max(count, 1.0)
         gradients = {name: host.from_host(ran.gradients[name]) for name in values}
         return Judgement(host.from_host(np.asarray(loss)), {}, totals), gradients
 
@@ -166,15 +167,15 @@ def _seen(rule: LearningRule) -> tuple[Any, ...]:
 def _possible(rule: LearningRule) -> bool:
     """Whether the rule's gradient is a sum over examples and made of loops that a chain can call."""
     model, network = rule.model, rule.model.network
-    graph = network.graph
+    graph, asked = network.graph, [] if model.loss.is_of_outputs else [model.loss]
     return (
         rule.plain
         and model.plain
         and all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers)
-        # They are asked for NumPy's arrays, where what a user wrote may be for those of one library.
-        and (rule.nx.name == "numpy" or is_ours(*rule.regularizers))
+        # They are asked about NumPy's arrays, where what a user wrote may be for those of one library.
+        and (rule.nx.name == "numpy" or is_ours(*rule.regularizers, *asked))
         and not rule.credit.outside_chain
-        and may_be_judged(network, model.loss, model.metrics)
+        and may_be_judged(network, model.metrics)
         and (not any(_is_wide(graph, c) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
     )
 
@@ -203,11 +204,11 @@ def _made(
     from neko_rules.rules.linking_synapses import LinkingSynapses
     from neko_rules.rules.linking_window import LinkingWindow
 
-    network, loss, metrics = rule.model.network, rule.model.loss, rule.model.metrics
+    network, metrics = rule.model.network, rule.model.metrics
     jacobians = tuple(rule.jacobians[name] for name in network.graph.order)
     bounded = {} if counting else _bounded(rule)
     back = None if counting else Back(rule.credit, jacobians, window, frozenset(given.pushes), tuple(bounded.items()))
-    kind = kind_of(network, loss, given, walked, ones)._replace(
+    kind = kind_of(network, given, walked, ones)._replace(
         lean=rule.lean - {name for name, _ in bounded},
         scored=not counting and (bool(metrics) or window is not None),
         rates=counting or any(metric.requires == "spikes" for metric in metrics),

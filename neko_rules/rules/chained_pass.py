@@ -20,6 +20,7 @@ from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
 from neko_rules.rules.back import Window
 from neko_rules.rules.chained import backs_of
+from neko_rules.scoring import Scoring
 
 if TYPE_CHECKING:
     from neko_rules.chains.linked import Linked, Told
@@ -65,7 +66,9 @@ class Passed(NamedTuple):
 def host_for_chains(rule: LearningRule, inputs: Array) -> HostBackend | None:
     """The rule's backend, if there may be chains for sequences [time, batch, feature] and they are worth compiling."""
     host = host_of(rule.nx)
-    return host if host is not None and rule.chains().serves(rule, *inputs.shape) else None
+    if host is None or not rule.model.loss.is_of_outputs:
+        return None
+    return host if rule.chains().serves(rule, *inputs.shape) else None
 
 
 def chained_pass(
@@ -247,8 +250,13 @@ class _Pass:
 
     def _linked(self, asked: _Asked) -> tuple[Linked | None, Given]:
         data, values = self._data, self._updates.values
-        constants, ones = self._rule.model.network.constants_with(values), self._ones and INPUT in self._walked
-        given = Given(values, constants, *data[:4], "sequence", asked.pushes, self._share)
+        network, ones = self._rule.model.network, self._ones and INPUT in self._walked
+        # Every step is judged by itself.
+        scoring, constants = (
+            Scoring(self._rule.model.loss, "sequence", network.task_type),
+            network.constants_with(values),
+        )
+        given = Given(values, constants, *data[:4], scoring, 1.0, asked.pushes, self._share)
         return self._chains.linked(self._rule, given, self._walked, ones, self._carried.window), given
 
     def _run(

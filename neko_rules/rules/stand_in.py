@@ -67,10 +67,10 @@ class StandIn:
     def _chained(self) -> bool:
         """Whether the rule is one that chains are for."""
         assert self._twin is not None, "asked of a twin"
-        if self._twin.window is not None:
-            return True
-        if not self._twin.online:
+        if not self._twin.online and self._twin.window is None:
             return self._twin.evaluation == "adjoint"
+        if self._twin.window is not None or not self._twin.model.loss.is_of_outputs:
+            return self._twin.model.loss.is_of_outputs
         spans = Online(self._twin, self._twin.online).windows
         # Python that updates the weights takes longer than a time step of XLA's, unless there is a trace per synapse.
         often = self._twin.online == 1 and not self._twin.updates_plainly
