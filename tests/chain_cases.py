@@ -109,6 +109,34 @@ def circuit(*leaks: str) -> Network:
     )
 
 
+def late(first: int = 0) -> Network:
+    """Layers whose spikes arrive a step after they were sent; a wide one too, and analogue neurons.
+
+    Args:
+        first: the delay of the input.
+    """
+    sizes = {"low": ("lif", 14), "wide": ("alif", 70), "rate": ("tanh", 9)}
+    ends = [("input", "low", first), ("low", "low", 1), ("low", "wide", 1), ("wide", "rate", 1), ("rate", "readout", 1)]
+    ends += [("low", "readout", 1), ("wide", "readout", 0), ("input", "rate", first)]
+    return Network(
+        {**{name: {"cell": cell, "size": size} for name, (cell, size) in sizes.items()}, "readout": READOUT},
+        [{"source": s, "target": t, "delay": d} for s, t, d in ends],
+        "readout",
+        **DOUBLE,
+    )
+
+
+def late_between(wide: int = 10) -> Network:
+    """Two layers that the readout receives from at once, of which one hears of the other a step later."""
+    ends = [("input", "low", 0), ("low", "low", 1), ("low", "high", 1), ("low", "readout", 0), ("high", "readout", 0)]
+    return Network(
+        {"low": {"cell": "lif", "size": 12}, "high": {"cell": "lif", "size": wide}, "readout": READOUT},
+        [{"source": s, "target": t, "delay": d} for s, t, d in ends],
+        "readout",
+        **DOUBLE,
+    )
+
+
 NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt")),
     "on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("bptt",)),
@@ -124,6 +152,8 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
         ("bptt",),
     ),
     "two recurrent matrices": (twice_recurrent, ("bptt", "eprop")),
+    "layers that are late": (late, ("bptt", "eprop", "ottt")),
+    "an input that is late": (lambda: late(1), ("bptt", "eprop")),
     "a circuit": (circuit, ("bptt", "eprop")),
     "a circuit of neurons that differ": (lambda: circuit("low", "high"), ("bptt", "eprop")),
     "connections that skip": (skipping, ("bptt", "eprop")),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import GROUP, NETWORKS, STEPS, data, exciting_each_other, groups, layers, same_weights
+from chain_cases import GROUP, NETWORKS, STEPS, data, exciting_each_other, groups, late_between, layers, same_weights
 from credit_cases import distance, recurrent_readout
 
 from neko_rules import Evaluator, Network
@@ -36,6 +36,7 @@ ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "no recurrence": (lambda: layers(16, recurrent=False), ("eprop",)),
     "last output": (lambda: layers(16, readout="last"), ("eprop",)),
     "a threshold of one half": (lambda: layers(16, cell=LIFCell(threshold=0.5)), ("eprop",)),
+    "a connection that is late": (late_between, ("eprop", "ottt")),
     "recurrent readout": (lambda: recurrent_readout("numpy"), ("ottt",)),
     "adaptive thresholds": (lambda: layers(24, cell="alif"), ("eprop", "ottt")),
     "adaptive, on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("eprop",)),
@@ -52,6 +53,9 @@ def taught(network: Network, rule: str, **options: Any) -> Any:
     of_spikes = ["firing_rate"] if network.spiking else []
     model = Evaluator(network, metrics=["accuracy", *of_spikes])
     return rule_of(model, {"name": rule, "optimizer": SGD(0.3), **options})
+
+
+LATE = "an input that is late"
 
 
 @pytest.mark.parametrize("every", [EVERY, 1])
@@ -88,8 +92,15 @@ def test_an_input_whose_first_examples_are_all_ones(
     assert not any("input" in walked for walked in groups)
 
 
-@pytest.mark.parametrize("window", [EVERY, 1])
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("mean output", "largest output")])
+# Where every step is a window no error reaches what sends a step late.
+WINDOWS = [
+    (name, window) for name in NETWORKS for window in (EVERY, 1) if (name, window) != ("layers that are late", 1)
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "window"), [each for each in WINDOWS if each[0] not in ("mean output", "largest output", LATE)]
+)
 def test_windows_by_a_chain(name: str, window: int, groups: list[Any]) -> None:
     if name == "on PyTorch":
         pytest.importorskip("torch")
@@ -260,6 +271,12 @@ def test_gradients_of_windows_before_one_that_is_begun_anew_count(
     assert ["hidden" in walked for walked in groups][-1:] == [False]
     with unfused():
         assert distance(found, rule.gradients(x, y)) < SAME
+
+
+def test_windows_of_inputs_that_are_late_go_by_operations(groups: list[Any]) -> None:
+    x, y = data()
+    same_weights(lambda: taught(NETWORKS[LATE][0](), "truncated_bptt", window=EVERY), x, y)
+    assert not groups
 
 
 def test_windows_of_populations_that_feed_back_to_each_other(groups: list[Any]) -> None:

@@ -44,7 +44,7 @@ class Linking:
         self.chain = Chain(kind.dtype, windows=kind.windows)
         self.numbers = {name: str(i) for i, name in enumerate(self.graph.order)} | {INPUT: "x"}
         self.width = products.panel_width(kind.dtype)
-        self.sizes: dict[str, int] = {"largest": max(p.size for p in self.graph.populations.values())}
+        self.sizes: dict[str, int] = {"largest": max(kind.inputs, *(p.size for p in graph.populations.values()))}
         self.weights: dict[str, tuple[Connection, ...]] = {}
         self.backs: dict[str, tuple[str, Connection | None]] = {}
         self.biases: dict[str, str] = {}
@@ -242,11 +242,13 @@ class Linking:
             self._deliver(name, dense)
             by_name |= self._handed(name, place, form)
             for i, each_walked in enumerate(walked):
-                index, count = self._listed(each_walked.source)
-                of = self._weight(each_walked), index, count, self._values(each_walked.source)
+                source, own = each_walked.source, f"{place}_{i}"
+                of = self._weight(each_walked), *self._listed(source), self._values(source)
                 keys = ("weight", "index", "count", "values")
-                by_name |= {f"{key}{place}_{i}": given for key, given in zip(keys, of, strict=True)}
-                by_name[f"calls{place}_{i}"] = self._forward_calls(each_walked.source, False)
+                by_name |= {f"{key}{own}": given for key, given in zip(keys, of, strict=True)}
+                by_name[f"calls{own}"] = self._forward_calls(source, bool(each_walked.delay))
+                if each_walked.delay:
+                    by_name |= {f"began{own}": self._before_first(source, Z), f"row{own}": self._row_of_numbers(source)}
             for i, ((_, later), several) in enumerate(inner.items()):
                 by_name[f"matrix{place}_{i}"] = self._weight(*several)
                 by_name[f"called{place}_{i}"] = self._forward_calls(several[0].source, later)
@@ -280,7 +282,7 @@ class Linking:
         return Form(
             self.graph.cell(name),
             constants,
-            tuple(self._values(each_walked.source) == "nothing" for each_walked in walked),
+            tuple((self._values(each.source) == "nothing", bool(each.delay)) for each in walked),
             dense,
             inner,
             name in self.kind.keeps_current,
@@ -293,7 +295,10 @@ class Linking:
         """The current that connections deliver, as products over all time steps."""
         for i, connection in enumerate(dense):
             source, panels = connection.source, self._panels(self._weight(connection), connection.source, name)
-            self._multiply(self._history(source, Z), source, panels, self._current(name), name, i > 0)
+            if connection.delay:
+                self._multiply_later(source, panels, name, i > 0)
+            else:
+                self._multiply(self._history(source, Z), source, panels, self._current(name), name, i > 0)
 
     def _current(self, name: str) -> str:
         return self.chain.room(f"outside_{self.numbers[name]}", "steps", "n", self._size(name))
@@ -302,6 +307,17 @@ class Linking:
         """The product of a history and a matrix."""
         given = [self._flat(left, source), panels, self._flat(into, target), self._rest(), "true" if onto else "false"]
         self.chain.call(products.multiply, "zero", "rows", *given)
+
+    def _multiply_later(self, source: str, panels: str, target: str, onto: bool) -> None:
+        """The product of what arrives one step after it was sent, and of what was sent before the first."""
+        chain, sent, received = self.chain, self._size(source), self._size(target)
+        rest, flag, later = self._rest(), "true" if onto else "false", "(steps - 1) * n"
+        first = chain.view(self._current(target), "n", received)
+        chain.call(products.multiply, "zero", "n", self._before_first(source, Z), panels, first, rest, flag)
+        of = chain.view(self._history(source, Z), later, sent), panels
+        into = chain.view(self._current(target), later, received, skip=f"n * {received}")
+        chain.number("later_rows", later)
+        chain.call(products.multiply, "zero", "later_rows", *of, into, rest, flag)
 
     def _handed(self, name: str, place: int, form: Form) -> dict[str, str]:
         """What a forward loop takes of a population itself."""

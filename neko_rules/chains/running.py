@@ -177,12 +177,10 @@ def numbers_of_a_step(graph: Graph) -> int:
 def may_be_judged(network: Network, metrics: Sequence[Metric]) -> bool:
     """Whether all that metrics ask of a network, and how it is connected, is what chains have."""
     graph = network.graph
-    delayed = (c for c in graph.connections if c.delay)
     return (
         type(network).forward is Network.forward
         and all(metric.requires != "spikes" or metric.of_counts for metric in metrics)
         and not any(connection.converters is not None for connection in graph.connections)
-        and all(any(c.source in one and c.target in one for one in graph.components) for c in delayed)
     )
 
 

@@ -150,6 +150,21 @@ def spread_steps(numbers: Array, history: Array) -> None:
 
 
 @kernel
+def shift_earlier(history: Array, into: Array) -> None:
+    """into[t] = history[t + 1], and 0 at the last step: what arrived one step later, when it was sent."""
+    steps, examples, size = history.shape
+    for t in range(steps):
+        for b in range(examples):
+            row = into[t, b]
+            for n in range(size):
+                row[n] = 0
+            if t + 1 < steps:
+                later = history[t + 1, b]
+                for n in range(size):
+                    row[n] = later[n]
+
+
+@kernel
 def list_constant(index: Array, count: Array) -> None:
     """The events of a source of one neuron that sends 1 at every time step."""
     index[:] = 0

@@ -160,7 +160,8 @@ class Stage:
         constants: of the cell.
         arguments: traced name → what the loop loads it from, for states, ``z`` and constants.
         results: state or ``"z"`` → the traced name of its new value.
-        gathered: for every source outside whose events are walked, whether all its values are 1.
+        gathered: for every source outside whose events are walked, whether all its values are 1, and whether they
+            arrive one step later.
         outside: whether a current [time, batch, neuron] is given.
         inner: for every source among the stages, which one, and whether its events arrive one step later.
         binary: whether the neuron's output is 0 or 1.
@@ -176,7 +177,7 @@ class Stage:
     constants: Sequence[Constant]
     arguments: Mapping[str, str]
     results: Mapping[str, str]
-    gathered: Sequence[bool]
+    gathered: Sequence[tuple[bool, bool]]
     outside: bool
     inner: Sequence[tuple[int, bool]]
     binary: bool
@@ -193,8 +194,9 @@ class Stage:
     def given(self, place: int) -> list[str]:
         """The arguments of the kernel that belong to it."""
         names = [f"bias{place}", *([f"outside{place}"] if self.outside else [])]
-        for i, _ in enumerate(self.gathered):
+        for i, (_, later) in enumerate(self.gathered):
             names += [f"{name}{place}_{i}" for name in ("calls", "weight", "index", "count", "values")]
+            names += [f"{name}{place}_{i}" for name in ("began", "row") if later]
         for i, _ in enumerate(self.inner):
             names += [f"{name}{place}_{i}" for name in ("called", "matrix")]
         names += [constant.name for constant in self.constants]
@@ -305,10 +307,17 @@ def _add_flat(source: Source, stage: Stage) -> None:
 
 def _add_gathered(source: Source, depth: int, place: int, stage: Stage) -> None:
     """Add what the events of other populations, or of the input, bring to a group's currents."""
-    for i, ones in enumerate(stage.gathered):
-        own = f"{place}_{i}"
-        given = [f"index{own}", f"count{own}", f"weight{own}", f"values{own}", "true" if ones else "false"]
-        source.call(depth, "from_events", f"calls{own}", 0, ["t", "begin", "end", *given, f"current{place}"])
+    for i, (ones, later) in enumerate(stage.gathered):
+        own, all_ones = f"{place}_{i}", "true" if ones else "false"
+        given = [f"index{own}", f"count{own}", f"weight{own}", f"values{own}", all_ones, f"current{place}"]
+        if later:
+            source.add(depth, "if t > 0:")
+        at = ["t - 1" if later else "t", "begin", "end"]
+        source.call(depth + later, "from_events", f"calls{own}", 0, [*at, *given])
+        if later:
+            before = [f"began{own}", f"row{own}", f"weight{own}", all_ones, f"current{place}"]
+            source.add(depth, "else:")
+            source.call(depth + 1, "from_rows", f"calls{own}", 1, ["begin", "end", *before])
 
 
 def _stepped(place: int, stage: Stage, current: str) -> list[str]:

@@ -34,7 +34,8 @@ class Form(NamedTuple):
     Args:
         cell: the neuron model.
         constants: names of the cell's constants, and whether each has one value per neuron.
-        gathered: for every source whose events are walked, whether its values are all 1.
+        gathered: for every source whose events are walked, whether its values are all 1, and whether they arrive one
+            step later.
         outside: whether a current is given.
         inner: for every source among the populations that step together, which one, and whether it is a step late.
         keep_current: whether the input current is recorded.
@@ -45,7 +46,7 @@ class Form(NamedTuple):
 
     cell: Cell
     constants: tuple[tuple[str, bool], ...]
-    gathered: tuple[bool, ...]
+    gathered: tuple[tuple[bool, bool], ...]
     outside: bool
     inner: tuple[tuple[int, bool], ...]
     keep_current: bool
@@ -165,7 +166,7 @@ class Given(NamedTuple):
         """
         order = tuple((name, value.ndim > 0) for name, value in self.constants.items())
         flat = alone and goes_flat(self.size, order, bool(self.inner), self.lean)
-        ones = tuple(events.ones for _, events in self.gathered)
+        ones = tuple((events.ones, False) for _, events in self.gathered)
         inner, outside = tuple(self.inner), self.outside is not None
         return Form(self.cell, order, ones, outside, inner, self.keep_current, self.lean, self.listed, flat)
 

@@ -51,6 +51,9 @@ class Chains(Runner):
         super().__init__(graph, rule.model.network.dtype, _FED_BACK if fed_back else 1)
         self._seen = _seen(rule)
         self.possible = _possible(rule)
+        late_inputs = any(c.delay and c.source == INPUT for c in graph.connections)
+        self.has_windows = self.possible and rule.model.loss.is_of_outputs and not late_inputs
+        """Whether there may be chains of windows: of losses of single steps, and of inputs that come at once."""
 
     def fit(self, rule: LearningRule) -> bool:
         """Whether all that was looked at when they were made is still what the rule has."""

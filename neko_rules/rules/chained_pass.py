@@ -66,7 +66,7 @@ class Passed(NamedTuple):
 def host_for_chains(rule: LearningRule, inputs: Array) -> HostBackend | None:
     """The rule's backend, if there may be chains for sequences [time, batch, feature] and they are worth compiling."""
     host = host_of(rule.nx)
-    if host is None or not rule.model.loss.is_of_outputs:
+    if host is None or not rule.chains().has_windows:
         return None
     return host if rule.chains().serves(rule, *inputs.shape) else None
 

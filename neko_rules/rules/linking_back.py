@@ -261,6 +261,10 @@ class LinkingBack(Linking):
         """Add a population's error to the signal of one that it receives from."""
         key = source, Z
         back = self._back(source, connection)
+        if connection is not None and connection.delay:
+            later = self.chain.room(f"later_{self.numbers[name]}", "steps", "n", self._size(name))
+            self.chain.call(grouped.shift_earlier, below, later)
+            below = later
         present = self.arriving.get(key)
         if present is None and self.graph.populations[name].size <= FEW_ABOVE:
             self.arriving[key] = Below(below, back)
