@@ -45,7 +45,7 @@ from neko_rules.layers import fused
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.losses import LOSSES
 from neko_rules.metrics import Measurement, Metric
-from neko_rules.rules import rule_of
+from neko_rules.rules import chained, rule_of
 from neko_rules.rules.chained import Chains
 from neko_rules.threads import set_threads
 
@@ -122,6 +122,44 @@ def test_errors_that_come_another_way(spatial: str, groups: list[Any]) -> None:
     assert groups
 
 
+@pytest.mark.parametrize("spatial", ["target", "local"])
+@pytest.mark.parametrize("temporal", ["layer", "neuron", "presynaptic"])
+@pytest.mark.parametrize("network", ["one recurrent layer", "wide layers", "a circuit", "analogue neurons"])
+def test_signals_of_every_population_s_own(network: str, temporal: str, spatial: str, groups: list[Any]) -> None:
+    x, y = data()
+    options: dict[str, Any] = {"temporal": temporal, "spatial": spatial, "learning_signal": "instantaneous"}
+    labels = np.where(np.random.default_rng(3).random((EXAMPLES, STEPS)) < 0.3, -1, y[:, None])
+    make = NETWORKS[network][0]
+    options["regularizers"] = ["firing_rate"] if make().spiking else []
+    compare(lambda: LearningRule(Evaluator(make()), **options), x, labels)
+    assert groups
+
+
+@pytest.mark.parametrize("fault", [None, "target", "local"])
+def test_faults_in_signals_of_their_own_are_seen(
+    fault: str | None, groups: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target and a readout that are the same for all, in the place of those that the rule has drawn."""
+    if fault:
+        monkeypatch.setattr(
+            chained, "back_to", lambda nx, credit, values, feedback, source, connection: np.ones((CLASSES, 24))
+        )
+    x, y = data()
+    options: dict[str, Any] = {"temporal": "neuron", "spatial": fault or "local"}
+    with nullcontext() if fault is None else pytest.raises(AssertionError):
+        compare(lambda: LearningRule(Evaluator(layers(24)), **options), x, y)
+    assert groups
+
+
+@pytest.mark.parametrize("spatial", ["target", "local"])
+def test_many_outputs(spatial: str, groups: list[Any]) -> None:
+    """More than are multiplied out row by row."""
+    x, y = data()
+    network = lambda: LIF([12, 9], 70, inputs=FEATURES, dtype="float64")  # noqa: E731
+    compare(lambda: LearningRule(Evaluator(network()), temporal="presynaptic", spatial=spatial), x, y)
+    assert groups
+
+
 @pytest.mark.parametrize("rule", ["bptt", "eprop"])
 def test_populations_that_feed_back_to_each_other(rule: str, groups: list[Any]) -> None:
     """Two that step together, and a readout whose own units are connected."""
@@ -187,11 +225,13 @@ def test_threads_share_the_examples(groups: list[Any], monkeypatch: pytest.Monke
 
 
 def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
-    """Penalties of a user's, and an error outside of the chain of layers."""
+    """Penalties of a user's, a modulator, and readouts of layers' own where outputs are pooled."""
     x, y = data()
     compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Bursts()]), x, y)
     compare(lambda: EProp(Evaluator(layers(8)), regularizers=[Leaning()]), x, y)
-    compare(lambda: rule_of(Evaluator(layers(8)), "decolle"), x, y)
+    modulated: dict[str, Any] = {"temporal": "neuron", "spatial": "modulator"}
+    compare(lambda: LearningRule(Evaluator(layers(8)), **modulated), x, y)
+    compare(lambda: LearningRule(Evaluator(layers(8, readout="mean")), temporal="neuron", spatial="local"), x, y)
     assert not groups
 
 

@@ -28,9 +28,9 @@ EVERY = 6
 """Time steps of a window; the last one has two."""
 
 ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
-    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt")),
+    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt", "decolle", "etlp")),
     "on PyTorch": (lambda: layers(24, backend="torch"), ("eprop", "ottt")),
-    "layers": (lambda: layers(16, 12), ("ottt",)),
+    "layers": (lambda: layers(16, 12), ("ottt", "decolle")),
     "wide layers": (lambda: layers(70, 66), ("ottt",)),
     "wide readout": (lambda: layers(70), ("eprop",)),
     "no recurrence": (lambda: layers(16, recurrent=False), ("eprop",)),
@@ -45,7 +45,7 @@ ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "some of them adaptive": (lambda: layers(12, cell=ALIFCell(beta=[0.0, 0.1, 0.3] * 4)), ("eprop",)),
     "a reset that is learned through": (lambda: layers(24, cell=LIFCell(detach_reset=False)), ("eprop",)),
     "a reset to zero": (lambda: layers(24, cell=LIFCell(reset="zero")), ("eprop",)),
-    "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl",)),
+    "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl", "etlp")),
 }
 
 

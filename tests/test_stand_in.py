@@ -171,7 +171,7 @@ def test_batches_of_no_use_go_to_the_library(backend: str, batch: Batch, taken: 
         rule.step(*batch)
     OTTT(model(backend, LIF), online=True, clipping=CLIPPED).step(*batch)
     LearningRule(model(backend), temporal="neuron", evaluation="traces").step(*batch)
-    LearningRule(model(backend), temporal="presynaptic", spatial="local").step(*batch)
+    LearningRule(model(backend), temporal="presynaptic", spatial="modulator").step(*batch)
     assert not taken
     whole.step(*batch)
     assert taken == ["stepped"]

@@ -15,6 +15,7 @@ from neko_rules.chains.linked import Handed, Kind, Linked, Told
 from neko_rules.kernels import asking, gathering, grouped, listing, products
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.events import index_type
+from neko_rules.kernels.rowwise import Pass
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Z
@@ -383,19 +384,14 @@ class Linking:
         if judge is None:
             raise NotTraceableError("a loss without a compiled pass")
         size, history = self._size(output), self._history(output, self.kind.loss.observes)
-        goal, signal = chain.room("goal", "goals", "n", size), chain.room("signal", "steps", "n", size)
+        goal, signal = self._goal(), chain.room("signal", "steps", "n", size)
         share, values = (chain.room(name, "judged", "n") for name in ("share", "values"))
         chain.call(grouped.take_group, "begin", self._part(chain.take("target", 3), "goals", "examples", size), goal)
         chain.call(grouped.take_numbers, "begin", self._part(chain.take("weight", 2), "judged", "examples"), share)
         pooled, skip, chosen = self._pooled()
         slope = signal if pooled == history else chain.room("slope", "n", size)
-        self.sizes[chain.size("block")] = judge.block(self.graph.populations[output].size)
-        given = [chain.view(pooled, "judged * n", size, skip=skip), chain.view(goal, "goals * n", size)]
-        given += [chain.view(share, "judged * n"), chain.view(values, "judged * n")]
-        given += [chain.view(slope, "judged * n", size, skip=skip), "block"]
-        given += [chain.room(f"row{i}", size, "block") for i in range(judge.kept)]
-        given += [chain.room(f"number{i}", "block") for i in range(judge.numbers)]
-        chain.call(judge.kernel, *given)
+        scores, into = (chain.view(each, "judged * n", size, skip=skip) for each in (pooled, slope))
+        self._differentiate(judge, scores, into, values)
         if self.kind.pooling == "last":
             chain.call(grouped.clear_before_last, signal)
         elif slope != signal:
@@ -405,6 +401,22 @@ class Linking:
         if self.kind.scored:
             self._put_scores(pooled, skip)
         return signal
+
+    def _goal(self) -> str:
+        """The room of targets."""
+        return self.chain.room("goal", "goals", "n", self._size(self.graph.output))
+
+    def _differentiate(self, judge: Pass, scores: str, slope: str, values: str) -> None:
+        """The values of scores, and their weighted derivative; by row."""
+        chain, output = self.chain, self.graph.output
+        size = self._size(output)
+        self.sizes[chain.size("block")] = judge.block(self.graph.populations[output].size)
+        given = [scores, chain.view(self._goal(), "goals * n", size)]
+        given += [chain.view(chain.room("share", "judged", "n"), "judged * n"), chain.view(values, "judged * n")]
+        given += [slope, "block"]
+        given += [chain.room(f"row{i}", size, "block") for i in range(judge.kept)]
+        given += [chain.room(f"number{i}", "block") for i in range(judge.numbers)]
+        chain.call(judge.kernel, *given)
 
     def _asked(self) -> str:
         """The same where a function of Python's is asked, which puts scores and the loss where they are wanted."""

@@ -165,6 +165,18 @@ def shift_earlier(history: Array, into: Array) -> None:
 
 
 @kernel
+def weigh_targets(target: Array, weight: Array, into: Array) -> None:
+    """into[t, b] = -weight[t, b] target[t, b], or of a target that is the same at all time steps."""
+    steps, examples, size = into.shape
+    for t in range(steps):
+        goal = t if target.shape[0] > 1 else 0
+        for b in range(examples):
+            row, wanted = into[t, b], target[goal, b]
+            for n in range(size):
+                row[n] = -weight[t, b] * wanted[n]
+
+
+@kernel
 def list_constant(index: Array, count: Array) -> None:
     """The events of a source of one neuron that sends 1 at every time step."""
     index[:] = 0

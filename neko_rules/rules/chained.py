@@ -177,10 +177,17 @@ def _possible(rule: LearningRule) -> bool:
         and all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers)
         # They are asked about NumPy's arrays, where what a user wrote may be for those of one library.
         and (rule.nx.name == "numpy" or is_ours(*rule.regularizers, *asked))
-        and not rule.credit.outside_chain
+        and (not rule.credit.outside_chain or _has_signals(rule))
         and may_be_judged(network, model.metrics)
         and (not any(_is_wide(graph, c) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
     )
+
+
+def _has_signals(rule: LearningRule) -> bool:
+    """Whether signals from outside of the chain of layers, of each population's own, are among what chains have."""
+    model = rule.model
+    of_every_step = model.network.readout == "sequence" and model.loss.is_of_outputs
+    return rule.credit.spatial in ("target", "local") and of_every_step
 
 
 def _is_wide(graph: Graph, connection: Connection) -> bool:

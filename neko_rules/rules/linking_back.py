@@ -20,6 +20,7 @@ from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
 from neko_rules.layers.forward import Z
 from neko_rules.layers.graph import Connection, bias_name, constant_name
+from neko_rules.losses import compiled_pass
 from neko_rules.regularizers import MembraneBounds
 from neko_rules.rules.back import Back
 
@@ -65,6 +66,8 @@ class LinkingBack(Linking):
     def _write(self) -> None:
         self._go_forward()
         self.arriving[self.graph.output, self.kind.loss.observes] = self._judge()
+        if self.back.credit.outside_chain:
+            self._signals_of_their_own()
         self._backward()
         self._count_all()
         self._end()
@@ -114,6 +117,36 @@ class LinkingBack(Linking):
                     self._met(connection, delta)
                 for source, down in receiving(graph, credit, name, group if full else ()):
                     self._hand_down(name, (within_step or [delta])[0], source, down)
+
+    def _signals_of_their_own(self) -> None:
+        """A signal for every population but the output: what is wanted there, or the error of its own fixed readout."""
+        chain, output = self.chain, self.graph.output
+        size, wanted = self._size(output), ""
+        if self.back.credit.spatial == "target":
+            wanted = chain.room("wanted", "steps", "n", size)
+            chain.call(grouped.weigh_targets, self._goal(), chain.room("share", "judged", "n"), wanted)
+        for name in (each for each in self.graph.order if each != output):
+            back = self._back(name, None)
+            self._send(wanted or self._own_error(name, back), output, name, back)
+
+    def _own_error(self, name: str, back: str) -> str:
+        """The error of a readout through the same matrix that carries it back, at every time step by itself."""
+        chain, output, number = self.chain, self.graph.output, self.numbers[name]
+        size = self._size(output)
+        judge = compiled_pass(self.kind.loss, self.kind.dtype)
+        assert judge is not None, "the outputs were judged by it"
+        matrix = chain.room(f"readout_of_{number}", self._size(name), size, once=True)
+        chain.call(grouped.transpose, back, matrix, once=True)
+        scores, error = (chain.room(f"{what}_of_{number}", "steps", "n", size) for what in ("scores", "error"))
+        if name in self.kind.walked:
+            of = *self._listed(name), self._values(name)
+            chain.call(rows.add_events_rows, *of, "true" if of[2] == "nothing" else "false", matrix, scores)
+        else:
+            panels = self._panels(matrix, name, output)
+            self._multiply(self._history(name, Z), name, panels, scores, output, False)
+        values = chain.room("values", "judged", "n")
+        self._differentiate(judge, self._flat(scores, output), self._flat(error, output), values)
+        return error
 
     def _stepped_back(self, group: tuple[str, ...]) -> dict[str, _WentBack]:
         """Go back through populations that step together: δ, and the error within the time step if that goes down."""
@@ -259,20 +292,24 @@ class LinkingBack(Linking):
 
     def _hand_down(self, name: str, below: str, source: str, connection: Connection | None) -> None:
         """Add a population's error to the signal of one that it receives from."""
-        key = source, Z
         back = self._back(source, connection)
         if connection is not None and connection.delay:
             later = self.chain.room(f"later_{self.numbers[name]}", "steps", "n", self._size(name))
             self.chain.call(grouped.shift_earlier, below, later)
             below = later
+        self._send(below, name, source, back)
+
+    def _send(self, error: str, above: str, source: str, back: str) -> None:
+        """Add what a matrix makes of an error to the signal of a population."""
+        key = source, Z
         present = self.arriving.get(key)
-        if present is None and self.graph.populations[name].size <= FEW_ABOVE:
-            self.arriving[key] = Below(below, back)
+        if present is None and self.graph.populations[above].size <= FEW_ABOVE:
+            self.arriving[key] = Below(error, back)
             return
         whole = present if isinstance(present, str) else self._signal(source)
         if isinstance(present, Below):
             self._carry(present, self._above(present), source, whole, False)
-        self._carry(Below(below, back), name, source, whole, present is not None)
+        self._carry(Below(error, back), above, source, whole, present is not None)
         self.arriving[key] = whole
 
     def _above(self, signal: Below) -> str:
