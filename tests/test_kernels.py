@@ -18,7 +18,7 @@ from neko_rules.backend import get_backend
 from neko_rules.credit import fused as fused_adjoint
 from neko_rules.credit import traces
 from neko_rules.credit.leaking import without_leak
-from neko_rules.credit.traced import Product, TracedStep
+from neko_rules.credit.traced import Product, Stage, TracedStep
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import compiling, host
 from neko_rules.kernels.elementwise import all_finite
@@ -99,10 +99,10 @@ def test_every_neuron_is_fused_and_gives_the_same_gradients(label: str, rule: st
 
 
 LEAKS = {
-    "alif": "p_alpha",
-    "alif, attached": "p_alpha",
-    "lif, no reset": "p_alpha",
-    "tanh, leaky": "p_alpha",
+    "alif": "p0_alpha",
+    "alif, attached": "p0_alpha",
+    "lif, no reset": "p0_alpha",
+    "tanh, leaky": "p0_alpha",
     "if": "1",
     "alif, decays": "",
     "relu, leaky per neuron": "",
@@ -115,18 +115,18 @@ LEAKS = {
 def test_what_decays_of_an_error_does_not_go_through_weights(
     label: str, leak: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[tuple[TracedStep, TracedStep, list[str]]] = []
+    steps: list[tuple[Stage, Stage, dict[str, str]]] = []
 
-    def seen(whole: TracedStep) -> tuple[TracedStep, list[str]]:
+    def seen(whole: TracedStep) -> tuple[TracedStep, dict[str, str]]:
         step, leaks = without_leak(whole)
-        steps.append((whole, step, leaks))
+        steps.append((*whole.stages, *step.stages, leaks))
         return step, leaks
 
     monkeypatch.setattr(fused_adjoint, "without_leak", seen)
     BPTT(Evaluator(network_of(VARIANTS[label]))).gradients(*data())
-    ((whole, step, leaks),) = [each for each in steps if each[0].products]
-    assert leaks == [leak]
-    ((_, through),) = step.products
+    ((whole, step, leaks),) = [each for each in steps if each[0].gathered]
+    (through,) = (each.of for each in step.gathered)
+    assert leaks == {through: leak}
     before, after = ({each.name: each.result for each in one.carried}[through] for one in (whole, step))
     assert before == whole.errors[0]
     assert (after != before) == bool(leak)

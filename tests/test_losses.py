@@ -12,7 +12,16 @@ from loss_cases import OF_OUTPUTS
 
 from neko_rules.backend import get_backend
 from neko_rules.errors import DataError
-from neko_rules.losses import LOSSES, Loss, output_gradient, weighted_total
+from neko_rules.kernels.host import unfused
+from neko_rules.losses import (
+    LOSSES,
+    CategoricalCrossentropy,
+    Loss,
+    compiled_pass,
+    output_gradient,
+    weighed,
+    weighted_total,
+)
 
 NX = get_backend("numpy")
 SOFTMAX = ["categorical_crossentropy", "sparse_categorical_crossentropy", "kl_divergence"]
@@ -231,3 +240,22 @@ def test_suitable_targets_pass_the_check(name: str) -> None:
 def test_unsuitable_targets_are_refused(name: str, target: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         LOSSES.resolve(name).check_target(np.array(target))
+
+
+@pytest.mark.parametrize("batch", [16, 15])
+@pytest.mark.parametrize("goals", [1, 64])
+def test_more_rows_than_a_block_of_a_compiled_pass_has(batch: int, goals: int) -> None:
+    """Targets of whole sequences begin anew with a block, or within it."""
+    pytest.importorskip("numba")
+    rng, nx = np.random.default_rng(0), get_backend("numpy")
+    outputs, wanted = rng.normal(size=(64, batch, 10)), rng.dirichlet(np.ones(10), (goals, batch))
+    weight = rng.random((64, batch))
+    rows = compiled_pass(CategoricalCrossentropy(), "float64")
+    assert rows is not None
+    assert rows.block(10) < 64 * batch
+    assert (rows.block(10) % 16, rows.block(10) % 15 > 0) == (0, True)
+    total, gradient = weighed(nx, CategoricalCrossentropy(), outputs, wanted, weight, weight)
+    with unfused():
+        expected, slope = weighed(nx, CategoricalCrossentropy(), outputs, wanted, weight, weight)
+    assert total == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-14)

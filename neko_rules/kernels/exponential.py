@@ -1,11 +1,12 @@
-"""Exponential: e^x and tanh x by arithmetic alone, so that a loop that calls them becomes vector code.
+"""Exponential: e^x, tanh x and ln x by arithmetic alone, so that a loop that calls them becomes vector code.
 
-    e^x = 2^n e^r,   n = ⌊x/ln 2 + 1/2⌋,   |r| ≤ (ln 2)/2
+    e^x = 2^n e^r,             n = ⌊x/ln 2 + 1/2⌋,   |r| ≤ (ln 2)/2
+    ln x = n ln 2 + ln(1 + r),   x = 2^n (1 + r),      √½ ≤ 1 + r < √2
 
-The C library's functions are called number by number, which takes four times as long, for tanh ten times. e^r is a
-polynomial in single and a quotient of polynomials in double precision; coefficients and the quotient for tanh are
-those of the Cephes library (S. L. Moshier, Methods and Programs for Mathematical Functions, 1989). Errors stay below
-two units in the last place. What is smaller than the smallest normal number is zero.
+The C library's functions are called number by number, which takes four times as long, for tanh ten times. e^r and
+ln(1 + r) are polynomials in single and quotients of polynomials in double precision; coefficients and the quotient for
+tanh are those of the Cephes library (S. L. Moshier, Methods and Programs for Mathematical Functions, 1989). Errors stay
+below two units in the last place. What is smaller than the smallest normal number is zero.
 """
 
 from __future__ import annotations
@@ -92,3 +93,59 @@ def tanh_float64(x: float64) -> float64:
     sign = 1.0 if x > 0 else -1.0
     far = sign * (1.0 - 2.0 / (exp_float64(2.0 * size) + 1.0))
     return near if size < 0.625 else far
+
+
+_NORMAL32, _NORMAL64 = float32(1.17549435e-38), 2.2250738585072014e-308
+"""The smallest numbers of full precision."""
+
+
+@within
+def log_float32(x: float32) -> float32:
+    """ln x."""
+    y = x if x >= _NORMAL32 else _NORMAL32
+    bits = float32(y).view(int32)
+    n = float32((bits >> int32(23)) - int32(126))
+    m = int32((bits & int32(0x007FFFFF)) | int32(0x3F000000)).view(float32)
+    low = m < float32(0.707106781186547524)
+    n = n - float32(1) if low else n
+    r = (m + m) - float32(1) if low else m - float32(1)
+    s = r * r
+    p = float32(7.0376836292e-2) * r + float32(-1.1514610310e-1)
+    p = p * r + float32(1.1676998740e-1)
+    p = p * r + float32(-1.2420140846e-1)
+    p = p * r + float32(1.4249322787e-1)
+    p = p * r + float32(-1.6668057665e-1)
+    p = p * r + float32(2.0000714765e-1)
+    p = p * r + float32(-2.4999993993e-1)
+    p = p * r + float32(3.3333331174e-1)
+    found = (r + ((p * r * s + n * float32(-2.12194440e-4)) - float32(0.5) * s)) + n * float32(0.693359375)
+    found = found if x >= _NORMAL32 else float32(-np.inf)
+    found = found if x <= float32(3.4028235e38) else float32(np.inf)
+    return found if x >= float32(0) else float32(np.nan)
+
+
+@within
+def log_float64(x: float64) -> float64:
+    """ln x."""
+    y = x if x >= _NORMAL64 else _NORMAL64
+    bits = float64(y).view(int64)
+    n = float64((bits >> int64(52)) - int64(1022))
+    m = int64((bits & int64(0x000FFFFFFFFFFFFF)) | int64(0x3FE0000000000000)).view(float64)
+    low = m < 0.70710678118654752440
+    n = n - 1.0 if low else n
+    r = (m + m) - 1.0 if low else m - 1.0
+    s = r * r
+    p = 1.01875663804580931796e-4 * r + 4.97494994976747001425e-1
+    p = p * r + 4.70579119878881725854
+    p = p * r + 1.44989225341610930846e1
+    p = p * r + 1.79368678507819816313e1
+    p = p * r + 7.70838733755885391666
+    q = r + 1.12873587189167450590e1
+    q = q * r + 4.52279145837532221105e1
+    q = q * r + 8.29875266912776603211e1
+    q = q * r + 7.11544750618563894466e1
+    q = q * r + 2.31251620126765340583e1
+    found = (r + ((r * (s * (p / q)) - n * 2.121944400546905827679e-4) - 0.5 * s)) + n * 0.693359375
+    found = found if x >= _NORMAL64 else float64(-np.inf)
+    found = found if x <= 1.7976931348623157e308 else float64(np.inf)
+    return found if x >= 0 else float64(np.nan)

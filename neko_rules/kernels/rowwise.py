@@ -168,10 +168,12 @@ def _source(body: RowBody, value: Traced, gradient: Traced) -> tuple[str, int, i
         ],
     )
     source.add(1, "rows, size = outputs.shape", "wanted = 0", "for first in range(0, rows, block):")
-    source.add(2, "count = min(block, rows - first)", "for p in range(count):")
-    source.add(3, "row, goal = outputs[first + p], target[wanted]", "for k in range(size):")
-    source.add(4, "kept_y[k, p] = row[k]", "kept_g[k, p] = goal[k]")
-    source.add(3, "wanted = wanted + 1 if wanted + 1 < target.shape[0] else 0")
+    source.add(2, "count = min(block, rows - first)", "for p in range(count):", "    row = outputs[first + p]")
+    source.add(3, "for k in range(size):", "    kept_y[k, p] = row[k]")
+    # Targets of a whole sequence begin anew after so many rows, and are then the same in every block.
+    source.add(2, "if first == 0 or block % target.shape[0] != 0:", "    for p in range(count):")
+    source.add(4, "goal = target[wanted]", "for k in range(size):", "    kept_g[k, p] = goal[k]")
+    source.add(4, "wanted = wanted + 1 if wanted + 1 < target.shape[0] else 0")
     for piece in pieces:
         _add_piece(source, piece, body, kept)
     source.add(2, "for k in range(size):", f"    held, into = kept_{gradient.name}[k], kept_y[k]")

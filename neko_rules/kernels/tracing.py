@@ -33,7 +33,7 @@ class Dialect:
     functions: ClassVar[dict[str, str]] = {
         "abs": "abs",
         "exp": "exp_{dtype}",
-        "log": "np.log",
+        "log": "log_{dtype}",
         "sqrt": "np.sqrt",
         "tanh": "tanh_{dtype}",
         "floor": "np.floor",

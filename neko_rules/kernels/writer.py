@@ -99,7 +99,7 @@ class Lines:
 
 _COMPILED_IN = {
     "calling": ("call", "cut", "vector"),
-    "exponential": ("exp_float32", "exp_float64", "tanh_float32", "tanh_float64"),
+    "exponential": tuple(f"{name}_{dtype}" for name in ("exp", "log", "tanh") for dtype in ("float32", "float64")),
     "listing": ("list_row",),
 }
 """Functions that are compiled into the kernels that call them, by module."""
