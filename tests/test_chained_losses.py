@@ -6,6 +6,7 @@ which the engine finds by operations.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +146,46 @@ def test_what_a_loss_raises_is_raised(groups: list[Any]) -> None:
         rule.step(*data())
     assert groups
     assert all(np.array_equal(value, before[name]) for name, value in rule.model.network.parameters.items())
+
+
+def test_nobody_is_asked_any_more_after_an_exception(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that go on with their examples leave the loss alone."""
+    monkeypatch.setattr(running, "parts", lambda batch, work: [(0, 4), (4, batch)])
+    asked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Once(Later):
+        def scores(self, nx: Any, history: Any, mask: Any) -> Any:
+            asked.append(history.shape[1])
+            raise IncompatibleError("no examples", received="some")
+
+    rule = EProp(Evaluator(layers(12), loss=Once()))
+    set_threads(2)
+    try:
+        with pytest.raises(IncompatibleError, match="no examples"):
+            rule.step(*data())
+        time.sleep(0.2)
+    finally:
+        set_threads(None)
+    # One of each thread at most, where both had begun.
+    assert groups
+    assert 1 <= len(asked) <= 2
+
+
+def test_predictions_by_a_loss_that_holds_an_array(groups: list[Any]) -> None:
+    """It has no hash, by which chains might be told apart."""
+
+    @dataclass(frozen=True)
+    class Scaled(Later):
+        by: Any = None
+
+        def scores(self, nx: Any, history: Any, mask: Any) -> Any:
+            return self.by * super().scores(nx, history, mask)
+
+    x, _ = data()
+    found = [Evaluator(layers(12), loss=Scaled(by=by * np.ones(CLASSES))).predict(x) for by in (1.0, 2.0)]
+    assert len(groups) == 2
+    np.testing.assert_array_equal(2 * found[0], found[1])
 
 
 @pytest.mark.parametrize("fault", ["", "mask", "divisor", "signal"])

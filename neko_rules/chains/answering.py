@@ -19,6 +19,7 @@ def answering(
     history: tuple[int, int, int],
     scores: dict[int, np.ndarray] | None,
     total: np.ndarray,
+    raised: list[BaseException],
 ) -> tuple[Question, dict[str, Any]]:
     """A function that a chain asks about each of its groups, and what the chain takes for it, by argument.
 
@@ -32,6 +33,7 @@ def answering(
         history: time steps, examples at most and neurons of what a chain asks about.
         scores: takes those of every group by its first example, [1 or steps, examples, n_out]; None if nobody looks.
         total: the loss is added to it, [1].
+        raised: takes what the loss raises, of all threads: none of them asks it again.
     """
     nx = get_backend("numpy")
     steps, most, neurons = history
@@ -52,6 +54,6 @@ def answering(
                 total[0] += loss
                 answered[: of_some.size].reshape(shape)[...] = signal
 
-    question = Question(answer)
+    question = Question(answer, raised)
     given = {"question": question.address, "asked": question.asked, "place": place}
     return question, {**given, "observed": observed, "answered": answered}

@@ -75,7 +75,7 @@ class Judging(Runner):
         from neko_rules.chains.linking_scores import LinkingScores
 
         every = np.ones((1, len(inputs)), self._dtype)
-        met = self._ran(LinkingScores, (True, False), values, inputs, every[:, :, None][:, :, :0], every)
+        met = self._ran(LinkingScores, (True, False), values, inputs, np.zeros((1, len(inputs), 0), self._dtype), every)
         return None if met is None else met[0].scores
 
     def _ran(

@@ -18,7 +18,8 @@ class Kind(NamedTuple):
     Attributes:
         lean: hidden populations of which the way back needs no more than ψ and when they fired.
         keeps_current: populations whose input current is recorded.
-        loss: what the outputs are judged by.
+        loss: what the outputs are judged by, each step of them by itself; None where a function of Python's is asked.
+        observes: what of the output population is judged.
         formulas: its value and its gradient, as its class has them.
         pooling: how the outputs that are judged are made of those of every time step.
         scored: whether the scores are wanted.
@@ -34,7 +35,8 @@ class Kind(NamedTuple):
 
     lean: frozenset[str]
     keeps_current: frozenset[str]
-    loss: Loss
+    loss: Loss | None
+    observes: str
     formulas: tuple[Callable[..., Any], ...]
     pooling: str
     scored: bool
@@ -46,11 +48,6 @@ class Kind(NamedTuple):
     ranks: tuple[tuple[int, ...], ...]
     windows: bool
     back: Hashable
-
-    @property
-    def asks(self) -> bool:
-        """Whether outputs are judged by a function of Python's that the chain asks: not each step of them by itself."""
-        return not self.loss.is_of_outputs
 
 
 class Told(NamedTuple):

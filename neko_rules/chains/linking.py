@@ -377,13 +377,13 @@ class Linking:
 
     def _judge(self) -> str:
         """The loss, and the room of its derivative by what it observes."""
-        if self.kind.asks:
+        if self.kind.loss is None:
             return self._asked()
         chain, output = self.chain, self.graph.output
         judge = compiled_pass(self.kind.loss, self.kind.dtype)
         if judge is None:
             raise NotTraceableError("a loss without a compiled pass")
-        size, history = self._size(output), self._history(output, self.kind.loss.observes)
+        size, history = self._size(output), self._history(output, self.kind.observes)
         goal, signal = self._goal(), chain.room("signal", "steps", "n", size)
         share, values = (chain.room(name, "judged", "n") for name in ("share", "values"))
         chain.call(grouped.take_group, "begin", self._part(chain.take("target", 3), "goals", "examples", size), goal)
@@ -421,7 +421,7 @@ class Linking:
     def _asked(self) -> str:
         """The same where a function of Python's is asked, which puts scores and the loss where they are wanted."""
         chain, output = self.chain, self.graph.output
-        size, history = self._size(output), self._history(output, self.kind.loss.observes)
+        size, history = self._size(output), self._history(output, self.kind.observes)
         observed, answered = (chain.view(chain.take(name, 1), "steps * n", size) for name in ("observed", "answered"))
         chain.call(grouped.copy_rows, self._flat(history, output), observed)
         question = chain.take("question", 0, "int64"), chain.take("asked", 1, "int64")
@@ -433,7 +433,7 @@ class Linking:
     def _pooled(self) -> tuple[str, str, list[str]]:
         """Where the outputs that are judged are: a room, from an entry on; and the time steps that were chosen."""
         chain, size = self.chain, self._size(self.graph.output)
-        history = self._history(self.graph.output, self.kind.loss.observes)
+        history = self._history(self.graph.output, self.kind.observes)
         if self.kind.pooling == "sequence":
             return history, "0", []
         if self.kind.pooling == "last":

@@ -10,7 +10,7 @@ class LinkingScores(Linking):
 
     def _write(self) -> None:
         self._go_forward()
-        if self.kind.asks:
+        if self.kind.loss is None:
             self._asked()
             return
         pooled, skip, _ = self._pooled()

@@ -145,8 +145,9 @@ def kind_of(network: Network, given: Given, walked: frozenset[str], ones: bool) 
     return Kind(
         lean=frozenset(),
         keeps_current=network.keeps_current,
-        loss=loss,
-        formulas=(type(loss).value, type(loss).gradient),
+        loss=loss if loss.is_of_outputs else None,
+        observes=loss.observes,
+        formulas=(type(loss).value, type(loss).gradient) if loss.is_of_outputs else (),
         pooling=given.scoring.readout,
         scored=False,
         rates=False,
@@ -423,7 +424,9 @@ def run(
     every = arguments(links, plan, host, given, backs)
     outputs = graph.populations[graph.output].size
     pieces: dict[int, np.ndarray] | None = {} if kind.scored else None
+    # A chain that only counts spikes judges nothing.
     asks, steps = "observed" in chain.given, given.inputs.shape[1]
+    raised: list[BaseException] = []
     shape = (plan.judged, examples, outputs) if kind.scored and not asks else (0, 0, 0)
     scores = every["scores"] = np.empty(shape, dtype)
     spikes = {}
@@ -439,7 +442,7 @@ def run(
         size, (places, form) = plan.groups[number]
         if asks:
             history, of = (steps, size, outputs), (given.target, given.counted, given.divisor)
-            question, asked = answering(given.scoring, *of, history, pieces, losses[number])
+            question, asked = answering(given.scoring, *of, history, pieces, losses[number], raised)
             own |= asked
         memories = BUFFERS.lent(form)
         ended = chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *plan.given(own))

@@ -44,10 +44,6 @@ class Loop:
     dtype: str
     arguments: list[str]
 
-    def recorded(self, stage: Stage) -> list[str]:
-        """The histories that a population's stage needs."""
-        return list(dict.fromkeys(key.removeprefix(_PREVIOUS) for key in stage.recorded.values()))
-
     def run(
         self, host: HostBackend, setting: Setting, records: Mapping[str, Record], signals: Sequence[Array | Product]
     ) -> Solved:
@@ -84,7 +80,7 @@ class Loop:
                     own[f"rows_{name}"] = size
                 else:
                     by_name[name] = held(one if one.shape == shape else nx.broadcast_to(one, shape))
-            for key in self.recorded(stage):
+            for key in recorded(stage):
                 by_name[f"h{place}_{key}"] = held(record.z if key == Z else record.history(nx, key))
             for key in self.starts[stage.name]:
                 at_rest = np.zeros((batch, size), dtype)
@@ -145,6 +141,11 @@ def _written(whole: TracedStep) -> Loop:
     return Loop(step, starts, kernel, step.body.dtype, back_arguments(backs))
 
 
+def recorded(stage: Stage) -> list[str]:
+    """The histories that a population's stage needs."""
+    return list(dict.fromkeys(key.removeprefix(_PREVIOUS) for key in stage.recorded.values()))
+
+
 def _starts(stage: Stage) -> list[str]:
     return [key.removeprefix(_PREVIOUS) for key in stage.recorded.values() if key.startswith(_PREVIOUS)]
 
@@ -158,13 +159,12 @@ def _back(place: int, stage: Stage, leaks: Mapping[str, str]) -> Back:
         now = key.removeprefix(_PREVIOUS)
         loads[traced] = f"p_h{place}_{now}[n]" if now != key else f"r_h{place}_{now}[n]"
     loads |= {f"g_{each.name}": f"sum_{each.name}[n]" for each in stage.gathered}
-    recorded = dict.fromkeys(key.removeprefix(_PREVIOUS) for key in stage.recorded.values())
     return Back(
         statements=stage.statements,
         constants=stage.constants,
         loads=loads,
         signals={each.removeprefix("i_"): of for each, of in zip(stage.signals, stage.products_of, strict=True)},
-        recorded=[f"h{place}_{key}" for key in recorded],
+        recorded=[f"h{place}_{key}" for key in recorded(stage)],
         starts={f"start{place}_{key}": f"h{place}_{key}" for key in _starts(stage)},
         carried=stage.carried,
         products=[Sum(each.name, each.of, leaks[each.of], bool(each.connection.delay)) for each in stage.gathered],

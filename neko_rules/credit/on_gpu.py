@@ -31,7 +31,7 @@ class Launch:
         Args:
             nx: the backend.
             setting: the network.
-            records: what the population did.
+            records: what the population did, by its name.
             signals: those that arrive, in the order in which the kernel was made for them.
         """
         (step,) = self.step.stages

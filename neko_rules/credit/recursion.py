@@ -78,7 +78,7 @@ class Stepped(NamedTuple):
 
     delta: Array
     sent: dict[Carried, Array]
-    within_step: Array
+    within_step: Array | None
     constants: dict[str, Array]
 
 

@@ -49,6 +49,7 @@ class Question:
 
     Args:
         function: takes nothing and returns nothing: it works on arrays that the kernel has too.
+        raised: takes what it raises; questions that share it are not answered any more after the first exception.
 
     Attributes:
         address: where it begins, as long as this object lives.
@@ -64,8 +65,8 @@ class Question:
         [0, 1]
     """
 
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._raised: list[BaseException] = []
+    def __init__(self, function: Callable[[], None], raised: list[BaseException] | None = None) -> None:
+        self._raised: list[BaseException] = [] if raised is None else raised
         self._answered = np.zeros(1, np.int64)
         self.asked = np.zeros(1, np.int64)
         # Kept, since an address keeps nothing. A method of this object would keep it in turn, and all that it works on.

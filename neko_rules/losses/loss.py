@@ -7,6 +7,10 @@ whole sequence, such as spike counts. It reduces the last axis of the scores onl
 gradient, so both stay consistent:
 
     E = Σ_{t,b} weight_{tb} · value_{tb},      dE/dscore_{tbk} = weight_{tb} · gradient_{tbk}.
+
+A loss looks at every example by itself: it is asked about a few of a batch at a time, on several threads by several at
+once, and the loss of the batch is the sum. The arrays that it is given are used again for the next ones: what it keeps
+has to be a copy.
 """
 
 from __future__ import annotations

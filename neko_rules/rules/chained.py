@@ -170,7 +170,8 @@ def _seen(rule: LearningRule) -> tuple[Any, ...]:
 def _possible(rule: LearningRule) -> bool:
     """Whether the rule's gradient is a sum over examples and made of loops that a chain can call."""
     model, network = rule.model, rule.model.network
-    graph, asked = network.graph, [] if model.loss.is_of_outputs else [model.loss]
+    graph, full = network.graph, rule.credit.temporal == "full"
+    asked = [] if model.loss.is_of_outputs else [model.loss]
     return (
         rule.plain
         and model.plain
@@ -179,7 +180,7 @@ def _possible(rule: LearningRule) -> bool:
         and (rule.nx.name == "numpy" or is_ours(*rule.regularizers, *asked))
         and (not rule.credit.outside_chain or _has_signals(rule))
         and may_be_judged(network, model.metrics)
-        and (not any(_is_wide(graph, c) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
+        and (not any(_is_wide(graph, c, full) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
     )
 
 
@@ -190,10 +191,12 @@ def _has_signals(rule: LearningRule) -> bool:
     return rule.credit.spatial in ("target", "local") and of_every_step
 
 
-def _is_wide(graph: Graph, connection: Connection) -> bool:
-    """Whether the error that a connection carries down is a large product."""
-    ends = [graph.populations[name].size for name in (connection.source, connection.target) if name != INPUT]
-    return len(ends) == 2 and min(ends) > FEW_ABOVE and connection.source != connection.target
+def _is_wide(graph: Graph, connection: Connection, full: bool) -> bool:
+    """Whether the error that a connection carries down is a large product, and not gathered in a loop back."""
+    names = connection.source, connection.target
+    ends = [graph.populations[name].size for name in names if name != INPUT]
+    gathered = names[0] == names[1] or (full and any(set(names) <= set(component) for component in graph.components))
+    return len(ends) == 2 and min(ends) > FEW_ABOVE and not gathered
 
 
 def _bounded(rule: LearningRule) -> dict[tuple[str, str], tuple[MembraneBounds, ...]]:

@@ -251,11 +251,9 @@ class _Pass:
     def _linked(self, asked: _Asked) -> tuple[Linked | None, Given]:
         data, values = self._data, self._updates.values
         network, ones = self._rule.model.network, self._ones and INPUT in self._walked
+        constants = network.constants_with(values)
         # Every step is judged by itself.
-        scoring, constants = (
-            Scoring(self._rule.model.loss, "sequence", network.task_type),
-            network.constants_with(values),
-        )
+        scoring = Scoring(self._rule.model.loss, "sequence", network.task_type)
         given = Given(values, constants, *data[:4], scoring, 1.0, asked.pushes, self._share)
         return self._chains.linked(self._rule, given, self._walked, ones, self._carried.window), given
 

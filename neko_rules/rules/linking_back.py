@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from neko_rules.chains.linked import Kind
 from neko_rules.chains.linking import Linking
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
-from neko_rules.credit.fused import LOOPS, Loop
+from neko_rules.credit.fused import LOOPS, Loop, recorded
 from neko_rules.credit.recursion import Setting
 from neko_rules.credit.traced import Stage
 from neko_rules.kernels import gathering, grouped, products, rows
@@ -65,7 +65,7 @@ class LinkingBack(Linking):
 
     def _write(self) -> None:
         self._go_forward()
-        self.arriving[self.graph.output, self.kind.loss.observes] = self._judge()
+        self.arriving[self.graph.output, self.kind.observes] = self._judge()
         if self.back.credit.outside_chain:
             self._signals_of_their_own()
         self._backward()
@@ -133,7 +133,7 @@ class LinkingBack(Linking):
         """The error of a readout through the same matrix that carries it back, at every time step by itself."""
         chain, output, number = self.chain, self.graph.output, self.numbers[name]
         size = self._size(output)
-        judge = compiled_pass(self.kind.loss, self.kind.dtype)
+        judge = None if self.kind.loss is None else compiled_pass(self.kind.loss, self.kind.dtype)
         assert judge is not None, "the outputs were judged by it"
         matrix = chain.room(f"readout_of_{number}", self._size(name), size, once=True)
         chain.call(grouped.transpose, back, matrix, once=True)
@@ -250,7 +250,7 @@ class LinkingBack(Linking):
         """What a loop takes of a population beside signals, and rooms that it fills."""
         chain, name, size = self.chain, stage.name, self._size(stage.name)
         by_name |= self._constants(name, f"p{place}_")
-        by_name |= {f"h{place}_{key}": self._history(name, key) for key in loop.recorded(stage)}
+        by_name |= {f"h{place}_{key}": self._history(name, key) for key in recorded(stage)}
         by_name |= {f"start{place}_{key}": self._before_first(name, key) for key in loop.starts[name]}
         for one in stage.gathered:
             matrix = self._back(one.connection.source, one.connection)
@@ -294,8 +294,10 @@ class LinkingBack(Linking):
         """Add a population's error to the signal of one that it receives from."""
         back = self._back(source, connection)
         if connection is not None and connection.delay:
-            later = self.chain.room(f"later_{self.numbers[name]}", "steps", "n", self._size(name))
-            self.chain.call(grouped.shift_earlier, below, later)
+            later = f"later_{self.numbers[name]}"
+            if not self.chain.has(later):
+                self.chain.room(later, "steps", "n", self._size(name))
+                self.chain.call(grouped.shift_earlier, below, later)
             below = later
         self._send(below, name, source, back)
 
