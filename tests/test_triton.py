@@ -45,7 +45,7 @@ def test_every_neuron(label: str, rule: str, monkeypatch: pytest.MonkeyPatch) ->
     run = Launch.run
 
     def counted(self: Launch, *arguments: Any) -> Any:
-        backward.append(self.step.name)
+        backward.extend(stage.name for stage in self.step.stages)
         return run(self, *arguments)
 
     monkeypatch.setattr(Launch, "run", counted)

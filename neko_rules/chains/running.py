@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from neko_rules.backend import Backend, Parameters, get_backend
-from neko_rules.chains.answering import answering
 from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.chain import WINDOWS
 from neko_rules.kernels.events import crossover, sorted_together
@@ -427,6 +426,8 @@ def run(
     # A chain that only counts spikes judges nothing.
     asks, steps = "observed" in chain.given, given.inputs.shape[1]
     raised: list[BaseException] = []
+    if asks:
+        from neko_rules.chains.answering import answering
     shape = (plan.judged, examples, outputs) if kind.scored and not asks else (0, 0, 0)
     scores = every["scores"] = np.empty(shape, dtype)
     spikes = {}
