@@ -61,7 +61,7 @@ class Scoring(NamedTuple):
             mask: [1 or steps, batch].
             steps: how many.
         """
-        spread = nx.broadcast_to(mask, (steps, mask.shape[1]))
+        spread = mask if mask.shape[0] == steps else nx.broadcast_to(mask, (steps, mask.shape[1]))
         # A sequence that is judged as a whole counts if any of its steps does.
         return spread, spread if self.loss.online else nx.max(spread, axis=0, keepdims=True)
 
