@@ -377,9 +377,11 @@ class Linking:
 
     def _judge(self) -> str:
         """The loss, and the room of its derivative by what it observes."""
-        if self.kind.loss is None:
-            return self._asked()
         chain, output = self.chain, self.graph.output
+        if self.kind.loss is None:
+            signal = chain.room("signal", "steps", "n", self._size(output))
+            chain.call(grouped.copy_rows, self._ask_about_outputs(), self._flat(signal, output))
+            return signal
         judge = compiled_pass(self.kind.loss, self.kind.dtype)
         if judge is None:
             raise NotTraceableError("a loss without a compiled pass")
@@ -418,17 +420,15 @@ class Linking:
         given += [chain.room(f"number{i}", "block") for i in range(judge.numbers)]
         chain.call(judge.kernel, *given)
 
-    def _asked(self) -> str:
-        """The same where a function of Python's is asked, which puts scores and the loss where they are wanted."""
+    def _ask_about_outputs(self) -> str:
+        """Ask a function of Python's, which puts scores and the loss where they are wanted: what holds its answer."""
         chain, output = self.chain, self.graph.output
         size, history = self._size(output), self._history(output, self.kind.observes)
         observed, answered = (chain.view(chain.take(name, 1), "steps * n", size) for name in ("observed", "answered"))
         chain.call(grouped.copy_rows, self._flat(history, output), observed)
         question = chain.take("question", 0, "int64"), chain.take("asked", 1, "int64")
         chain.call(asking.ask_about, *question, "begin", "n", chain.take("place", 1, "int64"))
-        signal = chain.room("signal", "steps", "n", size)
-        chain.call(grouped.copy_rows, answered, self._flat(signal, output))
-        return signal
+        return answered
 
     def _pooled(self) -> tuple[str, str, list[str]]:
         """Where the outputs that are judged are: a room, from an entry on; and the time steps that were chosen."""

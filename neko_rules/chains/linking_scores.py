@@ -11,7 +11,7 @@ class LinkingScores(Linking):
     def _write(self) -> None:
         self._go_forward()
         if self.kind.loss is None:
-            self._asked()
+            self._ask_about_outputs()
             return
         pooled, skip, _ = self._pooled()
         self._put_scores(pooled, skip)

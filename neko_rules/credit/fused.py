@@ -32,14 +32,12 @@ class Loop:
 
     Args:
         step: one step of it.
-        starts: the histories that each needs one step earlier too, by population.
         kernel: the loop over a range of examples.
         dtype: of all arrays.
         arguments: the names of what the kernel takes, in order.
     """
 
     step: TracedStep
-    starts: dict[str, list[str]]
     kernel: Kernel
     dtype: str
     arguments: list[str]
@@ -82,7 +80,7 @@ class Loop:
                     by_name[name] = held(one if one.shape == shape else nx.broadcast_to(one, shape))
             for key in recorded(stage):
                 by_name[f"h{place}_{key}"] = held(record.z if key == Z else record.history(nx, key))
-            for key in self.starts[stage.name]:
+            for key in starts(stage):
                 at_rest = np.zeros((batch, size), dtype)
                 by_name[f"start{place}_{key}"] = at_rest if record.start is None else held(record.start[key])
             for gathered in stage.gathered:
@@ -137,8 +135,7 @@ def _written(whole: TracedStep) -> Loop:
     step, leaks = without_leak(whole)
     backs = [_back(place, stage, leaks) for place, stage in enumerate(step.stages)]
     kernel: Kernel = module_of(adjoint_source(step.body, backs)).run
-    starts = {stage.name: _starts(stage) for stage in step.stages}
-    return Loop(step, starts, kernel, step.body.dtype, back_arguments(backs))
+    return Loop(step, kernel, step.body.dtype, back_arguments(backs))
 
 
 def recorded(stage: Stage) -> list[str]:
@@ -146,7 +143,8 @@ def recorded(stage: Stage) -> list[str]:
     return list(dict.fromkeys(key.removeprefix(_PREVIOUS) for key in stage.recorded.values()))
 
 
-def _starts(stage: Stage) -> list[str]:
+def starts(stage: Stage) -> list[str]:
+    """Those that it needs one step earlier too."""
     return [key.removeprefix(_PREVIOUS) for key in stage.recorded.values() if key.startswith(_PREVIOUS)]
 
 
@@ -165,7 +163,7 @@ def _back(place: int, stage: Stage, leaks: Mapping[str, str]) -> Back:
         loads=loads,
         signals={each.removeprefix("i_"): of for each, of in zip(stage.signals, stage.products_of, strict=True)},
         recorded=[f"h{place}_{key}" for key in recorded(stage)],
-        starts={f"start{place}_{key}": f"h{place}_{key}" for key in _starts(stage)},
+        starts={f"start{place}_{key}": f"h{place}_{key}" for key in starts(stage)},
         carried=stage.carried,
         products=[Sum(each.name, each.of, leaks[each.of], bool(each.connection.delay)) for each in stage.gathered],
         outputs={f"out{place}_{i}": value for i, value in enumerate(stage.errors)},

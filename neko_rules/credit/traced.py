@@ -146,12 +146,10 @@ def _traced(
 ) -> TracedStep:
     nx: Any = _Products(body)
     backward = list(reversed(group))
-    constants = {
-        name: {
-            key: Constant(f"p{place}_{key}", rank > 0) for key, rank in zip(setting.constants[name], of, strict=True)
-        }
-        for (place, name), of in zip(enumerate(backward), reversed(ranks), strict=True)
-    }
+    constants: dict[str, dict[str, Constant]] = {}
+    for place, (name, of) in enumerate(zip(backward, reversed(ranks), strict=True)):
+        ranked = zip(setting.constants[name], of, strict=True)
+        constants[name] = {key: Constant(f"p{place}_{key}", rank > 0) for key, rank in ranked}
     tokens: Any = {
         name: {key: body.argument(one.traced) for key, one in own.items()} for name, own in constants.items()
     }
@@ -184,9 +182,8 @@ def _traced(
         learnable = [key for key in recursion.learnable if key[0] == name]
         errors = [found.delta] if found.within_step is None else [found.delta, found.within_step]
         carried = [Carried(carries[key], body.value(sent[key]).name) for key in keys]
-        values = [
-            body.value(each).name for each in (*errors, *(found.constants[constant] for _, constant in learnable))
-        ]
+        learned = [found.constants[constant] for _, constant in learnable]
+        values = [body.value(each).name for each in (*errors, *learned)]
         stages.append(
             Stage(
                 name,

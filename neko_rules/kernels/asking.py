@@ -40,8 +40,7 @@ def ask(address: int, asked: Array) -> None:
 def ask_about(address: int, asked: Array, begin: int, examples: int, place: Array) -> None:
     """The same about some examples of a batch: ``place`` says the first one, and how many."""
     place[0], place[1] = begin, examples
-    asked[0] += 1
-    _call(address)
+    ask(address, asked)
 
 
 class Question:

@@ -132,6 +132,18 @@ def from_events(
 
 
 @kernel
+def from_all_events(index: Array, count: Array, matrix: Array, values: Array, ones: bool, sums: Array) -> None:
+    """sums[t, b] = Σ_j values[t, b, j] matrix[j] over the events of all time steps and examples; as ``from_events``."""
+    steps, examples, size = sums.shape
+    for t in range(steps):
+        into = sums[t]
+        for b in range(examples):
+            for n in range(size):
+                into[b, n] = 0
+        from_events(t, 0, examples, index, count, matrix, values, ones, into)
+
+
+@kernel
 def from_rows(begin: int, end: int, rows: Array, listed: Array, matrix: Array, ones: bool, sums: Array) -> None:
     """The same of what was sent before the first time step: rows [example, row].
 

@@ -307,21 +307,6 @@ def scaled_rows_of_each(sums: tuple[Array, ...], size: int, matrix: Array, facto
 
 
 @kernel
-def add_events_rows(index: Array, count: Array, values: Array, ones: bool, matrix: Array, into: Array) -> None:
-    """into[t, b] = Σ_j values[t, b, j] matrix[j] over the events of all time steps and examples."""
-    steps, examples, size = into.shape
-    for t in range(steps):
-        for b in range(examples):
-            row, found = into[t, b], index[t, b]
-            for n in range(size):
-                row[n] = 0
-            if ones:
-                add_rows(row, size, matrix, found, count[t, b])
-            else:
-                add_scaled_rows(row, size, matrix, found, count[t, b], values[t, b])
-
-
-@kernel
 def add_outer(
     first: int, last: int, index: Array, count: Array, values: Array, ones: bool, delta: Array, gradient: Array
 ) -> None:

@@ -83,7 +83,7 @@ class Chains(Runner):
             return None
         totals = rule.model.totals_of(host, ran, count, batch)
         # A part of a data set may have no supervised step; it then counts nothing.
-        loss = np.asarray(ran.loss, network.dtype) / max(count, 1.0)
+        loss = np.asarray(ran.loss, network.dtype) / given.divisor
         gradients = {name: host.from_host(ran.gradients[name]) for name in values}
         return Judgement(host.from_host(np.asarray(loss)), {}, totals), gradients
 

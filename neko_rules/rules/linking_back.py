@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from neko_rules.chains.linked import Kind
 from neko_rules.chains.linking import Linking
 from neko_rules.credit.adjoint import FEW_ABOVE, receiving
-from neko_rules.credit.fused import LOOPS, Loop, recorded
+from neko_rules.credit.fused import LOOPS, recorded, starts
 from neko_rules.credit.recursion import Setting
 from neko_rules.credit.traced import Stage
 from neko_rules.kernels import gathering, grouped, products, rows
@@ -139,13 +139,14 @@ class LinkingBack(Linking):
         chain.call(grouped.transpose, back, matrix, once=True)
         scores, error = (chain.room(f"{what}_of_{number}", "steps", "n", size) for what in ("scores", "error"))
         if name in self.kind.walked:
-            of = *self._listed(name), self._values(name)
-            chain.call(rows.add_events_rows, *of, "true" if of[2] == "nothing" else "false", matrix, scores)
+            values = self._values(name)
+            of = values, "true" if values == "nothing" else "false"
+            chain.call(gathering.from_all_events, *self._listed(name), matrix, *of, scores)
         else:
             panels = self._panels(matrix, name, output)
             self._multiply(self._history(name, Z), name, panels, scores, output, False)
-        values = chain.room("values", "judged", "n")
-        self._differentiate(judge, self._flat(scores, output), self._flat(error, output), values)
+        flat = self._flat(scores, output), self._flat(error, output)
+        self._differentiate(judge, *flat, chain.room("values", "judged", "n"))
         return error
 
     def _stepped_back(self, group: tuple[str, ...]) -> dict[str, _WentBack]:
@@ -241,17 +242,17 @@ class LinkingBack(Linking):
                     by_name[f"rows_{signal}"] = chain.room(f"rows{mark}_{signal}", "n", size)
                 else:
                     by_name[signal] = one
-            found[stage.name] = self._filled(loop, place, stage, mark, by_name)
+            found[stage.name] = self._filled(place, stage, mark, by_name)
         chain.call(loop.kernel, *(by_name[each] for each in loop.arguments))
         # As errors go on: what sends comes before what receives from it.
         return {name: found[name] for name in group}
 
-    def _filled(self, loop: Loop, place: int, stage: Stage, mark: str, by_name: dict[str, str]) -> _WentBack:
+    def _filled(self, place: int, stage: Stage, mark: str, by_name: dict[str, str]) -> _WentBack:
         """What a loop takes of a population beside signals, and rooms that it fills."""
         chain, name, size = self.chain, stage.name, self._size(stage.name)
         by_name |= self._constants(name, f"p{place}_")
         by_name |= {f"h{place}_{key}": self._history(name, key) for key in recorded(stage)}
-        by_name |= {f"start{place}_{key}": self._before_first(name, key) for key in loop.starts[name]}
+        by_name |= {f"start{place}_{key}": self._before_first(name, key) for key in starts(stage)}
         for one in stage.gathered:
             matrix = self._back(one.connection.source, one.connection)
             by_name[f"matrix_{one.name}"] = matrix

@@ -69,8 +69,10 @@ class StandIn:
         assert self._twin is not None, "asked of a twin"
         if not self._twin.online and self._twin.window is None:
             return self._twin.evaluation == "adjoint"
-        if self._twin.window is not None or not self._twin.chains().has_windows:
-            return self._twin.chains().has_windows
+        if not self._twin.chains().has_windows:
+            return False
+        if self._twin.window is not None:
+            return True
         spans = Online(self._twin, self._twin.online).windows
         # Python that updates the weights takes longer than a time step of XLA's, unless there is a trace per synapse.
         often = self._twin.online == 1 and not self._twin.updates_plainly
