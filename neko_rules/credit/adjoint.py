@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
+from neko_rules.credit.factors import kinds
 from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.credit.fused import LOOPS
+from neko_rules.credit.fused_factors import through_time
 from neko_rules.credit.fused_traces import met_by
 from neko_rules.credit.on_gpu import LAUNCHES
-from neko_rules.credit.recursion import Recursion, Setting
+from neko_rules.credit.recursion import ABOVE, Recursion, Setting, factors_met
 from neko_rules.credit.spans import Earlier
 from neko_rules.credit.traced import Product, Solved
 from neko_rules.kernels.dense import multiplied
@@ -66,7 +68,8 @@ class Problem(NamedTuple):
     def setting(self) -> Setting:
         """What the recursion sees of it."""
         # Not kept: it holds on to this problem, and the two would keep the histories of a step alive after it.
-        return Setting(self.nx, self.graph, self.jacobians, self.constants, self.credit, self.back)
+        factored = kinds(self.graph, self.jacobians, self.constants, self.credit)
+        return Setting(self.nx, self.graph, self.jacobians, self.constants, self.credit, self.back, factored)
 
     def back(self, connection: Connection) -> Array:
         """The transposed weight that carries a connection's error back: [target, source]."""
@@ -157,8 +160,13 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
     found = {name: records[name].derivatives(setting.jacobians[name]) for name in group}
     setting = setting._replace(jacobians=setting.jacobians | found)
     host = host_of(nx)
+    for name in (each for each in group if each in setting.factored):
+        wanted = tuple(factors_met(setting.factored, name, tuple(signals)))
+        start = None if problem.earlier is None else problem.earlier.factors[name]
+        histories = through_time(setting, name, records[name], start, wanted)[1]
+        records = {**records, name: records[name].with_factors(histories)}
+    arriving = tuple(key for name in reversed(group) for key in signals if key[0] == name)
     if host is not None or (len(group) == 1 and on_gpu(nx)):
-        arriving = tuple(key for name in reversed(group) for key in signals if key[0] == name)
         made: Any = LAUNCHES if host is None else LOOPS
         coming = [signals[key] if host is not None else _whole(nx, signals[key]) for key in arriving]
         products = tuple(isinstance(each, Product) for each in coming)
@@ -279,6 +287,11 @@ def receiving(
     ]
 
 
+def arrives_at(credit: Credit) -> str:
+    """Where the error of a population arrives at one below: its output, or by itself where its memory is estimated."""
+    return ABOVE if credit.learning_signal == "estimated" else Z
+
+
 def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: Handed) -> None:
     """Add a population's error to the signals of the populations that it receives from.
 
@@ -286,17 +299,17 @@ def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, .
     already carried theirs. Direct feedback goes from the output straight to every other population, and where signals
     are local nothing is passed down at all.
     """
-    nx, graph = problem.nx, problem.graph
+    nx, graph, credit = problem.nx, problem.graph, problem.credit
 
     def carried(back: Array) -> Array | Product:
         product = Product(below, back)
         # Kept apart where a compiled loop takes it up, and the backend's product would be one of slim matrices.
         return product if host_of(nx) is not None and back.shape[0] <= FEW_ABOVE else product.whole(nx)
 
-    for source, connection in receiving(graph, problem.credit, name, together):
-        part = carried(back_to(nx, problem.credit, problem.parameters, problem.feedback, source, connection))
+    for source, connection in receiving(graph, credit, name, together):
+        part = carried(back_to(nx, credit, problem.parameters, problem.feedback, source, connection))
         if connection is not None and connection.delay:
             later = _whole(nx, part)
             part = nx.concat([later[1:], nx.full((1, *later.shape[1:]), 0.0, nx.dtype(later))], 0)
-        key = (source, Z)
+        key = (source, arrives_at(credit))
         signals[key] = _whole(nx, signals[key]) + _whole(nx, part) if key in signals else part

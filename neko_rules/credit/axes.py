@@ -175,4 +175,4 @@ class Credit:
     @property
     def forward_only(self) -> bool:
         """Whether the gradient can only be had forward in time, by traces."""
-        return self.trace != "exact" or self.learning_signal == "estimated"
+        return self.trace not in ("exact", "rank_one")

@@ -6,7 +6,7 @@ surrogate of bounded support those may be few. Where they are many, the errors o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, handed_ove
 from neko_rules.kernels.parallel import each as each_part
 from neko_rules.kernels.tracing import SCALARS
 from neko_rules.kernels.writer import Back, Sum, adjoint_source, back_arguments
-from neko_rules.layers.forward import Record, Z
+from neko_rules.layers.forward import Record
 from neko_rules.threads import parts
 
 
@@ -79,7 +79,7 @@ class Loop:
                 else:
                     by_name[name] = held(one if one.shape == shape else nx.broadcast_to(one, shape))
             for key in recorded(stage):
-                by_name[f"h{place}_{key}"] = held(record.z if key == Z else record.history(nx, key))
+                by_name[f"h{place}_{key}"] = held(record.history(nx, key))
             for key in starts(stage):
                 at_rest = np.zeros((batch, size), dtype)
                 by_name[f"start{place}_{key}"] = at_rest if record.start is None else held(record.start[key])
@@ -90,7 +90,7 @@ class Loop:
                 panels = panels_of(matrix, dtype)
                 by_name |= {f"matrix_{gathered.name}": matrix, f"panels_{gathered.name}": panels}
                 own[f"sums_{gathered.name}"] = size
-            for constant, value in zip(stage.constants, setting.constants[stage.name].values(), strict=True):
+            for constant, value in zip(stage.constants, setting.numbers(stage.name), strict=True):
                 value = host.host(value)
                 by_name[constant.name] = contiguous(value) if value.ndim else value[()]
             own |= {f"carries_{one.name}": size for one in stage.carried}
@@ -138,14 +138,37 @@ def _written(whole: TracedStep) -> Loop:
     return Loop(step, kernel, step.body.dtype, back_arguments(backs))
 
 
+def without_previous(names: Iterable[str]) -> list[str]:
+    """The histories that are needed, of names as ``Jacobians`` has them."""
+    return list(dict.fromkeys(key.removeprefix(_PREVIOUS) for key in names))
+
+
+def previous(names: Iterable[str]) -> list[str]:
+    """Those that are needed one step earlier too."""
+    return [key.removeprefix(_PREVIOUS) for key in names if key.startswith(_PREVIOUS)]
+
+
+def loads_of_histories(recorded: Mapping[str, str], begin: str) -> dict[str, str]:
+    """What an innermost loop loads histories from.
+
+    Args:
+        recorded: traced name → the history, as ``Jacobians`` names it.
+        begin: what the names of the arrays begin with.
+    """
+    return {
+        traced: f"p_{begin}{key.removeprefix(_PREVIOUS)}[n]" if key.startswith(_PREVIOUS) else f"r_{begin}{key}[n]"
+        for traced, key in recorded.items()
+    }
+
+
 def recorded(stage: Stage) -> list[str]:
     """The histories that a population's stage needs."""
-    return list(dict.fromkeys(key.removeprefix(_PREVIOUS) for key in stage.recorded.values()))
+    return without_previous(stage.recorded.values())
 
 
 def starts(stage: Stage) -> list[str]:
     """Those that it needs one step earlier too."""
-    return [key.removeprefix(_PREVIOUS) for key in stage.recorded.values() if key.startswith(_PREVIOUS)]
+    return previous(stage.recorded.values())
 
 
 def _back(place: int, stage: Stage, leaks: Mapping[str, str]) -> Back:
@@ -153,9 +176,7 @@ def _back(place: int, stage: Stage, leaks: Mapping[str, str]) -> Back:
     loads = {each.traced: each.loading for each in stage.constants}
     loads |= {each.name: f"carry_{each.name}[n]" for each in stage.carried}
     loads |= {each: f"r_{each.removeprefix('i_')}[n]" for each in stage.signals}
-    for traced, key in stage.recorded.items():
-        now = key.removeprefix(_PREVIOUS)
-        loads[traced] = f"p_h{place}_{now}[n]" if now != key else f"r_h{place}_{now}[n]"
+    loads |= loads_of_histories(stage.recorded, f"h{place}_")
     loads |= {f"g_{each.name}": f"sum_{each.name}[n]" for each in stage.gathered}
     return Back(
         statements=stage.statements,

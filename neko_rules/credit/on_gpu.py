@@ -40,7 +40,7 @@ class Launch:
         dtype = nx.dtype(record.z)
         histories = [nx.broadcast_to(signal, shape) + 0.0 for signal in signals]
         histories += [record.history(nx, key) for key in step.recorded.values()]
-        constants = list(setting.constants[step.name].values())
+        constants = setting.numbers(step.name)
         results = [nx.full(shape, 0.0, dtype) for _ in (*step.errors, *step.learned)]
         carries = {each.name: nx.full((batch, size), 0.0, dtype) for each in step.carried}
         if not step.gathered:

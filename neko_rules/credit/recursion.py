@@ -6,13 +6,21 @@ For a population with state s, given G_t = ∂E/∂z_t and g_t = ∂E/∂s_t fro
     λs_t = g_t + D_{t+1}ᵀ λs_{t+1} + h_t λz_t
     δ_t  = q_t·λs_t                                     the derivative with respect to the input current
 
+Where a population has factors (``factors``), they are histories like those of its states, and
+
+    δ_t  = a δ_{t+1} + G_t F^z_t + g_t·F_t                                  for a rank-one trace, of a factor F
+    λz_t = G_t + Ĝ_t + r_{t+1}·λs_{t+1} + V δ_{t+1},   Ĝ_t = G^above_t + λ Ĝ_{t+1}      for estimated signals
+    λv_t = … + Ĝ_t,                                    Ĝ_t = G^above_t ḡ_t + λ Ĝ_{t+1}  for those kept apart
+
+with G^above what comes from the layer above, and q_t ḡ_t (G_t + G^above_t) what goes on to the layer below.
+
 The step is a function of arrays [batch, neuron] and of values that stand for a single neuron alike: ``adjoint`` scans
 it, and ``fused`` writes a compiled loop from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from neko_rules.backend import Array, Arrays, Backend
@@ -26,10 +34,24 @@ Local = dict[Entry, Array]
 """The local derivatives of a population at one step: entries [batch, neuron], or constant in time."""
 
 Carried = tuple[str, str, str]
-"""What a step back sends to the step before: (population, "state", state name), (…, "z", "") or (…, "delta", "")."""
+"""What a step back sends to the step before: (population, "state", state name), (…, "z", "") or (…, "delta", ""); of
+one that has factors (…, "trace", "") is a δ and (…, "above", "") is λ Ĝ, and (…, "apart", state or "z") is the same for
+learned constants as for weights that meet no such factor."""
 
 Constant = tuple[str, str]
 """A learnable constant: the population and the constant's name in the cell's equations."""
+
+ABOVE = "above"
+"""Where the signals of the layer above arrive, if they are not gone through time with those from elsewhere."""
+
+RANK_ONE, MEAN, APART = "rank one", "mean", "mean, kept apart"
+"""Kinds of factors: of a rank-one trace; of an estimated signal; and of one that takes the place of h as well."""
+
+FACTOR = "factor_"
+"""What the history of a factor is called, before ``"z"`` or the state that it belongs to."""
+
+DECAYS = "decays of credit"
+"""Beside populations, where the constants of a setting have by what number each one's factors decay."""
 
 
 def keeps_paths(credit: Credit, graph: Graph, name: str) -> bool:
@@ -53,9 +75,10 @@ class Setting(NamedTuple):
         nx: backend.
         graph: the network.
         jacobians: population name → the derivatives of its cell.
-        constants: population name → the constants of its cell.
+        constants: population name → the constants of its cell; beside them ``DECAYS``, where there are factors.
         credit: which gradient.
         back: the transposed weight that carries a connection's error back: [target, source].
+        factored: population name → the kind of its factors, of those that have some.
     """
 
     nx: Backend
@@ -64,6 +87,12 @@ class Setting(NamedTuple):
     constants: dict[str, Constants]
     credit: Credit
     back: Callable[[Connection], Array]
+    factored: Mapping[str, str] = {}
+
+    def numbers(self, name: str) -> list[Array]:
+        """The constants of a population's cell, and by what its factors decay."""
+        decay = [self.constants[DECAYS][name]] if name in self.factored else []
+        return [*self.constants[name].values(), *decay]
 
 
 class Stepped(NamedTuple):
@@ -109,30 +138,37 @@ class Recursion:
             for key in setting.jacobians[name].arguments
             if key not in setting.constants[name]
         ]
+        self.recorded += [(name, key) for name in group for key in factors_met(setting.factored, name, states)]
         temporal = setting.credit.temporal
         self.outgoing: dict[str, list[tuple[Connection, Array]]] = {name: [] for name in group}
         for connection in setting.graph.within(group):
             own = connection.source == connection.target
             if temporal == "full" or (temporal == "layer" and own):
                 self.outgoing[connection.source].append((connection, setting.back(connection)))
+        self.learnable: list[Constant] = [
+            (name, constant) for name in group for constant in setting.jacobians[name].learnable
+        ]
         self.carried = [key for name in group for key in self._carried(name)]
         below = [name for name in group if any(c.source != INPUT and not c.delay for c in setting.graph.into(name))]
         self.pathless = [name for name in below if not keeps_paths(setting.credit, setting.graph, name)]
         self.instantaneous = [] if apart else self.pathless
-        self.learnable: list[Constant] = [
-            (name, constant) for name in group for constant in setting.jacobians[name].learnable
-        ]
 
     def _carried(self, name: str) -> list[Carried]:
-        entries = self.setting.jacobians[name].expressions
+        entries, kind = self.setting.jacobians[name].expressions, self.setting.factored.get(name)
+        own: list[Carried] = [(name, "trace", "")] if kind == RANK_ONE else []
+        own += [(name, "above", "")] if (name, ABOVE) in self.arriving else []
+        if kind == RANK_ONE and not any(of == name for of, _ in self.learnable):
+            return own
         states = {entry[2] for entry in entries if entry[0] == "D"}
         keys: list[Carried] = [(name, "state", state) for state in sorted(states)]
+        if self._has_constants_apart(name):
+            own += [(name, "apart", state) for state in sorted({*states, Z})]
         if any(entry[0] == "r" for entry in entries):
             keys.append((name, "z", ""))
         edges = (connection for edges in self.outgoing.values() for connection, _ in edges)
         if any(connection.delay and connection.target == name for connection in edges):
             keys.append((name, "delta", ""))
-        return keys
+        return keys + own
 
     def step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
         """One step back: the signals in the order of ``arriving``, then the histories in the order of ``recorded``.
@@ -168,33 +204,94 @@ class Recursion:
             delta: δ_t of the populations of the group that come after it.
         """
         local = self._local(name, recorded)
-        z = signals[name, Z]
+        z, onto_states, leaking = signals[name, Z], signals, self._leaking(name, later, signals, recorded)
+        if leaking is not None and self.setting.factored[name] == MEAN:
+            z = z + leaking
+        elif leaking is not None:
+            onto_states = {**signals, **self._onto_membrane(name, leaking, signals)}
         if (name, "z", "") in later:
             z = z + later[name, "z", ""]
         for connection, back in self.outgoing[name]:
             error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
             z = z + self.nx.matmul(error, back)
-        lam = self._lambda(name, local, later, signals, z)
-        own = total(self.nx, local, [("q", k) for k in lam], lam, z)
+        by_factors = self.setting.factored.get(name) == RANK_ONE
+        wanted = not by_factors or any(of == name for of, _ in self.learnable)
+        lam = self._lambda(name, local, later, onto_states, z) if wanted else {}
+        if by_factors:
+            own = self._by_factors(name, later, signals, recorded)
+        else:
+            own = total(self.nx, local, [("q", k) for k in lam], lam, z)
         sent: dict[Carried, Array] = {}
-        for key in self.carried:
-            if key[0] == name:
-                entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
+        for key in (key for key in self.carried if key[0] == name and key[1] != "apart"):
+            entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
+            if key[1] in ("trace", "above"):
+                sent[key] = self.setting.constants[DECAYS][name] * (own if key[1] == "trace" else leaking)
+            else:
                 sent[key] = own if key[1] == "delta" else total(self.nx, local, entries, lam, z)
-        within = instantaneous_error(self.nx, name, local, signals) if name in self.instantaneous else None
+        within = self._within(name, local, signals, recorded) if name in self.instantaneous else None
+        met = {**lam, Z: z}
+        if self._has_constants_apart(name):
+            met = self._met_by_constants(name, local, later, signals)
+            for state in (key[2] for key in self.carried if key[:2] == (name, "apart")):
+                decaying = self.setting.constants[DECAYS][name] * (met[Z] - signals[name, Z])
+                entries = [("D", k, state) for k in lam]
+                sent[name, "apart", state] = decaying if state == Z else total(self.nx, local, entries, met, z)
         constants: dict[str, Array] = {}
-        for of, constant in self.learnable:
-            if of == name:
-                entries = [("c", k, constant) for k in (*lam, Z)]
-                constants[constant] = total(self.nx, local, entries, {**lam, Z: z}, z)
+        for constant in (constant for of, constant in self.learnable if of == name):
+            constants[constant] = total(self.nx, local, [("c", k, constant) for k in met], met, z)
         return Stepped(own, sent, within, constants)
+
+    def _has_constants_apart(self, name: str) -> bool:
+        """Whether learned constants meet h where weights meet ḡ, and so have a recursion of their own."""
+        apart = self.setting.factored.get(name) == APART and (name, ABOVE) in self.arriving
+        return apart and any(of == name for of, _ in self.learnable)
+
+    def _met_by_constants(
+        self, name: str, local: Local, later: Mapping[Carried, Array], signals: Signals
+    ) -> dict[str, Array]:
+        """λs_t and λz_t = G_t + Ĝ_t of a population whose signals are kept apart for its weights."""
+        z = signals[name, Z] + (signals[name, ABOVE] + later[name, "apart", Z])
+        own = {(name, "state", key[2]): each for key, each in later.items() if key[:2] == (name, "apart")}
+        return {**self._lambda(name, local, own, signals, z), Z: z}
+
+    def _leaking(
+        self, name: str, later: Mapping[Carried, Array], signals: Signals, recorded: Mapping[tuple[str, str], Array]
+    ) -> Array | None:
+        """Ĝ_t of a population below a layer whose memory is estimated; None for any other."""
+        if (name, ABOVE) not in signals:
+            return None
+        arriving = signals[name, ABOVE]
+        if self.setting.factored[name] == APART:
+            arriving = arriving * recorded[name, FACTOR + Z]
+        return arriving + later[name, "above", ""]
+
+    def _onto_membrane(self, name: str, leaking: Array, signals: Signals) -> Signals:
+        """Ĝ_t as a signal of the one membrane that a current drives, with what arrives there anyway."""
+        (driven,) = (e[1] for e in self.setting.jacobians[name].expressions if e[0] == "q")
+        present = signals.get((name, driven))
+        return {(name, driven): leaking if present is None else present + leaking}
+
+    def _by_factors(
+        self, name: str, later: Mapping[Carried, Array], signals: Signals, recorded: Mapping[tuple[str, str], Array]
+    ) -> Array:
+        """δ_t = a δ_{t+1} + G_t F^z_t + g_t·F_t."""
+        arriving = [key for key in signals if key[0] == name and (name, FACTOR + key[1]) in recorded]
+        parts = [signals[key] * recorded[name, FACTOR + key[1]] for key in arriving]
+        return sum(parts, later[name, "trace", ""])
+
+    def _within(self, name: str, local: Local, signals: Signals, recorded: Mapping[tuple[str, str], Array]) -> Array:
+        """A population's error at its current within the time step, by which it hands it down."""
+        if self.setting.factored.get(name) not in (MEAN, APART):
+            return instantaneous_error(self.nx, name, local, signals)
+        z = signals[name, Z]
+        means = with_mean(local, recorded[name, FACTOR + Z])
+        sent = {**signals, (name, Z): z + signals[name, ABOVE] if (name, ABOVE) in signals else z}
+        return instantaneous_error(self.nx, name, means, sent)
 
     def within_step(self, inputs: Arrays) -> dict[str, Array]:
         """q_t·h_t G_t of the populations where that is what goes down, from the arrays that ``step`` takes, in time."""
         signals, recorded = self._by_key(inputs)
-        return {
-            name: instantaneous_error(self.nx, name, self._local(name, recorded), signals) for name in self.pathless
-        }
+        return {name: self._within(name, self._local(name, recorded), signals, recorded) for name in self.pathless}
 
     def _by_key(self, inputs: Arrays) -> tuple[Signals, dict[tuple[str, str], Array]]:
         """The signals, and the histories, that ``step`` takes."""
@@ -222,11 +319,30 @@ class Recursion:
         return lam
 
 
+def factors_met(factored: Mapping[str, str], name: str, states: Collection[tuple[str, str]]) -> list[str]:
+    """The histories of factors that a step back of a population needs.
+
+    Args:
+        factored: population name → the kind of its factors.
+        name: of the population.
+        states: where signals arrive beside outputs.
+    """
+    kind = factored.get(name)
+    onto = [state for of, state in states if of == name and state != ABOVE] if kind == RANK_ONE else []
+    return [] if kind is None else [FACTOR + key for key in (Z, *onto)]
+
+
+def with_mean(local: Local, mean: Array) -> Local:
+    """The local derivatives of a population with the mean ḡ in the place of h at the one membrane that is driven."""
+    (driven,) = (entry[1] for entry in local if entry[0] == "q")
+    return {entry: value for entry, value in local.items() if entry[0] != "h"} | {("h", driven): mean}
+
+
 def instantaneous_error(nx: Backend, name: str, local: Local, signals: Signals) -> Array:
     """q_t·(h_t G_t + g_t): a population's error at its current within the time step."""
     direct = {entry[1]: times(h, signals[name, Z]) for entry, h in local.items() if entry[0] == "h"}
     for (population, state), signal in signals.items():
-        if population == name and state != Z:
+        if population == name and state not in (Z, ABOVE):
             direct[state] = direct[state] + signal if state in direct else signal
     return total(nx, local, [("q", k) for k in direct], direct, signals[name, Z])
 

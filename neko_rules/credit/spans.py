@@ -25,8 +25,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from neko_rules.backend import Array, Parameters, get_backend
+from neko_rules.credit.factors import of_factors
+from neko_rules.credit.fused_factors import through_time
 from neko_rules.credit.fused_traces import filtered_on
-from neko_rules.credit.traces import Diagonal, Synapses, full
+from neko_rules.credit.recursion import FACTOR, Setting
+from neko_rules.credit.traces import PRE, Diagonal, RankOne, Synapses, full
 from neko_rules.kernels.events import Events
 from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.layers.cell import Constants
@@ -43,10 +46,12 @@ class Earlier(NamedTuple):
     Args:
         inputs: parameter name → [batch, pre], as one more input at that step.
         filtered: parameter name → κ and ē [batch, pre, post] of the step before, where what lies above remembers.
+        factors: population name → what its factors carry, of those that have some.
     """
 
     inputs: Parameters
     filtered: dict[str, tuple[float, Array]]
+    factors: dict[str, dict[str, Array]] = {}
 
 
 class Rate(NamedTuple):
@@ -96,6 +101,9 @@ def spans_of(traces: LocalTraces) -> Spans | None:
             entries = m.jacobians[name].evaluate(numpy, m.graph.cell(name), constants, lambda _: np.ones(()))
         for of in parameters:
             trace = traces.traces[of.name]
+            if isinstance(trace, RankOne):
+                found[of.name] = Rate(PRE, trace.decay, 1.0)
+                continue
             if of.constant or not isinstance(trace, Diagonal) or len(trace.narrow) > 1:
                 return None
             others = [k for k in trace.states if k not in trace.narrow]
@@ -133,7 +141,8 @@ class Spans:
             for name in self.traces.leak
             for of in self.traces.of[name]
         }
-        return Earlier(inputs, filtered)
+        factors = {name: state[of_factors(name)] for name in self.traces.factors}
+        return Earlier(inputs, filtered, factors)
 
     def sent_before(self, state: State, name: str) -> Array:
         """D/q ε_0 of a parameter: [batch, pre]."""
@@ -154,6 +163,17 @@ class Spans:
             chi = None if slope is None else self._chi(name, slope)
             for of in parameters:
                 after |= self._through(of, state, trajectory, chi)
+        return after | self._factors_through(state, trajectory, constants)
+
+    def _factors_through(self, state: State, trajectory: Trajectory, constants: dict[str, Constants]) -> State:
+        """What factors carry after all time steps."""
+        m, after = self.traces.model, {}
+        found = {name: trajectory.records[name].derivatives(of) for name, of in m.jacobians.items()}
+        kinds = {name: factors.kind for name, factors in self.traces.factors.items()}
+        setting = Setting(m.nx, m.graph, found, constants, m.credit, lambda connection: connection, kinds)
+        for name in kinds:
+            key = of_factors(name)
+            after[key] = through_time(setting, name, trajectory.records[name], state[key], (FACTOR + Z,))[0]
         return after
 
     def rate_of(self, name: str) -> Rate:

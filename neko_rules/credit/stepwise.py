@@ -12,7 +12,7 @@ with the paths within the step ∂I_t/∂z_t, which is n_out times as much; both
 with the leak λ of the layer above, at every layer, and estimates what its spikes leave in it by the running mean ḡ of
 its own pseudo-derivative,
 
-    ḡ_t = (λ n_{t-1} ḡ_{t-1} + h_t) / n_t,    n_t = λ n_{t-1} + 1,      to the layer below: (G_t ḡ_t) Wᵀ.
+    ḡ_t = (λ n_{t-1} ḡ_{t-1} + h_t) / n_t,    n_t = λ n_{t-1} + 1,      to the layer below: q_t ḡ_t G_t Wᵀ.
 
 Reference: M. Summe, C. J. S. Schaefer, S. Joshi, Estimating post-synaptic effects for online training of feed-forward
 SNNs, arXiv:2311.16151, 2023.
@@ -20,14 +20,16 @@ SNNs, arXiv:2311.16151, 2023.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
+from neko_rules.credit.factors import Factors, kinds, leak_of, of_factors
 from neko_rules.credit.feedback import backward_weight, direct_name
-from neko_rules.credit.recursion import Local, instantaneous_error, times
+from neko_rules.credit.recursion import APART, FACTOR, RANK_ONE, Local, instantaneous_error, times, with_mean
 from neko_rules.credit.spans import Spans, spans_of
 from neko_rules.credit.traces import (
     Diagonal,
@@ -147,6 +149,9 @@ class LocalTraces:
     def __init__(self, model: Model, trace_decay: float = 0.9) -> None:
         self.model = model
         graph, credit = model.graph, model.credit
+        found = kinds(graph, model.jacobians, model.shapes, credit)
+        self.factors = {name: Factors(kind, model.jacobians[name]) for name, kind in found.items()}
+        self.trace_decay = trace_decay
         self.traces: dict[str, Diagonal | Recurrent | RankOne] = {}
         self.of: dict[str, list[Synapses]] = {}
         for name in graph.order:
@@ -156,8 +161,8 @@ class LocalTraces:
                 jacobians = model.jacobians[name]
                 if credit.temporal == "layer" and own:
                     self.traces[of.name] = Recurrent(model.nx, of, jacobians, own)
-                elif credit.trace == "rank_one" and not of.constant:
-                    self.traces[of.name] = RankOne(model.nx, of, jacobians, trace_decay)
+                elif name in self.factors and credit.trace == "rank_one" and not of.constant:
+                    self.traces[of.name] = RankOne(model.nx, of, trace_decay)
                 else:
                     self.traces[of.name] = Diagonal(model.nx, of, jacobians, model.shapes[name])
         self.hidden = tuple(name for name in graph.order if name != graph.output)
@@ -231,14 +236,13 @@ class LocalTraces:
         """Nothing has been seen yet."""
         m = self.model
         state: State = {name: trace.start(batch, m.dtype) for name, trace in self.traces.items()}
+        for name, factors in self.factors.items():
+            zero = m.nx.full((batch, m.graph.populations[name].size), 0.0, m.dtype)
+            state[of_factors(name)] = dict.fromkeys(factors.carried, zero)
         for name in self.hidden:
-            size = m.graph.populations[name].size
             if name in self.leak:
                 for of in self.of[name]:
                     state[f"{of.name} filtered"] = {"trace": self._unfiltered(of, state[of.name], batch)}
-                if m.credit.learning_signal == "estimated":
-                    zero = m.nx.full((batch, size), 0.0, m.dtype)
-                    state[f"{name} estimate"] = {"mean": zero, "count": m.nx.full((), 0.0, m.dtype)}
             if name in self.unfolded:
                 outputs = m.graph.populations[m.graph.output].size
                 for of in self.of[name]:
@@ -258,17 +262,18 @@ class LocalTraces:
 
     def _factor_kept_apart(self, trace: object) -> bool:
         """Whether approximate OTPE's presynaptic trace is filtered and the postsynaptic factor is ḡ."""
-        credit = self.model.credit
-        estimated = credit.learning_signal == "estimated" and credit.temporal == "presynaptic"
-        return estimated and isinstance(trace, Diagonal) and len(trace.states) == 1 and bool(trace.narrow)
+        if not isinstance(trace, Diagonal) or trace.of.constant:
+            return False
+        factors = self.factors.get(trace.of.population)
+        return factors is not None and factors.kind == APART
 
     def step(self, state: State, now: Now, signals: Signals) -> tuple[State, Parameters]:
         """Traces advanced, signals brought down, and their product over the batch."""
         nx, graph, moment = now.model.nx, now.model.graph, now.moment
         local = now.local()
         after: State = {}
-        self._advance_estimates(state, after, now, local)
-        arriving, above = self._signals(after, now, local, signals)
+        factors = self._advance_factors(state, after, now, local)
+        arriving, above = self._signals(factors, now, local, signals)
         found: Parameters = {}
         for name in graph.order:
             weights = {c.weight: now.back(c) for c in graph.into(name) if c.source == name}
@@ -278,11 +283,16 @@ class LocalTraces:
                 if not parts:
                     if isinstance(trace, Recurrent):
                         after[of.name] = trace.step(state[of.name], moment, local[name], weights)
+                        parts = [trace.project(after[of.name], arriving)]
+                    elif isinstance(trace, RankOne):
+                        after[of.name] = trace.step(state[of.name], moment)
+                        parts = [trace.project(after[of.name], factors[name], arriving)]
                     else:
                         after[of.name] = trace.step(state[of.name], moment, local[name])
-                    parts = [self._projected(of, after[of.name], local[name], arriving)]
+                        parts = [trace.project(after[of.name], local[name], arriving)]
                     if name in self.leak:
-                        parts += self._through_leak(of, state, after, now, local, above)
+                        mean = factors[name][Z] if self._factor_kept_apart(trace) else None
+                        parts += self._through_leak(of, state, after, now, local, above, mean)
                 if name in self.unfolded:
                     parts += self._through_output(of, state, after, now, local, signals)
                 found[of.name] = of.shaped(nx, added(parts))
@@ -314,17 +324,10 @@ class LocalTraces:
             after[key] = {"trace": smooth}
         return [gradient]
 
-    def _projected(self, of: Synapses, state: dict[str, Array], local: Local, signals: Signals) -> Array:
-        """Σ_batch G_t e_t + g_t·ε_t."""
-        trace = self.traces[of.name]
-        if isinstance(trace, Recurrent):
-            return trace.project(state, signals)
-        return trace.project(state, local, signals)
-
     # Learning signals.
 
     def _signals(
-        self, state: State, now: Now, local: dict[str, Local], signals: Signals
+        self, factors: Mapping[str, dict[str, Array]], now: Now, local: dict[str, Local], signals: Signals
     ) -> tuple[Signals, dict[str, Array]]:
         """What meets a population's traces as they are, and what meets its filtered traces."""
         nx, graph, credit = now.model.nx, now.model.graph, now.model.credit
@@ -337,13 +340,9 @@ class LocalTraces:
             mine.setdefault((name, Z), 0.0 * like[name][Z])
             if name in above and credit.learning_signal == "estimated":
                 mine = add_signals(mine, {(name, Z): above[name]})
-            if credit.learning_signal == "estimated" and name != graph.output:
-                onto_states = {key: value for key, value in mine.items() if key != (name, Z)}
-                onto_states[name, Z] = 0.0 * like[name][Z]
-                down = mine[name, Z] * state[f"{name} estimate"]["mean"]
-                down = down + instantaneous_error(nx, name, local[name], onto_states)
-            else:
-                down = instantaneous_error(nx, name, local[name], mine)
+            estimated = name in self.factors and self.factors[name].kind != RANK_ONE
+            sensitivity = with_mean(local[name], factors[name][Z]) if estimated else local[name]
+            down = instantaneous_error(nx, name, sensitivity, mine)
             for target, part in self._handed_down(name, down, now):
                 if apart and (name == graph.output or credit.learning_signal == "estimated"):
                     above[target] = above[target] + part if target in above else part
@@ -368,19 +367,18 @@ class LocalTraces:
 
     # Memory above.
 
-    def _advance_estimates(self, state: State, after: State, now: Now, local: dict[str, Local]) -> None:
-        """ḡ_t and n_t of every hidden population, for OTPE."""
-        if now.model.credit.learning_signal != "estimated":
-            return
-        for name in self.hidden:
-            leak = self._leak(name, now, local)
-            (driven,) = reached(now.model.jacobians[name].cut("presynaptic").expressions)
-            slope = full(now.model.nx, local[name]["h", driven], now.moment.after[name][Z])
-            slope = times(local[name]["q", driven], slope)
-            earlier = leak * state[f"{name} estimate"]["count"]
-            count = earlier + 1
-            mean = (earlier * state[f"{name} estimate"]["mean"] + slope) / count
-            after[f"{name} estimate"] = {"mean": mean, "count": count}
+    def _advance_factors(
+        self, state: State, after: State, now: Now, local: dict[str, Local]
+    ) -> dict[str, dict[str, Array]]:
+        """What factors carry, kept in ``after``, and what they make of the step: by population, and output or state."""
+        made: dict[str, dict[str, Array]] = {}
+        for name, factors in self.factors.items():
+            key, like = of_factors(name), now.moment.after[name][Z]
+            decay = self.trace_decay if factors.kind == RANK_ONE else self._leak(name, now, local)
+            given = now.model.nx, state[key], local[name], decay, like, factors.made
+            after[key], found = factors.step(*given)
+            made[name] = {each.removeprefix(FACTOR): value for each, value in found.items()}
+        return made
 
     def _leak(self, name: str, now: Now, local: dict[str, Local]) -> Array:
         """The leak of the population above."""
@@ -393,15 +391,32 @@ class LocalTraces:
             entries = cut.evaluate(m.nx, m.graph.cell(target), constants, lambda key: now.moment.value(target, key))
         return entries.get(("D", state, state), 0.0)
 
+    def leak_above(self, name: str, constants: Mapping[str, Constants]) -> float:
+        """λ of the layer above a population whose signals are estimated.
+
+        Args:
+            name: of the population.
+            constants: population name → the constants of its cell.
+        """
+        m, target = self.model, self.leak[name]
+        return leak_of(m.nx, m.graph.cell(target), m.jacobians[target], constants[target])
+
     def _through_leak(
-        self, of: Synapses, state: State, after: State, now: Now, local: dict[str, Local], above: dict[str, Array]
+        self,
+        of: Synapses,
+        state: State,
+        after: State,
+        now: Now,
+        local: dict[str, Local],
+        above: dict[str, Array],
+        mean: Array | None,
     ) -> list[Array]:
-        """Σ_batch G_t ē_t with the trace filtered by the leak of the population above."""
+        """Σ_batch G_t ē_t with the trace filtered by the leak of the population above; ``mean`` is ḡ if kept apart."""
         name, key, trace = of.population, f"{of.name} filtered", self.traces[of.name]
         like = now.moment.after[name][Z]
         if isinstance(trace, Recurrent):
             now_trace = trace.trace(after[of.name])
-        elif isinstance(trace, Diagonal) and self._factor_kept_apart(trace):
+        elif isinstance(trace, Diagonal) and mean is not None:
             now_trace = after[of.name][trace.states[0]]
         else:
             assert isinstance(trace, Diagonal), "a rank-one trace has no filtered form"
@@ -410,9 +425,7 @@ class LocalTraces:
         after[key] = {"trace": filtered}
         if name not in above:
             return []
-        signal = above[name]
-        if self._factor_kept_apart(trace):
-            signal = signal * after[f"{name} estimate"]["mean"]
+        signal = above[name] if mean is None else above[name] * mean
         return [trace.over_batch(filtered, signal)]
 
     def _through_output(

@@ -14,9 +14,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from neko_rules.backend import Array, Backend
+from neko_rules.credit.recursion import DECAYS, Recursion, Setting
 from neko_rules.credit.recursion import Carried as Sent
 from neko_rules.credit.recursion import Constant as Learnable
-from neko_rules.credit.recursion import Recursion, Setting
 from neko_rules.kernels.tracing import Body, Dialect, Memo, Traced, TracingBackend
 from neko_rules.kernels.writer import Carried, Constant, group_of
 from neko_rules.layers.forward import Z, project
@@ -24,6 +24,9 @@ from neko_rules.layers.graph import Connection, Graph
 
 Solved = tuple[dict[str, Array], dict[str, Array], dict[Learnable, Array], dict[str, Array]]
 """By population: δ; q_t·h_t G_t where that is what goes down, [time, batch, neuron]; dE/dc; Σ_t δ_t if it is known."""
+
+DECAY = "decay_of_credit"
+"""What the number by which factors decay is called among the constants of a cell."""
 
 Arriving = tuple[tuple[str, str], ...]
 """Keys of the signals that arrive at populations."""
@@ -81,7 +84,7 @@ class Stage:
     Args:
         name: of the population.
         statements: of the step.
-        constants: of the cell.
+        constants: of the cell, and by what factors decay.
         signals: traced names of the signals that arrive.
         products_of: for each of them, whether it arrives as a product.
         recorded: traced name → the history that is needed, as ``Jacobians`` names it.
@@ -153,6 +156,8 @@ def _traced(
     tokens: Any = {
         name: {key: body.argument(one.traced) for key, one in own.items()} for name, own in constants.items()
     }
+    decays = {name: Constant(f"p{place}_{DECAY}", False) for place, name in enumerate(backward)}
+    tokens[DECAYS] = {name: body.argument(one.traced) for name, one in decays.items()}
     recursion = Recursion(
         setting._replace(nx=nx, constants=tokens, back=lambda connection: connection),
         group,
@@ -188,7 +193,7 @@ def _traced(
             Stage(
                 name,
                 body.statements[begin:],
-                list(constants[name].values()),
+                [*constants[name].values(), *([decays[name]] if name in setting.factored else [])],
                 [of for key, of in signals.items() if key[0] == name],
                 tuple(product for key, product in zip(arriving, products, strict=True) if key[0] == name),
                 {of: key[1] for key, of in recorded.items() if key[0] == name},

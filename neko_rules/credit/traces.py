@@ -38,6 +38,9 @@ from neko_rules.layers.jacobians import Entry, Jacobians
 State = dict[str, Array]
 """What a trace carries from one time step to the next, by name."""
 
+PRE = "pre"
+"""What the presynaptic vector of a rank-one trace is called."""
+
 
 @dataclass(frozen=True)
 class Synapses:
@@ -432,58 +435,41 @@ class Recurrent:
 
 
 class RankOne:
-    """Traces of one parameter as a presynaptic and a postsynaptic factor: O(N) memory for any neuron (pp-prop).
+    """Traces of one parameter as a presynaptic vector, which meets a factor of the population: O(N) memory (pp-prop).
 
-        x̄_t = a x̄_{t-1} + x_t                                                          [batch, pre]
-        f_t = a (D_t + r_t h_{t-1}ᵀ) f_{t-1} + (1 - a) q_t                               [batch, state, post]
-        e_t = x̄_t ⊗ (h_t·f_t) / (1 - a^{t+1})
+        x̄_t = a x̄_{t-1} + x_t                                                          [batch, pre, 1]
+        dE/dW = Σ_t,batch x̄_t ⊗ (G_t F^z_t + g_t·F_t)                    F: the population's factors (``factors``)
 
     Args:
         nx: backend.
         of: the parameter, a weight or a bias.
-        jacobians: the derivatives of the population's cell.
         decay: a, from 0 to below 1.
 
     Reference: C. Wang et al. 2026, pp-prop (ES-D-RTRL in the authors' program).
     """
 
-    def __init__(self, nx: Backend, of: Synapses, jacobians: Jacobians, decay: float) -> None:
+    def __init__(self, nx: Backend, of: Synapses, decay: float) -> None:
         self.nx, self.of, self.decay = nx, of, decay
-        entries = jacobians.expressions
-        self.states = reached(entries)
-        self.emitting = tuple(
-            k for k in self.states if ("h", k) in entries and any(e[0] == "r" and e[1] in self.states for e in entries)
-        )
 
     def start(self, batch: int, dtype: str) -> State:
-        """No influence yet: zeros, and a^0."""
+        """No influence yet: zeros."""
+        return {PRE: self.nx.full((batch, self.of.pre, 1), 0.0, dtype)}
+
+    def step(self, state: State, moment: Moment) -> State:
+        """x̄_t."""
+        sent = self.of.sent(self.nx, moment, moment.after[self.of.population][Z])
+        return {PRE: self.decay * state[PRE] + sent[:, :, None]}
+
+    def project(self, state: State, factors: Mapping[str, Array], signals: Signals) -> Array:
+        """Σ_batch x̄_t ⊗ (G_t F^z_t + g_t·F_t), [pre, post].
+
+        Args:
+            state: x̄_t.
+            factors: F by the output or state that they belong to.
+            signals: G and g.
+        """
         nx, of = self.nx, self.of
-        post = nx.full((batch, of.post), 0.0, dtype)
-        state = dict.fromkeys(self.states, post) | {f"h {k}": post for k in self.emitting}
-        return {**state, "pre": nx.full((batch, of.pre), 0.0, dtype), "power": nx.full((), 1.0, dtype)}
-
-    def step(self, state: State, moment: Moment, local: Local) -> State:
-        """The two factors of step t."""
-        nx, a, like = self.nx, self.decay, moment.after[self.of.population][Z]
-        emitted = [state[f"h {k}"] * state[k] for k in self.emitting]
-        after: State = {}
-        for k in self.states:
-            parts = [times(local["D", k, j], state[j]) for j in self.states if ("D", k, j) in local]
-            parts += [times(local["r", k], added(emitted))] if ("r", k) in local and emitted else []
-            carried = a * added(parts) if parts else 0 * state[k]
-            new = (1 - a) * full(nx, local["q", k], like) if ("q", k) in local else 0.0
-            after[k] = carried + new
-        after |= {f"h {k}": full(nx, local["h", k], like) for k in self.emitting}
-        return {**after, "pre": a * state["pre"] + self.of.sent(nx, moment, like), "power": a * state["power"]}
-
-    def project(self, state: State, local: Local, signals: Signals) -> Array:
-        """Σ_batch x̄_t ⊗ (G_t h_t·f_t + g_t·f_t) / (1 - a^{t+1}), [pre, post]."""
-        nx, of, name = self.nx, self.of, self.of.population
-        signal = signals.get((name, Z))
-        emitting = [k for k in self.states if ("h", k) in local] if signal is not None else []
-        parts = [times(local["h", k], state[k]) * signal for k in emitting]
-        parts += [signals[name, k] * state[k] for k in self.states if (name, k) in signals]
+        parts = [signals[of.population, k] * each for k, each in factors.items() if (of.population, k) in signals]
         if not parts:
-            return nx.full((of.pre, of.post), 0.0, nx.dtype(state["pre"]))
-        post = added(parts) / (1 - state["power"])
-        return nx.matmul(nx.transpose(state["pre"], (1, 0)), post)
+            return nx.full((of.pre, of.post), 0.0, nx.dtype(state[PRE]))
+        return nx.matmul(nx.transpose(state[PRE][:, :, 0], (1, 0)), added(parts))

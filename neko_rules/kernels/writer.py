@@ -479,6 +479,26 @@ def _add_stage_back(source: Source, body: Body, place: int, stage: Back) -> None
     source.add(5, *(f"carry_{each.name}[n] = {each.result}" for each in stage.carried))
 
 
+def factors_source(body: Body, of: Back) -> str:
+    """A kernel that carries something forward beside a population: ``run(first, last, …)`` over a range of examples.
+
+    Args:
+        body: where the statements of a step were written.
+        of: what it is made of; what is carried [batch, neuron] lies where it is taken from, under ``carries_name``.
+    """
+    source, (out, *_) = Source("Factors of a population through time", body), of.outputs
+    source.function("run", ["first", "last", *of.arguments])
+    source.add(1, f"steps, _, size = {out}.shape", "for b in range(first, last):")
+    source.add(2, *(f"carry_{each.name} = carries_{each.name}[b]" for each in of.carried), "for t in range(steps):")
+    source.add(3, *(f"r_{name} = {name}[t, b]" for name in (*of.recorded, *of.outputs)))
+    for start, history in of.starts.items():
+        source.add(3, f"p_{history} = {history}[t - 1, b] if t > 0 else {start}[b]")
+    source.add(3, "for n in range(size):", *(f"    {name} = {loading}" for name, loading in of.loads.items()))
+    source.add(4, *of.statements, *(f"r_{name}[n] = {result}" for name, result in of.outputs.items()))
+    source.add(4, *(f"carry_{each.name}[n] = {each.result}" for each in of.carried))
+    return source.text()
+
+
 def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:
     """A kernel that evaluates statements at every entry of vectors: ``run(scalars…, arrays…, results…)``.
 

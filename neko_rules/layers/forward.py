@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,6 +51,7 @@ class Record:
         current: the input current, kept only for cells whose derivatives depend on it.
         start: every state and ``"z"`` before the first step, [batch, neuron]; None where they are zero.
         slope: ψ of the spike, kept where it was asked for.
+        factors: what was made of it on the way to a gradient, by name.
     """
 
     states: dict[str, Array]
@@ -57,6 +59,7 @@ class Record:
     current: Array | None
     start: dict[str, Array] | None = None
     slope: Array | None = None
+    factors: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,16 +70,24 @@ class Record:
         """The derivatives of the population's cell, made of ψ if that was recorded."""
         return jacobians if self.slope is None else jacobians.with_slope or jacobians
 
+    def with_factors(self, factors: Mapping[str, Array]) -> Record:
+        """The same with histories of factors."""
+        other = copy.copy(self)
+        object.__setattr__(other, "factors", factors)
+        return other
+
     def history(self, nx: Backend, name: str) -> Array:
-        """A history by its name in ``Jacobians``: ``v``, ``previous_v``, ``previous_z``, ``current``, ``slope``."""
+        """A history by its name in ``Jacobians``: ``v``, ``previous_v``, ``current``, ``slope``; ``z``; a factor's."""
         if name == "current":
             return self.current
         if name == SLOPE:
             return self.slope
-        if not name.startswith("previous_"):
-            return self.states[name]
-        name = name.removeprefix("previous_")
-        return after_start(nx, self.start, name, self.z if name == Z else self.states[name])
+        if name in self.factors:
+            return self.factors[name]
+        if name.startswith("previous_"):
+            name = name.removeprefix("previous_")
+            return after_start(nx, self.start, name, self.history(nx, name))
+        return self.z if name == Z else self.states[name]
 
 
 class LeanRecord(Record):
@@ -92,7 +103,7 @@ class LeanRecord(Record):
     """
 
     def __init__(self, host: HostBackend, events: Events, start: dict[str, Array] | None, slope: np.ndarray) -> None:
-        found = {"states": {}, "current": None, "start": start, "slope": host.from_host(slope)}
+        found = {"states": {}, "current": None, "start": start, "slope": host.from_host(slope), "factors": {}}
         for name, value in {**found, "_host": host, "_events": events, "_dtype": slope.dtype}.items():
             object.__setattr__(self, name, value)
 

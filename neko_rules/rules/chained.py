@@ -14,6 +14,7 @@ from neko_rules.backend import Backend, Parameters
 from neko_rules.chains.judging import is_ours
 from neko_rules.chains.running import Given, Plan, Ran, Runner, kept, kind_of, may_be_judged, prepared, same
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
+from neko_rules.credit.factors import kinds
 from neko_rules.credit.recursion import Setting
 from neko_rules.evaluator import Judgement
 from neko_rules.kernels.dense import times_as_long
@@ -74,6 +75,7 @@ class Chains(Runner):
         network = rule.model.network
         inputs, target, mask = map(host.host, batch)
         given, count = prepared(network, rule.model.loss, values, inputs.transpose(1, 0, 2), target, mask)
+        given = given._replace(constants=rule.constants_with(values))
         pushes = self._pushes(rule, host, given, own["feedback"])
         if pushes is None:
             return None
@@ -234,5 +236,6 @@ def _made(
     written: type[LinkingBack] = LinkingBack
     if window is not None:
         written = LinkingSynapses if window.wide else LinkingWindow
-    setting = Setting(rule.nx, graph, rule.jacobians, constants, rule.credit, lambda connection: connection)
+    factored = kinds(graph, rule.jacobians, constants, rule.credit)
+    setting = Setting(rule.nx, graph, rule.jacobians, constants, rule.credit, lambda connection: connection, factored)
     return kept(graph, (written, kind), lambda: written(setting, kind).linked())

@@ -13,6 +13,7 @@ import numpy as np
 
 from neko_rules.backend import Array, get_backend
 from neko_rules.chains.running import Given, Plan, arguments
+from neko_rules.credit.factors import of_factors
 from neko_rules.credit.spans import Rate, Spans
 from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.kernels.parallel import each
@@ -20,6 +21,7 @@ from neko_rules.layers.forward import NetworkState, Z, at_rest
 from neko_rules.layers.graph import INPUT
 from neko_rules.rules.back import Window
 from neko_rules.rules.chained import backs_of
+from neko_rules.rules.linking_back import OF_FACTORS
 from neko_rules.scoring import Scoring
 
 if TYPE_CHECKING:
@@ -101,14 +103,14 @@ def chained_pass(
     going = _Pass(rule, data, size, carried, updates, ends, penalties)
     if not going.through():
         return None
-    carried.states[INPUT] = {Z: np.array(data.inputs[:, -1])}
+    states = carried.network() | {INPUT: {Z: np.array(data.inputs[:, -1])}}
     dtype = np.dtype(rule.model.network.dtype).type
     # One after the other, as they would be added up on the way.
     loss = reduce(np.add, going.losses.astype(dtype))
     totals = (loss, reduce(np.add, data.some)), (dtype(going.losses[-1]), data.some[-1])
     summed, alone = ((np.asarray(one), np.asarray(other)) for one, other in totals)
     spikes = {name: sums[0] for name, sums in going.spikes.items()}
-    return Passed(summed, alone, going.scores, spikes, carried.states, carried.credit())
+    return Passed(summed, alone, going.scores, spikes, states, carried.credit())
 
 
 class _Data(NamedTuple):
@@ -251,7 +253,7 @@ class _Pass:
     def _linked(self, asked: _Asked) -> tuple[Linked | None, Given]:
         data, values = self._data, self._updates.values
         network, ones = self._rule.model.network, self._ones and INPUT in self._walked
-        constants = network.constants_with(values)
+        constants = self._rule.constants_with(values)
         # Every step is judged by itself.
         scoring = Scoring(self._rule.model.loss, "sequence", network.task_type)
         given = Given(values, constants, *data[:4], scoring, 1.0, asked.pushes, self._share)
@@ -343,7 +345,7 @@ class Carried:
         begin: what came before; None for nothing.
 
     Attributes:
-        states: of the network.
+        states: of the network, and what factors carry.
     """
 
     def __init__(
@@ -389,6 +391,9 @@ class Carried:
                 for state in each_wide.emitting:
                     before = traces[spans.traces.of[name][0].name][f"h {state}"]
                     self._sums[f"{name} {state}"] = np.array(host.host(before), self.dtype, order="C")
+            for name in spans.traces.factors:
+                for key, before in traces[of_factors(name)].items():
+                    self.states[name][OF_FACTORS + key] = np.array(host.host(before), self.dtype, order="C")
 
     @property
     def per_synapse(self) -> bool:
@@ -459,7 +464,17 @@ class Carried:
             for of in self._spans.traces.of[name]:
                 emitted = {f"h {state}": self._sums[f"{name} {state}"] for state in wide.emitting}
                 found[of.name] = {**found.get(of.name, {}), wide.state: self._wide[of.name], **emitted}
+        for name in () if self.spans is None else self.spans.traces.factors:
+            held = {key: each for key, each in self.states[name].items() if key.startswith(OF_FACTORS)}
+            found[of_factors(name)] = {key.removeprefix(OF_FACTORS): each for key, each in held.items()}
         return found | {f"{name}{_FILTERED}": {"trace": held} for name, held in self._filtered.items()}
+
+    def network(self) -> dict[str, dict[str, np.ndarray]]:
+        """The states of the network alone."""
+        return {
+            name: {key: held for key, held in of.items() if not key.startswith(OF_FACTORS)}
+            for name, of in self.states.items()
+        }
 
     @property
     def _spans(self) -> Spans:

@@ -13,14 +13,17 @@ from neko_rules.backend import Array, Parameters
 from neko_rules.clipping import Clipping
 from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
+from neko_rules.credit.factors import kinds
 from neko_rules.credit.feedback import carriers, draw, follow, mirror, outside_chain
 from neko_rules.credit.influence import Influence
 from neko_rules.credit.projection import RandomProjection, draw_signs
+from neko_rules.credit.recursion import DECAYS, RANK_ONE
 from neko_rules.credit.spans import Earlier
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.host import host_of, lends
+from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.optimizers import AdamW, Optimizer, loop_of
@@ -276,6 +279,34 @@ class LearningRule(Rule):
         model = self._credit_model(network.inputs)
         return RandomProjection(model) if self.credit.trace == "random_projection" else Influence(model)
 
+    @cached_property
+    def _decays_of_factors(self) -> dict[str, Array]:
+        """By what the factors of every population decay: a, or the leak of the layer above; of those that have some."""
+        network, nx = self.model.network, self.nx
+        found = kinds(network.graph, self.jacobians, network.constants, self.credit)
+        if not found:
+            return {}
+        leaks = self._local_traces(inputs=1).leak_above
+        return {
+            name: nx.asarray(self.trace_decay if kind == RANK_ONE else leaks(name, network.constants), network.dtype)
+            for name, kind in found.items()
+        }
+
+    def constants_with(self, values: Parameters) -> dict[str, Constants]:
+        """The constants of every population, and by what factors decay, for the engine.
+
+        Args:
+            values: parameters by name.
+        """
+        constants = self.model.network.constants_with(values)
+        if not self._decays_of_factors:
+            return constants
+        known: tuple[Any, dict[str, Constants]] | None = vars(self).get("_constants")
+        if known is None or known[0] is not constants:
+            # The same object as long as the network's are: plans of chains are told apart by it.
+            known = vars(self)["_constants"] = constants, {**constants, DECAYS: self._decays_of_factors}
+        return known[1]
+
     def now(self, values: Parameters, own: Own, moment: Any, drawn: Parameters) -> Now:
         """One time step as the stepwise engines see it."""
         constants = self.model.network.constants_with(values)
@@ -390,7 +421,7 @@ class LearningRule(Rule):
     ) -> Parameters:
         """The gradient backward in time; ``earlier`` as in ``adjoint.Problem``."""
         network = self.model.network
-        constants = network.constants_with(values)
+        constants = self.constants_with(values)
         problem = adjoint.Problem(
             self.nx, network.graph, self.jacobians, constants, values, own["feedback"], trajectory, self.credit, earlier
         )

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from neko_rules.chains.linked import Kind
 from neko_rules.chains.linking import Linking
-from neko_rules.credit.adjoint import FEW_ABOVE, receiving
+from neko_rules.credit.adjoint import FEW_ABOVE, arrives_at, receiving
 from neko_rules.credit.fused import LOOPS, recorded, starts
-from neko_rules.credit.recursion import Setting
-from neko_rules.credit.traced import Stage
+from neko_rules.credit.fused_factors import loop_of
+from neko_rules.credit.recursion import DECAYS, Setting, factors_met
+from neko_rules.credit.traced import DECAY, Stage
 from neko_rules.kernels import gathering, grouped, products, rows
 from neko_rules.kernels.elementwise import kernel_of
 from neko_rules.kernels.tracing import NotTraceableError
@@ -23,6 +24,9 @@ from neko_rules.layers.graph import Connection, bias_name, constant_name
 from neko_rules.losses import compiled_pass
 from neko_rules.regularizers import MembraneBounds
 from neko_rules.rules.back import Back
+
+OF_FACTORS = "factors_"
+"""What the states are called in which windows hand on what factors carry, before the name of each."""
 
 
 class Below(NamedTuple):
@@ -155,6 +159,8 @@ class LinkingBack(Linking):
             if name in self.back.pushed:
                 self._push(name)
         came = {key: one for name in reversed(group) for key, one in self.arriving.items() if key[0] == name}
+        for name in (each for each in group if each in self.setting.factored):
+            self._carry_factors(name, tuple(factors_met(self.setting.factored, name, tuple(came))))
         found = self._went_back(group, came, self.numbers[group[0]])
         for name, went in found.items():
             summed = [bias_name(name)] if went.stage.biased else []
@@ -163,6 +169,38 @@ class LinkingBack(Linking):
                 self.chain.call(grouped.add_rows_of_group, total, self._gradient(parameter, 1))
             self.carries[name] = went.carries
         return found
+
+    def _carry_factors(self, name: str, wanted: tuple[str, ...]) -> None:
+        """Fill histories of a population's factors."""
+        loop = loop_of(self._sloped((name,)), name, wanted, self.kind.dtype)
+        if loop is None:
+            raise NotTraceableError("factors without a compiled loop")
+        chain, size, carries = self.chain, self._size(name), {}
+        for key in loop.factors.carried:
+            room = carries[f"carries_{key}"] = chain.room(f"factors{self.numbers[name]}_{key}", "n", size)
+            self._begin_factor(name, key, room)
+        by_name = {"first": "zero", "last": "n", **self._constants(name, "p_"), **carries}
+        by_name |= {f"p_{DECAY}": self._decay(name)}
+        by_name |= {f"h_{key}": self._history(name, key) for key in loop.recorded}
+        by_name |= {f"start_{key}": self._before_first(name, key) for key in loop.starts}
+        by_name |= {f"out_{key}": self._history(name, key) for key in wanted}
+        chain.call(loop.kernel, *(by_name[each] for each in loop.arguments))
+
+    def _begin_factor(self, name: str, key: str, room: str) -> None:
+        """Fill a room with what a factor carries before the first time step."""
+        self.chain.call(grouped.clear, room)
+
+    def _decay(self, name: str) -> str:
+        """By what the factors of a population decay."""
+        decay = self.chain.take(f"decay_{self.numbers[name]}", 0)
+        self.constants[decay] = DECAYS, name
+        return decay
+
+    def _sloped(self, group: tuple[str, ...]) -> Setting:
+        """The setting with derivatives made of ψ for the populations of which that is what was recorded."""
+        sloped = {name: self.setting.jacobians[name].with_slope for name in group if self._lean(name)}
+        jacobians = self.setting.jacobians | {name: of for name, of in sloped.items() if of is not None}
+        return self.setting._replace(jacobians=jacobians)
 
     def _bound(self, name: str, state: str, penalties: tuple[MembraneBounds, ...]) -> None:
         """Add the slope of penalties to what arrives at a state."""
@@ -201,8 +239,8 @@ class LinkingBack(Linking):
             chain.call(grouped.append_ones, signal.errors, errors)
             self.arriving[name, Z] = Below(errors, back)
         elif signal is None:
-            self.arriving[name, Z] = self._signal(name)
-            chain.call(grouped.spread_row, push, self._flat(self._signal(name), name))
+            whole = self.arriving[name, Z] = self._signal(name, Z)
+            chain.call(grouped.spread_row, push, self._flat(whole, name))
         else:
             chain.call(grouped.add_row, push, self._flat(signal, name))
 
@@ -216,11 +254,9 @@ class LinkingBack(Linking):
             arriving: the signals, the populations in the order in which one step back goes through them.
             mark: what rooms of this loop are told apart by.
         """
-        chain, setting = self.chain, self.setting
-        sloped = {name: setting.jacobians[name].with_slope for name in group if self._lean(name)}
-        jacobians = setting.jacobians | {name: of for name, of in sloped.items() if of is not None}
+        chain = self.chain
         below = tuple(isinstance(one, Below) for one in arriving.values())
-        loop = LOOPS.of(setting._replace(jacobians=jacobians), group, tuple(arriving), below, self.kind.dtype)
+        loop = LOOPS.of(self._sloped(group), group, tuple(arriving), below, self.kind.dtype)
         if loop is None:
             raise NotTraceableError("a neuron without a compiled loop back")
         step = loop.step
@@ -251,6 +287,8 @@ class LinkingBack(Linking):
         """What a loop takes of a population beside signals, and rooms that it fills."""
         chain, name, size = self.chain, stage.name, self._size(stage.name)
         by_name |= self._constants(name, f"p{place}_")
+        if name in self.setting.factored:
+            by_name[f"p{place}_{DECAY}"] = self._decay(name)
         by_name |= {f"h{place}_{key}": self._history(name, key) for key in recorded(stage)}
         by_name |= {f"start{place}_{key}": self._before_first(name, key) for key in starts(stage)}
         for one in stage.gathered:
@@ -304,12 +342,12 @@ class LinkingBack(Linking):
 
     def _send(self, error: str, above: str, source: str, back: str) -> None:
         """Add what a matrix makes of an error to the signal of a population."""
-        key = source, Z
+        key = source, arrives_at(self.back.credit)
         present = self.arriving.get(key)
         if present is None and self.graph.populations[above].size <= FEW_ABOVE:
             self.arriving[key] = Below(error, back)
             return
-        whole = present if isinstance(present, str) else self._signal(source)
+        whole = present if isinstance(present, str) else self._signal(*key)
         if isinstance(present, Below):
             self._carry(present, self._above(present), source, whole, False)
         self._carry(Below(error, back), above, source, whole, present is not None)
@@ -320,8 +358,8 @@ class LinkingBack(Linking):
         connection = self.backs[signal.back][1]
         return self.graph.output if connection is None else connection.target
 
-    def _signal(self, source: str) -> str:
-        return self.chain.room(f"signal_{self.numbers[source]}", "steps", "n", self._size(source))
+    def _signal(self, name: str, key: str) -> str:
+        return self.chain.room(f"signal_{self.numbers[name]}_{key}", "steps", "n", self._size(name))
 
     def _carry(self, error: Below, above: str, source: str, into: str, onto: bool) -> None:
         panels = self._panels(error.back, above, source)

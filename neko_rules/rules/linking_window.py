@@ -21,7 +21,7 @@ from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.rules.back import Window
-from neko_rules.rules.linking_back import Below, LinkingBack
+from neko_rules.rules.linking_back import OF_FACTORS, Below, LinkingBack
 
 
 class LinkingWindow(LinkingBack):
@@ -66,6 +66,14 @@ class LinkingWindow(LinkingBack):
             else:
                 last = self.chain.view(self._history(name, key), "n", size, skip=f"(steps - 1) * n * {size}")
             self._states.append((name, key, last))
+
+    def _begin_factor(self, name: str, key: str, room: str) -> None:
+        if name not in self._traced:
+            super()._begin_factor(name, key, room)
+            return
+        held = OF_FACTORS + key
+        self.chain.call(grouped.copy_rows, self.chain.part(self._start(name, held), self._size(name)), room)
+        self._states.append((name, held, room))
 
     # What was sent before.
 

@@ -349,7 +349,7 @@ class Online(_Schedule):
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         earlier = spans.earlier(moving["credit"]) if begun else None
         found = self.rule.adjoint(values, own, trajectory, signals, earlier)
-        constants = self.model.network.constants_with(values)
+        constants = self.rule.constants_with(values)
         credit = moving["credit"] if last else spans.through(moving["credit"], trajectory, constants)
         after = self.after(moving, trajectory, loss) | {"credit": credit}
         return moving | after, found, self.model.observed(trajectory)

@@ -10,6 +10,9 @@ weights. Approximate OTPE keeps the factors apart, ζ_t = λ ζ_{t-1} + a_t with
 (G_t ḡ_t). The output layer is OSTL's, or OTTT's. The loss of the paper's F-OTPE sees a leaky sum of the output's
 spikes, which here is a leaky readout above a spiking layer.
 
+Learned at the end of a sequence, errors leak backward in time with λ in the place of traces that leak forward, so that
+layers connected among themselves cost no more than by OSTL.
+
 Reference: M. Summe, C. J. S. Schaefer, S. Joshi, Estimating post-synaptic effects for online training of feed-forward
 SNNs, arXiv:2311.16151, 2023.
 """
@@ -29,7 +32,7 @@ class OTPE(LearningRule):
 
     Args:
         model: an Evaluator on a chain of layers, each below one whose membrane does no more than leak, at one rate.
-        optimizer, regularizers, weight_decay, clipping, seed, online: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -39,8 +42,8 @@ class OTPE(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Summe et al. 2023",
-        "time": "O(N²) per example and step in a feed-forward layer",
-        "memory": "O(N²) per example, flat in T",
+        "time": "deferred O(N²) per example and step; online O(N⁴) in a recurrent layer, O(N²) in a feed-forward one",
+        "memory": "deferred O(T N) per example; online O(N²), flat in T",
         "identity": "= BPTT for one hidden LIF layer below a LIF or leaky output, resets detached",
     }
 
@@ -54,7 +57,7 @@ class ApproximateOTPE(LearningRule):
 
     Args:
         model: an Evaluator on a chain of layers, each below one whose membrane does no more than leak, at one rate.
-        optimizer, regularizers, weight_decay, clipping, seed, online: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -65,7 +68,7 @@ class ApproximateOTPE(LearningRule):
     about: ClassVar[dict[str, str]] = {
         "paper": "Summe et al. 2023",
         "time": "O(N²) per example and step",
-        "memory": "O(N) per example where a layer leaks at one rate, flat in T",
+        "memory": "deferred O(T N) per example; online O(N) where a layer leaks at one rate, flat in T",
         "identity": "= OTTT where the layer above does not remember",
     }
 

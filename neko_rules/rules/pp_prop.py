@@ -2,6 +2,9 @@
 
     x̄_t = a x̄_{t-1} + x_t,   f_t = a D_t f_{t-1} + (1 - a) q_t,   dE/dW = Σ_t x̄_tᵀ (G_t h_t·f_t) / (1 - a^{t+1})
 
+Learned at the end of a sequence, the same sum has its order turned: f forward, and then what meets x_t backward, which
+leaks with a (``credit.factors``).
+
     temporal credit neuron, trace rank one, learning signals instantaneous, spatial credit symmetric
 
 D_t here holds what a neuron's own spike does to itself as well.
@@ -25,7 +28,7 @@ class PPProp(LearningRule):
     Args:
         model: an Evaluator.
         decay: a, from 0 to below 1.
-        optimizer, regularizers, weight_decay, clipping, seed, online: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import ALIF, Evaluator
@@ -36,7 +39,7 @@ class PPProp(LearningRule):
     about: ClassVar[dict[str, str]] = {
         "paper": "Wang et al. 2026",
         "time": "O(N²) per example and step",
-        "memory": "O(N) per example for any neuron, flat in T",
+        "memory": "deferred O(T N) per example; online O(N) for any neuron, flat in T",
         "identity": "a = 0: = the rule without temporal credit",
     }
 
