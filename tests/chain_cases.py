@@ -13,7 +13,7 @@ from credit_cases import distance
 from neko_rules import ALIF, LIF, Network
 from neko_rules.chains import running
 from neko_rules.kernels.host import unfused
-from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.regularizers import FiringRate, MembraneBounds
 from neko_rules.rules import chained, chained_pass
 
@@ -137,25 +137,27 @@ def late_between(wide: int = 10) -> Network:
     )
 
 
+ESTIMATED = ("otpe", "approximate_otpe")
 NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
-    "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt")),
-    "on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("bptt",)),
-    "layers": (lambda: layers(16, 12, recurrent=False), ("bptt", "eprop")),
-    "wide layers": (lambda: layers(70, 66), ("bptt", "eprop")),
-    "last output": (lambda: layers(16, readout="last"), ("bptt", "eprop")),
+    "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt", "pp_prop", *ESTIMATED)),
+    "on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("bptt", "pp_prop")),
+    "layers": (lambda: layers(16, 12, recurrent=False), ("bptt", "eprop", "pp_prop", *ESTIMATED)),
+    "wide layers": (lambda: layers(70, 66), ("bptt", "eprop", "pp_prop", *ESTIMATED)),
+    "last output": (lambda: layers(16, readout="last"), ("bptt", "eprop", "pp_prop")),
     "mean output": (lambda: layers(16, readout="mean"), ("eprop",)),
     "largest output": (lambda: layers(16, readout="max"), ("eprop",)),
-    "analogue neurons": (lambda: layers(16, 12, cell="tanh"), ("bptt", "eprop")),
+    "analogue neurons": (lambda: layers(16, 12, cell="tanh"), ("bptt", "eprop", "pp_prop", *ESTIMATED)),
     "spikes judged": (lambda: layers(12, output_cell="lif"), ("bptt",)),
     "constants per neuron": (
         lambda: layers(3, cell=LIFCell(threshold=[0.4, 0.3, 0.2], learnable=["membrane_decay"])),
-        ("bptt",),
+        ("bptt", "pp_prop", *ESTIMATED),
     ),
+    "a reset that is learned through": (lambda: layers(24, cell=ALIFCell(detach_reset=False)), ("pp_prop", "otpe")),
     "two recurrent matrices": (twice_recurrent, ("bptt", "eprop")),
-    "layers that are late": (late, ("bptt", "eprop", "ottt")),
+    "layers that are late": (late, ("bptt", "eprop", "ottt", "pp_prop")),
     "an input that is late": (lambda: late(1), ("bptt", "eprop")),
-    "a circuit": (circuit, ("bptt", "eprop")),
-    "a circuit of neurons that differ": (lambda: circuit("low", "high"), ("bptt", "eprop")),
+    "a circuit": (circuit, ("bptt", "eprop", "pp_prop")),
+    "a circuit of neurons that differ": (lambda: circuit("low", "high"), ("bptt", "eprop", "pp_prop")),
     "connections that skip": (skipping, ("bptt", "eprop")),
 }
 

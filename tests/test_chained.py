@@ -235,7 +235,7 @@ def test_what_has_no_chain_goes_another_way(groups: list[Any]) -> None:
     assert not groups
 
 
-@pytest.mark.parametrize("rule", ["bptt", "eprop", "dfa"])
+@pytest.mark.parametrize("rule", ["bptt", "eprop", "dfa", "pp_prop", "otpe", "approximate_otpe"])
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("network", PENALISED)
 def test_penalties(network: str, penalty: str, rule: str, groups: list[Any]) -> None:

@@ -28,22 +28,22 @@ EVERY = 6
 """Time steps of a window; the last one has two."""
 
 ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
-    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt", "decolle", "etlp")),
-    "on PyTorch": (lambda: layers(24, backend="torch"), ("eprop", "ottt")),
-    "layers": (lambda: layers(16, 12), ("ottt", "decolle")),
+    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt", "decolle", "etlp", "pp_prop")),
+    "on PyTorch": (lambda: layers(24, backend="torch"), ("eprop", "ottt", "pp_prop")),
+    "layers": (lambda: layers(16, 12), ("ottt", "decolle", "pp_prop")),
     "wide layers": (lambda: layers(70, 66), ("ottt",)),
     "wide readout": (lambda: layers(70), ("eprop",)),
     "no recurrence": (lambda: layers(16, recurrent=False), ("eprop",)),
     "last output": (lambda: layers(16, readout="last"), ("eprop",)),
     "a threshold of one half": (lambda: layers(16, cell=LIFCell(threshold=0.5)), ("eprop",)),
-    "a connection that is late": (late_between, ("eprop", "ottt")),
+    "a connection that is late": (late_between, ("eprop", "ottt", "pp_prop")),
     "recurrent readout": (lambda: recurrent_readout("numpy"), ("ottt",)),
-    "adaptive thresholds": (lambda: layers(24, cell="alif"), ("eprop", "ottt")),
+    "adaptive thresholds": (lambda: layers(24, cell="alif"), ("eprop", "ottt", "pp_prop")),
     "adaptive, on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("eprop",)),
     "adaptive, no recurrence": (lambda: layers(16, cell="alif", recurrent=False), ("eprop",)),
     "adaptive, last output": (lambda: layers(16, cell="alif", readout="last"), ("eprop",)),
     "some of them adaptive": (lambda: layers(12, cell=ALIFCell(beta=[0.0, 0.1, 0.3] * 4)), ("eprop",)),
-    "a reset that is learned through": (lambda: layers(24, cell=LIFCell(detach_reset=False)), ("eprop",)),
+    "a reset that is learned through": (lambda: layers(24, cell=LIFCell(detach_reset=False)), ("eprop", "pp_prop")),
     "a reset to zero": (lambda: layers(24, cell=LIFCell(reset="zero")), ("eprop",)),
     "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl", "etlp")),
 }
@@ -297,7 +297,7 @@ CHANGED = ("no updates", "only the first update", "gradients that add up", "matr
 
 
 @pytest.mark.parametrize("looped", [True, False])
-@pytest.mark.parametrize("rule", ["eprop", "ottt", "truncated_bptt"])
+@pytest.mark.parametrize("rule", ["eprop", "ottt", "pp_prop", "truncated_bptt"])
 def test_windows_by_one_call_are_those_one_by_one(
     rule: str, looped: bool, groups: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
