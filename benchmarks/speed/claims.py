@@ -84,6 +84,9 @@ def claims_of(record: Record) -> Iterator[Claim]:
     if name in ("B", "B LIF"):
         for kind, peer in peers.items():
             yield from compared(f"{name} : {kind}", record, 1 / 2, fastest(rows, "neko"), peer)
+    for row in (row for row in rows if row["peer"] and row["label"].endswith(", pp-prop")):
+        most = 1 / 3 if name.startswith("A") else 1 / 2
+        yield from compared(f"{name}: pp-prop : the same rule", record, most, deferred(rows, "pp-prop"), row)
     if name == "C":
         for kind, peer in peers.items():
             yield from compared(f"C : {kind}", record, 1 / 3, fastest(rows, "neko"), peer)

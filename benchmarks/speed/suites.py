@@ -16,6 +16,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "e-prop, online": ("eprop", {"online": True}),
     "e-prop, online every 20": ("eprop", {"online": 20}),
     "e-prop, online every 100": ("eprop", {"online": 100}),
+    "pp-prop": ("pp_prop", {}),
     "OTTT": ("ottt", {}),
     "OTTT, online": ("ottt", {"online": True}),
     "OTTT, online every 20": ("ottt", {"online": 20}),
@@ -112,7 +113,7 @@ def suite(name: str) -> list[Case]:
         return [*neko_cases(workload, ("e-prop", "e-prop, online")), *few, *tracing_peers(workload)]
     letter = name[0]
     lif = WORKLOADS[f"{letter} LIF"]
-    adaptive = ("BPTT", "e-prop", *(("e-prop, online", "e-prop, online every 20") if name == "B" else ()))
+    adaptive = ("BPTT", "e-prop", "pp-prop", *(("e-prop, online", "e-prop, online every 20") if name == "B" else ()))
     rules = tuple(RULES) if name == "B LIF" else adaptive
     chunk = {"A": 28, "B": 10}[letter]
     return [*neko_cases(workload, rules), *recurrent_peers(workload, lif, chunk), *tracing_peers(workload)]

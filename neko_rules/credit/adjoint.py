@@ -52,6 +52,7 @@ class Problem(NamedTuple):
         credit: which gradient.
         earlier: what was sent before the first step: traces, which meet the first δ, and filtered ones, which meet
             the first signal. None where the pass begins a sequence, or where credit ends.
+        alone: whether what a weight does stays with its own neuron, of the population that it ends on (SnAp-1).
     """
 
     nx: Backend
@@ -63,17 +64,21 @@ class Problem(NamedTuple):
     trajectory: Trajectory
     credit: Credit
     earlier: Earlier | None = None
+    alone: bool = False
 
     @property
     def setting(self) -> Setting:
         """What the recursion sees of it."""
         # Not kept: it holds on to this problem, and the two would keep the histories of a step alive after it.
         factored = kinds(self.graph, self.jacobians, self.constants, self.credit)
-        return Setting(self.nx, self.graph, self.jacobians, self.constants, self.credit, self.back, factored)
+        given = self.jacobians, self.constants, self.credit, self.back, factored, self.alone
+        return Setting(self.nx, self.graph, *given)
 
     def back(self, connection: Connection) -> Array:
         """The transposed weight that carries a connection's error back: [target, source]."""
-        return back_to(self.nx, self.credit, self.parameters, self.feedback, connection.source, connection)
+        nx = self.nx
+        back = back_to(nx, self.credit, self.parameters, self.feedback, connection.source, connection)
+        return back * nx.eye(back.shape[0], nx.dtype(back)) if self.alone else back
 
 
 def back_to(
@@ -145,6 +150,11 @@ def _solved(problem: Problem, given: Signals) -> tuple[Parameters, Handed]:
     found: Parameters = {}
     for group in reversed(groups):
         delta, within_step, constants, sums = _stepped_back(problem, group, signals)
+        if problem.alone:
+            # What goes down has gone through all neurons, whatever becomes of it at a weight of this population.
+            below = problem._replace(alone=False)
+            sends = any(receiving(graph, credit, name, group) for name in group)
+            within_step = _stepped_back(below, group, signals)[0] if sends else {}
         for (name, constant), gradient in constants.items():
             found[constant_name(graph.cell(name), name, constant)] = gradient
         for name in group:

@@ -174,5 +174,5 @@ class Credit:
 
     @property
     def forward_only(self) -> bool:
-        """Whether the gradient can only be had forward in time, by traces."""
-        return self.trace not in ("exact", "rank_one")
+        """Whether the gradient can only be had forward in time, by traces; a sparse one can be on some networks."""
+        return self.trace == "random_projection"

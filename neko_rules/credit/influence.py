@@ -11,6 +11,9 @@ times in operations. SnAp-n keeps the entries of the neurons that the synapse's 
 the step in which it acts being the first; within a step an effect goes up through all layers. From the network's
 diameter on that is RTRL.
 
+Where of its own population a synapse reaches the one neuron that it ends on, as for n = 1, that block is kept as
+[batch, pre, post].
+
 References: R. J. Williams, D. Zipser, A learning algorithm for continually running fully recurrent neural networks,
 Neural Computation 1, 1989; J. Menick, E. Elsen, U. Evci, S. Osindero, K. Simonyan, A. Graves, Practical real time
 recurrent learning with a sparse approximation, ICLR 2021.
@@ -23,9 +26,18 @@ import numpy as np
 from neko_rules.backend import Array, Parameters
 from neko_rules.credit.recursion import Local
 from neko_rules.credit.stepwise import Model, Now, State
-from neko_rules.credit.traces import Recurrent, Synapses, added, influenced, over_batch, synapses
+from neko_rules.credit.traces import (
+    Recurrent,
+    Synapses,
+    added,
+    full,
+    influenced,
+    over_batch,
+    over_synapses,
+    synapses,
+)
 from neko_rules.layers.forward import Signals, Z
-from neko_rules.layers.graph import INPUT, Graph
+from neko_rules.layers.graph import INPUT, Connection, Graph
 
 
 def reach(graph: Graph, steps: int) -> dict[tuple[str, str], np.ndarray]:
@@ -73,6 +85,25 @@ def reach(graph: Graph, steps: int) -> dict[tuple[str, str], np.ndarray]:
     }
 
 
+def goes_back(graph: Graph, steps: int) -> str:
+    """How the gradient of such a reach is had backward in time: ``"whole"``, ``"alone"``, or empty if it is not.
+
+    Whole, where all that is ever reached is within reach: as BPTT. Alone, where of its own population a weight reaches
+    the neuron that it ends on, and of those above all: errors come down through everything, and at a weight's own
+    population they go back through that neuron only. That is SnAp-1 of layers that hear of each other within the step.
+
+    Args:
+        graph: the network.
+        steps: n, at least 1.
+    """
+    most = sum(population.size for population in graph.populations.values())
+    near, ever = reach(graph, steps), reach(graph, most)
+    if all(np.array_equal(near[key], ever[key]) for key in near):
+        return "whole"
+    alone = steps == 1 and all(not c.delay or c.source in (INPUT, c.target) for c in graph.connections)
+    return "alone" if alone else ""
+
+
 class Influence:
     """The influence of every parameter on every neuron, in full or within a reach.
 
@@ -88,10 +119,14 @@ class Influence:
         most = sum(population.size for population in graph.populations.values())
         found = reach(graph, model.credit.reach or most)
         self.blocks: dict[tuple[str, str], np.ndarray | None] = {}
+        self.alone: set[str] = set()
         for of in self.of:
             for name in graph.order:
                 mask = found[name, of.population]
-                if mask.any():
+                if name == of.population and np.array_equal(mask, np.eye(of.post, dtype=bool)):
+                    self.alone.add(of.name)
+                    self.blocks[name, of.name] = None
+                elif mask.any():
                     whole = np.broadcast_to(mask[:, None, :], (mask.shape[0], of.pre, of.post))
                     self.blocks[name, of.name] = None if mask.all() else whole.reshape(mask.shape[0], -1)
         self.own = {of.name: Recurrent(model.nx, of, model.jacobians[of.population], ()) for of in self.of}
@@ -103,7 +138,9 @@ class Influence:
         for of in self.of:
             for name in m.graph.order:
                 if (name, of.name) in self.blocks:
-                    shape = (batch, m.graph.populations[name].size, of.pre * of.post)
+                    shape: tuple[int, ...] = (batch, m.graph.populations[name].size, of.pre * of.post)
+                    if self._is_alone(of, name):
+                        shape = (batch, of.pre, of.post)
                     zero = m.nx.full(shape, 0.0, m.dtype)
                     state[f"{of.name} on {name}"] = dict.fromkeys((*m.jacobians[name].states, Z), zero)
         return state
@@ -120,6 +157,10 @@ class Influence:
             found[of.name] = self._gradient(of, after, now, signals)
         return after, found
 
+    def _is_alone(self, of: Synapses, name: str) -> bool:
+        """Whether a block is that of a synapse's own neuron, [batch, pre, post]."""
+        return name == of.population and of.name in self.alone
+
     def _advanced(
         self, of: Synapses, name: str, state: State, after: State, now: Now, local: Local
     ) -> dict[str, Array]:
@@ -131,13 +172,42 @@ class Influence:
             # A block that comes later in the step has not acted yet; a delayed one acted in the step before.
             source = state if connection.delay else after
             if connection.source != INPUT and key in source:
-                currents.append(nx.matmul(now.back(connection), source[key][Z]))
+                currents.append(self._through(connection, of, source[key][Z], now))
+        if self._is_alone(of, name):
+            return self._advanced_alone(of, before, currents, now, local)
         own, here = self.own[of.name], of.population == name
         if here and not of.constant:
             currents.append(own.onto_own_neuron(of.sent(nx, now.moment, like)))
         constants = own.constants(local, like) if here else {}
         after = influenced(before, local, added(currents) if currents else None, constants)
         return {key: self._masked(each, name, of) for key, each in after.items()}
+
+    def _through(self, connection: Connection, of: Synapses, z: Array, now: Now) -> Array:
+        """What a connection makes of the influence on its source: on all its targets, or on a synapse's own neuron."""
+        nx, back = now.model.nx, now.back(connection)
+        sends, receives = (self._is_alone(of, name) for name in (connection.source, connection.target))
+        if not sends and not receives:
+            return nx.matmul(back, z)
+        if sends and receives:
+            return nx.sum(back * nx.eye(of.post, now.model.dtype), axis=0) * z
+        if sends:
+            paths = back[None, :, None, :] * z[:, None, :, :]
+            return nx.reshape(paths, (*paths.shape[:2], of.pre * of.post))
+        apart = nx.reshape(z, (*z.shape[:2], of.pre, of.post))
+        return nx.sum(nx.transpose(back, (1, 0))[None, :, None, :] * apart, axis=1)
+
+    def _advanced_alone(
+        self, of: Synapses, before: dict[str, Array], currents: list[Array], now: Now, local: Local
+    ) -> dict[str, Array]:
+        """The same where only a synapse's own neuron is kept."""
+        nx, like = now.model.nx, now.moment.after[of.population][Z]
+        constants: dict[str, Array] = {}
+        if of.constant:
+            own = (entry for entry in local if entry[0] == "c" and entry[2] == of.constant)
+            constants = {entry[1]: over_synapses(full(nx, local[entry], like)) for entry in own}
+        else:
+            currents = [*currents, of.sent(nx, now.moment, like)[:, :, None] + 0.0 * before[Z]]
+        return influenced(before, local, added(currents) if currents else None, constants, over_synapses)
 
     def _masked(self, influence: Array, name: str, of: Synapses) -> Array:
         mask = self.blocks[name, of.name]
@@ -148,7 +218,9 @@ class Influence:
         parts = []
         for (name, key), signal in signals.items():
             block = state.get(f"{of.name} on {name}")
-            if block is not None and key in block:
+            if block is not None and key in block and self._is_alone(of, name):
+                parts.append(nx.sum(block[key] * signal[:, None, :], axis=0))
+            elif block is not None and key in block:
                 parts.append(over_batch(nx, of, block[key], signal))
         if not parts:
             return of.shaped(nx, nx.full((of.pre, of.post), 0.0, now.model.dtype))

@@ -79,6 +79,8 @@ class Setting(NamedTuple):
         credit: which gradient.
         back: the transposed weight that carries a connection's error back: [target, source].
         factored: population name → the kind of its factors, of those that have some.
+        alone: whether an error goes back through the neuron that it is of alone, and through no other of its population
+            (SnAp-1).
     """
 
     nx: Backend
@@ -88,6 +90,7 @@ class Setting(NamedTuple):
     credit: Credit
     back: Callable[[Connection], Array]
     factored: Mapping[str, str] = {}
+    alone: bool = False
 
     def numbers(self, name: str) -> list[Array]:
         """The constants of a population's cell, and by what its factors decay."""
@@ -143,7 +146,8 @@ class Recursion:
         self.outgoing: dict[str, list[tuple[Connection, Array]]] = {name: [] for name in group}
         for connection in setting.graph.within(group):
             own = connection.source == connection.target
-            if temporal == "full" or (temporal == "layer" and own):
+            nothing = setting.alone and connection.masked
+            if not nothing and (temporal == "full" or (temporal == "layer" and own)):
                 self.outgoing[connection.source].append((connection, setting.back(connection)))
         self.learnable: list[Constant] = [
             (name, constant) for name in group for constant in setting.jacobians[name].learnable

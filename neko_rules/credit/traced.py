@@ -241,5 +241,6 @@ class Steps(Generic[Made]):
         def made() -> Made:
             return self._make(_traced(setting, group, arriving, products, ranks, Body(dtype, self._dialect)))
 
-        key = (group, setting.credit, *(setting.jacobians[name] for name in group), arriving, products, ranks, dtype)
+        jacobians = tuple(setting.jacobians[name] for name in group)
+        key = group, setting.credit, setting.alone, jacobians, arriving, products, ranks, dtype
         return self._made.setdefault(setting.graph, Memo()).of(key, made)

@@ -21,7 +21,7 @@ T. Bohnstingl et al., IEEE Transactions on Neural Networks and Learning Systems 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -342,7 +342,13 @@ def moment_array(state: State, signals: Signals) -> Array:
     return next(iter(state.values())) if state else next(iter(signals.values()))
 
 
-def influenced(before: State, local: Local, current: Array | None, constants: Mapping[str, Array]) -> State:
+def influenced(
+    before: State,
+    local: Local,
+    current: Array | None,
+    constants: Mapping[str, Array],
+    over: Callable[[Array], Array] = over_rows,
+) -> State:
     """S_t = D_t S_{t-1} + r_t Z_{t-1} + q_t ∂I_t + ∂s_t/∂c and Z_t = h_t·S_t + ∂z_t/∂c, [batch, neuron, parameter].
 
     Args:
@@ -350,15 +356,16 @@ def influenced(before: State, local: Local, current: Array | None, constants: Ma
         local: the local derivatives of the neurons.
         current: the influence on their input current; None where there is none.
         constants: what acts on a state or the output directly.
+        over: brings a derivative of every neuron beside an influence.
     """
     after: State = {}
     for k in (k for k in before if k != Z):
-        parts = [times(over_rows(local["D", k, j]), before[j]) for j in before if j != Z and ("D", k, j) in local]
-        parts += [times(over_rows(local["r", k]), before[Z])] if ("r", k) in local else []
-        parts += [times(over_rows(local["q", k]), current)] if current is not None and ("q", k) in local else []
+        parts = [times(over(local["D", k, j]), before[j]) for j in before if j != Z and ("D", k, j) in local]
+        parts += [times(over(local["r", k]), before[Z])] if ("r", k) in local else []
+        parts += [times(over(local["q", k]), current)] if current is not None and ("q", k) in local else []
         parts += [constants[k]] if k in constants else []
         after[k] = added(parts) if parts else 0 * before[k]
-    emitted = [times(over_rows(local["h", k]), after[k]) for k in after if ("h", k) in local]
+    emitted = [times(over(local["h", k]), after[k]) for k in after if ("h", k) in local]
     emitted += [constants[Z]] if Z in constants else []
     after[Z] = added(emitted) if emitted else 0 * before[Z]
     return after

@@ -176,6 +176,7 @@ def _possible(rule: LearningRule) -> bool:
     asked = [] if model.loss.is_of_outputs else [model.loss]
     return (
         rule.plain
+        and not rule.alone
         and model.plain
         and all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers)
         # They are asked about NumPy's arrays, where what a user wrote may be for those of one library.

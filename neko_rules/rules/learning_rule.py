@@ -15,7 +15,7 @@ from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.factors import kinds
 from neko_rules.credit.feedback import carriers, draw, follow, mirror, outside_chain
-from neko_rules.credit.influence import Influence
+from neko_rules.credit.influence import Influence, goes_back
 from neko_rules.credit.projection import RandomProjection, draw_signs
 from neko_rules.credit.recursion import DECAYS, RANK_ONE
 from neko_rules.credit.spans import Earlier
@@ -26,9 +26,10 @@ from neko_rules.kernels.host import host_of, lends
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.optimizers import AdamW, Optimizer, loop_of
+from neko_rules.optimizers import Optimizer, loop_of
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.chained import Chains
+from neko_rules.rules.fit import check_fit, check_schedule
 from neko_rules.rules.online import Online, Windowed
 from neko_rules.rules.portions import examples_at_once, judged_by_portions
 from neko_rules.rules.rule import Arrays, Batch, Own, Rule, Trained, UpdateOptions
@@ -123,92 +124,11 @@ class LearningRule(Rule):
         self.mirror_rate = arguments.number("mirror_rate", mirror_rate, above=0, at_most=1)
         self.online = int(online) if isinstance(online, bool) else arguments.integer("online", online, at_least=1)
         self.window = None if window is None else arguments.integer("window", window, at_least=1)
-        usual = "traces" if self.credit.forward_only else "adjoint"
+        usual = "adjoint" if self.goes_back and not (self.credit.reach and self.online) else "traces"
         self.evaluation = arguments.choice("evaluation", evaluation or usual, EVALUATIONS)
-        self._check_fit()
-        self._check_schedule()
-
-    def _check_fit(self) -> None:
-        """Refuse choices that have no meaning for this model."""
-        network, credit = self.model.network, self.credit
-        if (credit.has_feedback or credit.spatial == "sign") and not carriers(network.graph):
-            raise IncompatibleError(
-                f"{credit.spatial} feedback needs a hidden population below the output",
-                received=f"{network!r}",
-                works="use symmetric feedback",
-            )
-        if self.feedback_decay and credit.spatial != "adaptive":
-            raise IncompatibleError(
-                "feedback_decay belongs to adaptive feedback", received=f"spatial={credit.spatial!r}"
-            )
-        if credit.spatial == "adaptive" and isinstance(self.optimizer, AdamW) and self.optimizer.weight_decay:
-            raise IncompatibleError(
-                "adaptive feedback has to decay like the weights it follows, and AdamW decays the weights alone",
-                works="use adam with the rule's own weight_decay, which is the same decoupled decay",
-            )
         self._check_decay(self.optimizer.learning_rate_at(0))
-        if credit.spatial == "local" and not self.model.loss.online:
-            raise IncompatibleError(
-                "a layer's own readout is judged at every time step",
-                received=f"the loss {type(self.model.loss).__name__}, which has no value before the end",
-                works="use a loss of single steps, such as categorical_crossentropy",
-            )
-        if self.evaluation == "adjoint" and credit.forward_only:
-            raise IncompatibleError(
-                "this gradient can only be had forward in time",
-                received=f"evaluation='adjoint', trace={credit.trace!r}, learning_signal={credit.learning_signal!r}",
-                works="use evaluation='traces'",
-            )
-        if credit.trace == "random_projection" and network.learned:
-            raise IncompatibleError(
-                "a random projection follows the states of the neurons alone, not constants that act on their output",
-                received=f"learnable {', '.join(network.learned)}",
-                works="use trace='exact', or leave learnable out",
-            )
-        assert self.jacobians or not network.graph.order, "a cut that a cell does not allow is refused here"
-        if credit.learning_signal == "estimated":
-            self._local_traces(inputs=1)
-
-    def _check_schedule(self) -> None:
-        """Refuse to change weights within a sequence where nothing is known before its end."""
-        if not self.online and self.window is None:
-            return
-        asked = f"online={self.online}" if self.online else f"window={self.window}"
-        if self.model.network.weight_bits:
-            raise IncompatibleError(
-                "weights that change within a sequence are not rounded",
-                received=f"{asked} on a network with weight_bits={self.model.network.weight_bits}",
-                works="change them at the end of a sequence, or quantise after training",
-            )
-        if self.online and self.window is not None:
-            raise IncompatibleError(
-                "weights change within a sequence either online or after each window",
-                received=f"online={self.online}, window={self.window}",
-            )
-        if not self.model.loss.online:
-            raise IncompatibleError(
-                "learning within a sequence needs a loss of every time step",
-                received=f"{asked} with the loss {type(self.model.loss).__name__}, which has no value before the end",
-                works="use a loss of single steps, such as categorical_crossentropy, or learn at the end",
-            )
-        if self.model.network.readout not in ("sequence", "last"):
-            raise IncompatibleError(
-                "learning within a sequence needs an error at the time step itself",
-                received=f"{asked} with readout={self.model.network.readout!r}, which is known at the end",
-                works="use readout='sequence' or 'last'",
-            )
-        if self.online and self.credit.temporal == "full" and self.evaluation == "adjoint":
-            raise IncompatibleError(
-                "full temporal credit by the adjoint is known only at the end of a sequence",
-                received=asked,
-                works="use RTRL, SnAp or UORO, which carry it forward, or a window of time steps",
-            )
-        if self.window is not None and self.evaluation == "traces":
-            raise IncompatibleError(
-                "a window is gone through backward, and traces go on from step to step",
-                received=f"window={self.window}, evaluation='traces'",
-                works=f"use online={self.window}: traces, and a change of the weights every {self.window} steps",
-            )
+        check_fit(self)
+        check_schedule(self)
 
     def _check_decay(self, rate: float) -> None:
         """Refuse a decay that would turn weights over within one step."""
@@ -251,6 +171,17 @@ class LearningRule(Rule):
             return found
         return {name: each.cut(temporal) for name, each in found.items()}
 
+    @cached_property
+    def goes_back(self) -> str:
+        """How the gradient can be had backward in time: ``"whole"``, ``"alone"`` (SnAp-1), or empty if it cannot be."""
+        reach = self.credit.reach
+        return goes_back(self.model.network.graph, reach) if reach else "" if self.credit.forward_only else "whole"
+
+    @property
+    def alone(self) -> bool:
+        """Whether what a weight does stays with its own neuron, of the population that it ends on."""
+        return self.goes_back == "alone"
+
     def _credit_model(self, inputs: int) -> Model:
         network = self.model.network
         constants = {
@@ -280,7 +211,7 @@ class LearningRule(Rule):
         return RandomProjection(model) if self.credit.trace == "random_projection" else Influence(model)
 
     @cached_property
-    def _decays_of_factors(self) -> dict[str, Array]:
+    def decays(self) -> dict[str, Array]:
         """By what the factors of every population decay: a, or the leak of the layer above; of those that have some."""
         network, nx = self.model.network, self.nx
         found = kinds(network.graph, self.jacobians, network.constants, self.credit)
@@ -299,12 +230,12 @@ class LearningRule(Rule):
             values: parameters by name.
         """
         constants = self.model.network.constants_with(values)
-        if not self._decays_of_factors:
+        if not self.decays:
             return constants
         known: tuple[Any, dict[str, Constants]] | None = vars(self).get("_constants")
         if known is None or known[0] is not constants:
             # The same object as long as the network's are: plans of chains are told apart by it.
-            known = vars(self)["_constants"] = constants, {**constants, DECAYS: self._decays_of_factors}
+            known = vars(self)["_constants"] = constants, {**constants, DECAYS: self.decays}
         return known[1]
 
     def now(self, values: Parameters, own: Own, moment: Any, drawn: Parameters) -> Now:
@@ -422,10 +353,8 @@ class LearningRule(Rule):
         """The gradient backward in time; ``earlier`` as in ``adjoint.Problem``."""
         network = self.model.network
         constants = self.constants_with(values)
-        problem = adjoint.Problem(
-            self.nx, network.graph, self.jacobians, constants, values, own["feedback"], trajectory, self.credit, earlier
-        )
-        return adjoint.gradients(problem, signals)
+        given = self.jacobians, constants, values, own["feedback"], trajectory, self.credit, earlier, self.alone
+        return adjoint.gradients(adjoint.Problem(self.nx, network.graph, *given), signals)
 
     def _traced(
         self, values: Parameters, own: Own, drawn: Parameters, trajectory: Trajectory, signals: Signals

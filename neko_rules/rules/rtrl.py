@@ -7,7 +7,8 @@
     UORO    only as a product of two vectors, projected on random signs: right on average
 
 A recurrence is gone through as by BPTT, so that none of them waits for the end of a sequence. SnAp-n is RTRL from the
-network's diameter on, which is 2 for one recurrent layer in which every neuron is connected with every other.
+network's diameter on, which is 2 for one recurrent layer in which every neuron is connected with every other. Learned
+at the end of a sequence, SnAp-1 of layers and SnAp-n from the diameter on go backward in time, to the same number.
 
 References: R. J. Williams, D. Zipser, A learning algorithm for continually running fully recurrent neural networks,
 Neural Computation 1:270, 1989; J. Menick, E. Elsen, U. Evci, S. Osindero, K. Simonyan, A. Graves, Practical real time
@@ -67,8 +68,8 @@ class SnAp(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Menick et al. 2021",
-        "time": "O(P K) for n = 1 and one layer with K outputs, to RTRL's O(N² P)",
-        "memory": "O(P K) to O(N P) per example, flat in T",
+        "time": "deferred O(N²) per example and step; online O(P K) for n = 1, one layer and K outputs, to O(N² P)",
+        "memory": "deferred O(T N) per example; online O(P K) to O(N P), flat in T",
         "identity": "n = 1: = e-prop without autapses, for one hidden layer; n from the diameter on: = RTRL",
     }
 
