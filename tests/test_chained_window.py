@@ -19,7 +19,7 @@ from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD
-from neko_rules.rules import EProp, chained_pass, rule_of, updates
+from neko_rules.rules import FPTT, EProp, chained_pass, rule_of, updates
 
 __all__ = ["groups"]  # a fixture
 
@@ -28,9 +28,9 @@ EVERY = 6
 """Time steps of a window; the last one has two."""
 
 ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
-    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt", "decolle", "etlp", "pp_prop")),
+    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt", "decolle", "etlp", "pp_prop", "fptt")),
     "on PyTorch": (lambda: layers(24, backend="torch"), ("eprop", "ottt", "pp_prop")),
-    "layers": (lambda: layers(16, 12), ("ottt", "decolle", "pp_prop")),
+    "layers": (lambda: layers(16, 12), ("ottt", "decolle", "pp_prop", "fptt")),
     "wide layers": (lambda: layers(70, 66), ("ottt",)),
     "wide readout": (lambda: layers(70), ("eprop",)),
     "no recurrence": (lambda: layers(16, recurrent=False), ("eprop",)),
@@ -147,7 +147,14 @@ def test_a_rule_that_changes_updates_is_asked(groups: list[Any]) -> None:
             kept = super().applied(values, *others)
             return kept._replace(values={name: 0.5 * (kept.values[name] + values[name]) for name in values})
 
+    class Held(FPTT):
+        """As one that has a loop of its own, which knows nothing of this."""
+
+        applied = Half.applied
+
     x, y = data()
+    assert taught(layers(24), "fptt").updates_plainly
+    assert not Held(Evaluator(layers(24))).updates_plainly
     optimizer = {"name": "sgd", "learning_rate": 0.3}
     same_weights(lambda: Half(Evaluator(layers(24)), optimizer=optimizer, online=EVERY), x, y)
     half, whole = (make(Evaluator(layers(24)), optimizer=optimizer, online=EVERY) for make in (Half, EProp))

@@ -24,6 +24,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Parameters
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
+from neko_rules.kernels.elementwise import Loop, kernel_of
 from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.rule import RULES, Kept, Own, UpdateOptions, rule_of
 
@@ -120,6 +121,29 @@ class FPTT(LearningRule):
         dual = {name: own[DUAL][name] - a * (after[name] - own[MEAN][name]) for name in own[DUAL]}
         mean = {name: 0.5 * (own[MEAN][name] + after[name]) - dual[name] / (2 * a) for name in own[MEAN]}
         return Kept(after, {**own, MEAN: mean, DUAL: dual}, memory)
+
+    def update_loop(self, step_dtype: str) -> Loop | None:
+        """The same for every entry; as for ``LearningRule``."""
+        if not self.alpha:
+            return super().update_loop(step_dtype)
+        a, optimizer, dtype = self.alpha, self.optimizer, self.model.network.dtype
+        change, slots = type(optimizer)._change, optimizer.slots
+
+        def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
+            before, mean, dual = given["p"], given[MEAN], given[DUAL]
+            gradient, memory = given["g"] + a * (before - mean) - 0.5 * dual, tuple(given[slot] for slot in slots)
+            moved, memory = change(optimizer, nx, gradient, memory, before, given["rate"], given["t"])
+            after = before + moved
+            dual = dual - a * (after - mean)
+            return after, *memory, 0.5 * (mean + after) - dual / (2 * a), dual
+
+        given = ("g", "p", *slots, MEAN, DUAL), {"rate": dtype, "t": step_dtype}
+        return kernel_of(("fptt", optimizer, change, a), formula, *given, dtype)
+
+    @property
+    def updated(self) -> tuple[str, ...]:
+        """W̄ and λ."""
+        return (MEAN, DUAL) if self.alpha else ()
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         first = super()._first()

@@ -22,6 +22,7 @@ from neko_rules.credit.spans import Earlier
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.kernels.elementwise import Loop
 from neko_rules.kernels.host import host_of, lends
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
@@ -494,13 +495,32 @@ class LearningRule(Rule):
 
     @property
     def updates_plainly(self) -> bool:
-        """Whether an update is what the loop of its optimiser makes of a gradient, and nothing else; for the engine."""
-        own, optimizer = type(self), self.optimizer
-        plain = all(getattr(own, n) is getattr(Rule, n) for n in ("applied", "_limited", "_decaying", "_bounded"))
+        """Whether an update is what its loop makes of a gradient, and nothing else; for the engine."""
+        own = type(self)
+        plain = all(getattr(own, n) is getattr(Rule, n) for n in ("_limited", "_decaying", "_bounded"))
+        # A loop is that of an update only if both were written together.
+        updates, loops = (next(c for c in own.__mro__ if name in vars(c)) for name in ("applied", "update_loop"))
+        plain = plain and (updates is loops or (updates, loops) == (Rule, LearningRule))
         follows = self.credit.spatial in ("adaptive", "mirror") or own._follow is not LearningRule._follow
         if not plain or follows or self.clipping is not None or self._ever_decays or self.model.network.learned:
             return False
-        return loop_of(optimizer, type(optimizer)._change, self.model.network.dtype, "float64", False) is not None
+        return self.update_loop("float64") is not None
+
+    def update_loop(self, step_dtype: str) -> Loop | None:
+        """An update as one loop over entries; None where an operation of it has no scalar form. For the engine.
+
+        From the gradient, the parameter, the optimiser's memory and ``updated`` it makes those after the update.
+
+        Args:
+            step_dtype: of the number of the update.
+        """
+        optimizer = self.optimizer
+        return loop_of(optimizer, type(optimizer)._change, self.model.network.dtype, step_dtype, False)
+
+    @property
+    def updated(self) -> tuple[str, ...]:
+        """Of the rule's own arrays, the groups with one for every parameter that an update changes; for the engine."""
+        return ()
 
     @property
     def _follows_updates(self) -> bool:

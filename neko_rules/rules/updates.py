@@ -12,7 +12,6 @@ import numpy as np
 from neko_rules.backend import Array, Parameters
 from neko_rules.kernels.elementwise import Iterated
 from neko_rules.kernels.host import HostBackend
-from neko_rules.optimizers import loop_of
 from neko_rules.rules.rule import Kept, Own
 
 if TYPE_CHECKING:
@@ -135,16 +134,14 @@ class Learning(Updates):
 
 
 class _LearningPlainly(Learning):
-    """The same for a rule whose updates are its optimiser's and nothing else: by one loop, in memory of its own."""
+    """The same for a rule whose update is one loop and nothing else, in memory of its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        optimizer, host = self.rule.optimizer, self.host
-        loop = loop_of(
-            optimizer, type(optimizer)._change, self.rule.model.network.dtype, self.rule.nx.dtype(self.counts), False
-        )
+        host, loop = self.host, self.rule.update_loop(self.rule.nx.dtype(self.counts))
         assert loop is not None, "a rule says that it updates plainly only where there is a loop"
-        memory = [[host.host(self.memory[slot][name]) for name in self.values] for slot in optimizer.slots]
+        groups = [*(self.memory[slot] for slot in self._slots), *(self.own[key] for key in self.rule.updated)]
+        memory = [[host.host(group[name]) for name in self.values] for group in groups]
         rows = [[*self.values.values()], *memory]
         self._loop = Iterated(loop, rows, [host.host(self.rates), host.host(self.counts)])
         self.values = dict(zip(self.values, self._loop.rows[0], strict=True))
@@ -181,8 +178,14 @@ class _LearningPlainly(Learning):
     def after(self) -> Kept:
         """As for ``Learning``."""
         view = self.host.from_host
-        values, *memory = ({n: view(v) for n, v in zip(self.values, row, strict=True)} for row in self._loop.rows)
-        return Kept(values, self.own, dict(zip(self.rule.optimizer.slots, memory, strict=True)), self.finite)
+        values, *rows = ({n: view(v) for n, v in zip(self.values, row, strict=True)} for row in self._loop.rows)
+        memory, own = rows[: len(self._slots)], rows[len(self._slots) :]
+        updated = self.own | dict(zip(self.rule.updated, own, strict=True))
+        return Kept(values, updated, dict(zip(self._slots, memory, strict=True)), self.finite)
+
+    @property
+    def _slots(self) -> tuple[str, ...]:
+        return self.rule.optimizer.slots
 
 
 def learning(
