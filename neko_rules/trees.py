@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from neko_rules.backend import Arrays, Backend
 
 Tree = Any
@@ -168,6 +170,29 @@ class OnHost:
         if not self._made:
             self._made.append(mapped(nx.asarray, self.tree))
         return self._made[0]
+
+
+class Moving(OnHost):
+    """A tree of arrays that go on changing where they lie: whoever asks for it is given copies.
+
+    Example:
+        >>> import numpy as np
+        >>> from neko_rules.backend import get_backend
+        >>> held = Moving({"w": np.ones(2)})
+        >>> then = made(get_backend("numpy"), held)
+        >>> held.tree["w"][:] = 2
+        >>> then["w"].tolist(), made(get_backend("numpy"), held)["w"].tolist()
+        ([1.0, 1.0], [2.0, 2.0])
+    """
+
+    def of(self, nx: Backend) -> Tree:
+        """Copies, as they are now."""
+        return mapped(lambda array: nx.asarray(np.array(array)), self.tree)
+
+
+def still(nx: Backend, tree: Tree) -> Tree:
+    """A tree that nothing changes: the same, or copies of one that is moving."""
+    return tree.of(nx) if isinstance(tree, Moving) else tree
 
 
 def made(nx: Backend, tree: Tree) -> Tree:

@@ -25,7 +25,7 @@ from neko_rules.backend import get_backend
 from neko_rules.credit import autodiff
 from neko_rules.devices import Constant, Converters
 from neko_rules.errors import ArgumentError, IncompatibleError
-from neko_rules.layers.forward import advance, at_rest
+from neko_rules.layers.moment import advance, at_rest
 
 COARSE = {"dac_bits": 4, "dac_bound": 2.0, "adc_bits": 5, "adc_bound": 3.0}
 IDEAL = Constant(step=1e-8)

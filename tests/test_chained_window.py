@@ -318,7 +318,7 @@ def test_windows_by_one_call_are_those_one_by_one(
 
     monkeypatch.setattr(chained_pass._Pass, "_run", counting)
     if not looped:
-        monkeypatch.setattr(updates._LearningPlainly, "looped", lambda self, links: False)
+        monkeypatch.setattr(updates.LearningPlainly, "looped", lambda self, links: False)
     x, y = data()
     which = {"window": EVERY} if rule == "truncated_bptt" else {"online": EVERY}
     same_weights(lambda: taught(layers(24), rule, **which), x, y)
@@ -340,7 +340,7 @@ def test_windows_by_several_threads(rule: str, few: float, groups: list[Any], mo
 def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: what would leave out the time steps before a window, or the update between two."""
     x, y = data()
-    handed, changes = chained_pass.Carried.handed, updates._LearningPlainly.changes
+    handed, changes = chained_pass.Carried.handed, updates.LearningPlainly.changes
     arguments = chained_pass.arguments
 
     def wrong(self: Any, links: Any, looped: bool) -> dict[str, Any]:
@@ -379,7 +379,7 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
 
     monkeypatch.setattr(chained_pass.Carried, "handed", wrong)
     monkeypatch.setattr(chained_pass, "arguments", constant)
-    monkeypatch.setattr(updates._LearningPlainly, "changes", changed)
+    monkeypatch.setattr(updates.LearningPlainly, "changes", changed)
     monkeypatch.setattr(Chain, "flag", lambda self, name, expression: flags(name, expression)(self))
     with pytest.raises(AssertionError):
         same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)

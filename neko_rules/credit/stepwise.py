@@ -48,9 +48,10 @@ from neko_rules.credit.traces import (
 from neko_rules.errors import IncompatibleError
 from neko_rules.kernels.host import host_of
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Moment, Signals, Z, add_signals, effective_weight
+from neko_rules.layers.forward import Signals, Z, add_signals, effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.layers.jacobians import Jacobians
+from neko_rules.layers.moment import Moment
 
 State = dict[str, dict[str, Array]]
 """What is carried from one time step to the next: by parameter or population, then by what it is."""

@@ -31,9 +31,10 @@ from neko_rules.credit.fused_traces import Form, advanced
 from neko_rules.credit.recursion import Local, times
 from neko_rules.kernels.host import HostBackend
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Moment, Signals, Z, without_diagonal
+from neko_rules.layers.forward import Signals, Z, without_diagonal
 from neko_rules.layers.graph import Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Entry, Jacobians
+from neko_rules.layers.moment import Moment
 
 State = dict[str, Array]
 """What a trace carries from one time step to the next, by name."""

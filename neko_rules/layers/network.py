@@ -20,7 +20,7 @@ from neko_rules.layers.pooling import POOLINGS
 from neko_rules.layers.protocol import NetworkProtocol
 from neko_rules.registry import Registry, create
 from neko_rules.seeding import stream
-from neko_rules.trees import OnHost, made
+from neko_rules.trees import OnHost, made, still
 
 TASK_TYPES = ("classification", "regression")
 DTYPES = ("float32", "float64")
@@ -268,7 +268,9 @@ class Network(NetworkProtocol):
 
     def clone(self) -> Self:
         """The same network with the same weights, to be trained on its own."""
-        return copy.copy(self)
+        twin = copy.copy(self)
+        twin.held = still(self.nx, self.held)
+        return twin
 
     def on(self, backend: str | Backend) -> Self:
         """The same network with the same weights on another backend, to be trained on its own.

@@ -17,8 +17,9 @@ from neko_rules.credit.factors import of_factors
 from neko_rules.credit.spans import Rate, Spans
 from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, host_of
 from neko_rules.kernels.parallel import each
-from neko_rules.layers.forward import NetworkState, Z, at_rest
+from neko_rules.layers.forward import NetworkState, Z
 from neko_rules.layers.graph import INPUT
+from neko_rules.layers.moment import at_rest
 from neko_rules.rules.back import Window
 from neko_rules.rules.chained import backs_of
 from neko_rules.rules.linking_back import OF_FACTORS
@@ -394,6 +395,12 @@ class Carried:
             for name in spans.traces.factors:
                 for key, before in traces[of_factors(name)].items():
                     self.states[name][OF_FACTORS + key] = np.array(host.host(before), self.dtype, order="C")
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All that windows which are gone through by one call change where it lies."""
+        states = [held for of in self.states.values() for held in of.values()]
+        return [*states, *self._sums.values(), *self._filtered.values(), *self._wide.values()]
 
     @property
     def per_synapse(self) -> bool:

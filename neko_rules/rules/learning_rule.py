@@ -25,8 +25,9 @@ from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.elementwise import Loop
 from neko_rules.kernels.host import host_of, lends
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Signals, Trajectory, add_signals, moments
+from neko_rules.layers.forward import Signals, Trajectory, add_signals
 from neko_rules.layers.jacobians import SLOPE, Jacobians
+from neko_rules.layers.moment import moments
 from neko_rules.optimizers import Optimizer, loop_of
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.chained import Chains

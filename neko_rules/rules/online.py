@@ -17,17 +17,8 @@ from neko_rules.credit.spans import Spans
 from neko_rules.credit.stepwise import LocalTraces
 from neko_rules.evaluator import Judgement
 from neko_rules.kernels.host import HostBackend, host_of
-from neko_rules.layers.forward import (
-    Moment,
-    NetworkState,
-    Record,
-    Signals,
-    Trajectory,
-    Z,
-    add_signals,
-    advance,
-    at_rest,
-)
+from neko_rules.layers.forward import NetworkState, Record, Signals, Trajectory, Z, add_signals
+from neko_rules.layers.moment import Moment, advance, at_rest
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity, of_rates, of_states
 from neko_rules.rules.chained_pass import chained_pass, host_for_chains

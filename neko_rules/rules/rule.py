@@ -22,7 +22,7 @@ from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
 from neko_rules.rules.saved import check_entries, input_features
 from neko_rules.seeding import stream
-from neko_rules.trees import OnHost, made
+from neko_rules.trees import OnHost, made, still
 
 if TYPE_CHECKING:
     from neko_rules.rules.stand_in import Held, StandIn
@@ -347,6 +347,7 @@ class Rule:
         for compiled in [name for name in vars(twin) if name.startswith("_compiled")]:
             twin.__dict__.pop(compiled)
         twin.model = self.model.clone()
+        twin._own, twin._memory = still(self.nx, self._own), still(self.nx, self._memory)
         return twin
 
     def state(self) -> dict[str, np.ndarray]:

@@ -12,8 +12,8 @@ devices the library computes.
 from __future__ import annotations
 
 from functools import cached_property
-from operator import is_, itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from operator import is_
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from neko_rules import trees
 from neko_rules.chains.judging import is_ours
 from neko_rules.layers.network import Network
 from neko_rules.rules.online import Online
-from neko_rules.trees import OnHost
+from neko_rules.rules.settings import Settings
+from neko_rules.trees import Moving, OnHost
 
 if TYPE_CHECKING:
     from neko_rules.backend import Parameters
@@ -40,17 +41,13 @@ class StandIn:
     """
 
     def __init__(self, rule: LearningRule) -> None:
-        self._asked = [itemgetter(*_settings(part)) for part in _parts(rule)]
-        self._settings = self._looked_at(rule)
-        self._twin = _on_numpy(rule) if _is_ours(rule) else None
+        self._settings = Settings(rule)
+        self._twin = on_numpy(rule)
         self._held: Held | None = None
 
     def fits(self, rule: Rule) -> bool:
         """Whether all that a step depends on beside arrays is what it was when this was made."""
-        return all(map(is_, self._looked_at(rule), self._settings))
-
-    def _looked_at(self, rule: Rule) -> list[Any]:
-        return [value for asked, part in zip(self._asked, _parts(rule), strict=True) for value in asked(vars(part))]
+        return self._settings.are_those_of(rule)
 
     def serves(self, rule: LearningRule, arrays: Arrays) -> bool:
         """Whether there is a chain for such a batch, as far as is known, and it is the faster."""
@@ -101,7 +98,8 @@ class StandIn:
         """The twin in the rule's state."""
         twin = self._twin
         assert twin is not None, "asked only for what it serves"
-        if self._held is None or not all(map(is_, rule.held, self._held)):
+        moving = any(isinstance(each, Moving) for each in rule.held)
+        if moving or self._held is None or not all(map(is_, rule.held, self._held)):
             copied, (own, memory) = rule.nx.to_numpy, rule.prepared()
             values, own, memory = (trees.mapped(copied, tree) for tree in (rule.model.network.values, own, memory))
             twin.take(values, own, memory, updates=0)
@@ -110,7 +108,10 @@ class StandIn:
         return twin
 
 
-def _on_numpy(rule: LearningRule) -> LearningRule:
+def on_numpy(rule: LearningRule) -> LearningRule | None:
+    """A rule's twin on NumPy; None where something of it may be written for the one library that it is used with."""
+    if not _is_ours(rule):
+        return None
     twin = rule.clone()
     twin.model.network = rule.model.network.on("numpy")
     return twin
@@ -123,23 +124,3 @@ def _is_ours(rule: LearningRule) -> bool:
         return False
     parts = (rule, rule.model, network, rule.model.loss, *rule.model.metrics, rule.optimizer, rule.clipping)
     return is_ours(*parts, *rule.regularizers)
-
-
-_MOVING = frozenset({"steps", "_own", "_memory", "model", "network", "held"})
-"""What a step changes, and what is looked into itself."""
-
-
-def _parts(rule: Rule) -> tuple[Any, ...]:
-    return rule, rule.model, rule.model.network
-
-
-def _settings(of: Any) -> list[str]:
-    """The names of what an object was made with: all but what is made from it when asked for."""
-    kind = type(of)
-    return [
-        name
-        for name in vars(of)
-        if name not in _MOVING
-        and not name.startswith("_compiled")
-        and not isinstance(getattr(kind, name, None), cached_property)
-    ]

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from functools import cached_property
+from operator import is_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,15 @@ import numpy as np
 
 from neko_rules import arguments, trees
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
-from neko_rules.kernels.host import HostBackend
-from neko_rules.layers.forward import at_rest
+from neko_rules.kernels.host import HostBackend, host_of, lends
+from neko_rules.layers.moment import at_rest
 from neko_rules.rules.chained_pass import Begin, chained_pass, host_for_chains
 from neko_rules.rules.online import Online
 from neko_rules.rules.penalties import OfRatesSoFar, SoFar
 from neko_rules.rules.rule import Kept
+from neko_rules.rules.session import Session
+from neko_rules.rules.settings import Settings
+from neko_rules.rules.stand_in import on_numpy
 from neko_rules.rules.updates import Learning, learning
 from neko_rules.targets import encode
 
@@ -82,6 +86,10 @@ class StreamLearner:
         """The loss of the last time step that had a target."""
         self._carried: Tree = None
         self._pending = 0
+        self._session: Session | None = None
+        self._settings: Settings | None = None
+        self._refused = False
+        self._labels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     # What a user calls.
 
@@ -101,7 +109,11 @@ class StreamLearner:
             NonFiniteError: a parameter became NaN or infinite; the state is kept as it was before this step.
         """
         inputs, single = self._inputs(x)
-        output = self._run(inputs) if target is None else self._learn(inputs, self._target(target, single))
+        wanted = None if target is None else self._target_of(target, single)
+        output = self._in_session(inputs, wanted)
+        if output is None:
+            self._leave()
+            output = self._run(inputs) if wanted is None else self._learn(inputs, wanted)
         self.time += 1
         self._seen += 1
         return output[0] if single else output
@@ -123,12 +135,13 @@ class StreamLearner:
         if not whole:
             each = [None] * len(inputs) if targets is None else targets
             return np.stack([self.observe(one, target) for one, target in zip(np.asarray(x), each, strict=True)])
+        self._leave()
         outputs = self._learn_many(inputs, *self._target(targets, single, len(inputs)))
         return outputs[:, 0] if single else outputs
 
     def reset(self) -> None:
         """Begin a new sequence: states and traces are zero again; weights and optimiser stay as they are."""
-        self._carried, self._pending, self.time = None, 0, 0
+        self._carried, self._session, self._pending, self.time = None, None, 0, 0
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that the next time step depends on, so that at every moment the file is the new one or the old one.
@@ -200,6 +213,81 @@ class StreamLearner:
         nx = self.rule.nx
         self._carried = trees.rebuilt(first, iter([nx.asarray(arrays[name]) for name in own]))
         self.time, self._seen, self._pending = (int(about[name]) for name in ("time", "seen", "pending"))
+
+    # By a chain that is at hand.
+
+    def _in_session(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray | None:
+        """The output of a time step by a session, with what it learns kept; None where it goes another way."""
+        rule, session = self.rule, self._session
+        if session is None or not (all(map(is_, rule.held, session.held)) and self._settings_are_those()):
+            # Somebody else changed the weights, or looked after them; or something was replaced.
+            self._leave()
+            session = self._session = self._begun(inputs.shape[-1])
+        elif not _by_loops(rule):
+            return None
+        if session is None:
+            return None
+        session.rule.steps = rule.steps
+        found = session.step(inputs, *(target or self._nothing), target is not None)
+        if found is None:
+            self._refused = session.lacking
+            return None
+        output, (loss, count) = found
+        if target is not None:
+            self.loss, self._lost = _mean(loss, count), (loss, count)
+            rule.steps += 1
+        return output
+
+    def _settings_are_those(self) -> bool:
+        return self._settings is not None and self._settings.are_those_of(self.rule)
+
+    def _begun(self, features: int) -> Session | None:
+        """A session that goes on from here; None where there is none, or not yet any use for one."""
+        rule = self.rule
+        if rule.online != 1 or rule.regularizers or not rule.updates_plainly or not _by_loops(rule):
+            return None
+        # Compiling takes seconds: what was seen has to have been worth a chain, as it is with batches.
+        if self._pending or not rule.chains().worthwhile(self._seen, self.batch_size, features):
+            return None
+        if self._refused and self._settings_are_those():
+            return None
+        self._settings = Settings(rule)
+        twin = rule if host_of(rule.nx) is not None else on_numpy(rule)
+        spans = None if twin is None or not twin.chains().has_windows else Online(twin, 1).windows
+        self._refused = twin is None or spans is None or twin.chains().lacking
+        if twin is None or spans is None or self._refused:
+            return None
+        moving = trees.mapped(rule.nx.to_numpy, self._carry()[0])
+        self._lost = moving["loss"]
+        if twin is not rule:
+            own, memory = (trees.mapped(rule.nx.to_numpy, tree) for tree in rule.prepared())
+            twin.take(twin.model.network.values, own, memory, 0)
+        begin = Begin(moving["network"], moving["credit"]) if self.time else None
+        session = Session(twin, spans, self.batch_size, features, begin)
+        rule.hold(session.held, rule.steps)
+        return session
+
+    def _leave(self) -> None:
+        """End a session, and take over where it is."""
+        if self._session is not None:
+            self._carried, self._session = self._carry(), None
+
+    @cached_property
+    def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
+        """What stands for the target of a time step that has none."""
+        network = self.rule.model.network
+        dense = np.zeros((self.batch_size, self.rule.model.scores), network.dtype)
+        if network.task_type == "classification":
+            dense[:, 0] = 1
+        return dense, np.zeros(self.batch_size, network.dtype)
+
+    def _target_of(self, target: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The target of one time step; that of a label is looked up."""
+        if not single or not isinstance(target, (int, np.integer)) or isinstance(target, bool):
+            return self._target(target, single)
+        if target not in self._labels:
+            self._labels[int(target)] = self._target(target, single)
+        return self._labels[int(target)]
 
     # One time step.
 
@@ -352,6 +440,12 @@ class StreamLearner:
 
     def _carry(self) -> Tree:
         """State of network and traces, and the gradient since the last change of the weights."""
+        if self._session is not None:
+            states, credit = self._session.went()
+            moving, total = self._carried
+            went = {"network": states, "credit": credit, "loss": self._lost}
+            after = {**moving, **trees.mapped(self.rule.nx.asarray, went)}
+            return trees.ordered((after, total), self._carried)
         if self._carried is None:
             rule = self.rule
             nx, network = rule.nx, rule.model.network
@@ -424,12 +518,7 @@ class StreamLearner:
 
     def _given(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> Tree:
         network, nx = self.rule.model.network, self.rule.nx
-        if target is None:
-            dense = np.zeros((self.batch_size, self.rule.model.scores), network.dtype)
-            if network.task_type == "classification":
-                dense[:, 0] = 1
-            target = dense, np.zeros(self.batch_size, network.dtype)
-        dense, mask = target
+        dense, mask = target or self._nothing
         weight = mask / np.maximum(1.0, mask.sum(axis=-1, keepdims=True))
         return {
             "x": nx.asarray(inputs),
@@ -440,6 +529,11 @@ class StreamLearner:
 
     def __repr__(self) -> str:
         return f"StreamLearner({self.rule!r}, batch_size={self.batch_size}, time={self.time})"
+
+
+def _by_loops(rule: LearningRule) -> bool:
+    """Whether NumPy's loops may take its steps."""
+    return host_of(rule.nx) is not None or lends(rule.nx)
 
 
 def _mean(total: np.ndarray, count: np.ndarray) -> float:

@@ -133,7 +133,7 @@ class Learning(Updates):
         return Kept(self.parameters, self.own, self.memory, self.finite)
 
 
-class _LearningPlainly(Learning):
+class LearningPlainly(Learning):
     """The same for a rule whose update is one loop and nothing else, in memory of its own."""
 
     def __post_init__(self) -> None:
@@ -160,7 +160,7 @@ class _LearningPlainly(Learning):
         """It calls the loop."""
         if not looped:
             return super().changes(links, gradients, looped)
-        self._loop.meet([gradients[name] for name in self.values])
+        self.meet(gradients)
         sizes, table, odd, (rates, counts) = self._loop.arguments
         given: dict[str, Any] = {"slots": sizes, "table": table, "odd": odd, "rates": rates, "counts": counts}
         for follows, (_, back) in links.handed.follows.items():
@@ -168,6 +168,25 @@ class _LearningPlainly(Learning):
             assert connection is not None, "only what goes back through a connection follows its weight"
             given[follows] = bool(connection.delay) or connection.weight not in self.feedback
         return Changes(self._loop.address(), {**given, "updating": True, "adding": False})
+
+    def meet(self, gradients: Mapping[str, np.ndarray]) -> None:
+        """Say where a chain that was told of ``changes`` writes gradients."""
+        self._loop.meet([gradients[name] for name in self.values])
+
+    def take_rates(self, rate: Any, count: Any) -> None:
+        """The learning rate and the number of the one update that is next."""
+        rates, counts = self._loop.arguments[3]
+        rates[0], counts[0] = rate, count
+
+    @property
+    def changing(self) -> list[np.ndarray]:
+        """All that an update changes."""
+        return [each for row in self._loop.rows for each in row]
+
+    @property
+    def still_finite(self) -> bool:
+        """Whether all that a chain's last update changed is."""
+        return self._loop.finite
 
     def take(self, number: int, gradients: Mapping[str, np.ndarray], looped: bool) -> None:
         """Change the parameters by the loop."""
@@ -199,7 +218,7 @@ def learning(
     counts: Array,
 ) -> Learning:
     """An update after every window, as ``Learning``, by the shortest way."""
-    kind = _LearningPlainly if rule.updates_plainly else Learning
+    kind = LearningPlainly if rule.updates_plainly else Learning
     return kind(rule, host, values, own, memory, noise, rates, counts)
 
 

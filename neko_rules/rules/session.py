@@ -1,0 +1,257 @@
+"""Session: a stream's compiled chain, kept from time step to time step with all that it changes in memory of its own.
+
+What has to be looked up, laid out and handed over for a chain takes ten times as long as a time step of a hundred
+neurons. It is done once, and a time step is one call that changes states, traces and parameters where they lie. Whoever
+asks for them is given copies. Every so many steps all of it is copied too: a step that fails is undone by going on from
+there with what has come since, which gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from neko_rules import trees
+from neko_rules.backend import get_backend
+from neko_rules.chains.running import Given, Plan, arguments
+from neko_rules.kernels.host import BUFFERS
+from neko_rules.kernels.parallel import each
+from neko_rules.layers.forward import Z
+from neko_rules.layers.graph import INPUT
+from neko_rules.rules.chained import backs_of
+from neko_rules.rules.chained_pass import Begin, Carried
+from neko_rules.rules.updates import LearningPlainly, learning
+from neko_rules.scoring import Scoring
+from neko_rules.trees import Moving
+
+if TYPE_CHECKING:
+    from neko_rules.chains.linked import Linked
+    from neko_rules.credit.spans import Spans
+    from neko_rules.rules.learning_rule import LearningRule
+
+_STEPS_KEPT = 64
+"""Time steps between two copies of everything: a copy takes about as long as a time step."""
+
+
+class _Ready(NamedTuple):
+    """A chain with all that it is called with.
+
+    Attributes:
+        links, plan: the chain.
+        given: what it is called with, in its order.
+        before, updating: where in it stands whether there were time steps before, if that is asked, and whether weights
+            change.
+        addresses: where what it calls lies.
+        gradients: by parameter.
+    """
+
+    links: Linked
+    plan: Plan
+    given: list[Any]
+    before: int | None
+    updating: int
+    addresses: np.ndarray
+    gradients: dict[str, np.ndarray]
+
+
+class _Step(NamedTuple):
+    """What a time step was given."""
+
+    inputs: np.ndarray
+    dense: np.ndarray
+    mask: np.ndarray
+    rate: Any
+    count: Any
+    learns: bool
+
+
+class Session:
+    """Time steps of a stream by chains that are at hand.
+
+    Args:
+        rule: the rule, or its twin on NumPy; it updates plainly, and its traces go by chains.
+        spans: how traces go on.
+        batch_size: sequences side by side.
+        features: of the input.
+        begin: what came before, in NumPy arrays; None for nothing.
+
+    Attributes:
+        rule: as given.
+        lacking: whether there was a time step that no chain could be made for.
+        held: parameters, own arrays and the optimiser's memory, for the rule to hold: they change where they lie.
+    """
+
+    def __init__(
+        self,
+        rule: LearningRule,
+        spans: Spans,
+        batch_size: int,
+        features: int,
+        begin: Begin | None,
+    ) -> None:
+        self.rule, self._numpy = rule, cast(Any, get_backend("numpy"))
+        network, dtype = rule.model.network, rule.model.network.dtype
+        self._inputs = np.zeros((batch_size, 1, features), dtype)
+        self._target = np.zeros((1, batch_size, rule.model.scores), dtype)
+        self._counted, self._weight = np.zeros((2, 1, batch_size), dtype)
+        self._outputs = np.zeros((1, batch_size, network.graph.populations[network.graph.output].size), dtype)
+        self._loss, self._reached = np.zeros(1), np.zeros(1, np.int64)
+        self._carried = Carried(rule, self._numpy, spans, batch_size, features, begin)
+        self._last = np.zeros((batch_size, features), dtype) if begin is None else begin.states[INPUT][Z]
+        own, memory = rule.prepared()
+        updates = learning(rule, self._numpy, network.values, own, memory, {}, *rule.rates(1))
+        assert isinstance(updates, LearningPlainly), "asked only of a rule that updates plainly"
+        self._updates = updates
+        kept = updates.after()
+        self.held = Moving(kept.values), Moving(kept.own), Moving(kept.memory)
+        self._ready: dict[tuple[frozenset[str], bool], _Ready | None] = {}
+        self._backs: dict[Any, np.ndarray] = {}
+        self._now: _Ready | None = None
+        self.lacking = False
+        self._since: list[_Step] = []
+        self._copies: list[np.ndarray] = []
+        self._begun_then = self._carried.begun
+
+    # One time step.
+
+    def step(
+        self, inputs: np.ndarray, dense: np.ndarray, mask: np.ndarray, learns: bool
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None:
+        """What the loss observes [batch, n_out], and the loss and how much it is of; None where it fails.
+
+        A step that fails is undone: something is not finite, or there is no chain for it.
+
+        Args:
+            inputs: [batch, feature].
+            dense: targets [batch, n_out].
+            mask: which of them count, [batch].
+            learns: whether the weights change.
+        """
+        if not self._copies or len(self._since) >= _STEPS_KEPT:
+            self._copy()
+        rate, count = (each[0] for each in self.rule.rates(1)) if learns else (0.0, 0.0)
+        self._since.append(_Step(inputs, dense, mask, rate, count, learns))
+        if self._stepped(self._since[-1]) and self._finite(learns):
+            counted = np.asarray(self._counted.sum())
+            return self._outputs[0].copy(), (np.asarray(self._loss[0], self._loss_type), counted)
+        self._undo()
+        return None
+
+    @property
+    def _loss_type(self) -> np.dtype[Any]:
+        return self._inputs.dtype
+
+    def _finite(self, learns: bool) -> bool:
+        return bool(np.isfinite(self._loss[0])) and (not learns or self._updates.still_finite)
+
+    def _stepped(self, step: _Step) -> bool:
+        """Whether there was a chain for a time step."""
+        self._inputs[:, 0], self._target[0], self._counted[0] = step.inputs, step.dense, step.mask
+        np.divide(self._counted, max(1.0, float(step.mask.sum())), out=self._weight)
+        chains = self.rule.chains()
+        walked, odd = chains.walked(self._inputs, len(self._inputs))
+        while True:
+            ready = self._of(walked, INPUT in walked and not odd)
+            if ready is None:
+                self.lacking = True
+                return False
+            if ready is not self._now:
+                self._updates.meet(ready.gradients)
+                self._now = ready
+            self._updates.take_rates(step.rate, step.count)
+            told = self._called(ready, step.learns)
+            if not told:
+                break
+            # By how many events this time step has alone, so that a stream that is taken up again goes on alike.
+            walked -= {ready.links.told[told - 1].source}
+        self._carried.begun = True
+        self._last = step.inputs
+        return True
+
+    def _called(self, ready: _Ready, learns: bool) -> int:
+        """What the chain tells: 0, or that it is not the one for this time step."""
+        chain, plan, given = ready.links.chain, ready.plan, ready.given
+        given[ready.updating] = learns
+        if ready.before is not None:
+            given[ready.before] = self._carried.begun
+        self._loss[0] = 0.0
+        ((first, last),), ((size, (places, form)),) = plan.ranges, plan.groups
+
+        def part(_: int, first: int, last: int) -> int:
+            memories = BUFFERS.lent(form)
+            return int(
+                chain.run(first, last, size, ready.addresses, places, *memories, 0, 1, 0, 0, *plan.sizes, *given)
+            )
+
+        return each(part, [(first, last)])[0]
+
+    def _of(self, walked: frozenset[str], ones: bool) -> _Ready | None:
+        key = walked, ones
+        if key not in self._ready:
+            self._ready[key] = self._made(walked, ones)
+        return self._ready[key]
+
+    def _made(self, walked: frozenset[str], ones: bool) -> _Ready | None:
+        rule, chains, carried, numpy = self.rule, self.rule.chains(), self._carried, self._numpy
+        network, (examples, _, features) = rule.model.network, self._inputs.shape
+        scoring, values = Scoring(rule.model.loss, "sequence", network.task_type), self._updates.values
+        data = self._inputs, self._target, self._counted, self._weight, scoring
+        of = Given(values, rule.constants_with(values), *data)
+        links = chains.linked(rule, of, walked, ones, carried.window)
+        if links is None or not self._updates.looped(links):
+            return None
+        plan = chains.plan_of_windows(links, numpy, of, chains.group(1, examples, features), 1, carried)
+        if len(plan.ranges) != 1:
+            return None
+        backs = backs_of(rule, numpy, values, self._updates.feedback, links)
+        # One of each for all chains, since the one that runs turns it anew after an update.
+        backs = {name: self._backs.setdefault(links.backs[name], back) for name, back in backs.items()}
+        every = arguments(links, plan, numpy, of, backs) | carried.handed(links, looped=True)
+        *gradients, whole = BUFFERS.lent(plan.gradients)
+        by_name = dict(zip(links.gradients.values(), gradients, strict=False))
+        changes = self._updates.changes(links, by_name, looped=True)
+        sums = {of: np.zeros((1, examples, network.graph.populations[of].size), whole.dtype) for of in network.spiking}
+        every |= {name: sums[of] for name, of in links.spikes.items()}
+        every |= dict(zip(links.gradients, gradients, strict=False)) | changes.given
+        every |= {"telling": True, "before": True, "after": True, "scores": self._outputs, "reached": self._reached}
+        every |= {"gradients": whole, "total": self._loss}
+        places = {name: place for place, name in enumerate(links.chain.given)}
+        given = list(plan.given(every))
+        addresses = links.chain.addresses.copy()
+        addresses[links.update] = changes.address
+        return _Ready(links, plan, given, places.get("before"), places["updating"], addresses, by_name)
+
+    # What was, and what is.
+
+    def _changing(self) -> list[np.ndarray]:
+        """All that time steps change, but for what is made of it anew."""
+        return [*self._carried.arrays, *self._updates.changing]
+
+    def _copy(self) -> None:
+        """Copy everything."""
+        arrays = self._changing()
+        if not self._copies:
+            self._copies = [np.empty_like(array) for array in arrays]
+        for copy, array in zip(self._copies, arrays, strict=True):
+            copy[...] = array
+        self._since, self._begun_then = [], self._carried.begun
+
+    def _undo(self) -> None:
+        """Go back to before the last time step: from the copy on, by all others since."""
+        *others, _ = self._since
+        for copy, array in zip(self._copies, self._changing(), strict=True):
+            array[...] = copy
+        self._carried.begun = self._begun_then
+        for ready in filter(None, self._ready.values()):
+            turned = backs_of(self.rule, self._numpy, self._updates.values, self._updates.feedback, ready.links)
+            for name, back in turned.items():
+                self._backs[ready.links.backs[name]][...] = back
+        self._since = others
+        for step in others:
+            self._stepped(step)
+
+    def went(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """States of the network and traces as the engine has them, copied to NumPy arrays."""
+        network = self._carried.network() | {INPUT: {Z: self._last}}
+        return trees.mapped(np.array, network), trees.mapped(np.array, self._carried.credit())
