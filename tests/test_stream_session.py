@@ -114,6 +114,41 @@ def test_every_step_is_that_of_operations(name: str, rule: str, backend: str, st
     assert all(stepped)
 
 
+@pytest.mark.parametrize("rule", ["eprop", "pp_prop"])
+def test_inputs_and_neurons_of_every_density(rule: str, stepped: list[bool]) -> None:
+    """By events or by products, as every time step has them alone."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((STEPS, FEATURES)) * 3 * (rng.random((STEPS, FEATURES)) < rng.random((STEPS, 1)))
+    one, other = learner("lif", rule), plainly(learner("lif", rule))
+    for t in range(STEPS):
+        found, wanted = one.observe(x[t], t % CLASSES), other.observe(x[t], t % CLASSES)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11)
+    assert distance(one.rule.model.network.parameters, other.rule.model.network.parameters) < 1e-10
+    assert one._session is not None
+    assert len(one._session._ready) > 1
+    assert all(stepped)
+
+
+def test_a_stream_that_is_stopped_is_where_it_was(stepped: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data()
+    one, other = learner("alif", "eprop"), learner("alif", "eprop")
+    for t in range(STEPS):
+        if t == 14:
+            before = one.rule.state()
+            with monkeypatch.context() as pressed:
+
+                def stop(self: Session, learns: bool) -> bool:
+                    raise KeyboardInterrupt
+
+                pressed.setattr(Session, "_finite", stop)
+                with pytest.raises(KeyboardInterrupt):
+                    one.observe(x[t], y[t])
+            for key, value in one.rule.state().items():
+                np.testing.assert_array_equal(value, before[key])
+        np.testing.assert_array_equal(one.observe(x[t], y[t]), other.observe(x[t], y[t]))
+    assert one.time == other.time
+
+
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_other_libraries_take_the_same_steps(backend: str, stepped: list[bool]) -> None:
     """By NumPy's loops, as they do with batches; what they are asked for is theirs."""

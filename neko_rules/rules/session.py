@@ -132,15 +132,17 @@ class Session:
             self._copy()
         rate, count = (each[0] for each in self.rule.rates(1)) if learns else (0.0, 0.0)
         self._since.append(_Step(inputs, dense, mask, rate, count, learns))
-        if self._stepped(self._since[-1]) and self._finite(learns):
-            counted = np.asarray(self._counted.sum())
-            return self._outputs[0].copy(), (np.asarray(self._loss[0], self._loss_type), counted)
-        self._undo()
-        return None
-
-    @property
-    def _loss_type(self) -> np.dtype[Any]:
-        return self._inputs.dtype
+        try:
+            went = self._stepped(self._since[-1]) and self._finite(learns)
+        except BaseException:
+            # Whoever stops a stream from the keyboard finds it where it was before this step.
+            self._undo()
+            raise
+        if not went:
+            self._undo()
+            return None
+        loss = np.asarray(self._loss[0], self._inputs.dtype), np.asarray(self._counted.sum())
+        return self._outputs[0].copy(), loss
 
     def _finite(self, learns: bool) -> bool:
         return bool(np.isfinite(self._loss[0])) and (not learns or self._updates.still_finite)

@@ -42,6 +42,9 @@ class StreamLearner:
     stream of T steps is T times that of the same steps given to ``rule.gradients``, whose loss is a mean over them. A
     step without a target changes no weights; network and traces go on.
 
+    On a processor with Numba a stream that has gone on for a while goes by a compiled chain that is kept at hand. When it
+    begins to follows from how much was seen, so that a stream that was saved goes on by the same numbers.
+
     Args:
         rule: an online rule, which is trained in place.
         batch_size: number of sequences that run side by side.
