@@ -198,7 +198,7 @@ def test_a_step_that_fails_is_undone(at: int, stepped: list[bool]) -> None:
     def rates(step: int) -> float:
         return np.inf if step == at and failing else 0.1
 
-    one, other, failing = learner("alif", "eprop"), learner("alif", "eprop"), True
+    one, other, failing, own = learner("alif", "eprop"), learner("alif", "eprop"), True, np.zeros(FEATURES)
     for stream in one, other:
         stream.rule.optimizer = SGD(0.1)
         stream.rule._memory = None
@@ -211,7 +211,9 @@ def test_a_step_that_fails_is_undone(at: int, stepped: list[bool]) -> None:
             failing = False
             for key, value in one.rule.state().items():
                 np.testing.assert_array_equal(value, before[key])
-        found, wanted = one.observe(x[t], y[t]), other.observe(x[t], y[t])
+        # An array that is filled anew with every input.
+        own[:] = x[t]
+        found, wanted = one.observe(own, y[t]), other.observe(x[t], y[t])
         np.testing.assert_allclose(found, wanted, rtol=0, atol=SAME)
     assert one.time == other.time == STEPS
     assert stepped.count(False) == 1

@@ -131,7 +131,8 @@ class Session:
         if not self._copies or len(self._since) >= _STEPS_KEPT:
             self._copy()
         rate, count = (each[0] for each in self.rule.rates(1)) if learns else (0.0, 0.0)
-        self._since.append(_Step(inputs, dense, mask, rate, count, learns))
+        # Whose array the input is may fill it with the next before this one is gone through again.
+        self._since.append(_Step(inputs.copy(), dense, mask, rate, count, learns))
         try:
             went = self._stepped(self._since[-1]) and self._finite(learns)
         except BaseException:

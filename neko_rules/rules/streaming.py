@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 FORMAT = "neko_rules stream 1"
 
+_FEW = 10
+"""Time steps that take about as long one by one as what comes before a pass through them all."""
+
 Tree = Any
 
 
@@ -42,8 +45,8 @@ class StreamLearner:
     stream of T steps is T times that of the same steps given to ``rule.gradients``, whose loss is a mean over them. A
     step without a target changes no weights; network and traces go on.
 
-    On a processor with Numba a stream that has gone on for a while goes by a compiled chain that is kept at hand. When it
-    begins to follows from how much was seen, so that a stream that was saved goes on by the same numbers.
+    On a processor with Numba a stream that has gone on for a while goes by a compiled chain that is kept at hand. When
+    it begins to follows from how much was seen, so that a stream that was saved goes on by the same numbers.
 
     Args:
         rule: an online rule, which is trained in place.
@@ -135,6 +138,8 @@ class StreamLearner:
         if targets is not None and len(targets) != len(inputs):
             raise DataError("targets must have one entry per time step", received=f"{len(targets)} for {len(inputs)}")
         whole = targets is not None and self.rule.online == 1 and not any(target is None for target in targets)
+        # What is at hand has taken a few steps before all is laid out for as many.
+        whole = whole and (self._session is None or len(inputs) > _FEW)
         if not whole:
             each = [None] * len(inputs) if targets is None else targets
             return np.stack([self.observe(one, target) for one, target in zip(np.asarray(x), each, strict=True)])
@@ -247,10 +252,10 @@ class StreamLearner:
     def _begun(self, features: int) -> Session | None:
         """A session that goes on from here; None where there is none, or not yet any use for one."""
         rule = self.rule
-        if rule.online != 1 or rule.regularizers or not rule.updates_plainly or not _by_loops(rule):
+        if rule.online != 1 or rule.regularizers or not _by_loops(rule):
             return None
         # Compiling takes seconds: what was seen has to have been worth a chain, as it is with batches.
-        if self._pending or not rule.chains().worthwhile(self._seen, self.batch_size, features):
+        if not rule.chains().worthwhile(self._seen, self.batch_size, features) or not rule.updates_plainly:
             return None
         if self._refused and self._settings_are_those():
             return None
@@ -286,7 +291,9 @@ class StreamLearner:
 
     def _target_of(self, target: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
         """The target of one time step; that of a label is looked up."""
-        if not single or not isinstance(target, (int, np.integer)) or isinstance(target, bool):
+        known = single and isinstance(target, (int, np.integer)) and not isinstance(target, bool)
+        if not known or self._session is None:
+            self._labels.clear()
             return self._target(target, single)
         if target not in self._labels:
             self._labels[int(target)] = self._target(target, single)
