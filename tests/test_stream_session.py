@@ -114,6 +114,25 @@ def test_every_step_is_that_of_operations(name: str, rule: str, backend: str, st
     assert all(stepped)
 
 
+@pytest.mark.parametrize("every", [2, 5])
+@pytest.mark.parametrize(("name", "rule"), [("alif", "eprop"), ("layers", "ottt"), ("lif", "fptt")])
+def test_changes_every_few_steps(name: str, rule: str, every: int, stepped: list[bool], tmp_path: Path) -> None:
+    """What the gradient has come to is handed on, saved in between, and from a chain by events to one by products."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((STEPS, FEATURES)) * 3 * (rng.random((STEPS, FEATURES)) < rng.random((STEPS, 1)))
+    _, y = data()
+    one, other = learner(name, rule, online=every), plainly(learner(name, rule, online=every))
+    for t, label in enumerate(targets(y)):
+        np.testing.assert_allclose(one.observe(x[t], label), other.observe(x[t], label), rtol=0, atol=1e-11)
+        if t % 6 == 4:
+            one.save(tmp_path / "stream")
+            one = learner(name, rule, online=every)
+            one.load(tmp_path / "stream")
+    assert one.rule.steps == other.rule.steps > 0
+    assert distance(one.rule.model.network.parameters, other.rule.model.network.parameters) < 1e-10
+    assert all(stepped)
+
+
 @pytest.mark.parametrize("rule", ["eprop", "pp_prop"])
 def test_inputs_and_neurons_of_every_density(rule: str, stepped: list[bool]) -> None:
     """By events or by products, as every time step has them alone."""
@@ -307,9 +326,9 @@ def test_faults_are_seen(fault: str, stepped: list[bool], monkeypatch: pytest.Mo
 
 
 def test_what_has_no_chain_goes_by_operations(stepped: list[bool]) -> None:
-    """Penalties, several steps to a change, decay: a session is not for them."""
+    """Penalties, decay: a session is not for them."""
     x, y = data()
-    for options in ({"regularizers": ["firing_rate"]}, {"online": 3}, {"weight_decay": 0.1}):
+    for options in ({"regularizers": ["firing_rate"]}, {"weight_decay": 0.1}):
         stream = learner("lif", "eprop", **options)
         for t in range(12):
             stream.observe(x[t], y[t])

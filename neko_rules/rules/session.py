@@ -40,8 +40,8 @@ class _Ready(NamedTuple):
     Attributes:
         links, plan: the chain.
         given: what it is called with, in its order.
-        before, updating: where in it stands whether there were time steps before, if that is asked, and whether weights
-            change.
+        before, updating, adding: where in it stands whether there were time steps before, if that is asked, whether
+            weights change, and whether there is a gradient of earlier time steps that is added to.
         addresses: where what it calls lies.
         gradients: by parameter.
     """
@@ -51,19 +51,27 @@ class _Ready(NamedTuple):
     given: list[Any]
     before: int | None
     updating: int
+    adding: int
     addresses: np.ndarray
     gradients: dict[str, np.ndarray]
 
 
 class _Step(NamedTuple):
-    """What a time step was given."""
+    """What a time step was given.
+
+    Attributes:
+        inputs, dense, mask: as for ``Session.step``.
+        rate, count: learning rate and number of the update.
+        adding, updating: as for a chain.
+    """
 
     inputs: np.ndarray
     dense: np.ndarray
     mask: np.ndarray
     rate: Any
     count: Any
-    learns: bool
+    adding: bool
+    updating: bool
 
 
 class Session:
@@ -75,6 +83,7 @@ class Session:
         batch_size: sequences side by side.
         features: of the input.
         begin: what came before, in NumPy arrays; None for nothing.
+        total: the gradient since the last change of the weights, by parameter.
 
     Attributes:
         rule: as given.
@@ -89,6 +98,7 @@ class Session:
         batch_size: int,
         features: int,
         begin: Begin | None,
+        total: dict[str, np.ndarray],
     ) -> None:
         self.rule, self._numpy = rule, cast(Any, get_backend("numpy"))
         network, dtype = rule.model.network, rule.model.network.dtype
@@ -108,15 +118,17 @@ class Session:
         self._ready: dict[tuple[frozenset[str], bool], _Ready | None] = {}
         self._backs: dict[Any, np.ndarray] = {}
         self._now: _Ready | None = None
+        self._updated = False
         self.lacking = False
         self._since: list[_Step] = []
         self._copies: list[np.ndarray] = []
         self._begun_then = self._carried.begun
+        self._total = {name: np.array(value) for name, value in total.items()}
 
     # One time step.
 
     def step(
-        self, inputs: np.ndarray, dense: np.ndarray, mask: np.ndarray, learns: bool
+        self, inputs: np.ndarray, dense: np.ndarray, mask: np.ndarray, adding: bool, updating: bool
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None:
         """What the loss observes [batch, n_out], and the loss and how much it is of; None where it fails.
 
@@ -126,15 +138,16 @@ class Session:
             inputs: [batch, feature].
             dense: targets [batch, n_out].
             mask: which of them count, [batch].
-            learns: whether the weights change.
+            adding: whether the gradient is added to what there is of it.
+            updating: whether the weights change.
         """
         if not self._copies or len(self._since) >= _STEPS_KEPT:
             self._copy()
-        rate, count = (each[0] for each in self.rule.rates(1)) if learns else (0.0, 0.0)
+        rate, count = (each[0] for each in self.rule.rates(1)) if updating else (0.0, 0.0)
         # Whose array the input is may fill it with the next before this one is gone through again.
-        self._since.append(_Step(inputs.copy(), dense, mask, rate, count, learns))
+        self._since.append(_Step(inputs.copy(), dense, mask, rate, count, adding, updating))
         try:
-            went = self._stepped(self._since[-1]) and self._finite(learns)
+            went = self._stepped(self._since[-1]) and self._finite(updating)
         except BaseException:
             # Whoever stops a stream from the keyboard finds it where it was before this step.
             self._undo()
@@ -145,8 +158,8 @@ class Session:
         loss = np.asarray(self._loss[0], self._inputs.dtype), np.asarray(self._counted.sum())
         return self._outputs[0].copy(), loss
 
-    def _finite(self, learns: bool) -> bool:
-        return bool(np.isfinite(self._loss[0])) and (not learns or self._updates.still_finite)
+    def _finite(self, updating: bool) -> bool:
+        return bool(np.isfinite(self._loss[0])) and (not updating or self._updates.still_finite)
 
     def _stepped(self, step: _Step) -> bool:
         """Whether there was a chain for a time step."""
@@ -160,22 +173,28 @@ class Session:
                 self.lacking = True
                 return False
             if ready is not self._now:
-                self._updates.meet(ready.gradients)
-                self._now = ready
+                self._go_over_to(ready)
             self._updates.take_rates(step.rate, step.count)
-            told = self._called(ready, step.learns)
+            told = self._called(ready, step)
             if not told:
                 break
             # By how many events this time step has alone, so that a stream that is taken up again goes on alike.
             walked -= {ready.links.told[told - 1].source}
-        self._carried.begun = True
+        self._carried.begun, self._updated = True, step.updating
         self._last = step.inputs
         return True
 
-    def _called(self, ready: _Ready, learns: bool) -> int:
+    def _go_over_to(self, ready: _Ready) -> None:
+        """The gradient so far, and where updates find it, for another chain."""
+        for name, gradient in (self._total if self._now is None else self._now.gradients).items():
+            ready.gradients[name][...] = gradient
+        self._updates.meet(ready.gradients)
+        self._now = ready
+
+    def _called(self, ready: _Ready, step: _Step) -> int:
         """What the chain tells: 0, or that it is not the one for this time step."""
         chain, plan, given = ready.links.chain, ready.plan, ready.given
-        given[ready.updating] = learns
+        given[ready.adding], given[ready.updating] = step.adding, step.updating
         if ready.before is not None:
             given[ready.before] = self._carried.begun
         self._loss[0] = 0.0
@@ -223,16 +242,19 @@ class Session:
         given = list(plan.given(every))
         addresses = links.chain.addresses.copy()
         addresses[links.update] = changes.address
-        return _Ready(links, plan, given, places.get("before"), places["updating"], addresses, by_name)
+        return _Ready(
+            links, plan, given, places.get("before"), places["updating"], places["adding"], addresses, by_name
+        )
 
     # What was, and what is.
 
     def _changing(self) -> list[np.ndarray]:
         """All that time steps change, but for what is made of it anew."""
-        return [*self._carried.arrays, *self._updates.changing]
+        return [*self._carried.arrays, *self._updates.changing, *self._total.values()]
 
     def _copy(self) -> None:
         """Copy everything."""
+        self._take_total()
         arrays = self._changing()
         if not self._copies:
             self._copies = [np.empty_like(array) for array in arrays]
@@ -245,7 +267,7 @@ class Session:
         *others, _ = self._since
         for copy, array in zip(self._copies, self._changing(), strict=True):
             array[...] = copy
-        self._carried.begun = self._begun_then
+        self._carried.begun, self._now = self._begun_then, None
         for ready in filter(None, self._ready.values()):
             turned = backs_of(self.rule, self._numpy, self._updates.values, self._updates.feedback, ready.links)
             for name, back in turned.items():
@@ -254,7 +276,14 @@ class Session:
         for step in others:
             self._stepped(step)
 
-    def went(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """States of the network and traces as the engine has them, copied to NumPy arrays."""
+    def _take_total(self) -> None:
+        """Take over the gradient since the last change of the weights from the chain that has it."""
+        if self._now is not None:
+            for name, gradient in self._now.gradients.items():
+                self._total[name][...] = 0 if self._updated else gradient
+
+    def went(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """States of the network, traces and the gradient as the engine has them, copied to NumPy arrays."""
+        self._take_total()
         network = self._carried.network() | {INPUT: {Z: self._last}}
-        return trees.mapped(np.array, network), trees.mapped(np.array, self._carried.credit())
+        return tuple(trees.mapped(np.array, tree) for tree in (network, self._carried.credit(), self._total))

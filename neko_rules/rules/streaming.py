@@ -236,14 +236,16 @@ class StreamLearner:
         if session is None:
             return None
         session.rule.steps = rule.steps
-        found = session.step(inputs, *(target or self._nothing), target is not None)
+        adding, updating = self._pending > 0, target is not None and self._pending + 1 == rule.online
+        found = session.step(inputs, *(target or self._nothing), adding, updating)
         if found is None:
             self._refused = session.lacking
             return None
         output, (loss, count) = found
         if target is not None:
             self.loss, self._lost = _mean(loss, count), (loss, count)
-            rule.steps += 1
+            self._pending = 0 if updating else self._pending + 1
+            rule.steps += updating
         return output
 
     def _settings_are_those(self) -> bool:
@@ -252,7 +254,7 @@ class StreamLearner:
     def _begun(self, features: int) -> Session | None:
         """A session that goes on from here; None where there is none, or not yet any use for one."""
         rule = self.rule
-        if rule.online != 1 or rule.regularizers or not _by_loops(rule):
+        if rule.regularizers or not _by_loops(rule):
             return None
         # Compiling takes seconds: what was seen has to have been worth a chain, as it is with batches.
         if not rule.chains().worthwhile(self._seen, self.batch_size, features) or not rule.updates_plainly:
@@ -261,17 +263,17 @@ class StreamLearner:
             return None
         self._settings = Settings(rule)
         twin = rule if host_of(rule.nx) is not None else on_numpy(rule)
-        spans = None if twin is None or not twin.chains().has_windows else Online(twin, 1).windows
+        spans = None if twin is None or not twin.chains().has_windows else Online(twin, rule.online).windows
         self._refused = twin is None or spans is None or twin.chains().lacking
         if twin is None or spans is None or self._refused:
             return None
-        moving = trees.mapped(rule.nx.to_numpy, self._carry()[0])
+        moving, total = trees.mapped(rule.nx.to_numpy, self._carry())
         self._lost = moving["loss"]
         if twin is not rule:
             own, memory = (trees.mapped(rule.nx.to_numpy, tree) for tree in rule.prepared())
             twin.take(twin.model.network.values, own, memory, 0)
         begin = Begin(moving["network"], moving["credit"]) if self.time else None
-        session = Session(twin, spans, self.batch_size, features, begin)
+        session = Session(twin, spans, self.batch_size, features, begin, total)
         rule.hold(session.held, rule.steps)
         return session
 
@@ -451,8 +453,8 @@ class StreamLearner:
     def _carry(self) -> Tree:
         """State of network and traces, and the gradient since the last change of the weights."""
         if self._session is not None:
-            states, credit = self._session.went()
-            moving, total = self._carried
+            states, credit, total = self._session.went()
+            moving, total = self._carried[0], trees.mapped(self.rule.nx.asarray, total)
             went = {"network": states, "credit": credit, "loss": self._lost}
             after = {**moving, **trees.mapped(self.rule.nx.asarray, went)}
             return trees.ordered((after, total), self._carried)
