@@ -13,6 +13,7 @@ from neko_rules.backend import is_installed
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 from neko_rules.layers.margins import margins, thresholds
 from neko_rules.report import activity, comparison_figures, learning_curve, style
+from neko_rules.rules import PPProp
 from neko_rules.rules.synapse import synapse_traces
 
 BACKENDS = ["numpy", *(name for name in ("torch",) if is_installed(name))]
@@ -84,6 +85,15 @@ class TestSynapse:
         assert abs(gradient) > 1e-8
         assert traces.gradient == pytest.approx(gradient, rel=1e-11)
         assert traces.eligibility.shape == (12, 3)
+
+    def test_that_of_a_rank_one_trace(self) -> None:
+        x, y = data()
+        rule = PPProp(Evaluator(ALIF(6, 2, dtype="float64", seed=1, detach_reset=False)), decay=0.8)
+        for parameter, source, target in [("input", 1, 3), ("recurrent", 2, 0)]:
+            traces = synapse_traces(rule, x, y, f"hidden.{parameter}.weight", source, target)
+            gradient = rule.gradients(x, y)[f"hidden.{parameter}.weight"][source, target]
+            assert abs(gradient) > 1e-8
+            assert traces.gradient == pytest.approx(gradient, rel=1e-11)
 
     def test_an_excluded_autapse_has_none(self) -> None:
         rule = EProp(Evaluator(ALIF(6, 2)))

@@ -4,6 +4,7 @@
 
 x_t is what the sending neuron sends, and D, r, q, h are the receiving neuron's own derivatives. G_t = ∂E/∂z_t has the
 readout's memory in it, where the rule's learning signal has. For one hidden layer the sum is e-prop's gradient exactly.
+The trace of pp-prop is of rank one, e_t = x̄_t F_t with the receiving neuron's factor (``credit.factors``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import numpy as np
 
 from neko_rules.backend import Parameters, get_backend
 from neko_rules.credit import adjoint
+from neko_rules.credit.factors import Factors
+from neko_rules.credit.recursion import FACTOR, RANK_ONE
 from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.layers.forward import Z
+from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.margins import constants_of
 from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.rule import Batch, Own
@@ -106,7 +110,7 @@ def synapse_traces(rule: LearningRule, x: Any, y: Any, parameter: str, source: i
             nx,
             network.graph,
             rule.jacobians,
-            network.constants_with(values),
+            rule.constants_with(values),
             values,
             own["feedback"],
             trajectory,
@@ -128,7 +132,10 @@ def synapse_traces(rule: LearningRule, x: Any, y: Any, parameter: str, source: i
     )
     size = record.z.shape
     own_neuron = {entry: np.broadcast_to(value, size)[:, :, target] for entry, value in local.items()}
-    eligibility = _eligibility(jacobians.states, own_neuron, sent)
+    if rule.credit.trace == "rank_one":
+        eligibility = _rank_one(jacobians, rule.trace_decay, own_neuron, sent)
+    else:
+        eligibility = _eligibility(jacobians.states, own_neuron, sent)
     name = f"{parameter}[{source}, {target}]"
     return SynapseTraces(sent, record.z[:, :, target], eligibility, signal, network.dt, name)
 
@@ -149,4 +156,17 @@ def _eligibility(states: tuple[str, ...], local: dict[Any, np.ndarray], sent: np
             epsilon[state] = own + through_spike + local.get(("q", state), zero)[t] * sent[t]
         fired = sum((local.get(("h", state), zero)[t] * epsilon[state] for state in states), np.zeros_like(sent[0]))
         found.append(fired)
+    return np.stack(found)
+
+
+def _rank_one(jacobians: Jacobians, decay: float, local: dict[Any, np.ndarray], sent: np.ndarray) -> np.ndarray:
+    """The same of a rank-one trace: x̄_t times the factor of the receiving neuron."""
+    nx: Any = get_backend("numpy")
+    factors, trace = Factors(RANK_ONE, jacobians), np.zeros_like(sent[0])
+    carried, found = dict.fromkeys(factors.carried, trace), []
+    for t, x in enumerate(sent):
+        now = {entry: value[t] for entry, value in local.items()}
+        carried, made = factors.step(nx, carried, now, np.asarray(decay), trace, (FACTOR + Z,))
+        trace = decay * trace + x
+        found.append(trace * made[FACTOR + Z])
     return np.stack(found)
