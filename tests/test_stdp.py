@@ -10,6 +10,7 @@ from credit_cases import NETWORKS, distance
 
 from neko_rules import ALIF, BPTT, LIF, RNN, STDP, Evaluator, Layer, Network, Stack, TripletSTDP
 from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.optimizers import Adam, Naive
 
@@ -267,3 +268,20 @@ def test_refusals() -> None:
         TripletSTDP(model, tau_x=0)
     with pytest.raises(ArgumentError, match="no argument 'potentation'"):
         TripletSTDP(model, potentation=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("few", [0.05, 0.9])
+@pytest.mark.parametrize("pairing", ["all", "nearest"])
+@pytest.mark.parametrize("rule", [STDP, TripletSTDP])
+def test_walked_spikes_and_loops_give_what_operations_give(rule: type[STDP], pairing: str, few: float) -> None:
+    """By the events of the train that is mostly zero, or by a product where neither is; traces by one loop."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.random((6, 40, 9)) < few) * 1.0, rng.integers(3, size=6)
+    made = rule(Evaluator(LIF([12, 8], 3, inputs=9, dtype="float64", threshold=0.3)), pairing=pairing)
+    found = made.gradients(x, y)
+    with unfused():
+        expected = made.gradients(x, y)
+    for name, value in expected.items():
+        # Biases of hidden neurons do not change.
+        assert np.abs(value).max() > 1e-8 or name.endswith(".bias"), name
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-12 * np.abs(value).max(), err_msg=name)

@@ -34,7 +34,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from neko_rules import arguments
-from neko_rules.backend import Array, Arrays, Backend, Parameters
+from neko_rules.backend import Array, Parameters
 from neko_rules.clipping import Clipping
 from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
@@ -45,6 +45,7 @@ from neko_rules.layers.graph import INPUT, Connection
 from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Regularizer
 from neko_rules.rules.rule import RULES, Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.trains import before, overlap
 
 PAIRINGS = ("all", "nearest")
 BOUNDS = ("none", "hard", "soft")
@@ -251,22 +252,13 @@ class STDP(Rule):
     def _window(self, sent: Array, fired: Array, gain: Array) -> tuple[Array, Array]:
         """Potentiation and depression summed over time and examples, each [pre, post], apart from F(w)."""
         nx = self.nx
-        x, y = self._traces((sent, fired), (self.tau_plus, self.tau_minus))
-        return self.potentiation * overlap(nx, x, gain * fired), self.depression * overlap(nx, sent, gain * y)
+        x, y = self._trace(sent, self.tau_plus), self._trace(fired, self.tau_minus)
+        up = nx.transpose(overlap(nx, fired, gain * x), (1, 0))
+        return self.potentiation * up, self.depression * overlap(nx, sent, gain * y)
 
-    def _traces(self, spikes: Arrays, taus: tuple[float, ...]) -> Arrays:
-        """The trace of each train of spikes [time, batch, neuron] just before the spikes of the step enter it."""
-        decays = [math.exp(-self.model.network.dt / tau) for tau in taus]
-
-        def step(carry: Arrays, arriving: Arrays) -> tuple[Arrays, Arrays]:
-            before = tuple(decay * trace for decay, trace in zip(decays, carry, strict=True))
-            if self.pairing == "nearest":
-                return tuple(s + (1 - s) * b for s, b in zip(arriving, before, strict=True)), before
-            return tuple(s + b for s, b in zip(arriving, before, strict=True)), before
-
-        zeros = tuple(self.nx.full(tuple(train.shape[1:]), 0.0, self.nx.dtype(train)) for train in spikes)
-        _, before = self.nx.scan(step, zeros, spikes, spikes[0].shape[0])
-        return before
+    def _trace(self, spikes: Array, tau: float) -> Array:
+        """The trace of a train of spikes [time, batch, neuron] just before the spikes of the step enter it."""
+        return before(self.nx, spikes, math.exp(-self.model.network.dt / tau), self.pairing == "nearest")
 
     def _bounded(self, values: Parameters) -> Parameters:
         nx, after = self.nx, super()._bounded(values)
@@ -278,13 +270,6 @@ class STDP(Rule):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.plastic)}; {self.pairing} pairs, {self.bounds} bounds)"
-
-
-def overlap(nx: Backend, before: Array, after: Array) -> Array:
-    """Σ over time and examples of before ⊗ after, [pre, post], of [time, batch, pre] and [time, batch, post]."""
-    rows = before.shape[0] * before.shape[1]
-    flat = nx.reshape(before, (rows, before.shape[2]))
-    return nx.matmul(nx.transpose(flat, (1, 0)), nx.reshape(after, (rows, after.shape[2])))
 
 
 def _names(connections: Sequence[str]) -> tuple[str, ...]:

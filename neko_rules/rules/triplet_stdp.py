@@ -20,7 +20,8 @@ from neko_rules import arguments
 from neko_rules.backend import Array
 from neko_rules.evaluator import Evaluator
 from neko_rules.rules.rule import RULES
-from neko_rules.rules.stdp import STDP, PlasticityOptions, overlap
+from neko_rules.rules.stdp import STDP, PlasticityOptions
+from neko_rules.rules.trains import overlap
 
 
 @RULES.register("triplet_stdp")
@@ -86,8 +87,9 @@ class TripletSTDP(STDP):
         self.tau_y = arguments.number("tau_y", tau_y, above=0)
 
     def _window(self, sent: Array, fired: Array, gain: Array) -> tuple[Array, Array]:
-        taus = (self.tau_plus, self.tau_x, self.tau_minus, self.tau_y)
-        r1, r2, o1, o2 = self._traces((sent, sent, fired, fired), taus)
+        nx = self.nx
+        r1, r2 = self._trace(sent, self.tau_plus), self._trace(sent, self.tau_x)
+        o1, o2 = self._trace(fired, self.tau_minus), self._trace(fired, self.tau_y)
         up = fired * (self.potentiation + self.triplet_potentiation * o2)
         down = sent * (self.depression + self.triplet_depression * r2)
-        return overlap(self.nx, r1, gain * up), overlap(self.nx, down, gain * o1)
+        return nx.transpose(overlap(nx, up, gain * r1), (1, 0)), overlap(nx, down, gain * o1)
