@@ -1,4 +1,4 @@
-"""Factors: pp-prop and OTPE backward in time give what their traces give forward, on every network and library."""
+"""Factors: pp-prop, OTPE and SnAp backward in time give what they give forward, on every network and library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chain_cases import data as spikes
 from chain_cases import groups, layers, same_weights
-from credit_cases import NETWORKS, data, distance, stack
+from credit_cases import NETWORKS, data, distance, feedback_network, stack
 
 from neko_rules import Evaluator, LearningRule, Network
 from neko_rules.backend import BUILT_IN
@@ -22,7 +22,7 @@ from neko_rules.kernels.host import unfused
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD
-from neko_rules.rules import OTTT, RULES, ApproximateOTPE, chained_pass, rule_of
+from neko_rules.rules import OTTT, RULES, ApproximateOTPE, SnAp, chained_pass, rule_of
 
 __all__ = ["groups"]  # a fixture
 
@@ -159,3 +159,25 @@ def test_factors_that_windows_do_not_hand_on_are_seen(groups: list[Any], monkeyp
     with pytest.raises(AssertionError):
         same_weights(taught, x, y)
     assert groups
+
+
+# SnAp, which goes backward where what a weight reaches allows it.
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_snap_backward_in_time_is_snap_forward_in_time(name: str, steps: int) -> None:
+    """Deferred it goes back wherever layers hear of each other within the step; online its influence goes forward."""
+    x, y = data()
+    model = Evaluator(NETWORKS[name]("numpy"))
+    rule = SnAp(model, reach=steps)
+    forward = LearningRule(model, temporal="full", trace=f"sparse_{steps}", evaluation="traces")
+    assert rule.evaluation == "adjoint"
+    if model.network.readout in ("sequence", "last"):
+        assert SnAp(model, reach=steps, online=True).evaluation == "traces"
+    assert distance(rule.gradients(x, y), forward.gradients(x, y)) < SAME
+
+
+def test_snap_1_of_connections_that_are_late_goes_forward() -> None:
+    """What a weight does to another population a step later is out of reach, for this weight alone."""
+    assert SnAp(Evaluator(feedback_network("numpy")), reach=1).evaluation == "traces"

@@ -116,25 +116,6 @@ def test_snap_n_climbs_to_rtrl_at_the_diameter_of_a_ring() -> None:
     assert counts == [2, 6, 10, 14, 16]
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_snap_backward_in_time_is_snap_forward_in_time(name: str, steps: int) -> None:
-    """Deferred it goes back wherever layers hear of each other within the step; online its influence goes forward."""
-    x, y = data()
-    model = Evaluator(NETWORKS[name]("numpy"))
-    rule = SnAp(model, reach=steps)
-    forward = LearningRule(model, temporal="full", trace=f"sparse_{steps}", evaluation="traces")
-    assert rule.evaluation == "adjoint"
-    if model.network.readout in ("sequence", "last"):
-        assert SnAp(model, reach=steps, online=True).evaluation == "traces"
-    assert distance(rule.gradients(x, y), forward.gradients(x, y)) < SAME
-
-
-def test_snap_1_of_connections_that_are_late_goes_forward() -> None:
-    """What a weight does to another population a step later is out of reach, for this weight alone."""
-    assert SnAp(Evaluator(model_of("feedback").network), reach=1).evaluation == "traces"
-
-
 def test_snap_1_on_an_effect_within_the_step() -> None:
     """Within a step an effect goes up through all layers: SnAp-1 of a feed-forward stack is RTRL."""
     x, y = data()

@@ -9,6 +9,9 @@ from neko_rules.credit.spans import Wide
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.regularizers import MembraneBounds
 
+OF_FACTORS = "factors_"
+"""What the states are called in which windows hand on what factors carry, before the name of each."""
+
 
 class Window(NamedTuple):
     """What goes on from some time steps of a sequence to the next, beside the states of the network.

@@ -20,9 +20,8 @@ from neko_rules.kernels.parallel import each
 from neko_rules.layers.forward import NetworkState, Z
 from neko_rules.layers.graph import INPUT
 from neko_rules.layers.moment import at_rest
-from neko_rules.rules.back import Window
+from neko_rules.rules.back import OF_FACTORS, Window
 from neko_rules.rules.chained import backs_of
-from neko_rules.rules.linking_back import OF_FACTORS
 from neko_rules.scoring import Scoring
 
 if TYPE_CHECKING:

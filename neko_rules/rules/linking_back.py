@@ -25,9 +25,6 @@ from neko_rules.losses import compiled_pass
 from neko_rules.regularizers import MembraneBounds
 from neko_rules.rules.back import Back
 
-OF_FACTORS = "factors_"
-"""What the states are called in which windows hand on what factors carry, before the name of each."""
-
 
 class Below(NamedTuple):
     """A signal that is multiplied out where it is used: names of the errors above, and of the matrix."""

@@ -20,8 +20,8 @@ from neko_rules.layers.forward import Z
 from neko_rules.layers.fused import Form, carried
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.jacobians import SLOPE, Jacobians
-from neko_rules.rules.back import Window
-from neko_rules.rules.linking_back import OF_FACTORS, Below, LinkingBack
+from neko_rules.rules.back import OF_FACTORS, Window
+from neko_rules.rules.linking_back import Below, LinkingBack
 
 
 class LinkingWindow(LinkingBack):

@@ -344,8 +344,7 @@ class Rule:
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
         twin = copy.copy(self)
-        for compiled in [name for name in vars(twin) if name.startswith("_compiled")]:
-            twin.__dict__.pop(compiled)
+        twin.__dict__ = {name: each for name, each in vars(self).items() if not name.startswith("_compiled")}
         twin.model = self.model.clone()
         twin._own, twin._memory = still(self.nx, self._own), still(self.nx, self._memory)
         return twin
