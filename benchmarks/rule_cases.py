@@ -43,8 +43,7 @@ CASES = {
         Case("OSTL", "ostl", {}, "local"),
         Case("OTTT", "ottt", {}, "local"),
         Case("OTTT, online", "ottt", {"online": True}, "local"),
-        # On a recurrent layer of N neurons these carry N³ numbers per example.
-        Case("OTPE", "otpe", {}, "local", recurrent=False),
+        Case("OTPE", "otpe", {}, "local"),
         Case("approximate OTPE", "approximate_otpe", {}, "local"),
         Case("pp-prop", "pp_prop", {"decay": 0.9}, "local"),
         Case("RFLO", "rflo", {}, "local"),
@@ -55,6 +54,7 @@ CASES = {
         Case("weight mirror", "weight_mirror", {}, "feedback"),
         Case("DRTP", "drtp", {}, "target"),
         Case("ETLP", "etlp", {"online": True}, "target"),
+        # On a recurrent layer of N neurons this carries N³ numbers per example.
         Case("OSTTP", "osttp", {"online": True}, "target", recurrent=False),
         Case("DECOLLE", "decolle", {"online": True}, "target"),
         Case("FPTT", "fptt", {"alpha": 0.1}, "backward"),

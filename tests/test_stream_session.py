@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from neko_rules.errors import NonFiniteError
 from neko_rules.kernels.host import by_library
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD
-from neko_rules.rules import chained, rule_of, session
+from neko_rules.regularizers import FiringRate
+from neko_rules.rules import chained, chained_pass, rule_of, session
 from neko_rules.rules.session import Session
 from neko_rules.rules.streaming import StreamLearner
 
@@ -167,6 +169,22 @@ def test_a_stream_that_is_stopped_is_where_it_was(stepped: list[bool], monkeypat
                 np.testing.assert_array_equal(value, before[key])
         np.testing.assert_array_equal(one.observe(x[t], y[t]), other.observe(x[t], y[t]))
     assert one.time == other.time
+    # Also while what came since is gone through again.
+    step = Session._stepped
+
+    def stopped(self: Session, given: Any) -> bool:
+        if self._undoing:
+            raise KeyboardInterrupt
+        return step(self, given)
+
+    for t in range(3):
+        with monkeypatch.context() as pressed:
+            pressed.setattr(Session, "_finite", lambda self, updating: False)
+            pressed.setattr(Session, "_stepped", stopped)
+            if one._session is not None and one._session._since:
+                with pytest.raises(KeyboardInterrupt):
+                    one.observe(x[t], y[t])
+        np.testing.assert_array_equal(one.observe(x[t], y[t]), other.observe(x[t], y[t]))
 
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
@@ -274,6 +292,68 @@ def test_weights_that_somebody_sets_are_those_that_go_on(stepped: list[bool]) ->
     other.reset()
     np.testing.assert_allclose(one.observe(x[0], 1), other.observe(x[0], 1), rtol=0, atol=SAME)
     assert all(stepped)
+
+
+def test_a_copy_goes_on_by_itself(stepped: list[bool]) -> None:
+    x, y = data()
+    one = learner("alif", "eprop")
+    for t in range(12):
+        one.observe(x[t], y[t])
+    before = one.rule.state()
+    other = copy.deepcopy(one)
+    for t in range(12, 20):
+        other.observe(x[t], y[t])
+    for key, value in one.rule.state().items():
+        np.testing.assert_array_equal(value, before[key])
+    for t in range(12, 20):
+        one.observe(x[t], y[t])
+    for key, value in one.rule.state().items():
+        np.testing.assert_array_equal(value, other.rule.state()[key])
+    assert all(stepped)
+
+
+def test_a_first_step_that_is_stopped_leaves_no_traces(
+    stepped: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory of a session that had no time step yet is anything; here it is filled with sevens."""
+    monkeypatch.setattr(chained_pass.BUFFERS, "empty", lambda shape, dtype: np.full(shape, 7, dtype))
+    x, y = data()
+    one, other = learner("alif", "eprop"), plainly(learner("alif", "eprop"))
+    for stream in one, other:
+        for t in range(8):
+            stream.observe(x[t], y[t])
+        stream.reset()
+    with monkeypatch.context() as pressed:
+
+        def stop(self: Session, updating: bool) -> bool:
+            raise KeyboardInterrupt
+
+        pressed.setattr(Session, "_finite", stop)
+        with pytest.raises(KeyboardInterrupt):
+            one.observe(x[0], y[0])
+    one.save(tmp_path / "stream")
+    one = plainly(learner("alif", "eprop"))
+    one.load(tmp_path / "stream")
+    for t in range(10):
+        np.testing.assert_allclose(one.observe(x[t], y[t]), other.observe(x[t], y[t]), rtol=0, atol=SAME)
+    assert distance(one.rule.model.network.parameters, other.rule.model.network.parameters) < SAME
+
+
+def test_penalties_that_come_later_see_the_rates_since_then(stepped: list[bool], tmp_path: Path) -> None:
+    """Whichever way the time steps before went; and those of a stream that is saved go on."""
+    x, y = data()
+    one, other = learner("lif", "eprop"), plainly(learner("lif", "eprop"))
+    for t in range(STEPS):
+        for stream in one, other:
+            if t == 14:
+                stream.rule.regularizers = (FiringRate(target=20.0),)
+            stream.observe(x[t], y[t])
+        if t == 20:
+            one.save(tmp_path / "stream")
+            one = learner("lif", "eprop", regularizers=[FiringRate(target=20.0)])
+            one.load(tmp_path / "stream")
+    assert distance(one.rule.model.network.parameters, other.rule.model.network.parameters) < SAME
+    assert len(stepped) == 14 - 5
 
 
 def test_two_learners_of_one_rule_take_turns(stepped: list[bool]) -> None:

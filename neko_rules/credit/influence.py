@@ -39,13 +39,17 @@ from neko_rules.credit.traces import (
 from neko_rules.layers.forward import Signals, Z
 from neko_rules.layers.graph import INPUT, Connection, Graph
 
+_ALIKE = 3
+"""Neurons of a population that stand for any number of more: what a dense matrix does to one it does to all."""
 
-def reach(graph: Graph, steps: int) -> dict[tuple[str, str], np.ndarray]:
+
+def reach(graph: Graph, steps: int, most: int | None = None) -> dict[tuple[str, str], np.ndarray]:
     """Which neurons each neuron reaches within a number of time steps: (population, from population) → [to, from].
 
     Args:
         graph: the network; every connection is taken to have all its synapses, but for autapses that are excluded.
         steps: at least 1, the step in which a neuron is acted on being the first.
+        most: neurons of a population that are looked at, the first ones; None for all.
 
     Example:
         >>> from neko_rules import LIF
@@ -56,7 +60,7 @@ def reach(graph: Graph, steps: int) -> dict[tuple[str, str], np.ndarray]:
         >>> bool(reach(LIF(3, 2).graph, 2)["hidden", "hidden"].all())
         True
     """
-    sizes = {name: graph.populations[name].size for name in graph.order}
+    sizes = {name: min(graph.populations[name].size, most or graph.populations[name].size) for name in graph.order}
     start, total = {}, 0
     for name in graph.order:
         start[name], total = total, total + sizes[name]
@@ -71,10 +75,10 @@ def reach(graph: Graph, steps: int) -> dict[tuple[str, str], np.ndarray]:
         matrix = later if connection.delay else within
         matrix[to : to + block.shape[0], of : of + block.shape[1]] |= block
     for _ in graph.order:
-        within = within @ within
+        within = _joined(within, within)
     found = within
     for _ in range(steps - 1):
-        grown = within @ later @ found
+        grown = _joined(within, _joined(later, found))
         if np.array_equal(grown, found):
             break
         found = grown
@@ -83,6 +87,12 @@ def reach(graph: Graph, steps: int) -> dict[tuple[str, str], np.ndarray]:
         for to in graph.order
         for of in graph.order
     }
+
+
+def _joined(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The Boolean product of two matrices, as one that the library is fast at."""
+    found: np.ndarray = left.astype(np.float32) @ right.astype(np.float32) > 0
+    return found
 
 
 def goes_back(graph: Graph, steps: int) -> str:
@@ -96,8 +106,7 @@ def goes_back(graph: Graph, steps: int) -> str:
         graph: the network.
         steps: n, at least 1.
     """
-    most = sum(population.size for population in graph.populations.values())
-    near, ever = reach(graph, steps), reach(graph, most)
+    near, ever = (reach(graph, each, _ALIKE) for each in (steps, _ALIKE * len(graph.order)))
     if all(np.array_equal(near[key], ever[key]) for key in near):
         return "whole"
     alone = steps == 1 and all(not c.delay or c.source in (INPUT, c.target) for c in graph.connections)

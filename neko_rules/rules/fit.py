@@ -46,8 +46,9 @@ def check_fit(rule: LearningRule) -> None:
             received=f"learnable {', '.join(network.learned)}",
             works="use trace='exact', or leave learnable out",
         )
-    assert rule.jacobians or not network.graph.order, "a cut that a cell does not allow is refused here"
-    assert rule.decays is not None, "and a network whose memory cannot be estimated"
+    # A cut that a cell does not allow is refused where it is made, and a memory that cannot be estimated.
+    for name in ("jacobians", "decays"):
+        getattr(rule, name)
 
 
 def check_schedule(rule: LearningRule) -> None:

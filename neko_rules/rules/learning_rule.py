@@ -234,10 +234,10 @@ class LearningRule(Rule):
         constants = self.model.network.constants_with(values)
         if not self.decays:
             return constants
-        known: tuple[Any, dict[str, Constants]] | None = vars(self).get("_constants")
+        known: tuple[Any, dict[str, Constants]] | None = vars(self).get("_compiled_constants")
         if known is None or known[0] is not constants:
-            # The same object as long as the network's are: plans of chains are told apart by it.
-            known = vars(self)["_constants"] = constants, {**constants, DECAYS: self.decays}
+            # The same object as long as the network's are: plans of chains are told apart by it. A clone makes its own.
+            known = vars(self)["_compiled_constants"] = constants, {**constants, DECAYS: self.decays}
         return known[1]
 
     def now(self, values: Parameters, own: Own, moment: Any, drawn: Parameters) -> Now:
@@ -538,7 +538,8 @@ class LearningRule(Rule):
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
         twin = super().clone()
-        twin.__dict__.pop("stepwise", None)
+        for made in ("stepwise", "decays"):
+            twin.__dict__.pop(made, None)
         return twin
 
     def __repr__(self) -> str:

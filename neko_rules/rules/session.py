@@ -122,7 +122,8 @@ class Session:
         self.lacking = False
         self._since: list[_Step] = []
         self._copies: list[np.ndarray] = []
-        self._begun_then = self._carried.begun
+        self._then = self._carried.begun, self._last
+        self._undoing = False
         self._total = {name: np.array(value) for name, value in total.items()}
 
     # One time step.
@@ -141,6 +142,8 @@ class Session:
             adding: whether the gradient is added to what there is of it.
             updating: whether the weights change.
         """
+        if self._undoing:
+            self._undo()
         if not self._copies or len(self._since) >= _STEPS_KEPT:
             self._copy()
         rate, count = (each[0] for each in self.rule.rates(1)) if updating else (0.0, 0.0)
@@ -150,10 +153,10 @@ class Session:
             went = self._stepped(self._since[-1]) and self._finite(updating)
         except BaseException:
             # Whoever stops a stream from the keyboard finds it where it was before this step.
-            self._undo()
+            self._undo_last()
             raise
         if not went:
-            self._undo()
+            self._undo_last()
             return None
         loss = np.asarray(self._loss[0], self._inputs.dtype), np.asarray(self._counted.sum())
         return self._outputs[0].copy(), loss
@@ -255,26 +258,28 @@ class Session:
     def _copy(self) -> None:
         """Copy everything."""
         self._take_total()
-        arrays = self._changing()
-        if not self._copies:
-            self._copies = [np.empty_like(array) for array in arrays]
-        for copy, array in zip(self._copies, arrays, strict=True):
-            copy[...] = array
-        self._since, self._begun_then = [], self._carried.begun
+        self._copies = [array.copy() for array in self._changing()]
+        self._since, self._then = [], (self._carried.begun, self._last)
+
+    def _undo_last(self) -> None:
+        """Go back to before the last time step."""
+        self._since.pop()
+        self._undo()
 
     def _undo(self) -> None:
-        """Go back to before the last time step: from the copy on, by all others since."""
-        *others, _ = self._since
+        """Go on from the copy with what has come since; from its beginning, should it be stopped on the way."""
+        self._undoing = True
         for copy, array in zip(self._copies, self._changing(), strict=True):
             array[...] = copy
-        self._carried.begun, self._now = self._begun_then, None
+        (self._carried.begun, self._last), self._now = self._then, None
         for ready in filter(None, self._ready.values()):
             turned = backs_of(self.rule, self._numpy, self._updates.values, self._updates.feedback, ready.links)
             for name, back in turned.items():
                 self._backs[ready.links.backs[name]][...] = back
-        self._since = others
-        for step in others:
-            self._stepped(step)
+        for step in self._since:
+            went = self._stepped(step)
+            assert went, "it went before"
+        self._undoing = False
 
     def _take_total(self) -> None:
         """Take over the gradient since the last change of the weights from the chain that has it."""
@@ -282,8 +287,15 @@ class Session:
             for name, gradient in self._now.gradients.items():
                 self._total[name][...] = 0 if self._updated else gradient
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was a time step: before the first, traces are anything."""
+        return self._carried.begun
+
     def went(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """States of the network, traces and the gradient as the engine has them, copied to NumPy arrays."""
+        if self._undoing:
+            self._undo()
         self._take_total()
         network = self._carried.network() | {INPUT: {Z: self._last}}
         return tuple(trees.mapped(np.array, tree) for tree in (network, self._carried.credit(), self._total))

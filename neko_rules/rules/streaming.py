@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from neko_rules.credit.spans import Spans
     from neko_rules.rules.learning_rule import LearningRule
 
-FORMAT = "neko_rules stream 1"
+FORMAT = "neko_rules stream 2"
 
 _FEW = 10
 """Time steps that take about as long one by one as what comes before a pass through them all."""
@@ -95,6 +95,8 @@ class StreamLearner:
         self._session: Session | None = None
         self._settings: Settings | None = None
         self._refused = False
+        self._often, self._last_begun = 0, 0
+        self._penalised = bool(rule.regularizers)
         self._labels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     # What a user calls.
@@ -115,8 +117,10 @@ class StreamLearner:
             NonFiniteError: a parameter became NaN or infinite; the state is kept as it was before this step.
         """
         inputs, single = self._inputs(x)
+        self._look_for_penalties()
+        session = self._current_session(inputs.shape[-1])
         wanted = None if target is None else self._target_of(target, single)
-        output = self._in_session(inputs, wanted)
+        output = None if session is None else self._in_session(session, inputs, wanted)
         if output is None:
             self._leave()
             output = self._run(inputs) if wanted is None else self._learn(inputs, wanted)
@@ -143,6 +147,7 @@ class StreamLearner:
         if not whole:
             each = [None] * len(inputs) if targets is None else targets
             return np.stack([self.observe(one, target) for one, target in zip(np.asarray(x), each, strict=True)])
+        self._look_for_penalties()
         self._leave()
         outputs = self._learn_many(inputs, *self._target(targets, single, len(inputs)))
         return outputs[:, 0] if single else outputs
@@ -170,6 +175,7 @@ class StreamLearner:
             "time": self.time,
             "seen": self._seen,
             "pending": self._pending,
+            "penalised": self._penalised,
         }
         content = save(
             {name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata={"neko_rules": json.dumps(about)}
@@ -221,23 +227,44 @@ class StreamLearner:
         nx = self.rule.nx
         self._carried = trees.rebuilt(first, iter([nx.asarray(arrays[name]) for name in own]))
         self.time, self._seen, self._pending = (int(about[name]) for name in ("time", "seen", "pending"))
+        self._penalised = bool(about["penalised"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: no session, whose chain changes memory of its own."""
+        self._leave()
+        return vars(self)
+
+    def _look_for_penalties(self) -> None:
+        """Rates so far are those since there are penalties: begin them anew where there were none before."""
+        penalised = bool(self.rule.regularizers)
+        if penalised and not self._penalised:
+            self._leave()
+            moving, total = self._carry()
+            fresh = self._online.fresh(self.batch_size)
+            self._carried = {**moving, "clock": fresh["clock"], "rates": fresh["rates"]}, total
+        self._penalised = penalised
 
     # By a chain that is at hand.
 
-    def _in_session(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray | None:
-        """The output of a time step by a session, with what it learns kept; None where it goes another way."""
+    def _current_session(self, features: int) -> Session | None:
+        """The session, or one that begins here; None where a time step goes another way."""
         rule, session = self.rule, self._session
-        if session is None or not (all(map(is_, rule.held, session.held)) and self._settings_are_those()):
-            # Somebody else changed the weights, or looked after them; or something was replaced.
-            self._leave()
-            session = self._session = self._begun(inputs.shape[-1])
-        elif not _by_loops(rule):
-            return None
-        if session is None:
-            return None
+        if session is not None and all(map(is_, rule.held, session.held)) and self._settings_are_those():
+            return session if _by_loops(rule) else None
+        # Somebody else changed the weights, or looked after them; or something was replaced.
+        self._leave()
+        self._labels.clear()
+        self._session = self._begun(features)
+        return self._session
+
+    def _in_session(
+        self, session: Session, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None
+    ) -> np.ndarray | None:
+        """The output of a time step by a session, with what it learns kept; None where it goes another way."""
+        rule = self.rule
         session.rule.steps = rule.steps
         adding, updating = self._pending > 0, target is not None and self._pending + 1 == rule.online
-        found = session.step(inputs, *(target or self._nothing), adding, updating)
+        found = session.step(inputs, *(target or self._nothing()), adding, updating)
         if found is None:
             self._refused = session.lacking
             return None
@@ -257,13 +284,20 @@ class StreamLearner:
         if rule.regularizers or not _by_loops(rule):
             return None
         # Compiling takes seconds: what was seen has to have been worth a chain, as it is with batches.
-        if not rule.chains().worthwhile(self._seen, self.batch_size, features) or not rule.updates_plainly:
+        if not rule.chains().worthwhile(self._seen, self.batch_size, features):
             return None
-        if self._refused and self._settings_are_those():
-            return None
-        self._settings = Settings(rule)
+        if self._settings_are_those():
+            lasted = self._seen - self._last_begun
+            # Between others who change the weights, a session of one time step after the other is not worth it.
+            if self._refused or (self._often >= _FEW and lasted < 100 * _FEW):
+                return None
+            self._often = self._often + 1 if lasted < _FEW else 0
+        else:
+            self._settings, self._often = Settings(rule), 0
+        self._last_begun = self._seen
         twin = rule if host_of(rule.nx) is not None else on_numpy(rule)
-        spans = None if twin is None or not twin.chains().has_windows else Online(twin, rule.online).windows
+        usable = twin is not None and rule.updates_plainly and twin.chains().has_windows
+        spans = Online(twin, rule.online).windows if twin is not None and usable else None
         self._refused = twin is None or spans is None or twin.chains().lacking
         if twin is None or spans is None or self._refused:
             return None
@@ -282,7 +316,6 @@ class StreamLearner:
         if self._session is not None:
             self._carried, self._session = self._carry(), None
 
-    @cached_property
     def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
         """What stands for the target of a time step that has none."""
         network = self.rule.model.network
@@ -295,7 +328,6 @@ class StreamLearner:
         """The target of one time step; that of a label is looked up."""
         known = single and isinstance(target, (int, np.integer)) and not isinstance(target, bool)
         if not known or self._session is None:
-            self._labels.clear()
             return self._target(target, single)
         if target not in self._labels:
             self._labels[int(target)] = self._target(target, single)
@@ -452,7 +484,7 @@ class StreamLearner:
 
     def _carry(self) -> Tree:
         """State of network and traces, and the gradient since the last change of the weights."""
-        if self._session is not None:
+        if self._session is not None and self._session.begun:
             states, credit, total = self._session.went()
             moving, total = self._carried[0], trees.mapped(self.rule.nx.asarray, total)
             went = {"network": states, "credit": credit, "loss": self._lost}
@@ -530,7 +562,7 @@ class StreamLearner:
 
     def _given(self, inputs: np.ndarray, target: tuple[np.ndarray, np.ndarray] | None) -> Tree:
         network, nx = self.rule.model.network, self.rule.nx
-        dense, mask = target or self._nothing
+        dense, mask = target or self._nothing()
         weight = mask / np.maximum(1.0, mask.sum(axis=-1, keepdims=True))
         return {
             "x": nx.asarray(inputs),
