@@ -181,7 +181,7 @@ def test_a_stream_that_is_stopped_is_where_it_was(stepped: list[bool], monkeypat
         with monkeypatch.context() as pressed:
             pressed.setattr(Session, "_finite", lambda self, updating: False)
             pressed.setattr(Session, "_stepped", stopped)
-            if one._session is not None and one._session._since:
+            if one._session is not None and one._session._copy.since:
                 with pytest.raises(KeyboardInterrupt):
                     one.observe(x[t], y[t])
         np.testing.assert_array_equal(one.observe(x[t], y[t]), other.observe(x[t], y[t]))

@@ -74,6 +74,22 @@ class _Step(NamedTuple):
     updating: bool
 
 
+class _Copy(NamedTuple):
+    """Everything as it was, and what has come since.
+
+    Attributes:
+        arrays: all that time steps change.
+        begun: whether there was a time step before.
+        last: the input before.
+        since: what has come since.
+    """
+
+    arrays: list[np.ndarray]
+    begun: bool
+    last: np.ndarray
+    since: list[_Step]
+
+
 class Session:
     """Time steps of a stream by chains that are at hand.
 
@@ -120,11 +136,9 @@ class Session:
         self._now: _Ready | None = None
         self._updated = False
         self.lacking = False
-        self._since: list[_Step] = []
-        self._copies: list[np.ndarray] = []
-        self._then = self._carried.begun, self._last
         self._undoing = False
         self._total = {name: np.array(value) for name, value in total.items()}
+        self._copy = self._copied()
 
     # One time step.
 
@@ -144,22 +158,24 @@ class Session:
         """
         if self._undoing:
             self._undo()
-        if not self._copies or len(self._since) >= _STEPS_KEPT:
-            self._copy()
+        if len(self._copy.since) >= _STEPS_KEPT:
+            self._copy = self._copied()
         rate, count = (each[0] for each in self.rule.rates(1)) if updating else (0.0, 0.0)
         # Whose array the input is may fill it with the next before this one is gone through again.
-        self._since.append(_Step(inputs.copy(), dense, mask, rate, count, adding, updating))
+        now = _Step(inputs.copy(), dense, mask, rate, count, adding, updating)
         try:
-            went = self._stepped(self._since[-1]) and self._finite(updating)
+            went = self._stepped(now) and self._finite(updating)
+            loss = np.asarray(self._loss[0], self._inputs.dtype), np.asarray(self._counted.sum())
+            found = self._outputs[0].copy(), loss
         except BaseException:
             # Whoever stops a stream from the keyboard finds it where it was before this step.
-            self._undo_last()
+            self._undo()
             raise
         if not went:
-            self._undo_last()
+            self._undo()
             return None
-        loss = np.asarray(self._loss[0], self._inputs.dtype), np.asarray(self._counted.sum())
-        return self._outputs[0].copy(), loss
+        self._copy.since.append(now)
+        return found
 
     def _finite(self, updating: bool) -> bool:
         return bool(np.isfinite(self._loss[0])) and (not updating or self._updates.still_finite)
@@ -255,28 +271,25 @@ class Session:
         """All that time steps change, but for what is made of it anew."""
         return [*self._carried.arrays, *self._updates.changing, *self._total.values()]
 
-    def _copy(self) -> None:
-        """Copy everything."""
+    def _copied(self) -> _Copy:
+        """A copy of everything."""
         self._take_total()
-        self._copies = [array.copy() for array in self._changing()]
-        self._since, self._then = [], (self._carried.begun, self._last)
-
-    def _undo_last(self) -> None:
-        """Go back to before the last time step."""
-        self._since.pop()
-        self._undo()
+        arrays = [BUFFERS.empty(array.shape, array.dtype) for array in self._changing()]
+        for copy, array in zip(arrays, self._changing(), strict=True):
+            copy[...] = array
+        return _Copy(arrays, self._carried.begun, self._last, [])
 
     def _undo(self) -> None:
         """Go on from the copy with what has come since; from its beginning, should it be stopped on the way."""
         self._undoing = True
-        for copy, array in zip(self._copies, self._changing(), strict=True):
+        for copy, array in zip(self._copy.arrays, self._changing(), strict=True):
             array[...] = copy
-        (self._carried.begun, self._last), self._now = self._then, None
+        self._carried.begun, self._last, self._now = self._copy.begun, self._copy.last, None
         for ready in filter(None, self._ready.values()):
             turned = backs_of(self.rule, self._numpy, self._updates.values, self._updates.feedback, ready.links)
             for name, back in turned.items():
                 self._backs[ready.links.backs[name]][...] = back
-        for step in self._since:
+        for step in self._copy.since:
             went = self._stepped(step)
             assert went, "it went before"
         self._undoing = False
