@@ -46,7 +46,8 @@ class StreamLearner:
     step without a target changes no weights; network and traces go on.
 
     On a processor with Numba a stream that has gone on for a while goes by a compiled chain that is kept at hand. When
-    it begins to follows from how much was seen, so that a stream that was saved goes on by the same numbers.
+    it begins to follows from how much was seen, so that a stream that was saved goes on by the same numbers. That time
+    step takes seconds the first time on a machine, while the chain compiles, and a sixth of a second in later processes.
 
     Args:
         rule: an online rule, which is trained in place.
