@@ -47,7 +47,7 @@ class StreamLearner:
 
     On a processor with Numba a stream that has gone on for a while goes by a compiled chain that is kept at hand. When
     it begins to follows from how much was seen, so that a stream that was saved goes on by the same numbers. That time
-    step takes seconds the first time on a machine, while the chain compiles, and a sixth of a second in later processes.
+    step takes seconds the first time on a machine, when the chain compiles, and a sixth of a second in later processes.
 
     Args:
         rule: an online rule, which is trained in place.
