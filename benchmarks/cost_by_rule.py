@@ -44,6 +44,8 @@ DEFERRED: Cases = {
     "e-prop": ("eprop", {}),
     "OSTL": ("ostl", {}),
     "OTTT": ("ottt", {}),
+    "OTPE": ("otpe", {}),
+    "pp-prop": ("pp_prop", {}),
 }
 ONLINE: Cases = {
     "e-prop, online": ("eprop", {"online": True}),
