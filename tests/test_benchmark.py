@@ -207,6 +207,8 @@ class TestProcess:
     def test_a_process_that_ends_is_an_error_and_no_hang(self) -> None:
         worker = Worker(1)
         worker.process.kill()
+        # So that it is gone when it is written to.
+        worker.process.wait()
         found = make(worker, Case("numpy", SMALL, options={"backend": "numpy", "rule": "eprop"}), 1)
         worker.close()
         assert "the process ended" in found.error

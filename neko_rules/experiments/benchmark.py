@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -345,7 +346,9 @@ class Worker:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.log):
             if stream is not None:
-                stream.close()
+                # What is left for a process that has ended is sent once more when its pipe is closed, to nobody.
+                with suppress(BrokenPipeError):
+                    stream.close()
 
 
 def make(worker: Worker, case: Case, threads: int, rates: bool = True) -> Result:
