@@ -169,24 +169,24 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
     setting = problem.setting
     found = {name: records[name].derivatives(setting.jacobians[name]) for name in group}
     setting = setting._replace(jacobians=setting.jacobians | found)
-    host = host_of(nx)
+    host, dtype = host_of(nx), nx.dtype(problem.trajectory.inputs)
     for name in (each for each in group if each in setting.factored):
         wanted = tuple(factors_met(setting.factored, name, tuple(signals)))
         start = None if problem.earlier is None else problem.earlier.factors[name]
-        histories = through_time(setting, name, records[name], start, wanted)[1]
+        histories = through_time(setting, name, records[name], start, wanted, dtype)[1]
         records = {**records, name: records[name].with_factors(histories)}
-    arriving = tuple(key for name in reversed(group) for key in signals if key[0] == name)
     if host is not None or (len(group) == 1 and on_gpu(nx)):
+        arriving = tuple(key for name in reversed(group) for key in signals if key[0] == name)
         made: Any = LAUNCHES if host is None else LOOPS
         coming = [signals[key] if host is not None else _whole(nx, signals[key]) for key in arriving]
         products = tuple(isinstance(each, Product) for each in coming)
-        compiled = made.of(setting, group, arriving, products, nx.dtype(problem.trajectory.inputs))
+        compiled = made.of(setting, group, arriving, products, dtype)
         if compiled is not None:
             solved: Solved = compiled.run(nx, setting, records, coming)
             return solved
     states = tuple(key for key in signals if key[0] in group and key[1] != Z)
     recursion = Recursion(setting, group, states, apart=True)
-    zero = nx.full((), 0.0, nx.dtype(problem.trajectory.inputs))
+    zero = nx.full((), 0.0, dtype)
     given = [
         nx.broadcast_to(_whole(nx, signals.get(key, zero)), problem.trajectory.records[key[0]].shape)
         for key in recursion.arriving

@@ -22,12 +22,13 @@ Estimating post-synaptic effects for online training of feed-forward SNNs, arXiv
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from neko_rules.backend import Array, Arrays, Backend, get_backend
 from neko_rules.credit.axes import Credit
-from neko_rules.credit.recursion import APART, FACTOR, MEAN, RANK_ONE, Local, times
+from neko_rules.credit.recursion import APART, FACTOR, MEAN, RANK_ONE, Local, driven_of, times
 from neko_rules.credit.traces import added, factorised, full, reached
 from neko_rules.layers.cell import Cell, Constants
 from neko_rules.layers.forward import Z
@@ -74,7 +75,6 @@ class Factors:
     def __init__(self, kind: str, jacobians: Jacobians) -> None:
         entries = jacobians.expressions
         self.kind, self._states = kind, reached(entries)
-        self._driven = [entry[1] for entry in entries if entry[0] == "q"]
         self._emitting = [k for k in self._states if ("h", k) in entries]
         if kind == RANK_ONE:
             returns = self._emitting and any(("r", k) in entries for k in self._states)
@@ -97,7 +97,7 @@ class Factors:
             wanted: those of ``made`` that are asked for.
         """
         if self.kind != RANK_ONE:
-            (driven,) = self._driven
+            driven = driven_of(local)
             earlier = decay * before["count"]
             count = earlier + 1.0
             mean = (earlier * before["mean"] + full(nx, local["h", driven], like)) / count
@@ -144,11 +144,14 @@ def leak_of(nx: Backend, cell: Cell, jacobians: Jacobians, constants: Constants)
     return float(entries.get(("D", state, state), 0.0))
 
 
+Key = TypeVar("Key")
+
+
 def by_operations(
     nx: Backend,
     factors: Factors,
-    histories: Mapping[str, Array],
-    local: Callable[[Mapping[str, Array]], Local],
+    histories: Mapping[Key, Array],
+    local: Callable[[dict[Key, Array]], Local],
     decay: Array,
     start: Mapping[str, Array],
     wanted: tuple[str, ...],
@@ -159,7 +162,7 @@ def by_operations(
     Args:
         nx: backend.
         factors: of the population.
-        histories: by name, all that the derivatives depend on in time.
+        histories: by any key, all that the derivatives depend on in time.
         local: the local derivatives of a step, from the entries of the histories.
         decay: a, or λ.
         start: what is carried before the first time step.

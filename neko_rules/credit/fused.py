@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules.backend import Array
+from neko_rules.backend import Array, Backend
 from neko_rules.credit.leaking import without_leak
 from neko_rules.credit.recursion import Constant as Learnable
 from neko_rules.credit.recursion import Setting
@@ -78,11 +78,7 @@ class Loop:
                     own[f"rows_{name}"] = size
                 else:
                     by_name[name] = held(one if one.shape == shape else nx.broadcast_to(one, shape))
-            for key in recorded(stage):
-                by_name[f"h{place}_{key}"] = held(record.history(nx, key))
-            for key in starts(stage):
-                at_rest = np.zeros((batch, size), dtype)
-                by_name[f"start{place}_{key}"] = at_rest if record.start is None else held(record.start[key])
+            by_name |= histories_of(host, nx, record, recorded(stage), starts(stage), dtype, str(place))
             for gathered in stage.gathered:
                 from neko_rules.kernels.products import panels_of, rest_for
 
@@ -90,9 +86,7 @@ class Loop:
                 panels = panels_of(matrix, dtype)
                 by_name |= {f"matrix_{gathered.name}": matrix, f"panels_{gathered.name}": panels}
                 own[f"sums_{gathered.name}"] = size
-            for constant, value in zip(stage.constants, setting.numbers(stage.name), strict=True):
-                value = host.host(value)
-                by_name[constant.name] = contiguous(value) if value.ndim else value[()]
+            by_name |= numbers_of(host, setting, stage.name, [constant.name for constant in stage.constants])
             own |= {f"carries_{one.name}": size for one in stage.carried}
             errors[stage.name] = [BUFFERS.empty(shape, dtype) for _ in stage.errors]
             totals[stage.name] = [np.empty((batch, size), dtype) for _ in range(stage.biased + len(stage.learned))]
@@ -136,6 +130,38 @@ def _written(whole: TracedStep) -> Loop:
     backs = [_back(place, stage, leaks) for place, stage in enumerate(step.stages)]
     kernel: Kernel = module_of(adjoint_source(step.body, backs)).run
     return Loop(step, kernel, step.body.dtype, back_arguments(backs))
+
+
+def histories_of(
+    host: HostBackend,
+    nx: Backend,
+    record: Record,
+    recorded: Iterable[str],
+    starts: Iterable[str],
+    dtype: str,
+    place: str = "",
+) -> dict[str, np.ndarray]:
+    """What a loop takes of what a population did, by argument.
+
+    Args:
+        host, nx: the backend.
+        record: what it did.
+        recorded: the histories that are needed.
+        starts: those that are needed one step earlier too.
+        dtype: of all arrays.
+        place: of the population in the loop.
+    """
+    found = {f"h{place}_{key}": contiguous(host.host(record.history(nx, key))) for key in recorded}
+    for key in starts:
+        at_rest = np.zeros(record.shape[1:], dtype)
+        found[f"start{place}_{key}"] = at_rest if record.start is None else contiguous(host.host(record.start[key]))
+    return found
+
+
+def numbers_of(host: HostBackend, setting: Setting, name: str, arguments: Iterable[str]) -> dict[str, Any]:
+    """The constants of a population, and by what its factors decay, by argument of a loop in their order."""
+    held = (host.host(value) for value in setting.numbers(name))
+    return {each: contiguous(of) if of.ndim else of[()] for each, of in zip(arguments, held, strict=True)}
 
 
 def without_previous(names: Iterable[str]) -> list[str]:

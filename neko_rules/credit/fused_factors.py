@@ -12,11 +12,11 @@ import numpy as np
 
 from neko_rules.backend import Array
 from neko_rules.credit.factors import Factors, by_operations
-from neko_rules.credit.fused import loads_of_histories, previous, without_previous
+from neko_rules.credit.fused import histories_of, loads_of_histories, numbers_of, previous, without_previous
 from neko_rules.credit.recursion import DECAYS, Local, Setting
 from neko_rules.credit.traced import DECAY
 from neko_rules.kernels.compiling import Kernel, module_of
-from neko_rules.kernels.host import BUFFERS, HostBackend, contiguous, host_of
+from neko_rules.kernels.host import BUFFERS, HostBackend, host_of
 from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Body, Memo, TracingBackend
 from neko_rules.kernels.writer import Back, Carried, Constant, factors_source
@@ -34,6 +34,7 @@ class Loop(NamedTuple):
         arguments: the names of what the kernel takes, in order.
         recorded: the histories that it reads.
         starts: those that it reads one step earlier too.
+        dtype: of all arrays.
         constants: names of the cell's constants, and of the decay, in the order of ``Setting.numbers``.
     """
 
@@ -43,26 +44,20 @@ class Loop(NamedTuple):
     arguments: list[str]
     recorded: list[str]
     starts: list[str]
+    dtype: str
     constants: list[str]
 
     def run(
         self, host: HostBackend, setting: Setting, name: str, record: Record, start: Mapping[str, Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Go through all time steps; as ``through_time``."""
-        nx, dtype = setting.nx, np.dtype(setting.nx.dtype(record.z))
         steps, batch, size = record.shape
-        last = {key: np.array(host.host(start[key]), dtype, order="C") for key in self.factors.carried}
-        made = {key: BUFFERS.empty(record.shape, dtype) for key in self.wanted}
+        last = {key: np.array(host.host(start[key]), self.dtype, order="C") for key in self.factors.carried}
+        made = {key: BUFFERS.empty(record.shape, self.dtype) for key in self.wanted}
         by_name: dict[str, Any] = {f"carries_{key}": each for key, each in last.items()}
         by_name |= {f"out_{key}": each for key, each in made.items()}
-        for key in self.recorded:
-            by_name[f"h_{key}"] = contiguous(host.host(record.history(nx, key)))
-        for key in self.starts:
-            begun = np.zeros((batch, size), dtype) if record.start is None else host.host(record.start[key])
-            by_name[f"start_{key}"] = contiguous(begun)
-        for constant, value in zip(self.constants, setting.numbers(name), strict=True):
-            held = host.host(value)
-            by_name[constant] = contiguous(held) if held.ndim else held[()]
+        by_name |= histories_of(host, setting.nx, record, self.recorded, self.starts, self.dtype)
+        by_name |= numbers_of(host, setting, name, self.constants)
 
         def part(_: int, first: int, end: int) -> None:
             given = by_name | {"first": first, "last": end}
@@ -74,7 +69,7 @@ class Loop(NamedTuple):
 
 
 def through_time(
-    setting: Setting, name: str, record: Record, start: Mapping[str, Array] | None, wanted: tuple[str, ...]
+    setting: Setting, name: str, record: Record, start: Mapping[str, Array] | None, wanted: tuple[str, ...], dtype: str
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The factors of a population: what is carried after the last time step, and histories [time, batch, neuron].
 
@@ -84,13 +79,14 @@ def through_time(
         record: what it did.
         start: what is carried before the first time step; None for zeros.
         wanted: the histories that are asked for.
+        dtype: of all arrays.
     """
     nx, jacobians, host = setting.nx, setting.jacobians[name], host_of(setting.nx)
     factors = Factors(setting.factored[name], jacobians)
     steps, batch, size = record.shape
     if start is None:
-        start = dict.fromkeys(factors.carried, nx.full((batch, size), 0.0, nx.dtype(record.z)))
-    loop = None if host is None else loop_of(setting, name, wanted, nx.dtype(record.z))
+        start = dict.fromkeys(factors.carried, nx.full((batch, size), 0.0, dtype))
+    loop = None if host is None else loop_of(setting, name, wanted, dtype)
     if host is not None and loop is not None:
         return loop.run(host, setting, name, record, start)
     cell, constants = setting.graph.cell(name), setting.constants[name]
@@ -150,8 +146,6 @@ def _written(
         totals={},
     )
     kernel: Kernel = module_of(factors_source(body, of)).run
-    names = [one.name for one in every]
-    arguments = ["first", "last", *of.arguments]
-    return Loop(
-        factors, wanted, kernel, arguments, without_previous(recorded.values()), previous(recorded.values()), names
-    )
+    arguments, own = ["first", "last", *of.arguments], [one.name for one in every]
+    needed = without_previous(recorded.values()), previous(recorded.values())
+    return Loop(factors, wanted, kernel, arguments, *needed, body.dtype, own)

@@ -20,7 +20,7 @@ it, and ``fused`` writes a compiled loop from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from neko_rules.backend import Array, Arrays, Backend
@@ -161,7 +161,7 @@ class Recursion:
         entries, kind = self.setting.jacobians[name].expressions, self.setting.factored.get(name)
         own: list[Carried] = [(name, "trace", "")] if kind == RANK_ONE else []
         own += [(name, "above", "")] if (name, ABOVE) in self.arriving else []
-        if kind == RANK_ONE and not any(of == name for of, _ in self.learnable):
+        if kind == RANK_ONE and not self._learned(name):
             return own
         states = {entry[2] for entry in entries if entry[0] == "D"}
         keys: list[Carried] = [(name, "state", state) for state in sorted(states)]
@@ -219,7 +219,7 @@ class Recursion:
             error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
             z = z + self.nx.matmul(error, back)
         by_factors = self.setting.factored.get(name) == RANK_ONE
-        wanted = not by_factors or any(of == name for of, _ in self.learnable)
+        wanted = not by_factors or self._learned(name)
         lam = self._lambda(name, local, later, onto_states, z) if wanted else {}
         if by_factors:
             own = self._by_factors(name, later, signals, recorded)
@@ -241,14 +241,18 @@ class Recursion:
                 entries = [("D", k, state) for k in lam]
                 sent[name, "apart", state] = decaying if state == Z else total(self.nx, local, entries, met, z)
         constants: dict[str, Array] = {}
-        for constant in (constant for of, constant in self.learnable if of == name):
+        for constant in self._learned(name):
             constants[constant] = total(self.nx, local, [("c", k, constant) for k in met], met, z)
         return Stepped(own, sent, within, constants)
 
     def _has_constants_apart(self, name: str) -> bool:
         """Whether learned constants meet h where weights meet ḡ, and so have a recursion of their own."""
         apart = self.setting.factored.get(name) == APART and (name, ABOVE) in self.arriving
-        return apart and any(of == name for of, _ in self.learnable)
+        return apart and bool(self._learned(name))
+
+    def _learned(self, name: str) -> list[str]:
+        """The learned constants of a population."""
+        return [constant for of, constant in self.learnable if of == name]
 
     def _met_by_constants(
         self, name: str, local: Local, later: Mapping[Carried, Array], signals: Signals
@@ -271,7 +275,7 @@ class Recursion:
 
     def _onto_membrane(self, name: str, leaking: Array, signals: Signals) -> Signals:
         """Ĝ_t as a signal of the one membrane that a current drives, with what arrives there anyway."""
-        (driven,) = (e[1] for e in self.setting.jacobians[name].expressions if e[0] == "q")
+        driven = driven_of(self.setting.jacobians[name].expressions)
         present = signals.get((name, driven))
         return {(name, driven): leaking if present is None else present + leaking}
 
@@ -336,9 +340,15 @@ def factors_met(factored: Mapping[str, str], name: str, states: Collection[tuple
     return [] if kind is None else [FACTOR + key for key in (Z, *onto)]
 
 
+def driven_of(entries: Iterable[Entry]) -> str:
+    """The one membrane that a current drives, of a population whose memory is estimated."""
+    (driven,) = (entry[1] for entry in entries if entry[0] == "q")
+    return driven
+
+
 def with_mean(local: Local, mean: Array) -> Local:
     """The local derivatives of a population with the mean ḡ in the place of h at the one membrane that is driven."""
-    (driven,) = (entry[1] for entry in local if entry[0] == "q")
+    driven = driven_of(local)
     return {entry: value for entry, value in local.items() if entry[0] != "h"} | {("h", driven): mean}
 
 

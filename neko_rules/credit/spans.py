@@ -173,7 +173,7 @@ class Spans:
         setting = Setting(m.nx, m.graph, found, constants, m.credit, lambda connection: connection, kinds)
         for name in kinds:
             key = of_factors(name)
-            after[key] = through_time(setting, name, trajectory.records[name], state[key], (FACTOR + Z,))[0]
+            after[key] = through_time(setting, name, trajectory.records[name], state[key], (FACTOR + Z,), m.dtype)[0]
         return after
 
     def rate_of(self, name: str) -> Rate:

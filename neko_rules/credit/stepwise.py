@@ -29,7 +29,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.factors import Factors, kinds, leak_of, of_factors
 from neko_rules.credit.feedback import backward_weight, direct_name
-from neko_rules.credit.recursion import APART, FACTOR, RANK_ONE, Local, instantaneous_error, times, with_mean
+from neko_rules.credit.recursion import APART, DECAYS, FACTOR, RANK_ONE, Local, instantaneous_error, times, with_mean
 from neko_rules.credit.spans import Spans, spans_of
 from neko_rules.credit.traces import (
     Diagonal,
@@ -92,7 +92,7 @@ class Now:
         model: what does not change.
         parameters: name → array.
         feedback: as ``feedback.draw`` names them.
-        constants: population name → the constants of its cell.
+        constants: population name → the constants of its cell; beside them ``DECAYS``, where there are factors.
         moment: the step.
         drawn: random numbers of the step.
     """
@@ -152,7 +152,6 @@ class LocalTraces:
         graph, credit = model.graph, model.credit
         found = kinds(graph, model.jacobians, model.shapes, credit)
         self.factors = {name: Factors(kind, model.jacobians[name]) for name, kind in found.items()}
-        self.trace_decay = trace_decay
         self.traces: dict[str, Diagonal | Recurrent | RankOne] = {}
         self.of: dict[str, list[Synapses]] = {}
         for name in graph.order:
@@ -375,22 +374,18 @@ class LocalTraces:
         made: dict[str, dict[str, Array]] = {}
         for name, factors in self.factors.items():
             key, like = of_factors(name), now.moment.after[name][Z]
-            decay = self.trace_decay if factors.kind == RANK_ONE else self._leak(name, now, local)
-            given = now.model.nx, state[key], local[name], decay, like, factors.made
+            given = now.model.nx, state[key], local[name], now.constants[DECAYS][name], like, factors.made
             after[key], found = factors.step(*given)
             made[name] = {each.removeprefix(FACTOR): value for each, value in found.items()}
         return made
 
     def _leak(self, name: str, now: Now, local: dict[str, Local]) -> Array:
         """The leak of the population above."""
-        m, target = now.model, self.leak[name]
-        entries, state = local[target], str(self.leaking[target])
-        if m.credit.learning_signal == "estimated":
-            # That of the membrane alone, whatever a spike of its own does to it.
-            cut = m.jacobians[target].cut("presynaptic")
-            constants = now.constants[target]
-            entries = cut.evaluate(m.nx, m.graph.cell(target), constants, lambda key: now.moment.value(target, key))
-        return entries.get(("D", state, state), 0.0)
+        if name in self.factors:
+            return now.constants[DECAYS][name]
+        target = self.leak[name]
+        state = str(self.leaking[target])
+        return local[target].get(("D", state, state), 0.0)
 
     def leak_above(self, name: str, constants: Mapping[str, Constants]) -> float:
         """λ of the layer above a population whose signals are estimated.

@@ -112,33 +112,39 @@ class FPTT(LearningRule):
         """The update by ∇ℓ_t + α (W - W̄_t) - λ_t/2, then λ_{t+1} and W̄_{t+1}."""
         if not self.alpha:
             return super().applied(values, own, memory, drawn, found, rate, count)
-        a = self.alpha
-        held = {
-            name: gradient + a * (values[name] - own[MEAN][name]) - 0.5 * own[DUAL][name]
-            for name, gradient in found.items()
-        }
+        means, duals = own[MEAN], own[DUAL]
+        held = {name: self._held(g, values[name], means[name], duals[name]) for name, g in found.items()}
         after, own, memory, _ = super().applied(values, own, memory, drawn, held, rate, count)
-        dual = {name: own[DUAL][name] - a * (after[name] - own[MEAN][name]) for name in own[DUAL]}
-        mean = {name: 0.5 * (own[MEAN][name] + after[name]) - dual[name] / (2 * a) for name in own[MEAN]}
+        next_ones = {name: self._next(after[name], means[name], duals[name]) for name in means}
+        mean, dual = ({name: pair[place] for name, pair in next_ones.items()} for place in (0, 1))
         return Kept(after, {**own, MEAN: mean, DUAL: dual}, memory)
+
+    def _held(self, gradient: Array, value: Array, mean: Array, dual: Array) -> Array:
+        """∇ℓ_t + α (W - W̄_t) - λ_t/2."""
+        return gradient + self.alpha * (value - mean) - 0.5 * dual
+
+    def _next(self, after: Array, mean: Array, dual: Array) -> tuple[Array, Array]:
+        """W̄_{t+1} and λ_{t+1}."""
+        dual = dual - self.alpha * (after - mean)
+        return 0.5 * (mean + after) - dual / (2 * self.alpha), dual
 
     def update_loop(self, step_dtype: str) -> Loop | None:
         """The same for every entry; as for ``LearningRule``."""
         if not self.alpha:
             return super().update_loop(step_dtype)
-        a, optimizer, dtype = self.alpha, self.optimizer, self.model.network.dtype
+        optimizer, dtype = self.optimizer, self.model.network.dtype
         change, slots = type(optimizer)._change, optimizer.slots
 
         def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
             before, mean, dual = given["p"], given[MEAN], given[DUAL]
-            gradient, memory = given["g"] + a * (before - mean) - 0.5 * dual, tuple(given[slot] for slot in slots)
+            gradient, memory = self._held(given["g"], before, mean, dual), tuple(given[slot] for slot in slots)
             moved, memory = change(optimizer, nx, gradient, memory, before, given["rate"], given["t"])
             after = before + moved
-            dual = dual - a * (after - mean)
-            return after, *memory, 0.5 * (mean + after) - dual / (2 * a), dual
+            return after, *memory, *self._next(after, mean, dual)
 
         given = ("g", "p", *slots, MEAN, DUAL), {"rate": dtype, "t": step_dtype}
-        return kernel_of(("fptt", optimizer, change, a), formula, *given, dtype)
+        own = type(self)
+        return kernel_of(("fptt", optimizer, change, own._held, own._next, self.alpha), formula, *given, dtype)
 
     @property
     def updated(self) -> tuple[str, ...]:

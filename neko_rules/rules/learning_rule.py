@@ -17,7 +17,7 @@ from neko_rules.credit.factors import kinds
 from neko_rules.credit.feedback import carriers, draw, follow, mirror, outside_chain
 from neko_rules.credit.influence import Influence, goes_back
 from neko_rules.credit.projection import RandomProjection, draw_signs
-from neko_rules.credit.recursion import DECAYS, RANK_ONE
+from neko_rules.credit.recursion import DECAYS
 from neko_rules.credit.spans import Earlier
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
@@ -219,11 +219,12 @@ class LearningRule(Rule):
         found = kinds(network.graph, self.jacobians, network.constants, self.credit)
         if not found:
             return {}
-        leaks = self._local_traces(inputs=1).leak_above
-        return {
-            name: nx.asarray(self.trace_decay if kind == RANK_ONE else leaks(name, network.constants), network.dtype)
-            for name, kind in found.items()
-        }
+        if self.credit.trace == "rank_one":
+            decays = dict.fromkeys(found, self.trace_decay)
+        else:
+            traces = self._local_traces(inputs=1)
+            decays = {name: traces.leak_above(name, network.constants) for name in found}
+        return {name: nx.asarray(decay, network.dtype) for name, decay in decays.items()}
 
     def constants_with(self, values: Parameters) -> dict[str, Constants]:
         """The constants of every population, and by what factors decay, for the engine.
@@ -242,7 +243,7 @@ class LearningRule(Rule):
 
     def now(self, values: Parameters, own: Own, moment: Any, drawn: Parameters) -> Now:
         """One time step as the stepwise engines see it."""
-        constants = self.model.network.constants_with(values)
+        constants = self.constants_with(values)
         return Now(self.stepwise.model, values, own["feedback"], constants, moment, drawn)
 
     # Pure functions of parameters and data, in backend arrays.

@@ -16,7 +16,7 @@ import numpy as np
 
 from neko_rules.backend import Parameters, get_backend
 from neko_rules.credit import adjoint
-from neko_rules.credit.factors import Factors
+from neko_rules.credit.factors import Factors, by_operations
 from neko_rules.credit.recursion import FACTOR, RANK_ONE
 from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.layers.forward import Z
@@ -24,6 +24,7 @@ from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.margins import constants_of
 from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.rule import Batch, Own
+from neko_rules.rules.trains import before
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,10 @@ def _eligibility(states: tuple[str, ...], local: dict[Any, np.ndarray], sent: np
 def _rank_one(jacobians: Jacobians, decay: float, local: dict[Any, np.ndarray], sent: np.ndarray) -> np.ndarray:
     """The same of a rank-one trace: x̄_t times the factor of the receiving neuron."""
     nx: Any = get_backend("numpy")
-    factors, trace = Factors(RANK_ONE, jacobians), np.zeros_like(sent[0])
-    carried, found = dict.fromkeys(factors.carried, trace), []
-    for t, x in enumerate(sent):
-        now = {entry: value[t] for entry, value in local.items()}
-        carried, made = factors.step(nx, carried, now, np.asarray(decay), trace, (FACTOR + Z,))
-        trace = decay * trace + x
-        found.append(trace * made[FACTOR + Z])
-    return np.stack(found)
+    factors = Factors(RANK_ONE, jacobians)
+    start = dict.fromkeys(factors.carried, np.zeros_like(sent[0]))
+    made = by_operations(nx, factors, local, dict, np.asarray(decay), start, (FACTOR + Z,), len(sent))[1]
+    # In time, examples and one neuron.
+    trace = before(nx, sent[:, :, None], decay, nearest=False)[:, :, 0] + sent
+    found: np.ndarray = trace * made[FACTOR + Z]
+    return found
