@@ -19,7 +19,7 @@ from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.host import BUFFERS, HostBackend, host_of
 from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Body, Memo, TracingBackend
-from neko_rules.kernels.writer import Back, Carried, Constant, factors_source
+from neko_rules.kernels.writer import Back, Carried, Constant, carried_source
 from neko_rules.layers.forward import Record
 from neko_rules.threads import parts
 
@@ -145,7 +145,7 @@ def _written(
         outputs={f"out_{key}": body.value(made[key]).name for key in wanted},
         totals={},
     )
-    kernel: Kernel = module_of(factors_source(body, of)).run
+    kernel: Kernel = module_of(carried_source(body, of)).run
     arguments, own = ["first", "last", *of.arguments], [one.name for one in every]
     needed = without_previous(recorded.values()), previous(recorded.values())
     return Loop(factors, wanted, kernel, arguments, *needed, body.dtype, own)

@@ -479,14 +479,14 @@ def _add_stage_back(source: Source, body: Body, place: int, stage: Back) -> None
     source.add(5, *(f"carry_{each.name}[n] = {each.result}" for each in stage.carried))
 
 
-def factors_source(body: Body, of: Back) -> str:
-    """A kernel that carries something forward beside a population: ``run(first, last, …)`` over a range of examples.
+def carried_source(body: Body, of: Back) -> str:
+    """A kernel that carries something forward in time: ``run(first, last, …)`` over a range of examples.
 
     Args:
         body: where the statements of a step were written.
         of: what it is made of; what is carried [batch, neuron] lies where it is taken from, under ``carries_name``.
     """
-    source, (out, *_) = Source("Factors of a population through time", body), of.outputs
+    source, (out, *_) = Source("Something carried through time", body), of.outputs
     source.function("run", ["first", "last", *of.arguments])
     source.add(1, f"steps, _, size = {out}.shape", "for b in range(first, last):")
     source.add(2, *(f"carry_{each.name} = carries_{each.name}[b]" for each in of.carried), "for t in range(steps):")

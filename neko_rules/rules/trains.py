@@ -58,7 +58,7 @@ def _loop(nearest: bool, dtype: str) -> Any:
     """The same over a range of examples."""
     from neko_rules.kernels.compiling import module_of
     from neko_rules.kernels.tracing import Body
-    from neko_rules.kernels.writer import Back, Carried, Constant, factors_source
+    from neko_rules.kernels.writer import Back, Carried, Constant, carried_source
 
     body, decay = Body(dtype), Constant("p_decay", False)
     left = body.argument(decay.traced) * body.argument("l_trace")
@@ -75,7 +75,7 @@ def _loop(nearest: bool, dtype: str) -> Any:
         outputs={"before": left.name},
         totals={},
     )
-    return module_of(factors_source(body, of)).run
+    return module_of(carried_source(body, of)).run
 
 
 def overlap(nx: Backend, few: Array, many: Array) -> Array:
