@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from neko_rules.kernels.ahead import Wanted
 from neko_rules.kernels.chain import Chained
 from neko_rules.layers.graph import Connection
 from neko_rules.losses import Loss
+
+Calls = tuple[Wanted | None, ...]
+"""What a loop calls at addresses that it is given, in their order; None where it calls nothing."""
 
 
 class Kind(NamedTuple):
@@ -78,7 +80,7 @@ class Linked(NamedTuple):
         crossovers: argument → how many neurons there are whose events are few below that density.
         spikes: argument → the population whose spikes it counts.
         pushes: argument → the population whose neurons have that signal.
-        calls: argument → what says where what loops call begins, and what it is asked with beside the type of numbers.
+        calls: argument → what loops call that are given where it begins.
         handed: what it takes from the time steps before and hands on; nothing for whole sequences.
         update: the place in its addresses of what changes the parameters between two windows.
     """
@@ -95,7 +97,7 @@ class Linked(NamedTuple):
     crossovers: dict[str, int]
     spikes: dict[str, str]
     pushes: dict[str, str]
-    calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]]
+    calls: dict[str, Calls]
     handed: Handed
     update: int
 

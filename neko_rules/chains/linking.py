@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
-from neko_rules.chains.linked import Handed, Kind, Linked, Told
+from neko_rules.chains.linked import Calls, Handed, Kind, Linked, Told
 from neko_rules.kernels import asking, gathering, grouped, listing, products
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.events import index_type
@@ -55,7 +53,7 @@ class Linking:
         self.crossovers: dict[str, int] = {}
         self.spikes: dict[str, str] = {}
         self.pushes: dict[str, str] = {}
-        self.calls: dict[str, tuple[Callable[..., np.ndarray], tuple[str | bool, ...]]] = {}
+        self.calls: dict[str, Calls] = {}
         self.handed = Handed({}, {}, {}, {}, {})
         self.update = 0
         for name in ("steps", "judged", "goals", "largest", "sorted"):
@@ -184,14 +182,12 @@ class Linking:
         return self.chain.room("rest", products.BLOCK, self.width, once=True)
 
     def _forward_calls(self, source: str, later: bool) -> str:
-        return self._calls(gathering.forward_addresses, index_type(self.graph.size(source, self.kind.inputs)), later)
+        return self._calls(gathering.forward_calls, index_type(self.graph.size(source, self.kind.inputs)), later)
 
-    def _calls(self, addresses: Callable[..., np.ndarray], *asked: str | bool) -> str:
+    def _calls(self, calls: Callable[..., Calls], *asked: str | bool) -> str:
         """Where what a loop calls begins."""
-        # All of it is compiled before the loop is.
-        addresses(self.kind.dtype, *asked)
-        found = self.chain.take("_".join(map(str, ("calls", addresses.__name__, *asked))), 1, "int64")
-        self.calls[found] = addresses, asked
+        found = self.chain.take("_".join(map(str, (calls.__name__, *asked))), 1, "int64")
+        self.calls[found] = calls(self.kind.dtype, *asked)
         return found
 
     def _panels(self, matrix: str, rows: str, columns: str) -> str:

@@ -345,7 +345,10 @@ def planned(
         more: what else of what the chain takes does not change, by argument.
     """
     kind, chain, examples, (steps, goals) = links.kind, links.chain, given.inputs.shape[0], rows
-    known: dict[str, Any] = {n: addresses(kind.dtype, *asked) for n, (addresses, asked) in links.calls.items()}
+    from neko_rules.kernels.calling import addresses_of
+
+    chain.compile(each for calls in links.calls.values() for each in calls if each)
+    known: dict[str, Any] = {name: addresses_of(calls) for name, calls in links.calls.items()}
     for name, (population, key) in links.constants.items():
         value = host.host(given.constants[population][key])
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]

@@ -93,9 +93,10 @@ class Loop:
             by_name |= {f"out{place}_{i}": each for i, each in enumerate(errors[stage.name])}
             by_name |= {f"total{place}_{i}": each for i, each in enumerate(totals[stage.name])}
         if "addresses" in self.arguments:
-            from neko_rules.kernels.gathering import back_addresses
+            from neko_rules.kernels.calling import addresses_of
+            from neko_rules.kernels.gathering import back_calls
 
-            by_name["addresses"] = back_addresses(dtype, "rest" in self.arguments)
+            by_name["addresses"] = addresses_of(back_calls(dtype, "rest" in self.arguments))
         sizes = [records[stage.name].shape[2] for stage in step.stages]
 
         def part(_: int, first: int, last: int) -> None:

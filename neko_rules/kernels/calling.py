@@ -7,14 +7,17 @@ nothing, and was measured to take more than half of the time in which a chain of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from neko_rules.kernels.ahead import Wanted, called, is_called
 from neko_rules.kernels.compiling import Kernel, kernel
 
 Type = Any
@@ -25,12 +28,12 @@ Type = Any
 def call(typing: Any, function: Any, addresses: Any, number: Any, arguments: Any) -> Any:
     """Call the ``function``, which returns nothing, at ``addresses[number]`` with a tuple of arguments.
 
-    It has to be compiled for just these types before: :func:`address_of`.
+    It has to be known that it will be compiled for just these types: ``ahead.called``.
     """
     given = tuple(arguments.types)
-    if given not in function.dispatcher.overloads:
-        known = list(function.dispatcher.overloads)
-        raise TypingError(f"a function at an address was compiled for {known}, and is called with {given}")
+    if not is_called(function.dispatcher, given):
+        name = function.dispatcher.py_func.__name__
+        raise TypingError(f"{name} is called at an address with types for which nobody compiles it: {given}")
 
     def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         convention = context.call_conv
@@ -119,9 +122,21 @@ def address(array: np.ndarray) -> int:
     return int(array.ctypes.data)
 
 
-def address_of(function: Kernel, given: Sequence[Type]) -> int:
-    """Where the machine code of a compiled function for arguments of these types begins; compiled if it is not yet."""
-    dispatcher: Any = function
-    dispatcher.compile(tuple(given))
-    compiled = dispatcher.overloads[tuple(given)]
+def wanted(function: Kernel, arguments: Sequence[Any]) -> Wanted:
+    """A function for arguments like these."""
+    return Wanted(function, tuple(map(numba.typeof, arguments)))
+
+
+def address_of(function: Wanted) -> int:
+    """Where the machine code of a function for arguments of some types begins; compiled if it is not yet."""
+    called([function])
+    function.compile()
+    dispatcher: Any = function.run
+    compiled = dispatcher.overloads[function.types]
     return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+
+
+@lru_cache(maxsize=64)
+def addresses_of(functions: tuple[Wanted | None, ...]) -> np.ndarray:
+    """Where functions begin, and 0 for none."""
+    return np.array([address_of(each) if each else 0 for each in functions], np.int64)

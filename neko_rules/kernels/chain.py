@@ -9,13 +9,14 @@ compiling it is compiling what lies between them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from neko_rules.kernels.ahead import Wanted, called, compiled
 from neko_rules.kernels.buffers import LINE, Form
 from neko_rules.kernels.compiling import Kernel, module_of
 from neko_rules.kernels.writer import Source
@@ -67,18 +68,6 @@ class View(NamedTuple):
     skip: str
 
 
-class Call(NamedTuple):
-    """A compiled function that a chain calls.
-
-    Attributes:
-        run: the function.
-        types: of its arguments.
-    """
-
-    run: Kernel
-    types: tuple[Type, ...]
-
-
 class Given(NamedTuple):
     """Something that a chain is given for functions that it calls.
 
@@ -118,7 +107,7 @@ class Chain:
     _before: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
     _after: list[str] = field(default_factory=list)
-    _calls: list[Call] = field(default_factory=list)
+    _calls: list[Wanted] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.windows:
@@ -190,15 +179,15 @@ class Chain:
 
     def number_of(self, run: Kernel) -> int:
         """The place in ``addresses`` of a function that is called with arguments of one kind alone."""
-        (found,) = (i for i, called in enumerate(self._calls) if called.run is run)
+        (found,) = (i for i, each in enumerate(self._calls) if each.run is run)
         return found
 
     def _called(self, run: Kernel, arguments: tuple[str, ...]) -> str:
         """A statement that calls a compiled function."""
-        called = Call(run, tuple(self._type(each) for each in arguments))
-        if called not in self._calls:
-            self._calls.append(called)
-        number = self._calls.index(called)
+        wanted = Wanted(run, tuple(self._type(each) for each in arguments))
+        if wanted not in self._calls:
+            self._calls.append(wanted)
+        number = self._calls.index(wanted)
         return f"call(run{number}, addresses, {number}, ({', '.join(arguments)},))"
 
     def _type(self, name: str) -> Type:
@@ -216,9 +205,11 @@ class Chain:
 
     def compiled(self) -> Chained:
         """The kernel ``run(first, last, group, addresses, places, memories, sizes, …)``."""
+        from neko_rules.kernels.calling import array_type
+
         source = Source("Kernels that follow each other over groups of examples")
         # A chain on disk belongs to functions that are called with these types.
-        source.add(0, *(f"# run{i}{called.types}" for i, called in enumerate(self._calls)))
+        source.add(0, *(f"# run{i}{each.types}" for i, each in enumerate(self._calls)))
         source.function("run", ["first", "last", "group", "addresses", "places", *KINDS, *self.sizes, *self.given])
         # Numba would take a literal for a type of its own.
         source.add(1, "zero, true, false = first - first, first == first, first != first", "n = group")
@@ -237,13 +228,18 @@ class Chain:
         source.add(depth + 1, *self._lines)
         source.add(depth, *self._after)
         source.add(1, "return 0")
-        for i, called in enumerate(self._calls):
-            function: Any = called.run
+        for i, each in enumerate(self._calls):
+            function: Any = each.run
             source.imports(function.py_func.__module__, function.py_func.__name__, f"run{i}")
         module = module_of(source.text())
         # Those that the module has: another thread may have made the same functions once more in between.
-        calls = [called._replace(run=getattr(module, f"run{i}")) for i, called in enumerate(self._calls)]
-        return Chained(module.run, calls, list(self.sizes), list(self.given), list(self._rooms.values()))
+        calls = [each._replace(run=getattr(module, f"run{i}")) for i, each in enumerate(self._calls)]
+        # Where functions begin and where rooms do, and whole numbers.
+        types = *[array_type("int64", 0)] * 3, *[array_type("int64", 1)] * 2
+        types += *(array_type(of or self.dtype, 1) for of in KINDS.values()), *[types[0]] * len(self.sizes)
+        types += (*(array_type(of.dtype or self.dtype, of.rank) for of in self.given.values()),)
+        whole = Wanted(module.run, types)
+        return Chained(whole, calls, list(self.sizes), list(self.given), list(self._rooms.values()))
 
     def _cut(self, room: str, name: str = "", shape: Shape = (), skip: str = "0") -> str:
         """A statement that cuts a room, or a part of it under another name, from its memory."""
@@ -270,28 +266,43 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Chained:
-    """A chain that was compiled.
+    """A chain that was written.
 
     Args:
-        run: the kernel.
+        whole: the kernel.
         calls: what it calls.
         sizes: names of the whole numbers that it takes.
         given: names of what else it takes.
         rooms: the scratch memory that it needs.
     """
 
-    run: Kernel
-    calls: list[Call]
+    whole: Wanted
+    calls: list[Wanted]
     sizes: list[str]
     given: list[str]
     rooms: list[Room]
 
+    @property
+    def run(self) -> Kernel:
+        """The kernel."""
+        return self.whole.run
+
+    def compile(self, more: Iterable[Wanted]) -> None:
+        """Have it compiled.
+
+        Args:
+            more: what else it calls, at addresses that it is given.
+        """
+        needed = [*more, *self.calls]
+        called(needed)
+        compiled([*needed, self.whole])
+
     @cached_property
     def addresses(self) -> np.ndarray:
         """Where what it calls lies in memory."""
-        from neko_rules.kernels.calling import address_of
+        from neko_rules.kernels.calling import addresses_of
 
-        return np.array([address_of(each.run, each.types) for each in self.calls], np.int64)
+        return addresses_of(tuple(self.calls))
 
     def layout(self, sizes: Mapping[str, int], group: int, dtype: str) -> Layout:
         """Where rooms begin, and how much memory groups of so many examples take."""

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from neko_rules.kernels.machine_code import MachineCode
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 Kernel = Callable[..., Any]
@@ -49,12 +51,12 @@ def release() -> str:
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 
-def _of_release(compiled: Any) -> Any:
-    """The function, whose machine code on disk now belongs to all files of kernels."""
+def _kept(compiled: Any) -> Any:
+    """The function, whose machine code on disk belongs to all files of kernels."""
     # Not there where Numba was told to compile nothing, or finds no place to keep it.
-    kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if kept is not None:
-        kept._source_stamp = kept._source_stamp, release()
+    cache: Any = getattr(compiled, "_cache", None)
+    if hasattr(cache, "_cache_file"):
+        cache._cache_file = MachineCode(cache._cache_file, release())
     return compiled
 
 
@@ -68,7 +70,7 @@ def kernel(function: Function) -> Function:
     from neko_rules.kernels.pipeline import Pipeline
 
     make = numba.njit(pipeline_class=Pipeline, **_OPTIONS)
-    compiled: Function = _of_release(make(function))
+    compiled: Function = _kept(make(function))
     return compiled
 
 
@@ -81,7 +83,7 @@ def within(function: Function) -> Function:
     import numba
 
     make = numba.njit(inline="always", **_OPTIONS)
-    compiled: Function = _of_release(make(function))
+    compiled: Function = _kept(make(function))
     return compiled
 
 

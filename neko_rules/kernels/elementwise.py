@@ -154,10 +154,11 @@ class Iterated:
 
 @lru_cache(maxsize=64)
 def _iterate_address(iterate: Kernel, scalars: tuple[str, ...]) -> int:
+    from neko_rules.kernels.ahead import Wanted
     from neko_rules.kernels.calling import address_of, array_type
 
     given = [array_type("int64", 1), array_type("int64", 2), array_type("int64", 0), array_type("int64", 1)]
-    return address_of(iterate, [*given, *(array_type(kind, 1) for kind in scalars)])
+    return address_of(Wanted(iterate, (*given, *(array_type(kind, 1) for kind in scalars))))
 
 
 def _addresses(loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
+from neko_rules.kernels.ahead import compiled
 from neko_rules.kernels.buffers import LINE, form_of, together
 from neko_rules.kernels.host import BUFFERS
 from neko_rules.kernels.measured import kept, seconds
@@ -148,6 +150,10 @@ _FEWEST, _MOST = 16, 256
 """Neurons that send: the least and the most for which the crossover is measured. Fewer and more have that of these."""
 
 
+Work = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A kernel, and what it is called with."""
+
+
 @lru_cache(maxsize=256)
 def crossover(senders: int) -> float:
     """The density below which walking events beats a dense product on this machine.
@@ -169,9 +175,11 @@ def _measured_crossover(senders: int, steps: int = 64, examples: int = 8) -> flo
     The time that events take grows with their number, from what none of them takes.
     """
     from neko_rules.kernels import gathering, products, rows
+    from neko_rules.kernels.calling import wanted
 
     random = np.random.default_rng(0)
     flat, size = steps * examples, max(128, senders)
+    few, many = 0.1, 0.3
 
     # On lines of the cache as in a chain: rows that lie across them take events up to twice as long.
     shapes = [(flat, size), (senders, size), (flat, size), (senders, size), (flat, senders), (2 * flat, senders)]
@@ -184,25 +192,26 @@ def _measured_crossover(senders: int, steps: int = 64, examples: int = 8) -> flo
     panels, block = products.panels_of(weights, "float32"), products.panels_of(delta[: products.DEPTH], "float32")
     rest = products.rest_for(panels)
 
-    def walking(density: float, values: np.ndarray) -> Callable[[], None]:
+    def walking(density: float, values: np.ndarray) -> list[Work]:
         values[:] = random.random(values.shape) < density
         sent = values.reshape(steps, examples, senders)
         events, all_at_once = listed(sent), listed(values[None])
+        currents = 0, 0, flat, all_at_once.index, all_at_once.count, weights, values[None], True, sums
+        of = 0, examples, events.index, events.count, sent, True, signal, gradient, sorted_rows, length
+        return [(gathering.from_events, currents), (rows.add_outer_sorted, of)]
 
-        def walk() -> None:
-            index, count = all_at_once.index, all_at_once.count
-            gathering.from_events(0, 0, flat, index, count, weights, values[None], True, sums)
-            rows.add_outer_sorted(
-                0, examples, events.index, events.count, sent, True, signal, gradient, sorted_rows, length
-            )
-
-        return walk
-
-    def dense() -> None:
-        products.multiply(0, flat, factors, panels, sums, rest, False)
-        products.multiply_transposed(factors.reshape(steps, examples, senders), signal, block, gradient, rest)
-
-    few, many = 0.1, 0.3
-    by_few, by_many, by_products = seconds(walking(few, sent_by_both[:flat]), walking(many, sent_by_both[flat:]), dense)
+    sent = factors.reshape(steps, examples, senders)
+    dense: list[Work] = [
+        (products.multiply, (0, flat, factors, panels, sums, rest, False)),
+        (products.multiply_transposed, (sent, signal, block, gradient, rest)),
+    ]
+    ways = walking(few, sent_by_both[:flat]), walking(many, sent_by_both[flat:]), dense
+    compiled([wanted(run, arguments) for way in ways[1:] for run, arguments in way])
+    by_few, by_many, by_products = seconds(*(partial(_done, way) for way in ways))
     for_each = max(by_many - by_few, 1e-9) / (many - few)
     return float(np.clip(few + (by_products - by_few) / for_each, 0.01, 1.0))
+
+
+def _done(work: list[Work]) -> None:
+    for run, arguments in work:
+        run(*arguments)

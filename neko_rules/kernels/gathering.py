@@ -9,13 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from neko_rules.kernels.ahead import Wanted
 from neko_rules.kernels.bits import WORD, bits_of, bits_set
-from neko_rules.kernels.calling import address_of, array_type
+from neko_rules.kernels.calling import array_type
 from neko_rules.kernels.compiling import kernel
 from neko_rules.kernels.listing import list_row
-from neko_rules.kernels.products import multiply
+from neko_rules.kernels.products import multiplied
 from neko_rules.kernels.rows import (
     TILE,
     add_rows,
@@ -67,7 +66,7 @@ def back_through(
         for e in range(min(count, TOGETHER)):
             found += bits_set(bits_of(factors[e], first, last))
         if found > _DENSE * (last - first) * TOGETHER:
-            multiply(0, count, factors[:, first:last], panels[:, first:last], sums, rest, True)
+            multiplied(0, count, factors[:, first:last], panels[:, first:last], sums, rest, True)
             continue
         for begin in range(0, size, TILE):
             # Those of the next example are found while the rows of this one are added: how many rows there are is
@@ -163,32 +162,32 @@ def from_rows(begin: int, end: int, rows: Array, listed: Array, matrix: Array, o
 
 
 @lru_cache(maxsize=16)
-def forward_addresses(dtype: str, index: str, later: bool) -> np.ndarray:
-    """Where what a loop forward in time calls begins: ``from_events`` and ``from_rows``.
+def forward_calls(dtype: str, index: str, later: bool) -> tuple[Wanted | None, ...]:
+    """What a loop forward in time calls: ``from_events`` and ``from_rows``.
 
     Args:
         dtype: of all numbers that are not whole.
         index: of numbers of neurons that send.
-        later: whether what they send may arrive one step later; ``from_rows`` is not compiled for others.
+        later: whether what they send may arrive one step later; there is no ``from_rows`` for others.
     """
     whole, flag, listed = array_type("int64", 0), array_type("boolean", 0), array_type("int32", 2)
     matrix, cube = array_type(dtype, 2), array_type(dtype, 3)
     events = (whole, whole, whole, array_type(index, 3), listed, matrix, cube, flag, matrix)
     rows = (whole, whole, matrix, array_type(index, 1), matrix, flag, matrix)
-    return np.array([address_of(from_events, events), address_of(from_rows, rows) if later else 0], np.int64)
+    return Wanted(from_events, events), Wanted(from_rows, rows) if later else None
 
 
 @lru_cache(maxsize=16)
-def back_addresses(dtype: str, fed_back: bool) -> np.ndarray:
-    """Where what a loop back through time calls begins: ``back_through`` and ``from_above``.
+def back_calls(dtype: str, fed_back: bool) -> tuple[Wanted | None, ...]:
+    """What a loop back through time calls: ``back_through`` and ``from_above``.
 
     Args:
         dtype: of all numbers that are not whole.
-        fed_back: whether errors go through recurrent weights; ``back_through`` is not compiled for others.
+        fed_back: whether errors go through recurrent weights; there is no ``back_through`` for others.
     """
     whole = array_type("int64", 0)
     matrix, cube = array_type(dtype, 2), array_type(dtype, 3)
     number = array_type(dtype, 0)
     through = (whole, matrix, matrix, cube, matrix, matrix, number)
     above = (whole, whole, whole, cube, matrix, matrix)
-    return np.array([address_of(back_through, through) if fed_back else 0, address_of(from_above, above)], np.int64)
+    return Wanted(back_through, through) if fed_back else None, Wanted(from_above, above)

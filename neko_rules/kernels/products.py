@@ -154,12 +154,9 @@ def fill_panels(matrix: Array, panels: Array) -> None:
                 panels[p, k, n] = 0
 
 
-@kernel
-def multiply(first: int, last: int, left: Array, panels: Array, into: Array, rest: Array, onto: bool) -> None:
-    """into[m] = Σ_k left[m, k] right[k] for a range of rows, added to what is there if ``onto``.
-
-    ``panels`` hold ``right``; ``rest`` [rows of a block, width of a panel] is scratch for columns that fill no panel.
-    """
+@within
+def multiplied(first: int, last: int, left: Array, panels: Array, into: Array, rest: Array, onto: bool) -> None:
+    """``multiply`` as a part of other kernels: called by them it would be compiled once more, by itself."""
     count, depth, width = panels.shape
     for top in range(first, last, BLOCK):
         bottom = min(last, top + BLOCK)
@@ -167,18 +164,29 @@ def multiply(first: int, last: int, left: Array, panels: Array, into: Array, res
             column = p * width
             if not onto:
                 into[top:bottom, column : column + width] = 0
-            if column + width <= into.shape[1]:
-                _add_panel(left, top, bottom, 0, depth, panels[p], into, top, column)
-                continue
-            # Sums go on in the room from what they are, so that these columns too are added up in the order of k.
-            rest[:] = 0
-            for m in range(top, bottom):
-                for n in range(column, into.shape[1]):
-                    rest[m - top, n - column] = into[m, n]
-            _add_panel(left, top, bottom, 0, depth, panels[p], rest, 0, 0)
-            for m in range(top, bottom):
-                for n in range(column, into.shape[1]):
-                    into[m, n] = rest[m - top, n - column]
+            # A tile is compiled once for each place that calls it, so that one place is for all columns.
+            target, row, begin = into, top, column
+            if column + width > into.shape[1]:
+                target, row, begin = rest, 0, 0
+                # Sums go on in the room from what they are, so that these columns too are added up in the order of k.
+                rest[:] = 0
+                for m in range(top, bottom):
+                    for n in range(column, into.shape[1]):
+                        rest[m - top, n - column] = into[m, n]
+            _add_panel(left, top, bottom, 0, depth, panels[p], target, row, begin)
+            if column + width > into.shape[1]:
+                for m in range(top, bottom):
+                    for n in range(column, into.shape[1]):
+                        into[m, n] = rest[m - top, n - column]
+
+
+@kernel
+def multiply(first: int, last: int, left: Array, panels: Array, into: Array, rest: Array, onto: bool) -> None:
+    """into[m] = Σ_k left[m, k] right[k] for a range of rows, added to what is there if ``onto``.
+
+    ``panels`` hold ``right``; ``rest`` [rows of a block, width of a panel] is scratch for columns that fill no panel.
+    """
+    multiplied(first, last, left, panels, into, rest, onto)
 
 
 @kernel
@@ -200,7 +208,7 @@ def multiply_transposed(left: Array, right: Array, panels: Array, into: Array, r
         end = min(depth, begin + most)
         block = memory[: count * (end - begin) * width].reshape(count, end - begin, width)
         fill_panels(flat[begin:end], block)
-        multiply(0, factors.shape[0], factors[:, begin:end], block, into, rest, True)
+        multiplied(0, factors.shape[0], factors[:, begin:end], block, into, rest, True)
 
 
 @kernel

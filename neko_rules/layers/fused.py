@@ -251,15 +251,16 @@ def _at_rest(batch: int, size: int, dtype: str) -> np.ndarray:
 
 def _arguments(one: Given, done: Stepped, batch: int, dtype: str) -> list[Array]:
     """In the order of ``Stage.given``."""
-    from neko_rules.kernels.gathering import forward_addresses
+    from neko_rules.kernels.calling import addresses_of
+    from neko_rules.kernels.gathering import forward_calls
 
     found: list[Array] = [np.zeros(one.size, dtype) if one.bias is None else contiguous(one.bias)]
     found += [contiguous(one.outside)] if one.outside is not None else []
     for weight, events in one.gathered:
-        found += [forward_addresses(dtype, index_type(weight.shape[0]), False), handed_over(weight, dtype)]
+        found += [addresses_of(forward_calls(dtype, index_type(weight.shape[0]), False)), handed_over(weight, dtype)]
         found += [events.index, events.count, handed_over(events.factors(dtype), dtype)]
     for (_, later), matrix in one.inner.items():
-        found += [forward_addresses(dtype, index_type(matrix.shape[0]), later), handed_over(matrix, dtype)]
+        found += [addresses_of(forward_calls(dtype, index_type(matrix.shape[0]), later)), handed_over(matrix, dtype)]
     found += [value if value.ndim else value[()] for value in one.constants.values()]
     keys = carried(one.cell)
     if one.start is None:

@@ -261,7 +261,7 @@ class LinkingBack(Linking):
         whole = any(map(self._carries_wanted, group))
         by_name = {"first": "zero", "last": "n", "group": "n" if whole else self._together(f"back_{mark}", most)}
         if "addresses" in loop.arguments:
-            by_name["addresses"] = self._calls(gathering.back_addresses, "rest" in loop.arguments)
+            by_name["addresses"] = self._calls(gathering.back_calls, "rest" in loop.arguments)
         if "rest" in loop.arguments:
             by_name["rest"] = self._rest()
         came = dict(zip((name for stage in step.stages for name in stage.signals), arriving.values(), strict=True))

@@ -1,0 +1,247 @@
+"""Ahead: kernels that are needed soon are compiled by several processes at once, of which each keeps them on disk.
+
+Numba compiles one function at a time in a process. What a first step needs is known before the first of it runs: some
+twenty functions that do not depend on each other. Where the process may use several processors, others are started that
+take the longest of what nobody has begun, until nothing is left; this one takes its part and then loads what the others
+made. A process that cannot be started, or ends, leaves its part to this one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from neko_rules.kernels.compiling import GENERATED, Kernel
+from neko_rules.kernels.machine_code import on_disk
+from neko_rules.threads import threads
+
+Types = tuple[Any, ...]
+"""Of arguments, as Numba has them."""
+
+_MOST = 3
+"""Processes beside this one: the longest of some twenty functions takes an eighth of the time of all."""
+
+_WORTHWHILE = 4000
+"""Bytes of Python's instructions for which a process is started: they take two seconds, and its start one. A thousand
+were measured to take 0.40 to 0.48 s, whatever they are of."""
+
+_IDLE = 10.0
+"""Seconds that a process waits for more before it ends."""
+
+
+class Wanted(NamedTuple):
+    """A function that is to be compiled.
+
+    Attributes:
+        run: compiled by ``kernel``.
+        types: of its arguments.
+    """
+
+    run: Kernel
+    types: Types
+
+    @property
+    def known(self) -> bool:
+        """Whether this process has it, or finds it on disk."""
+        function: Any = self.run
+        return self.types in function.overloads or on_disk(function, self.types)
+
+    @property
+    def size(self) -> int:
+        """Bytes of Python's instructions, which say how long it takes."""
+        return _size(self.run)
+
+    def compile(self) -> None:
+        """Have it compiled in this process, or loaded."""
+        function: Any = self.run
+        function.compile(self.types)
+
+
+_called: set[tuple[str, str, Types]] = set()
+"""What is called at an address by other functions, or will be: module, name and types of arguments."""
+
+
+def called(wanted: Iterable[Wanted]) -> None:
+    """Say that functions will be called at their addresses, before those that call them are compiled."""
+    _called.update((*_name(each.run), each.types) for each in wanted)
+
+
+def is_called(function: Any, types: Types) -> bool:
+    """Whether a function will be called with these types at its address."""
+    return (*_name(function), types) in _called
+
+
+def _size(function: Any) -> int:
+    """Bytes of the instructions of a function, and of those that are compiled into it."""
+    code, known = function.py_func.__code__, function.py_func.__globals__
+    parts = [known[name] for name in code.co_names if name in known]
+    return len(code.co_code) + sum(
+        _size(each) for each in parts if getattr(each, "targetoptions", {}).get("inline") == "always"
+    )
+
+
+def _name(function: Any) -> tuple[str, str]:
+    code = function.py_func
+    return code.__module__, code.__name__
+
+
+class _Workshop:
+    """What is to be compiled, and who compiles it.
+
+    Attributes:
+        changed: notified when something was added or is done.
+        waiting: what nobody has begun.
+        begun: what somebody compiles now.
+        helpers: how many processes there are beside this one.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.waiting: list[Wanted] = []
+        self.begun: list[Wanted] = []
+        self.helpers = 0
+
+    def add(self, wanted: Sequence[Wanted], helpers: int) -> None:
+        """Put on the list what is not known, and start processes if it is worth that."""
+        with self.changed:
+            unknown = [each for each in wanted if each not in self.waiting + self.begun and not each.known]
+            self.waiting = sorted(self.waiting + unknown, key=lambda each: -each.size)
+            worth = sum(each.size for each in self.waiting) // _WORTHWHILE
+            more = min(helpers, worth, len(self.waiting) - 1) - self.helpers
+            self.changed.notify_all()
+            for _ in range(more):
+                self.helpers += 1
+                threading.Thread(target=self._helped, name="neko_rules compiler", daemon=True).start()
+
+    def compile(self, wanted: Sequence[Wanted]) -> None:
+        """Have all of this compiled, by whoever is free."""
+        while True:
+            with self.changed:
+                mine = self._taken()
+                if mine is None:
+                    # What others have begun is awaited; the rest nobody ever put on the list.
+                    if not any(each in self.begun for each in wanted):
+                        break
+                    self.changed.wait()
+                    continue
+            try:
+                mine.compile()
+            finally:
+                self._done(mine)
+        for each in wanted:
+            each.compile()
+
+    def _taken(self) -> Wanted | None:
+        """The longest that nobody has begun, which is begun now."""
+        if not self.waiting:
+            return None
+        self.begun.append(self.waiting[0])
+        return self.waiting.pop(0)
+
+    def _done(self, wanted: Wanted) -> None:
+        with self.changed:
+            self.begun.remove(wanted)
+            self.changed.notify_all()
+
+    def _helped(self) -> None:
+        """Have a process compile what nobody has begun, until there was nothing for a while."""
+        try:
+            # Nothing depends on a process that cannot be started, or has ended: who needs what it had compiles that.
+            with suppress(OSError), _helper() as process:
+                assert process.stdin is not None, "asked for"
+                assert process.stdout is not None, "asked for"
+                # It says when it is ready, and when it has done what it was asked for; nothing once it has ended.
+                ready = process.stdout.read(1)
+                while ready and (wanted := self._awaited()) is not None:
+                    try:
+                        _ask(process.stdin, wanted)
+                        ready = process.stdout.read(1)
+                    finally:
+                        self._done(wanted)
+        finally:
+            with self.changed:
+                self.helpers -= 1
+
+    def _awaited(self) -> Wanted | None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting, _IDLE)
+            return self._taken()
+
+
+_workshop = _Workshop()
+
+
+def _begin_anew() -> None:
+    """A process that was forked has neither the threads nor the pipes of the other."""
+    global _workshop
+    _workshop = _Workshop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def helpers() -> int:
+    """How many processes may compile beside this one: as many as there are other processors to use, but not many."""
+    return 0 if getattr(sys, "frozen", False) or not sys.executable else min(threads() - 1, _MOST)
+
+
+def begin(wanted: Sequence[Wanted]) -> None:
+    """Let other processes compile what is not known yet; this one goes on.
+
+    Args:
+        wanted: needed soon.
+    """
+    _workshop.add(wanted, helpers())
+
+
+def compiled(wanted: Sequence[Wanted]) -> None:
+    """Compile what is not known yet, together with other processes.
+
+    Args:
+        wanted: needed now.
+    """
+    begin(wanted)
+    _workshop.compile(wanted)
+
+
+def _helper() -> subprocess.Popen[bytes]:
+    program = f"import sys; sys.path[:] = {sys.path!r}; from neko_rules.kernels.ahead import serve; serve()"
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet
+    )
+
+
+def _ask(pipe: IO[bytes], wanted: Wanted) -> None:
+    function: Any = wanted.run
+    file = function.py_func.__globals__["__file__"]
+    # Its compiler asks what is called at addresses.
+    pickle.dump((*_name(function), file, wanted.types, _called.copy()), pipe)
+    pipe.flush()
+
+
+def serve() -> None:
+    """Compile what comes in by standard input; standard output has a byte when that can begin, and one for each."""
+    import numba  # noqa: F401 - which takes most of the time until then
+
+    while True:
+        sys.stdout.buffer.write(b"!")
+        sys.stdout.flush()
+        try:
+            module, name, file, types, calls = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        # Generated modules import each other by their names.
+        if module.startswith(GENERATED) and (folder := str(Path(file).parent)) not in sys.path:
+            sys.path.append(folder)
+        _called.update(calls)
+        Wanted(getattr(importlib.import_module(module), name), types).compile()

@@ -1,0 +1,350 @@
+"""Ahead: kernels are compiled by other processes too, and machine code on disk is that of the types that it is for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numba.core.caching import IndexDataCacheFile
+from numba.core.errors import TypingError
+
+from neko_rules import ALIF, LIF, EProp, Evaluator
+from neko_rules.chains import running
+from neko_rules.chains.linked import Linked
+from neko_rules.kernels import ahead, machine_code
+from neko_rules.kernels.ahead import Wanted, begin, called, compiled, helpers
+from neko_rules.kernels.calling import address_of
+from neko_rules.kernels.compiling import GENERATED, folder
+from neko_rules.kernels.machine_code import MachineCode, on_disk
+from neko_rules.threads import set_threads, threads
+
+TYPES = (numba.float64, numba.float64)
+LONG = 250
+"""Statements that are worth a process: some thousand bytes of instructions."""
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = threads()
+    set_threads(2)
+    yield
+    set_threads(before)
+
+
+@pytest.fixture
+def workshop(monkeypatch: pytest.MonkeyPatch) -> ahead._Workshop:
+    """One of which nobody else knows, whose processes wait for more no longer than a test does."""
+    own = ahead._Workshop()
+    monkeypatch.setattr(ahead, "_workshop", own)
+    monkeypatch.setattr(ahead, "_IDLE", 0.5)
+    return own
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Makes a module of long kernels ``run0``, ``run1``, … that find x · 2 + y."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def made(name: str, statements: int = LONG, kernels: int = 3) -> ModuleType:
+        lines = ["from neko_rules.kernels.compiling import kernel"]
+        for i in range(kernels):
+            body = ["    z = x + y", *["    z = z * 1.0 + 0.0"] * (statements - i), "    return z + x"]
+            lines += ["", "", "@kernel", f"def run{i}(x, y):", *body]
+        (tmp_path / f"{name}.py").write_text("\n".join(lines) + "\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return made
+
+
+def wanted_of(module: ModuleType, kernels: int = 3) -> list[Wanted]:
+    return [Wanted(getattr(module, f"run{i}"), TYPES) for i in range(kernels)]
+
+
+def found_on_disk(wanted: Wanted) -> int:
+    """How often this process has loaded it."""
+    function: Any = wanted.run
+    return int(function.stats.cache_hits[TYPES])
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+def assert_run(wanted: list[Wanted]) -> None:
+    for each in wanted:
+        assert each.run(1.5, 2.0) == 5.0
+
+
+# Other processes.
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_another_process_compiles_and_this_one_loads(
+    workshop: ahead._Workshop, make: Callable[..., ModuleType]
+) -> None:
+    wanted = wanted_of(make("by_another"))
+    begin(wanted)
+    assert workshop.helpers == 1
+    until(lambda: all(on_disk(each.run, TYPES) for each in wanted) and not workshop.begun)
+    assert not any(map(found_on_disk, wanted))
+    compiled(wanted)
+    assert all(found_on_disk(each) == 1 for each in wanted)
+    assert_run(wanted)
+    until(lambda: workshop.helpers == 0)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_both_take_the_longest_that_nobody_has_begun(
+    workshop: ahead._Workshop, make: Callable[..., ModuleType]
+) -> None:
+    module = make("by_both")
+    wanted = wanted_of(module)
+    taken: list[int] = []
+    workshop._helped = lambda: None  # type: ignore[method-assign]
+    begin(wanted[::-1])
+    assert [each.size for each in workshop.waiting] == sorted((each.size for each in wanted), reverse=True)
+    begin(wanted)
+    assert len(workshop.waiting) == 3, "nothing is waited for twice"
+    while (one := workshop._taken()) is not None:
+        taken.append(wanted.index(one))
+    assert taken == [0, 1, 2]
+
+
+def test_no_process_is_started_by_one_thread_or_for_little(
+    workshop: ahead._Workshop, make: Callable[..., ModuleType]
+) -> None:
+    before = threads()
+    try:
+        set_threads(1)
+        assert helpers() == 0
+        begin(wanted_of(make("one_thread")))
+        assert workshop.helpers == 0
+        set_threads(64)
+        assert helpers() == 3
+        workshop.waiting.clear()
+        begin(wanted_of(make("little", statements=3)))
+        assert workshop.helpers == 0
+    finally:
+        set_threads(before)
+
+
+def test_what_is_known_is_not_put_on_the_list(workshop: ahead._Workshop, make: Callable[..., ModuleType]) -> None:
+    wanted = wanted_of(make("known", statements=3))
+    compiled(wanted[:1])
+    begin(wanted)
+    assert workshop.waiting == wanted[1:]
+    again = wanted_of(make("known", statements=3))
+    assert again[0].run is not wanted[0].run
+    assert again[0].known, "on disk"
+    assert not again[1].known
+
+
+NOBODY: dict[str, list[str]] = {
+    "it is not there": ["/nowhere/python"],
+    "it ends at once": [sys.executable, "-c", "pass"],
+    "it ends when it is asked": [
+        sys.executable,
+        "-c",
+        "import sys; print('!', end='', flush=True); sys.stdin.buffer.read(1)",
+    ],
+}
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("why", NOBODY)
+def test_what_a_process_leaves_is_compiled_here(
+    why: str, workshop: ahead._Workshop, make: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started() -> subprocess.Popen[bytes]:
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(NOBODY[why], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet)
+
+    monkeypatch.setattr(ahead, "_helper", started)
+    wanted = wanted_of(make("left_" + why.replace(" ", "_"), kernels=2), 2)
+    begin(wanted)
+    until(lambda: workshop.helpers == 0)
+    assert not workshop.begun
+    compiled(wanted)
+    assert_run(wanted)
+    assert not any(map(found_on_disk, wanted))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_errors_of_the_compiler_are_those_of_who_needs_the_kernel(
+    workshop: ahead._Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "\n".join(["    x = x.nothing"] * LONG)
+    kernels = "".join(f"\n\n\n@kernel\ndef run{i}(x, y):\n{body}\n" for i in range(2))
+    (tmp_path / "wrong.py").write_text("from neko_rules.kernels.compiling import kernel" + kernels)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wanted = wanted_of(importlib.import_module("wrong"), 2)
+    with pytest.raises(TypingError, match="nothing"):
+        compiled(wanted)
+    until(lambda: workshop.helpers == 0)
+    assert not workshop.begun
+
+
+FORKED = """
+import os, sys
+sys.path[:] = {path!r}
+import by_the_forked as module
+from neko_rules.kernels.ahead import Wanted, begin, compiled, _workshop
+from neko_rules.threads import set_threads
+import numba
+set_threads(2)
+wanted = [Wanted(getattr(module, f"run{{i}}"), (numba.float64, numba.float64)) for i in range(3)]
+begin(wanted)
+child = os.fork()
+compiled(wanted)
+assert [each.run(1.5, 2.0) for each in wanted] == [5.0] * 3
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("both")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked on this system")
+def test_a_forked_process_waits_for_nobody_of_the_other(make: Callable[..., ModuleType]) -> None:
+    make("by_the_forked")
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED.format(path=sys.path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "both\n", done.stderr
+
+
+def test_a_function_at_an_address_is_called_with_types_that_it_is_compiled_for(
+    make: Callable[..., ModuleType], tmp_path: Path
+) -> None:
+    """Planted: nobody has said so. Called at the address of another, it would work on other memory."""
+
+    def calling(name: str) -> Wanted:
+        (tmp_path / f"calls_{name}.py").write_text(
+            f"from {name} import run0\nfrom neko_rules.kernels.calling import call\n"
+            "from neko_rules.kernels.compiling import kernel\n\n\n"
+            "@kernel\ndef run(addresses, x):\n    call(run0, addresses, 0, (x, x))\n"
+        )
+        types = (numba.types.Array(numba.int64, 1, "C"), numba.float64)
+        return Wanted(importlib.import_module(f"calls_{name}").run, types)
+
+    make("never_said", statements=1, kernels=1)
+    with pytest.raises(TypingError, match="run0 is called at an address with types for which nobody compiles it"):
+        calling("never_said").compile()
+    module = make("said_before", statements=1, kernels=1)
+    called([Wanted(module.run0, TYPES)])
+    calling("said_before").compile()
+    assert address_of(Wanted(module.run0, TYPES))
+
+
+START = """
+from neko_rules import ALIF, EProp, Evaluator
+from neko_rules.experiments.workloads import WORKLOADS
+x, y = WORKLOADS["A"].data()
+print(repr(EProp(Evaluator(ALIF(128, 10, seed=0))).step(x, y)))
+"""
+
+
+def test_a_first_step_that_is_compiled_by_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    """And all of its own kernels are on disk, each once."""
+    said, kept = [], []
+    for number in ("1", "2"):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / number), "NEKO_THREADS": number}
+        done = subprocess.run(
+            [sys.executable, "-c", START], env=environment, capture_output=True, text=True, check=True
+        )
+        said.append(done.stdout)
+        files = (tmp_path / number / "neko_rules" / "kernels" / "__pycache__").glob(f"{GENERATED}*.nbc")
+        kept.append(sorted(file.name.split(".")[0] for file in files))
+    assert said[0] == said[1]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) >= 5
+
+
+@pytest.mark.parametrize("online", [False, True, 20])
+def test_a_chain_is_called_with_the_types_that_it_was_compiled_for(
+    online: bool | int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled for others, it would be compiled once more by its first call."""
+    chains: list[Any] = []
+    planned = running.planned
+
+    def noted(links: Linked, *given: Any) -> running.Plan:
+        chains.append(links.chain)
+        return planned(links, *given)
+
+    monkeypatch.setattr(running, "planned", noted)
+    random = np.random.default_rng(0)
+    x, y = (random.random((32, 60, 40)) < 0.1).astype(np.float32), random.integers(0, 10, 32)
+    for model in (LIF, ALIF):
+        rule = EProp(Evaluator(model(32, 10)), online=online)
+        rule.step(x, y)
+        rule.model.evaluate(x, y)
+        rule.model.predict(x)
+    assert len(chains) == 6
+    for chain in chains:
+        assert list(chain.run.overloads) == [chain.whole.types]
+
+
+# On disk.
+
+
+def _numbered(place: Path) -> Any:
+    return IndexDataCacheFile(str(place), "run-1.py3", ("stamp", 1))
+
+
+def test_numbered_files_may_hold_what_another_process_compiled_for_other_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Numba's own files do when two processes save at the same time, and named ones do not."""
+    one, other = _numbered(tmp_path), _numbered(tmp_path)
+    # Each looks at the index before the other writes it, and one is slower to write what it compiled.
+    late: list[tuple[str, str]] = []
+    monkeypatch.setattr(one, "_save_data", lambda *given: late.append(given))
+    monkeypatch.setattr(other, "_load_index", dict)
+    one.save("float32", "for float32")
+    other.save("float64", "for float64")
+    IndexDataCacheFile._save_data(one, *late[0])
+    assert _numbered(tmp_path).load("float64") == "for float32"
+
+    first, second = (MachineCode(_numbered(tmp_path), "release") for _ in range(2))
+    first.save("float32", "for float32")
+    second.save("float64", "for float64")
+    assert first.load("float32") == second.load("float32") == "for float32"
+    assert first.load("float64") == second.load("float64") == "for float64"
+    assert first.load("int64") is None
+
+
+def test_machine_code_of_another_release_is_another_file_that_is_forgotten_after_a_while(tmp_path: Path) -> None:
+    old, new = (MachineCode(_numbered(tmp_path), release) for release in ("old", "new"))
+    old.save("key", 1)
+    new.save("key", 2)
+    assert (old.load("key"), new.load("key")) == (1, 2)
+    long_ago = time.time() - machine_code._KEPT - 60
+    for files in (old, new):
+        os.utime(files.path("key"), (long_ago, long_ago))
+    new.save("other key", 3)
+    assert (old.load("key"), new.load("key"), new.load("other key")) == (None, 2, 3)
+    new.flush()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_numba_keeps_of_kernels_is_in_named_files() -> None:
+    from neko_rules.kernels.gathering import from_events
+
+    function: Any = from_events
+    assert isinstance(function._cache._cache_file, MachineCode)
+    assert folder().name == "kernels"
