@@ -48,6 +48,7 @@ def test_the_crossover_is_measured_in_memory_like_that_of_a_chain(monkeypatch: p
         monkeypatch.setattr(module, name, looked)
     monkeypatch.setattr(products, "multiply_transposed", looked)
     monkeypatch.setattr(events, "seconds", lambda *functions: [each() or 1.0 for each in functions])
+    monkeypatch.setattr(events, "compiled", lambda wanted: None)
     assert events._measured_crossover(64) == 0.1, "all took as long"
     assert len(places) > 10
     assert set(places) == {0}

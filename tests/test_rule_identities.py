@@ -22,7 +22,6 @@ from neko_rules import (
     OTTT,
     RFLO,
     RTRL,
-    UORO,
     ApproximateOTPE,
     EProp,
     Evaluator,
@@ -122,34 +121,6 @@ def test_snap_1_on_an_effect_within_the_step() -> None:
     model = feedforward(LIFCell(threshold=0.5), LIFCell(threshold=0.3))
     alive(model, x)
     assert distance(SnAp(model, reach=1).gradients(x, y), BPTT(model).gradients(x, y)) < SAME
-
-
-def test_uoro_is_unbiased() -> None:
-    """The mean over random signs lies within 4 standard errors of RTRL, and the standard error is small.
-
-    Five parameters are tested along their true gradients: false failures below 5 · 6.4e-5 = 3.2e-4.
-    """
-    x, y = data(batch=2, steps=4)
-    model = Evaluator(stack(ALIFCell(beta=0.3, threshold=0.5), size=4)("numpy"))
-    exact = RTRL(model).gradients(x, y)
-    # The signs of every example are its own: a batch of copies is as many draws, and its gradient their mean.
-    copies, seeds = 500, 100
-    many = np.tile(x, (copies, 1, 1)), np.tile(y, copies)
-    samples = [UORO(model, seed=seed).gradients(*many) for seed in range(seeds)]
-    for name, true in exact.items():
-        norm = np.linalg.norm(true)
-        assert norm > 1e-8
-        along = np.array([(sample[name] * true).sum() / norm**2 for sample in samples])
-        error = along.std(ddof=1) / np.sqrt(seeds)
-        assert error < 0.15, f"{name}: the standard error {error:.2f} is too large to show anything"
-        assert abs(along.mean() - 1) < 4 * error, f"{name}: {along.mean():.3f} ± {error:.3f}"
-
-
-def test_uoro_depends_on_its_seed_and_on_nothing_else() -> None:
-    x, y = data()
-    one, same, other = (UORO(model_of("alif"), seed=seed).gradients(x, y) for seed in (1, 1, 2))
-    assert all(np.array_equal(one[name], same[name]) for name in one)
-    assert distance(other, one) > 0.1
 
 
 # e-prop.

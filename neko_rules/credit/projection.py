@@ -8,25 +8,33 @@ With a vector ν of independent random signs over all states, drawn anew at ever
 
 has the mean of RTRL's gradient for any ρ; those that keep both factors alike keep the variance low:
 ρ₀² = ‖θ̃_{t-1}‖ / ‖(∂s_t/∂s_{t-1}) s̃_{t-1}‖ and ρ₁² = ‖νᵀ ∂s_t/∂θ‖ / ‖ν‖. The state is that of all cells after a whole
-time step, through all connections within the step. Memory O(parameters) per example, whatever the number of neurons.
+time step, through all connections within the step. Memory O(parameters) per example, whatever the number of neurons;
+over a whole sequence θ̃ need not be carried at all.
 
 Reference: C. Tallec, Y. Ollivier, Unbiased online recurrent optimization, ICLR 2018.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from neko_rules.backend import Array, Parameters
+from neko_rules import trees
+from neko_rules.backend import Array, Arrays, Backend, Parameters
 from neko_rules.credit.recursion import Local, times, total
 from neko_rules.credit.stepwise import Model, Now, State
-from neko_rules.credit.traces import added, full, synapses
+from neko_rules.credit.traces import Synapses, added, synapses
+from neko_rules.kernels.dense import multiplied
 from neko_rules.layers.forward import Signals, Z
 from neko_rules.layers.graph import INPUT, Graph
-from neko_rules.layers.jacobians import Entry
 
 SMALLEST = 1e-7
 """What is added to norms, so that a factor that is zero stays finite."""
+
+
+_FEW_PRODUCTS = 1 << 16
+"""Products of pairs of time steps of an example that are kept in any case."""
 
 
 def draw_signs(graph: Graph, random: np.random.Generator, steps: int, examples: int) -> dict[str, np.ndarray]:
@@ -60,7 +68,7 @@ class RandomProjection:
         state: State = {}
         for name in m.graph.order:
             zero = m.nx.full((batch, m.graph.populations[name].size), 0.0, m.dtype)
-            state[f"{name} tangent"] = dict.fromkeys((*m.jacobians[name].states, Z), zero)
+            state[_tangent_of(name)] = dict.fromkeys((*m.jacobians[name].states, Z), zero)
         for of in self.of:
             state[of.name] = {"projected": m.nx.full((batch, of.pre, of.post), 0.0, m.dtype)}
         return state
@@ -68,38 +76,96 @@ class RandomProjection:
     def step(self, state: State, now: Now, signals: Signals) -> tuple[State, Parameters]:
         """Both factors after a time step, and their product with the signals."""
         nx, local = now.model.nx, now.local()
-        carried = self._tangent(state, now, local)
-        pulled = self._pulled_back(now, local)
-        old = [state[of.name]["projected"] for of in self.of]
-        new = [pulled[of.name] for of in self.of]
-        forward = [each for name in carried for key, each in carried[name].items() if key != Z]
-        signs = [now.drawn[sign_name(name, key)] for name in carried for key in carried[name] if key != Z]
-        rho_0 = nx.sqrt(self._norm(old) / (self._norm(forward) + SMALLEST)) + SMALLEST
-        rho_1 = nx.sqrt(self._norm(new) / (self._norm(signs) + SMALLEST)) + SMALLEST
-        after: State = {}
-        for name, states in carried.items():
-            tangent = {
-                key: rho_0[:, None] * value + rho_1[:, None] * now.drawn[sign_name(name, key)]
-                for key, value in states.items()
-                if key != Z
-            }
-            emitted = [times(local[name]["h", k], tangent[k]) for k in tangent if ("h", k) in local[name]]
-            after[f"{name} tangent"] = {**tangent, Z: added(emitted) if emitted else 0 * states[Z]}
+        tangents = {name: state[_tangent_of(name)] for name in now.model.graph.order}
+        carried = self._carried(tangents, now, local)
+        errors = self._pulled_back(now, local)
+        pulled = {
+            of.name: of.sent(nx, now.moment, errors[of.population])[:, :, None] * errors[of.population][:, None, :]
+            for of in self.of
+        }
+        old = self._norm([state[of.name]["projected"] for of in self.of])
+        rho_0, rho_1 = self._scales(old, self._norm(list(pulled.values())), carried, now.drawn)
+        tangents = self._renewed(carried, rho_0, rho_1, now.drawn, local)
+        after: State = {_tangent_of(name): tangent for name, tangent in tangents.items()}
         for of in self.of:
             both = state[of.name]["projected"] / rho_0[:, None, None] + pulled[of.name] / rho_1[:, None, None]
             after[of.name] = {"projected": both}
-        return {key: after[key] for key in state}, self._gradients(after, now, signals)
+        along = self._along(tangents, signals)[:, None, None]
+        found = {of.name: of.shaped(nx, nx.sum(along * after[of.name]["projected"], axis=0)) for of in self.of}
+        return {key: after[key] for key in state}, found
 
-    def _tangent(self, state: State, now: Now, local: dict[str, Local]) -> dict[str, dict[str, Array]]:
+    def over_time_pays(self, steps: int) -> bool:
+        """Whether ``over_time`` takes about as much memory as ``step``, or little."""
+        return steps * steps <= max(_FEW_PRODUCTS, 4 * sum(of.pre * of.post for of in self.of))
+
+    def over_time(self, now: Now, signals: Signals) -> Parameters:
+        """The gradient of a whole sequence, to the number that ``step`` finds by and by.
+
+        θ̃_t = Σ_s c_ts g_s is a sum of what the time steps gave, g_s = νᵀ ∂s_s/∂θ, each of which is a product of what
+        was sent and of an error. Its norm is known from the products g_t·g_s, and what it adds to the gradient by how
+        much of the steps' signals meets each g_s in the end, so that no vector of parameters is carried:
+
+            ‖θ̃_t‖² = ‖θ̃_{t-1}‖² / ρ₀² + 2 Σ_s c_(t-1)s g_s·g_t / (ρ₀ ρ₁) + ‖g_t‖² / ρ₁²
+            dE/dθ = Σ_batch,s a_s g_s / ρ₁,s    a_s = ∂E_s/∂s_s · s̃_s + a_{s+1} / ρ₀,s+1
+
+        Args:
+            now: a whole forward pass as one moment, and all that was drawn, [time, batch, neuron].
+            signals: as for ``step``, of all time steps.
+        """
+        nx, model, local = now.model.nx, now.model, now.local()
+        errors = self._pulled_back(now, local)
+        moving = {
+            (name, entry): value
+            for name, entries in local.items()
+            for entry, value in entries.items()
+            if len(getattr(value, "shape", ())) == 3
+        }
+        steps, batch, _ = now.moment.after[model.graph.output][Z].shape
+        alike = self._products(now, errors)
+        each = nx.eye(steps, model.dtype)
+        squares = nx.transpose(nx.sum(alike * each, axis=2), (1, 0))
+        inputs = (moving, now.drawn, signals, nx.transpose(alike, (1, 0, 2)), each, squares)
+
+        def forward(carry: Any, given: Any) -> tuple[Any, Any]:
+            tangents, shares, square = carry
+            derivatives, drawn, arriving, products, here, own = given
+            at_step = {
+                name: {entry: derivatives.get((name, entry), value) for entry, value in entries.items()}
+                for name, entries in local.items()
+            }
+            carried = self._carried(tangents, now, at_step)
+            rho_0, rho_1 = self._scales(nx.sqrt(square), nx.sqrt(own), carried, drawn)
+            tangents = self._renewed(carried, rho_0, rho_1, drawn, at_step)
+            met = nx.sum(shares * products, axis=1)
+            square = square / (rho_0 * rho_0) + 2.0 * met / (rho_0 * rho_1) + own / (rho_1 * rho_1)
+            shares = shares / rho_0[:, None] + here / rho_1[:, None]
+            # A sum of squares, but for rounding.
+            return (tangents, shares, nx.maximum(square, 0.0)), (self._along(tangents, arriving), rho_0, rho_1)
+
+        zero = nx.full((batch, steps), 0.0, model.dtype)
+        start = {name: self.start(batch)[_tangent_of(name)] for name in model.graph.order}
+        _, (along, rho_0, rho_1) = trees.scan(nx, forward, (start, zero, zero[:, 0]), inputs, steps)
+
+        def backward(carry: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
+            meets = given[0] + carry[0]
+            return (meets / given[1],), (meets / given[2],)
+
+        _, (weights,) = nx.scan(backward, (zero[:, 0],), (along, rho_0, rho_1), steps, reverse=True)
+        weights = nx.expand_dims(weights, 2)
+        return {of.name: self._summed(of, now, weights * errors[of.population]) for of in self.of}
+
+    def _carried(
+        self, before_all: dict[str, dict[str, Array]], now: Now, local: dict[str, Local]
+    ) -> dict[str, dict[str, Array]]:
         """(∂s_t/∂s_{t-1}) s̃_{t-1} of every population."""
         nx, graph = now.model.nx, now.model.graph
         found: dict[str, dict[str, Array]] = {}
         for name in graph.order:
-            before = state[f"{name} tangent"]
+            before = before_all[name]
             currents = []
             for connection in graph.into(name):
                 if connection.source != INPUT:
-                    source = state[f"{connection.source} tangent"] if connection.delay else found[connection.source]
+                    source = before_all[connection.source] if connection.delay else found[connection.source]
                     currents.append(nx.matmul(source[Z], nx.transpose(now.back(connection), (1, 0))))
             tangent: dict[str, Array] = {}
             for k in now.model.jacobians[name].states:
@@ -114,11 +180,45 @@ class RandomProjection:
             found[name] = tangent
         return found
 
-    def _pulled_back(self, now: Now, local: dict[str, Local]) -> Parameters:
-        """νᵀ (∂s_t/∂θ) per example: one step of the adjoint with ν in the place of the error."""
+    def _scales(
+        self, old: Array, new: Array, carried: dict[str, dict[str, Array]], drawn: Parameters
+    ) -> tuple[Array, Array]:
+        """ρ₀ and ρ₁ [batch], by ‖θ̃_{t-1}‖ and ‖νᵀ ∂s_t/∂θ‖."""
+        nx = self.model.nx
+        forward = [each for states in carried.values() for key, each in states.items() if key != Z]
+        signs = [drawn[sign_name(name, key)] for name, states in carried.items() for key in states if key != Z]
+        rho_0 = nx.sqrt(old / (self._norm(forward) + SMALLEST)) + SMALLEST
+        return rho_0, nx.sqrt(new / (self._norm(signs) + SMALLEST)) + SMALLEST
+
+    def _renewed(
+        self,
+        carried: dict[str, dict[str, Array]],
+        rho_0: Array,
+        rho_1: Array,
+        drawn: Parameters,
+        local: dict[str, Local],
+    ) -> dict[str, dict[str, Array]]:
+        """s̃_t, and what it makes of the outputs."""
+        after: dict[str, dict[str, Array]] = {}
+        for name, states in carried.items():
+            tangent = {
+                key: rho_0[:, None] * value + rho_1[:, None] * drawn[sign_name(name, key)]
+                for key, value in states.items()
+                if key != Z
+            }
+            emitted = [times(local[name]["h", k], tangent[k]) for k in tangent if ("h", k) in local[name]]
+            after[name] = {**tangent, Z: added(emitted) if emitted else 0 * states[Z]}
+        return after
+
+    def _along(self, tangents: dict[str, dict[str, Array]], signals: Signals) -> Array:
+        """∂E_t/∂s_t · s̃_t, [batch]."""
+        return added([self.model.nx.sum(each * tangents[name][key], axis=1) for (name, key), each in signals.items()])
+
+    def _pulled_back(self, now: Now, local: dict[str, Local]) -> dict[str, Array]:
+        """νᵀ ∂s_t/∂I_t by population, of one time step or of all: the adjoint with ν in the place of the error."""
         nx, graph = now.model.nx, now.model.graph
         arriving: dict[str, Array] = {}
-        found: Parameters = {}
+        found: dict[str, Array] = {}
         like = now.moment.after
         for name in reversed(graph.order):
             z = arriving.get(name, 0.0 * like[name][Z])
@@ -133,14 +233,29 @@ class RandomProjection:
                     part = nx.matmul(delta, now.back(connection))
                     known = arriving.get(connection.source)
                     arriving[connection.source] = part if known is None else known + part
-            for of in (each for each in self.of if each.population == name):
-                if of.constant:
-                    entries: list[Entry] = [("c", k, of.constant) for k in (*lam, Z)]
-                    error = total(nx, local[name], entries, {**lam, Z: z}, z)
-                    found[of.name] = full(nx, error, z)[:, None, :]
-                else:
-                    found[of.name] = of.sent(nx, now.moment, z)[:, :, None] * delta[:, None, :]
+            found[name] = delta
         return found
+
+    def _products(self, now: Now, errors: dict[str, Array]) -> Array:
+        """g_s·g_t of all pairs of time steps, [batch, time, time]."""
+        nx, found = now.model.nx, []
+        for name, error in errors.items():
+            own = [of for of in self.of if of.population == name]
+            sent = [_products_in_time(nx, now.moment.sent(of.connection)) for of in own if of.connection]
+            # A bias is sent 1 at every time step.
+            biased = any(of.connection is None for of in own)
+            if own:
+                found.append(_products_in_time(nx, error) * (added(sent) + 1.0 * biased if sent else 1.0))
+        return added(found)
+
+    def _summed(self, of: Synapses, now: Now, error: Array) -> Array:
+        """Σ_t x_tᵀ δ_t over the batch."""
+        nx = now.model.nx
+        flat = nx.reshape(error, (-1, of.post))
+        if of.connection is None:
+            return of.shaped(nx, nx.sum(flat, axis=0))
+        sent = nx.reshape(now.moment.sent(of.connection), (-1, of.pre))
+        return of.shaped(nx, multiplied(nx, nx.transpose(sent, (1, 0)), flat))
 
     def _norm(self, arrays: list[Array]) -> Array:
         """Euclidean norm over everything but the batch, [batch]."""
@@ -148,8 +263,12 @@ class RandomProjection:
         squares = [nx.sum(nx.reshape(each * each, (each.shape[0], -1)), axis=1) for each in arrays]
         return nx.sqrt(added(squares))
 
-    def _gradients(self, state: State, now: Now, signals: Signals) -> Parameters:
-        nx = now.model.nx
-        parts = [nx.sum(signal * state[f"{name} tangent"][key], axis=1) for (name, key), signal in signals.items()]
-        along = added(parts)[:, None, None]
-        return {of.name: of.shaped(nx, nx.sum(along * state[of.name]["projected"], axis=0)) for of in self.of}
+
+def _tangent_of(population: str) -> str:
+    """The name of s̃ of a population in what is carried."""
+    return f"{population} tangent"
+
+
+def _products_in_time(nx: Backend, array: Array) -> Array:
+    """Of [time, batch, neuron] the products of all pairs of time steps, [batch, time, time]."""
+    return nx.matmul(nx.transpose(array, (1, 0, 2)), nx.transpose(array, (1, 2, 0)))

@@ -368,6 +368,8 @@ class LearningRule(Rule):
         whole = moments(nx, trajectory)
         spread = {key: nx.broadcast_to(each, trajectory.z(key[0]).shape) for key, each in signals.items()}
         by_step = {name: value for name, value in drawn.items() if name.startswith("signs/")}
+        if isinstance(self.stepwise, RandomProjection) and self.stepwise.over_time_pays(steps):
+            return self.stepwise.over_time(self.now(values, own, whole, by_step), spread)
         inputs = (whole.before, whole.after, whole.currents, spread, by_step)
 
         def body(carry: Any, given: Any) -> tuple[Any, Any]:

@@ -8,7 +8,8 @@
 
 A recurrence is gone through as by BPTT, so that none of them waits for the end of a sequence. SnAp-n is RTRL from the
 network's diameter on, which is 2 for one recurrent layer in which every neuron is connected with every other. Learned
-at the end of a sequence, SnAp-1 of layers and SnAp-n from the diameter on go backward in time, to the same number.
+at the end of a sequence, SnAp-1 of layers and SnAp-n from the diameter on go backward in time, and UORO's vector of
+parameters is not carried but summed up from the time steps in the end, to the same numbers.
 
 References: R. J. Williams, D. Zipser, A learning algorithm for continually running fully recurrent neural networks,
 Neural Computation 1:270, 1989; J. Menick, E. Elsen, U. Evci, S. Osindero, K. Simonyan, A. Graves, Practical real time
@@ -98,8 +99,8 @@ class UORO(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Tallec & Ollivier 2018",
-        "time": "O(N²) per example and step",
-        "memory": "O(P) per example, flat in T",
+        "time": "O(N²) per example and step; deferred O(N² + T N) of products while T² is of the order of P",
+        "memory": "O(P) per example, flat in T; deferred O(T² + T N) of them",
         "identity": "mean over the random signs = RTRL",
     }
 

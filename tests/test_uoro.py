@@ -1,0 +1,94 @@
+"""UORO: right on average, and the same by products of time steps as carried forward, on every network and library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from credit_cases import NETWORKS, data, distance, feedback_network, stack
+
+from neko_rules import LIF, RTRL, UORO, Evaluator
+from neko_rules.credit.projection import RandomProjection
+from neko_rules.layers.integrate_and_fire import ALIFCell
+
+
+def model_of(name: str, backend: str = "numpy") -> Evaluator:
+    return Evaluator(feedback_network(backend) if name == "feedback" else NETWORKS[name](backend))
+
+
+def test_uoro_is_unbiased() -> None:
+    """The mean over random signs lies within 4 standard errors of RTRL, and the standard error is small.
+
+    Five parameters are tested along their true gradients: false failures below 5 · 6.4e-5 = 3.2e-4.
+    """
+    x, y = data(batch=2, steps=4)
+    model = Evaluator(stack(ALIFCell(beta=0.3, threshold=0.5), size=4)("numpy"))
+    exact = RTRL(model).gradients(x, y)
+    # The signs of every example are its own: a batch of copies is as many draws, and its gradient their mean.
+    copies, seeds = 500, 100
+    many = np.tile(x, (copies, 1, 1)), np.tile(y, copies)
+    samples = [UORO(model, seed=seed).gradients(*many) for seed in range(seeds)]
+    for name, true in exact.items():
+        norm = np.linalg.norm(true)
+        assert norm > 1e-8
+        along = np.array([(sample[name] * true).sum() / norm**2 for sample in samples])
+        error = along.std(ddof=1) / np.sqrt(seeds)
+        assert error < 0.15, f"{name}: the standard error {error:.2f} is too large to show anything"
+        assert abs(along.mean() - 1) < 4 * error, f"{name}: {along.mean():.3f} ± {error:.3f}"
+
+
+def test_uoro_depends_on_its_seed_and_on_nothing_else() -> None:
+    x, y = data()
+    one, same, other = (UORO(model_of("alif"), seed=seed).gradients(x, y) for seed in (1, 1, 2))
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert distance(other, one) > 0.1
+
+
+def projected(model: Evaluator, over_time: bool, monkeypatch: pytest.MonkeyPatch, **options: Any) -> dict[str, Any]:
+    """UORO's gradient by the products of time steps, or carried forward."""
+    x, y = data()
+    monkeypatch.setattr(RandomProjection, "over_time_pays", lambda _, steps: over_time)
+    return UORO(model, seed=3, **options).gradients(x, y)
+
+
+@pytest.mark.parametrize("network", [*NETWORKS, "feedback"])
+def test_uoro_is_the_same_by_products_of_time_steps(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(network)
+    one, other = (projected(model, each, monkeypatch) for each in (True, False))
+    assert distance(one, other) < 1e-10
+
+
+def test_uoro_is_the_same_by_products_of_time_steps_on_every_backend(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penalties = [{"name": "firing_rate", "target": 20.0}, "membrane_bounds"]
+    model = model_of("deep", backend)
+    one, other = (projected(model, each, monkeypatch, regularizers=penalties) for each in (True, False))
+    assert distance(one, other) < 1e-10
+
+
+FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "products without their signs": ("_products", np.abs),
+    "norms without what the steps have in common": ("_products", lambda found: found * np.eye(found.shape[1])),
+    "a product that is not summed over time": ("_summed", lambda found: found / 2),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_in_the_products_of_time_steps_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, change = FAULTS[fault]
+    model, right = model_of("alif"), getattr(RandomProjection, name)
+    carried = projected(model, False, monkeypatch)
+    monkeypatch.setattr(RandomProjection, name, lambda *given: change(right(*given)))
+    assert distance(projected(model, True, monkeypatch), carried) > 1e-3
+
+
+def test_uoro_carries_its_vectors_through_a_sequence_of_which_all_pairs_of_steps_are_too_many() -> None:
+    steps = RandomProjection(UORO(model_of("alif")).stepwise.model).over_time_pays
+    assert steps(256)
+    assert not steps(257)
+    larger = UORO(Evaluator(LIF(128, 10, inputs=40))).stepwise
+    assert isinstance(larger, RandomProjection)
+    assert larger.over_time_pays(300)
