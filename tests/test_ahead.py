@@ -153,6 +153,28 @@ def test_what_is_known_is_not_put_on_the_list(workshop: ahead._Workshop, make: C
     assert not again[1].known
 
 
+def test_who_watches_is_told_how_far_it_is_where_that_takes_seconds(
+    workshop: ahead._Workshop, make: Callable[..., ModuleType]
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def noted(done: int, of: int) -> None:
+        told.append((done, of))
+
+    ahead.watch(noted)
+    try:
+        compiled(wanted_of(make("watched")))
+        assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+        compiled(wanted_of(make("little_is_not_told", statements=3)))
+        compiled(wanted_of(make("watched")))
+        assert len(told) == 4, "little, and what is on disk"
+    finally:
+        ahead.unwatch(noted)
+    compiled(wanted_of(make("not_watched")))
+    assert len(told) == 4
+    ahead.unwatch(noted)
+
+
 NOBODY: dict[str, list[str]] = {
     "it is not there": ["/nowhere/python"],
     "it ends at once": [sys.executable, "-c", "pass"],

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from trainer_toy import RUN, VALIDATION, Momentum, StopAt, X, Y
 
 from neko_rules.errors import NonFiniteError
-from neko_rules.trainers import Checkpoint, ProgressBar, Trainer
+from neko_rules.kernels import ahead
+from neko_rules.trainers import Callback, Checkpoint, ProgressBar, Trainer
 from neko_rules.trainers.progress import Table, duration, figure, remaining_seconds
 
 
@@ -45,6 +46,27 @@ def test_outside_a_terminal_there_is_one_aligned_line_per_epoch():
         # Every figure ends where its name ends.
         assert row.index(figures[0]) + len(figures[0]) == header.index("loss") + len("loss")
     assert "\x1b" not in text
+
+
+class Compiling(Callback):
+    """Stands for a first step that compiles."""
+
+    def on_step_begin(self, trainer, x, y):
+        if trainer.total_steps == 0:
+            for done in (0, 2, 5):
+                for told in ahead._watchers:
+                    told(done, 5)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_on_a_terminal_it_is_said_that_a_first_step_compiles(terminal):
+    before = list(ahead._watchers)
+    text, _ = shown(terminal=terminal, callbacks=[Compiling()])
+    assert ahead._watchers == before, "the bar watches no longer than it is shown"
+    said = re.findall(r"compiling for this form of network, once: (\d/\d)", text)
+    assert list(dict.fromkeys(said)) == (["0/5", "2/5"] if terminal else [])
+    if not terminal:
+        assert len(text.splitlines()) == 5
 
 
 def test_without_validation_there_is_one_header():
@@ -90,12 +112,13 @@ def test_a_run_that_ends_early_says_where_and_why(tmp_path):
 
 
 def test_the_terminal_is_given_back_when_a_run_fails():
-    stream = io.StringIO()
+    stream, watchers = io.StringIO(), list(ahead._watchers)
     bar = ProgressBar(Console(file=stream, force_terminal=True, width=80))
     with pytest.raises(NonFiniteError):
         Trainer(Momentum(learning_rate=50.0), callbacks=[bar]).train(X, Y, **RUN | {"epochs": 30})
     text = stream.getvalue()
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") > 0
+    assert ahead._watchers == watchers, "what compiles later is not told to it"
 
 
 @pytest.mark.parametrize(

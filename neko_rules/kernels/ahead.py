@@ -14,7 +14,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -93,6 +93,20 @@ def _name(function: Any) -> tuple[str, str]:
     return code.__module__, code.__name__
 
 
+_watchers: list[Callable[[int, int], None]] = []
+
+
+def watch(told: Callable[[int, int], None]) -> None:
+    """Have a function told how many functions are compiled, and of how many, while that takes some seconds."""
+    _watchers.append(told)
+
+
+def unwatch(told: Callable[[int, int], None]) -> None:
+    """Tell it no more."""
+    if told in _watchers:
+        _watchers.remove(told)
+
+
 class _Workshop:
     """What is to be compiled, and who compiles it.
 
@@ -100,6 +114,7 @@ class _Workshop:
         changed: notified when something was added or is done.
         waiting: what nobody has begun.
         begun: what somebody compiles now.
+        together: all that was put on the list since there was nothing.
         helpers: how many processes there are beside this one.
     """
 
@@ -107,12 +122,14 @@ class _Workshop:
         self.changed = threading.Condition()
         self.waiting: list[Wanted] = []
         self.begun: list[Wanted] = []
+        self.together: list[Wanted] = []
         self.helpers = 0
 
     def add(self, wanted: Sequence[Wanted], helpers: int) -> None:
         """Put on the list what is not known, and start processes if it is worth that."""
         with self.changed:
             unknown = [each for each in wanted if each not in self.waiting + self.begun and not each.known]
+            self.together = self.together + unknown if self.waiting or self.begun else unknown
             self.waiting = sorted(self.waiting + unknown, key=lambda each: -each.size)
             worth = sum(each.size for each in self.waiting) // _WORTHWHILE
             more = min(helpers, worth, len(self.waiting) - 1) - self.helpers
@@ -124,6 +141,7 @@ class _Workshop:
     def compile(self, wanted: Sequence[Wanted]) -> None:
         """Have all of this compiled, by whoever is free."""
         while True:
+            self._tell()
             with self.changed:
                 mine = self._taken()
                 if mine is None:
@@ -138,6 +156,14 @@ class _Workshop:
                 self._done(mine)
         for each in wanted:
             each.compile()
+
+    def _tell(self) -> None:
+        """Tell who watches how far it is, if all of it takes long enough for somebody to wonder."""
+        with self.changed:
+            together, left = self.together, len(self.waiting) + len(self.begun)
+        if sum(each.size for each in together) >= _WORTHWHILE:
+            for told in _watchers:
+                told(len(together) - left, len(together))
 
     def _taken(self) -> Wanted | None:
         """The longest that nobody has begun, which is begun now."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from neko_rules.arguments import number
+from neko_rules.kernels.ahead import unwatch, watch
 from neko_rules.report.readable import duration, figure
 from neko_rules.trainers.callbacks import Callback
 from neko_rules.trainers.history import History, Record
@@ -27,8 +28,8 @@ _REDRAW = 0.1
 class ProgressBar(Callback):
     """Shows the loss and the metrics of every epoch and how long the run will still take.
 
-    On a terminal the epoch in progress is drawn anew several times a second; elsewhere there is one plain line per
-    epoch.
+    On a terminal the epoch in progress is drawn anew several times a second, and before it how many of the kernels of a
+    form of network are compiled that is new on the machine; elsewhere there is one plain line per epoch.
 
     Args:
         console: the ``rich.console.Console`` to draw on; by default one on the standard error stream.
@@ -55,6 +56,7 @@ class ProgressBar(Callback):
         self._console, self._header, self._first = None, None, None
         self._waiting, self._drawn = [], -math.inf
         self._begin = time.perf_counter()
+        watch(self._compiling)
         if trainer.resumed_from is not None:
             place = f"epoch {trainer.epoch}, step {trainer.step} of {trainer.steps_per_epoch}"
             self._print(self._text(f"resumed from {trainer.resumed_from}: {place}", "dim"))
@@ -72,7 +74,7 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch_record: Record) -> None:
         """Leave a line on the screen."""
-        self.close()
+        self._give_back()
         self._show_if_due()
         table = self._table(epoch_record, trainer)
         self._print_header(table)
@@ -96,6 +98,19 @@ class ProgressBar(Callback):
 
     def close(self) -> None:
         """Give the terminal back."""
+        unwatch(self._compiling)
+        self._give_back()
+
+    def _compiling(self, done: int, of: int) -> None:
+        """Say why a step takes seconds: kernels of a form of network are compiled once, and kept on disk."""
+        self._show_if_due()
+        if done == of:
+            self._give_back()
+        elif self._console is not None and self._console.is_terminal:
+            words = f"compiling for this form of network, once: {done}/{of}"
+            self._show(self._beside_bar(words, done, of, min(88, self._console.width)))
+
+    def _give_back(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -123,32 +138,38 @@ class ProgressBar(Callback):
 
     def _draw(self, trainer: Trainer) -> None:
         from rich.console import Group
-        from rich.live import Live
 
         assert self._console is not None, "only what is shown is drawn"
         record = {"epoch": trainer.epoch, **trainer.metrics}
         table = self._table(record, trainer)
         self._print_header(table)
-        picture = Group(self._row(table, record), self._bar(trainer, min(table.width, self._console.width)))
+        self._show(Group(self._row(table, record), self._bar(trainer, min(table.width, self._console.width))))
+
+    def _show(self, picture: RenderableType) -> None:
+        from rich.live import Live
+
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
         self._live.update(picture, refresh=True)
 
     def _bar(self, trainer: Trainer, width: int) -> RenderableType:
-        from rich.progress_bar import ProgressBar as Bar
-        from rich.table import Table as Grid
-
         validating = trainer.step == trainer.steps_per_epoch and trainer.validates
         left = remaining_seconds(self._first, time.perf_counter(), trainer)
         words = "validating" if validating else f"{trainer.step}/{trainer.steps_per_epoch}"
         if left is not None:
             words += f" · {duration(left)} left"
+        return self._beside_bar(words, trainer.step, trainer.steps_per_epoch, width)
+
+    def _beside_bar(self, words: str, done: int, of: int, width: int) -> RenderableType:
+        from rich.progress_bar import ProgressBar as Bar
+        from rich.table import Table as Grid
+
         grid = Grid.grid(padding=(0, 2))
         grid.width = width
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)
-        grid.add_row(Bar(total=trainer.steps_per_epoch, completed=trainer.step), self._text(words, "cyan"))
+        grid.add_row(Bar(total=of, completed=done), self._text(words, "cyan"))
         return grid
 
     def _table(self, record: Record, trainer: Trainer) -> Table:
