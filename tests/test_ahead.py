@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from neko_rules import ALIF, LIF, EProp, Evaluator
 from neko_rules.chains import running
 from neko_rules.chains.linked import Linked
 from neko_rules.kernels import ahead, machine_code
-from neko_rules.kernels.ahead import Wanted, begin, called, compiled, helpers
+from neko_rules.kernels.ahead import Wanted, called, compiled, helpers
 from neko_rules.kernels.calling import address_of
 from neko_rules.kernels.compiling import GENERATED, folder
 from neko_rules.kernels.machine_code import MachineCode, on_disk
@@ -97,7 +98,7 @@ def test_another_process_compiles_and_this_one_loads(
     workshop: ahead._Workshop, make: Callable[..., ModuleType]
 ) -> None:
     wanted = wanted_of(make("by_another"))
-    begin(wanted)
+    workshop.add(wanted, helpers())
     assert workshop.helpers == 1
     until(lambda: all(on_disk(each.run, TYPES) for each in wanted) and not workshop.begun)
     assert not any(map(found_on_disk, wanted))
@@ -115,11 +116,11 @@ def test_both_take_the_longest_that_nobody_has_begun(
     wanted = wanted_of(module)
     taken: list[int] = []
     workshop._helped = lambda: None  # type: ignore[method-assign]
-    begin(wanted[::-1])
+    workshop.add(wanted[::-1], helpers())
     assert [each.size for each in workshop.waiting] == sorted((each.size for each in wanted), reverse=True)
-    begin(wanted)
+    workshop.add(wanted, helpers())
     assert len(workshop.waiting) == 3, "nothing is waited for twice"
-    while (one := workshop._taken()) is not None:
+    while (one := workshop._taken(None)) is not None:
         taken.append(wanted.index(one))
     assert taken == [0, 1, 2]
 
@@ -131,12 +132,12 @@ def test_no_process_is_started_by_one_thread_or_for_little(
     try:
         set_threads(1)
         assert helpers() == 0
-        begin(wanted_of(make("one_thread")))
+        workshop.add(wanted_of(make("one_thread")), helpers())
         assert workshop.helpers == 0
         set_threads(64)
         assert helpers() == 3
         workshop.waiting.clear()
-        begin(wanted_of(make("little", statements=3)))
+        workshop.add(wanted_of(make("little", statements=3)), helpers())
         assert workshop.helpers == 0
     finally:
         set_threads(before)
@@ -145,7 +146,7 @@ def test_no_process_is_started_by_one_thread_or_for_little(
 def test_what_is_known_is_not_put_on_the_list(workshop: ahead._Workshop, make: Callable[..., ModuleType]) -> None:
     wanted = wanted_of(make("known", statements=3))
     compiled(wanted[:1])
-    begin(wanted)
+    workshop.add(wanted, helpers())
     assert workshop.waiting == wanted[1:]
     again = wanted_of(make("known", statements=3))
     assert again[0].run is not wanted[0].run
@@ -175,6 +176,83 @@ def test_who_watches_is_told_how_far_it_is_where_that_takes_seconds(
     ahead.unwatch(noted)
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_what_a_process_prints_is_no_answer(
+    workshop: ahead._Workshop, make: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a pipe holds: with NUMBA_DUMP_LLVM it waited for ever for somebody to read it, and all for it."""
+    monkeypatch.setenv("NUMBA_DUMP_LLVM", "1")
+    wanted = wanted_of(make("printed", statements=2 * LONG))
+    workshop.add(wanted, helpers())
+    until(lambda: all(on_disk(each.run, TYPES) for each in wanted) and not workshop.begun)
+    compiled(wanted)
+    assert [found_on_disk(each) for each in wanted] == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_process_finds_modules_by_paths_of_any_kind(
+    workshop: ahead._Workshop, make: Callable[..., ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = make("by_path")
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path[1:]])
+    wanted = wanted_of(module)
+    workshop.add(wanted, helpers())
+    until(lambda: all(on_disk(each.run, TYPES) for each in wanted))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_without_more_threads_there_is_less_help(
+    workshop: ahead._Workshop, make: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        compiled(wanted_of(make("no_thread")))
+    assert workshop.helpers == 0
+    workshop.add(wanted_of(make("a_thread_again")), helpers())
+    assert workshop.helpers == 1
+    until(lambda: workshop.helpers == 0)
+
+
+def test_what_fails_is_nobody_else_s(workshop: ahead._Workshop, make: Callable[..., ModuleType]) -> None:
+    good = wanted_of(make("a_good_one", statements=3))
+    with pytest.raises(TypingError):
+        compiled([Wanted(each.run, (numba.types.none, numba.types.none)) for each in good])
+    assert not workshop.waiting
+    assert not workshop.begun
+    compiled(good)
+    assert_run(good)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("where", ["taken", "compiling"])
+def test_an_interruption_leaves_nothing_that_looks_begun(
+    where: str, workshop: ahead._Workshop, make: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = wanted_of(make(f"interrupted_{where}", statements=3))
+    right = workshop._taken
+
+    def taken(*given: Any) -> Wanted | None:
+        right(*given)
+        raise KeyboardInterrupt
+
+    def interrupted(_: Wanted) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if where == "taken":
+            patch.setattr(workshop, "_taken", taken)
+        else:
+            patch.setattr(Wanted, "compile", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            compiled(wanted)
+    assert not workshop.begun
+    compiled(wanted)
+    assert_run(wanted)
+
+
 NOBODY: dict[str, list[str]] = {
     "it is not there": ["/nowhere/python"],
     "it ends at once": [sys.executable, "-c", "pass"],
@@ -197,7 +275,7 @@ def test_what_a_process_leaves_is_compiled_here(
 
     monkeypatch.setattr(ahead, "_helper", started)
     wanted = wanted_of(make("left_" + why.replace(" ", "_"), kernels=2), 2)
-    begin(wanted)
+    workshop.add(wanted, helpers())
     until(lambda: workshop.helpers == 0)
     assert not workshop.begun
     compiled(wanted)
@@ -224,12 +302,12 @@ FORKED = """
 import os, sys
 sys.path[:] = {path!r}
 import by_the_forked as module
-from neko_rules.kernels.ahead import Wanted, begin, compiled, _workshop
+from neko_rules.kernels.ahead import Wanted, compiled, _workshop
 from neko_rules.threads import set_threads
 import numba
 set_threads(2)
 wanted = [Wanted(getattr(module, f"run{{i}}"), (numba.float64, numba.float64)) for i in range(3)]
-begin(wanted)
+_workshop.add(wanted, 1)
 child = os.fork()
 compiled(wanted)
 assert [each.run(1.5, 2.0) for each in wanted] == [5.0] * 3
@@ -238,6 +316,43 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 print("both")
 """
+
+
+LEFT_BY_A_FORK = """
+import os, sys, time
+sys.path[:] = {path!r}
+import left_by_a_fork as module
+from neko_rules.kernels import ahead
+import numba
+ahead._IDLE = 0.5
+wanted = [ahead.Wanted(getattr(module, f"run{{i}}"), (numba.float64, numba.float64)) for i in range(3)]
+started = []
+helper = ahead._helper
+ahead._helper = lambda: started.append(helper()) or started[0]
+ahead._workshop.add(wanted, 1)
+while not started or ahead._workshop.waiting:
+    time.sleep(0.05)
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+end = time.monotonic() + 30
+while ahead._workshop.helpers and time.monotonic() < end:
+    time.sleep(0.05)
+while started[0].poll() is None and time.monotonic() < end:
+    time.sleep(0.05)
+print(ahead._workshop.helpers, started[0].poll())
+os.kill(child, 9)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked on this system")
+def test_a_forked_process_keeps_no_other_waiting(make: Callable[..., ModuleType]) -> None:
+    """It has the pipe that says by its end that nothing comes any more."""
+    make("left_by_a_fork")
+    program = LEFT_BY_A_FORK.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0 0\n", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked on this system")
@@ -350,6 +465,30 @@ def test_numbered_files_may_hold_what_another_process_compiled_for_other_types(
     assert first.load("int64") is None
 
 
+def test_processes_of_one_number_save_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers that share a folder have processes of the same numbers."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    files = [MachineCode(_numbered(tmp_path), "release") for _ in range(2)]
+    wrong: list[object] = []
+
+    def save(own: MachineCode) -> None:
+        for _ in range(200):
+            try:
+                own.save("key", "a" * 10_000)
+                if own.load("key") != "a" * 10_000:
+                    wrong.append("half of it")
+            except Exception as error:
+                wrong.append(error)
+
+    threads_ = [threading.Thread(target=save, args=(own,)) for own in files]
+    for each in threads_:
+        each.start()
+    for each in threads_:
+        each.join()
+    assert wrong == []
+    assert [path.suffix for path in tmp_path.iterdir()] == [".nbc"], "nothing unfinished is left"
+
+
 def test_machine_code_of_another_release_is_another_file_that_is_forgotten_after_a_while(tmp_path: Path) -> None:
     old, new = (MachineCode(_numbered(tmp_path), release) for release in ("old", "new"))
     old.save("key", 1)
@@ -360,8 +499,16 @@ def test_machine_code_of_another_release_is_another_file_that_is_forgotten_after
         os.utime(files.path("key"), (long_ago, long_ago))
     new.save("other key", 3)
     assert (old.load("key"), new.load("key"), new.load("other key")) == (None, 2, 3)
-    new.flush()
-    assert list(tmp_path.iterdir()) == []
+    # A function on another line, and what Numba wrote by itself.
+    moved = MachineCode(IndexDataCacheFile(str(tmp_path), "run-2.py3", ("stamp", 1)), "new")
+    for name in ("run-1.py3.1.nbc", "run-1.py3.nbi", "running-1.py3.1.nbc"):
+        (tmp_path / name).write_bytes(b"")
+    for path in tmp_path.iterdir():
+        os.utime(path, (long_ago, long_ago))
+    moved.save("key", 4)
+    assert {path.name for path in tmp_path.iterdir()} == {moved.path("key").name, "running-1.py3.1.nbc"}
+    moved.flush()
+    assert [path.name for path in tmp_path.iterdir()] == ["running-1.py3.1.nbc"]
 
 
 def test_what_numba_keeps_of_kernels_is_in_named_files() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import NETWORKS, data, distance, feedback_network, stack
+from credit_cases import NETWORKS, OUTPUTS, data, distance, feedback_network, stack
 
-from neko_rules import LIF, RTRL, UORO, Evaluator
+from neko_rules import LIF, RTRL, UORO, Evaluator, Layer, Stack
 from neko_rules.credit.projection import RandomProjection
 from neko_rules.layers.integrate_and_fire import ALIFCell
 
@@ -85,10 +85,41 @@ def test_faults_in_the_products_of_time_steps_are_seen(fault: str, monkeypatch: 
     assert distance(projected(model, True, monkeypatch), carried) > 1e-3
 
 
+QUIET = {
+    "a quiet beginning": lambda x: x * (np.arange(x.shape[1]) >= 60)[:, None],
+    "a quiet end": lambda x: x * (np.arange(x.shape[1]) < 20)[:, None],
+    "one empty example": lambda x: x * (np.arange(len(x)) > 0)[:, None, None],
+    "nothing at all": lambda x: 0 * x,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("quiet", QUIET)
+def test_uoro_of_neurons_without_biases_to_which_nothing_is_sent(
+    quiet: str, dtype: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ρ is next to nothing as long as no weight has acted; what is divided by it is left out, as it is zero."""
+    layer = Layer("lif", 12, bias=False, initializer={"name": "scaled_normal", "gain": 2.0})
+    network = Stack([layer], OUTPUTS, inputs=6, readout_bias=False, backend=backend, dtype=dtype, seed=2)
+    x, y = data(batch=3, steps=100, inputs=6)
+    found = []
+    for over_time in (True, False):
+        monkeypatch.setattr(RandomProjection, "over_time_pays", lambda _, steps, over_time=over_time: over_time)
+        rule = UORO(Evaluator(network), seed=3)
+        found.append(rule.gradients(QUIET[quiet](x).astype(dtype), y))
+    for name, carried in found[1].items():
+        tolerance = (1e-5 if dtype == "float32" else 1e-12) * np.abs(carried).max()
+        np.testing.assert_allclose(found[0][name], carried, rtol=0, atol=tolerance, err_msg=name)
+        assert (np.abs(carried).max() > 0) == (quiet != "nothing at all")
+
+
 def test_uoro_carries_its_vectors_through_a_sequence_of_which_all_pairs_of_steps_are_too_many() -> None:
-    steps = RandomProjection(UORO(model_of("alif")).stepwise.model).over_time_pays
-    assert steps(256)
-    assert not steps(257)
-    larger = UORO(Evaluator(LIF(128, 10, inputs=40))).stepwise
-    assert isinstance(larger, RandomProjection)
-    assert larger.over_time_pays(300)
+    def pays(steps: int, neurons: int, inputs: int = 4) -> bool:
+        engine = UORO(Evaluator(LIF(neurons, 4, inputs=inputs))).stepwise
+        assert isinstance(engine, RandomProjection)
+        return engine.over_time_pays(steps)
+
+    assert pays(256, 12)
+    assert not pays(257, 12)
+    assert pays(290, 128, inputs=40)
+    assert not pays(20, 11), "too few neurons"

@@ -36,6 +36,9 @@ SMALLEST = 1e-7
 _FEW_PRODUCTS = 1 << 16
 """Products of pairs of time steps of an example that are kept in any case."""
 
+_ENOUGH_NEURONS = 16
+"""Neurons from which on sums of random signs of all of them are hardly ever zero."""
+
 
 def draw_signs(graph: Graph, random: np.random.Generator, steps: int, examples: int) -> dict[str, np.ndarray]:
     """ν for every step: (population and state) → -1 or 1, [time, batch, neuron]."""
@@ -95,8 +98,14 @@ class RandomProjection:
         return {key: after[key] for key in state}, found
 
     def over_time_pays(self, steps: int) -> bool:
-        """Whether ``over_time`` takes about as much memory as ``step``, or little."""
-        return steps * steps <= max(_FEW_PRODUCTS, 4 * sum(of.pre * of.post for of in self.of))
+        """Whether ``over_time`` takes about as much memory as ``step``, or little, and finds as much of a small norm.
+
+        What time steps give may cancel to the last bit where neurons are few and send the same all the time. Carried
+        forward it is zero then; the norm made of products in single precision is a thousandth of what has cancelled.
+        """
+        neurons = sum(population.size for population in self.model.graph.populations.values())
+        few = steps * steps <= max(_FEW_PRODUCTS, 4 * sum(of.pre * of.post for of in self.of))
+        return few and neurons >= _ENOUGH_NEURONS
 
     def over_time(self, now: Now, signals: Signals) -> Parameters:
         """The gradient of a whole sequence, to the number that ``step`` finds by and by.
@@ -136,21 +145,23 @@ class RandomProjection:
             carried = self._carried(tangents, now, at_step)
             rho_0, rho_1 = self._scales(nx.sqrt(square), nx.sqrt(own), carried, drawn)
             tangents = self._renewed(carried, rho_0, rho_1, drawn, at_step)
+            # Where nothing was given ρ is next to nothing, and what is divided by it for a while is not finite.
+            kept, taken = nx.heaviside(square) / rho_0, nx.heaviside(own) / rho_1
             met = nx.sum(shares * products, axis=1)
-            square = square / (rho_0 * rho_0) + 2.0 * met / (rho_0 * rho_1) + own / (rho_1 * rho_1)
-            shares = shares / rho_0[:, None] + here / rho_1[:, None]
+            square = kept * kept * square + 2.0 * kept * taken * met + taken * taken * own
+            shares = kept[:, None] * shares + taken[:, None] * here
             # A sum of squares, but for rounding.
-            return (tangents, shares, nx.maximum(square, 0.0)), (self._along(tangents, arriving), rho_0, rho_1)
+            return (tangents, shares, nx.maximum(square, 0.0)), (self._along(tangents, arriving), kept, taken)
 
         zero = nx.full((batch, steps), 0.0, model.dtype)
         start = {name: self.start(batch)[_tangent_of(name)] for name in model.graph.order}
-        _, (along, rho_0, rho_1) = trees.scan(nx, forward, (start, zero, zero[:, 0]), inputs, steps)
+        _, (along, kept, taken) = trees.scan(nx, forward, (start, zero, zero[:, 0]), inputs, steps)
 
         def backward(carry: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
             meets = given[0] + carry[0]
-            return (meets / given[1],), (meets / given[2],)
+            return (meets * given[1],), (meets * given[2],)
 
-        _, (weights,) = nx.scan(backward, (zero[:, 0],), (along, rho_0, rho_1), steps, reverse=True)
+        _, (weights,) = nx.scan(backward, (zero[:, 0],), (along, kept, taken), steps, reverse=True)
         weights = nx.expand_dims(weights, 2)
         return {of.name: self._summed(of, now, weights * errors[of.population]) for of in self.of}
 

@@ -33,6 +33,9 @@ _WORTHWHILE = 4000
 """Bytes of Python's instructions for which a process is started: they take two seconds, and its start one. A thousand
 were measured to take 0.40 to 0.48 s, whatever they are of."""
 
+_ANSWER = b"!"
+"""What a process says when it is ready, and when it has done what it was asked for."""
+
 _IDLE = 10.0
 """Seconds that a process waits for more before it ends."""
 
@@ -113,47 +116,65 @@ class _Workshop:
     Attributes:
         changed: notified when something was added or is done.
         waiting: what nobody has begun.
-        begun: what somebody compiles now.
+        begun: what somebody compiles now, and who.
         together: all that was put on the list since there was nothing.
-        helpers: how many processes there are beside this one.
+        helpers: how many processes beside this one are counted on.
+        pipes: to them, which a forked process has to close.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.waiting: list[Wanted] = []
-        self.begun: list[Wanted] = []
+        self.begun: list[tuple[object, Wanted]] = []
         self.together: list[Wanted] = []
         self.helpers = 0
+        self.pipes: set[int] = set()
 
     def add(self, wanted: Sequence[Wanted], helpers: int) -> None:
-        """Put on the list what is not known, and start processes if it is worth that."""
+        """Put on the list what is not known, and start processes if it is worth that.
+
+        Args:
+            wanted: needed soon.
+            helpers: how many there may be.
+        """
         with self.changed:
-            unknown = [each for each in wanted if each not in self.waiting + self.begun and not each.known]
+            listed = [*self.waiting, *(each for _, each in self.begun)]
+            unknown = [each for each in wanted if each not in listed and not each.known]
             self.together = self.together + unknown if self.waiting or self.begun else unknown
             self.waiting = sorted(self.waiting + unknown, key=lambda each: -each.size)
             worth = sum(each.size for each in self.waiting) // _WORTHWHILE
             more = min(helpers, worth, len(self.waiting) - 1) - self.helpers
             self.changed.notify_all()
             for _ in range(more):
+                try:
+                    threading.Thread(target=self._helped, name="neko_rules compiler", daemon=True).start()
+                except RuntimeError:
+                    # No more threads may be started, here or at the end of a process: there is less help.
+                    break
                 self.helpers += 1
-                threading.Thread(target=self._helped, name="neko_rules compiler", daemon=True).start()
 
     def compile(self, wanted: Sequence[Wanted]) -> None:
         """Have all of this compiled, by whoever is free."""
-        while True:
-            self._tell()
+        me = object()
+        try:
+            while True:
+                self._tell()
+                # Taken where it is given back, so that an interruption leaves nothing that looks begun.
+                try:
+                    with self.changed:
+                        mine = self._taken(me, wanted)
+                        if mine is None and not any(each in wanted for _, each in self.begun):
+                            break
+                        if mine is None:
+                            self.changed.wait()
+                    if mine is not None:
+                        mine.compile()
+                finally:
+                    self._done(me)
+        finally:
+            # What is left after an error is for whoever needs it next.
             with self.changed:
-                mine = self._taken()
-                if mine is None:
-                    # What others have begun is awaited; the rest nobody ever put on the list.
-                    if not any(each in self.begun for each in wanted):
-                        break
-                    self.changed.wait()
-                    continue
-            try:
-                mine.compile()
-            finally:
-                self._done(mine)
+                self.waiting = [each for each in self.waiting if each not in wanted]
         for each in wanted:
             each.compile()
 
@@ -165,41 +186,56 @@ class _Workshop:
             for told in _watchers:
                 told(len(together) - left, len(together))
 
-    def _taken(self) -> Wanted | None:
-        """The longest that nobody has begun, which is begun now."""
-        if not self.waiting:
-            return None
-        self.begun.append(self.waiting[0])
-        return self.waiting.pop(0)
+    def _taken(self, who: object, wanted: Sequence[Wanted] | None = None) -> Wanted | None:
+        """The longest of these, or of all, that nobody has begun, which somebody begins now."""
+        found = next((each for each in self.waiting if wanted is None or each in wanted), None)
+        if found is not None:
+            self.begun.append((who, found))
+            self.waiting.remove(found)
+        return found
 
-    def _done(self, wanted: Wanted) -> None:
+    def _done(self, who: object) -> None:
+        """Nobody waits any more for what somebody has begun."""
         with self.changed:
-            self.begun.remove(wanted)
-            self.changed.notify_all()
+            left = [(other, each) for other, each in self.begun if other is not who]
+            if len(left) < len(self.begun):
+                self.begun = left
+                self.changed.notify_all()
 
     def _helped(self) -> None:
         """Have a process compile what nobody has begun, until there was nothing for a while."""
+        counted = True
         try:
             # Nothing depends on a process that cannot be started, or has ended: who needs what it had compiles that.
             with suppress(OSError), _helper() as process:
                 assert process.stdin is not None, "asked for"
                 assert process.stdout is not None, "asked for"
-                # It says when it is ready, and when it has done what it was asked for; nothing once it has ended.
-                ready = process.stdout.read(1)
-                while ready and (wanted := self._awaited()) is not None:
-                    try:
-                        _ask(process.stdin, wanted)
-                        ready = process.stdout.read(1)
-                    finally:
-                        self._done(wanted)
+                pipe = process.stdin.fileno()
+                self.pipes.add(pipe)
+                try:
+                    # It says when it is ready, and when it has done what it was asked for; nothing once it has ended.
+                    answer = process.stdout.read(1)
+                    while answer == _ANSWER and (wanted := self._awaited(process)) is not None:
+                        try:
+                            _ask(process.stdin, wanted)
+                            answer = process.stdout.read(1)
+                        finally:
+                            self._done(process)
+                    counted = answer != _ANSWER
+                finally:
+                    self.pipes.discard(pipe)
         finally:
-            with self.changed:
-                self.helpers -= 1
+            if counted:
+                with self.changed:
+                    self.helpers -= 1
 
-    def _awaited(self) -> Wanted | None:
+    def _awaited(self, process: object) -> Wanted | None:
+        """The next for another process; None, and one process less that is counted on, if nothing came for a while."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting, _IDLE)
-            return self._taken()
+            found = self._taken(process)
+            self.helpers -= found is None
+            return found
 
 
 _workshop = _Workshop()
@@ -208,6 +244,10 @@ _workshop = _Workshop()
 def _begin_anew() -> None:
     """A process that was forked has neither the threads nor the pipes of the other."""
     global _workshop
+    # As long as one of them is open, the process at its other end waits for more.
+    for pipe in _workshop.pipes:
+        with suppress(OSError):
+            os.close(pipe)
     _workshop = _Workshop()
 
 
@@ -220,31 +260,21 @@ def helpers() -> int:
     return 0 if getattr(sys, "frozen", False) or not sys.executable else min(threads() - 1, _MOST)
 
 
-def begin(wanted: Sequence[Wanted]) -> None:
-    """Let other processes compile what is not known yet; this one goes on.
-
-    Args:
-        wanted: needed soon.
-    """
-    _workshop.add(wanted, helpers())
-
-
 def compiled(wanted: Sequence[Wanted]) -> None:
     """Compile what is not known yet, together with other processes.
 
     Args:
         wanted: needed now.
     """
-    begin(wanted)
+    _workshop.add(wanted, helpers())
     _workshop.compile(wanted)
 
 
 def _helper() -> subprocess.Popen[bytes]:
-    program = f"import sys; sys.path[:] = {sys.path!r}; from neko_rules.kernels.ahead import serve; serve()"
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet
-    )
+    places = [os.fspath(each) for each in sys.path if isinstance(each, str | os.PathLike)]
+    program = f"import sys; sys.path[:] = {places!r}; from neko_rules.kernels.ahead import serve; serve()"
+    pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=quiet)
 
 
 def _ask(pipe: IO[bytes], wanted: Wanted) -> None:
@@ -259,9 +289,11 @@ def serve() -> None:
     """Compile what comes in by standard input; standard output has a byte when that can begin, and one for each."""
     import numba  # noqa: F401 - which takes most of the time until then
 
+    # What is printed would be taken for answers, and fill a pipe that nobody empties: it goes where errors do.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
     while True:
-        sys.stdout.buffer.write(b"!")
-        sys.stdout.flush()
+        answers.write(_ANSWER)
         try:
             module, name, file, types, calls = pickle.load(sys.stdin.buffer)
         except EOFError:
@@ -270,4 +302,6 @@ def serve() -> None:
         if module.startswith(GENERATED) and (folder := str(Path(file).parent)) not in sys.path:
             sys.path.append(folder)
         _called.update(calls)
+        # The times of folders may be too coarse to tell that a module has come.
+        importlib.invalidate_caches()
         Wanted(getattr(importlib.import_module(module), name), types).compile()

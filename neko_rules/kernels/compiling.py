@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from neko_rules.kernels.files import write_whole
 from neko_rules.kernels.machine_code import MachineCode
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -102,17 +103,6 @@ def folder() -> Path:
         if os.access(place, os.W_OK):
             return place
     return Path(tempfile.mkdtemp(prefix="neko_rules-"))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, for other processes that look for it now."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def module_of(source: str) -> ModuleType:

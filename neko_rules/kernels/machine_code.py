@@ -8,11 +8,12 @@ code, or that of the release before. Files that are named after all that they de
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import time
 from pathlib import Path
 from typing import Any, cast
+
+from neko_rules.kernels.files import write_whole
 
 _KEPT = 30 * 24 * 3600
 """Seconds for which the code of other releases is kept: environments may share a folder."""
@@ -43,17 +44,14 @@ class MachineCode:
         """Keep the code for a key, whole or not at all."""
         from numba.core.serialize import dumps
 
-        path = self.path(key)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        unfinished.write_bytes(dumps(data))
-        unfinished.replace(path)
+        write_whole(self.path(key), dumps(data))
         self._forget_other_releases()
 
     def load(self, key: Any) -> Any:
         """The code for a key; None if it is not there."""
         try:
             data = self.path(key).read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         return pickle.loads(data)
 
@@ -63,7 +61,8 @@ class MachineCode:
             path.unlink(missing_ok=True)
 
     def _forget_other_releases(self) -> None:
-        for path in self.folder.glob(f"{self.function}.*.nbc"):
+        # A function may have moved to another line since, which is part of the name. Numba's index ends with .nbi.
+        for path in self.folder.glob(f"{self.function.rpartition('-')[0]}-*.nb[ci]"):
             try:
                 old = path.stat().st_mtime < time.time() - _KEPT
             except FileNotFoundError:

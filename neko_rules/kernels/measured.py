@@ -8,7 +8,8 @@ import timeit
 from collections.abc import Callable
 from typing import Any
 
-from neko_rules.kernels.compiling import folder, release, write_whole
+from neko_rules.kernels.compiling import folder, release
+from neko_rules.kernels.files import write_whole
 
 
 def kept(name: str, measure: Callable[[], float]) -> float:

@@ -14,7 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from neko_rules.kernels.compiling import folder, write_whole
+from neko_rules.kernels.compiling import folder
+from neko_rules.kernels.files import write_whole
 
 
 @dataclass(frozen=True)
