@@ -146,6 +146,37 @@ def filtered_on(nx: Backend, decay: float, before: Array, vectors: Array, slope:
     return host.from_host(after)
 
 
+def reached_on(
+    host: HostBackend, before: Array, leak: Array, paths: Array, trace: Array, error: Array
+) -> tuple[Array, Array]:
+    """leak · P + paths · e, the influence of every synapse on K units, and Σ_batch,unit error · that.
+
+    Args:
+        host: the backend.
+        before: P [batch, K, pre · post].
+        leak: [batch, K].
+        paths: [batch, K, post].
+        trace: e [batch, pre, post].
+        error: [batch, K].
+
+    Returns:
+        [batch, K, pre · post] and [pre, post].
+    """
+    from neko_rules.kernels.reaching import reach_on
+
+    kept, path, own, wrong = (contiguous(host.host(array)) for array in (leak, paths, trace, error))
+    batch, pre, post = own.shape
+    shape = (batch, kept.shape[1], pre, post)
+    held, after = contiguous(host.host(before)).reshape(shape), BUFFERS.empty(shape, own.dtype)
+    total = np.empty((pre, post), own.dtype)
+
+    def part(_: int, first: int, last: int) -> None:
+        reach_on(first, last, held, kept, path, own, wrong, after, total)
+
+    each(part, parts(pre, held.size))
+    return host.from_host(after.reshape(before.shape)), host.from_host(total)
+
+
 def met_by(nx: Backend, traces: Array, signal: Array) -> Array:
     """Σ_batch signal · ē, [pre, post].
 

@@ -29,6 +29,7 @@ from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.factors import Factors, kinds, leak_of, of_factors
 from neko_rules.credit.feedback import backward_weight, direct_name
+from neko_rules.credit.fused_traces import reached_on
 from neko_rules.credit.recursion import APART, DECAYS, FACTOR, RANK_ONE, Local, instantaneous_error, times, with_mean
 from neko_rules.credit.spans import Spans, spans_of
 from neko_rules.credit.traces import (
@@ -277,6 +278,7 @@ class LocalTraces:
         found: Parameters = {}
         for name in graph.order:
             weights = {c.weight: now.back(c) for c in graph.into(name) if c.source == name}
+            paths = self._paths_to_output(name, now, local) if name in self.unfolded else None
             for of in self.of[name]:
                 trace = self.traces[of.name]
                 parts = self._fused(of, state, after, now, local, arriving, above)
@@ -293,8 +295,8 @@ class LocalTraces:
                     if name in self.leak:
                         mean = factors[name][Z] if self._factor_kept_apart(trace) else None
                         parts += self._through_leak(of, state, after, now, local, above, mean)
-                if name in self.unfolded:
-                    parts += self._through_output(of, state, after, now, local, signals)
+                if paths is not None:
+                    parts += self._through_output(of, state, after, now, local, signals, paths)
                 found[of.name] = of.shaped(nx, added(parts))
         return after, found
 
@@ -425,14 +427,24 @@ class LocalTraces:
         return [trace.over_batch(filtered, signal)]
 
     def _through_output(
-        self, of: Synapses, state: State, after: State, now: Now, local: dict[str, Local], signals: Signals
+        self,
+        of: Synapses,
+        state: State,
+        after: State,
+        now: Now,
+        local: dict[str, Local],
+        signals: Signals,
+        paths: Array,
     ) -> list[Array]:
-        """Σ_batch,output (∂E/∂y) ∂y/∂W through the output's own memory of all that reached it within a time step."""
+        """Σ_batch,output (∂E/∂y) ∂y/∂W through the output's own memory of all that reached it by ``paths``."""
         nx, graph = now.model.nx, now.model.graph
         output, key, trace = graph.output, f"{of.name} on output", self.traces[of.name]
         name, before, entries = of.population, state[key], local[graph.output]
         like = now.moment.after
-        paths = self._paths_to_output(name, now, local)
+        reached = self._reached_by_loop(of, before, after, now, local, signals, paths)
+        if reached is not None:
+            after[key], gradient = reached
+            return [gradient]
         if isinstance(trace, Recurrent):
             current = trace.spread(after[of.name], paths)
         else:
@@ -445,6 +457,34 @@ class LocalTraces:
         after[key] = influence
         errors = [(signals[output, k], influence[k]) for k in influence if (output, k) in signals]
         return [over_batch(nx, of, each, error) for error, each in errors]
+
+    def _reached_by_loop(
+        self,
+        of: Synapses,
+        before: dict[str, Array],
+        after: State,
+        now: Now,
+        local: dict[str, Local],
+        signals: Signals,
+        paths: Array,
+    ) -> tuple[dict[str, Array], Array] | None:
+        """The same by one loop, for units of one membrane that does no more than leak; None otherwise."""
+        nx, output, trace, host = now.model.nx, now.model.graph.output, self.traces[of.name], host_of(now.model.nx)
+        entries, like = local[output], now.moment.after
+        units = [key for key in before if key != Z]
+        if host is None or len(units) != 1 or not isinstance(trace, Diagonal):
+            return None
+        (unit,) = units
+        emitted = entries.get(("h", unit))
+        fed_back = ("r", unit) in entries or any(c.source == output for c in now.model.graph.into(output))
+        if fed_back or not isinstance(emitted, int) or emitted != 1:
+            return None
+        gain, leak = (full(nx, entries.get(key, 0.0), like[output][Z]) for key in (("q", unit), ("D", unit, unit)))
+        errors = [signals[output, key] for key in (unit, Z) if (output, key) in signals]
+        error = added(errors) if errors else 0.0 * like[output][Z]
+        own = trace.trace(after[of.name], local[of.population], like[of.population][Z])
+        influence, gradient = reached_on(host, before[unit], leak, gain[:, :, None] * paths, own, error)
+        return {unit: influence, Z: influence}, gradient
 
     def _paths_to_output(self, name: str, now: Now, local: dict[str, Local]) -> Array:
         """∂I_out/∂z of a population through everything within the time step: [batch, n_out, neuron]."""
