@@ -1,4 +1,4 @@
-"""Reaching: the influence of lower layers on what remembers at the output, by one loop as by operations."""
+"""Reaching: the influence of lower layers on what remembers at the output, by a loop and over several steps at once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import INPUTS, OUTPUTS, alive, data, distance, stack
+from chain_cases import skipping
+from credit_cases import INPUTS, OUTPUTS, alive, data, distance, recurrent_readout, stack
 
-from neko_rules import Evaluator, Layer, LearningRule, Stack
+from neko_rules import EProp, Evaluator, Layer, LearningRule, Stack, trees
 from neko_rules.backend import get_backend
 from neko_rules.credit import fused_traces, stepwise
+from neko_rules.credit.spans import Spans
 from neko_rules.kernels.host import host_of, unfused
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
+from neko_rules.optimizers import SGD
+from neko_rules.rules.online import Online
 from neko_rules.threads import set_threads, threads
 
 SAME = 1e-12
@@ -99,3 +103,73 @@ def test_faults_in_what_the_loop_is_given_are_seen(fault: str, monkeypatch: pyte
 
     monkeypatch.setattr(stepwise, "reached_on", wrong)
     assert distance(eprop(model, evaluation="traces").gradients(x, y), right) > 1e-3
+
+
+# Several time steps at once.
+
+LEAKING = {
+    name: NETWORKS[name] for name in ("one vector of the presynaptic neurons", "no recurrence")
+} | {
+    "three layers of one vector": stack(LIFCell(threshold=0.5), LIFCell(threshold=0.3), LIFCell(threshold=0.3)),
+    "two ways to the readout": lambda _: skipping(),
+}  # fmt: skip
+
+
+def learned(
+    build: Any, library: str, monkeypatch: pytest.MonkeyPatch, at_once: bool, size: int = 5, **options: Any
+) -> dict[str, np.ndarray]:
+    """Parameters after two batches with a change of the weights every few steps."""
+    network = build(library)
+    x, y = data(steps=14, inputs=network.inputs or INPUTS)
+    with monkeypatch.context() as patch:
+        rule = EProp(Evaluator(network), optimizer=SGD(0.3), online=size, **options)
+        if at_once:
+            assert Online(rule, size).spans is not None
+            assert Online(rule, size).windows is None, "there is no chain"
+        else:
+            patch.setattr(Online, "spans", None)
+        for _ in range(2):
+            rule.step(x, y)
+    return rule.model.network.parameters
+
+
+@pytest.mark.parametrize("mode", ["symmetric", "random"])
+@pytest.mark.parametrize("network", LEAKING)
+@pytest.mark.parametrize("size", [5, 7, 20])
+def test_influences_on_the_readout_are_taken_on_over_several_steps(
+    size: int, network: str, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (learned(LEAKING[network], "numpy", monkeypatch, each, size, mode=mode) for each in (True, False))
+    assert distance(one, other) < SAME
+
+
+@pytest.mark.parametrize("library", ["torch", "jax", "tensorflow"])
+def test_influences_are_taken_on_over_several_steps_on_every_library(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(library)
+    build = LEAKING["one vector of the presynaptic neurons"]
+    one, other = (learned(build, library, monkeypatch, each) for each in (True, False))
+    assert distance(one, other) < SAME
+
+
+@pytest.mark.parametrize("fault", ["reached", "_reaching_through", "sent_before"])
+def test_faults_in_influences_over_several_steps_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, right = LEAKING["one vector of the presynaptic neurons"], getattr(Spans, fault)
+    expected = learned(build, "numpy", monkeypatch, False)
+
+    def wrong(*given: Any) -> Any:
+        return trees.mapped(lambda array: 0.9 * array, right(*given))
+
+    monkeypatch.setattr(Spans, fault, wrong)
+    assert distance(learned(build, "numpy", monkeypatch, True), expected) > 1e-6
+
+
+@pytest.mark.parametrize("build", [
+    NETWORKS["a state of every synapse"],
+    recurrent_readout,
+    stack(LIFCell(), LIFCell(), tau_readout=[5e-3, 20e-3, 8e-3]),
+    stack(LIFCell(), LIFCell(), output_cell=LIFCell()),
+], ids=["adaptive thresholds", "a recurrent readout", "a readout per neuron", "an output that spikes"])  # fmt: skip
+def test_what_has_another_form_is_gone_through_step_by_step(build: Any) -> None:
+    assert Online(EProp(Evaluator(build("numpy")), online=5), 5).spans is None

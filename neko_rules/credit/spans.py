@@ -11,6 +11,13 @@ from every time step on,
 
     ē_T = κ^T ē_0 + q Σ_t x_t χ_t               χ_t = Σ_{s ≥ t} κ^(T-1-s) D^(s-t) h_s
 
+Where what lies between a population and the output changes from step to step, the influence P of every synapse on every
+unit k of the output is carried (``credit.stepwise``), by its paths F_t [batch, k, post] within the step,
+
+    P_T = κ^T P_0 + q Σ_t x_t δ_t      δ_t = D δ_{t+1} + h_t κ^(T-1-t) F_t
+
+and what it adds to the gradient is Σ_batch,k P_0 Σ_t κ^(t+1) ∂E_t/∂y_t.
+
 A state whose trace differs from synapse to synapse, as that of an adaptive threshold, is taken on alike: what of ε_T or
 ē_T comes from x_t, and from every ε_0, is what the recursion backward in time makes of a signal that picks ε_T, or of
 κ^(T-1-t) at every time step. That is for chains.
@@ -18,26 +25,27 @@ A state whose trace differs from synapse to synapse, as that of an adaptive thre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from neko_rules.backend import Array, Parameters, get_backend
+from neko_rules.backend import Array, Arrays, Parameters, get_backend
 from neko_rules.credit.factors import of_factors
 from neko_rules.credit.fused_factors import through_time
 from neko_rules.credit.fused_traces import filtered_on
-from neko_rules.credit.recursion import FACTOR, Setting
-from neko_rules.credit.traces import PRE, Diagonal, RankOne, Synapses, full
+from neko_rules.credit.recursion import FACTOR, Local, Setting
+from neko_rules.credit.traces import PRE, Diagonal, RankOne, Synapses, added, full, over_batch
 from neko_rules.kernels.events import Events
 from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Trajectory, Z
+from neko_rules.layers.forward import Signals, Trajectory, Z
 from neko_rules.layers.graph import Connection
+from neko_rules.layers.moment import Moment
 
 if TYPE_CHECKING:
-    from neko_rules.credit.stepwise import LocalTraces, State
+    from neko_rules.credit.stepwise import LocalTraces, Now, State
 
 
 class Earlier(NamedTuple):
@@ -88,7 +96,7 @@ def spans_of(traces: LocalTraces) -> Spans | None:
     That is at most one vector of the presynaptic neurons, and one state that differs from synapse to synapse.
     """
     m, found, wide = traces.model, {}, {}
-    if traces.unfolded or m.credit.learning_signal == "estimated":
+    if m.credit.learning_signal == "estimated":
         return None
     numpy = get_backend("numpy")
     for name, parameters in traces.of.items():
@@ -116,7 +124,18 @@ def spans_of(traces: LocalTraces) -> Spans | None:
                 found[of.name] = Rate(state, leak, gain)
             if others:
                 wide[name] = Wide(next(iter(trace.narrow), ""), others[0], trace.emitting)
-    return Spans(traces, found, wide)
+        if traces.unfolded and name == m.graph.output and not _leaks_alone(traces, entries):
+            return None
+    return None if traces.unfolded and wide else Spans(traces, found, wide)
+
+
+def _leaks_alone(traces: LocalTraces, entries: Local) -> bool:
+    """Whether the units of the output are one membrane each, which is what they put out and receives nothing of it."""
+    graph = traces.model.graph
+    emitted = [value for (kind, *_), value in entries.items() if kind == "h"]
+    returned = any(kind == "r" for kind, *_ in entries)
+    own = any(c.source == graph.output for c in graph.into(graph.output))
+    return len(emitted) == 1 and isinstance(emitted[0], int) and emitted[0] == 1 and not returned and not own
 
 
 @dataclass(frozen=True)
@@ -149,21 +168,95 @@ class Spans:
         k, leak, gain = self.rates[name]
         return leak / gain * state[name][k][:, :, 0]
 
-    def through(self, state: State, trajectory: Trajectory, constants: dict[str, Constants]) -> State:
+    @property
+    def reaching(self) -> tuple[str, ...]:
+        """The populations whose influence on every unit of the output is carried: without chains."""
+        return self.traces.unfolded
+
+    def reached(self, state: State, signals: Signals) -> Parameters:
+        """What the influence on the output of what was sent before adds to the gradient of some time steps.
+
+        Args:
+            state: before the first step.
+            signals: ∂E/∂ of the output, in time.
+        """
+        m, found = self.traces.model, {}
+        nx, output, (unit, leak, _) = m.nx, m.graph.output, self.rate_of(m.graph.output)
+        arriving = [signals[output, key] for key in (Z, unit) if (output, key) in signals]
+        if not self.reaching or not arriving:
+            return {}
+        error = added(arriving)
+        powers = nx.asarray(leak ** np.arange(1.0, error.shape[0] + 1.0)[:, None, None], m.dtype)
+        met = nx.sum(powers * error, axis=0)
+        for of in (each for name in self.reaching for each in self.traces.of[name]):
+            found[of.name] = of.shaped(nx, over_batch(nx, of, state[f"{of.name} on output"][unit], met))
+        return found
+
+    def through(self, state: State, trajectory: Trajectory, now: Now) -> State:
         """The traces after all time steps of a trajectory.
 
         Args:
             state: before the first step.
             trajectory: what the network did.
-            constants: population name → the constants of its cell.
+            now: parameters and constants; its moment is not looked at.
         """
+        constants = now.constants
         after: State = {}
         for name, parameters in self.traces.of.items():
             slope = self._slope(name, trajectory, constants) if name in self.traces.leak else None
             chi = None if slope is None else self._chi(name, slope)
             for of in parameters:
                 after |= self._through(of, state, trajectory, chi)
+        for name in self.reaching:
+            after |= self._reaching_through(name, state, trajectory, now)
         return after | self._factors_through(state, trajectory, constants)
+
+    def _reaching_through(self, name: str, state: State, trajectory: Trajectory, now: Now) -> State:
+        """The influence of a population's parameters on every unit of the output after all time steps."""
+        m = self.traces.model
+        nx, output, (steps, batch, _) = m.nx, m.graph.output, trajectory.inputs.shape
+        unit, leak, gain = self.rate_of(output)
+        _, own_leak, own_gain = self.rate_of(name)
+        paths = self.traces.paths_to_output(name, *self._all_at_once(trajectory, now))
+        _, units, post = paths.shape
+        powers = nx.asarray(own_gain * gain * leak ** np.arange(steps - 1.0, -1.0, -1.0), m.dtype)
+        slope = powers[:, None, None] * self._slope(name, trajectory, now.constants)
+        arriving = nx.reshape(paths, (steps, batch, units, post)) * nx.expand_dims(slope, 2)
+
+        def body(carry: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
+            error = own_leak * carry[0] + given[0]
+            return (error,), (error,)
+
+        errors = nx.scan(body, (0 * arriving[0],), (arriving,), steps, reverse=True)[1][0]
+        errors = nx.reshape(nx.transpose(errors, (1, 0, 2, 3)), (batch, steps, units * post))
+        after: State = {}
+        for of in self.traces.of[name]:
+            each_step = (steps, batch, of.pre)
+            sent = nx.full(each_step, 1.0, m.dtype) if of.connection is None else trajectory.sent(nx, of.connection)
+            sent = nx.concat([sent[:1] + self.sent_before(state, of.name), sent[1:]], 0)
+            found = nx.matmul(nx.transpose(sent, (1, 2, 0)), errors)
+            found = nx.transpose(nx.reshape(found, (batch, of.pre, units, post)), (0, 2, 1, 3))
+            key = f"{of.name} on output"
+            influence = leak**steps * state[key][unit] + nx.reshape(found, (batch, units, of.pre * post))
+            after[key] = {unit: influence, Z: influence}
+        return after
+
+    def _all_at_once(self, trajectory: Trajectory, now: Now) -> tuple[Now, dict[str, Local]]:
+        """All time steps as one with as many more examples, and the local derivatives."""
+        m = self.traces.model
+        nx, after, local = m.nx, {}, {}
+        for name, record in trajectory.records.items():
+            shape = (record.shape[0] * record.shape[1], record.shape[2])
+            after[name] = {Z: nx.reshape(record.z, shape)}
+            history = partial(record.history, nx)
+            entries = record.derivatives(m.jacobians[name]).evaluate(
+                nx, m.graph.cell(name), now.constants[name], history
+            )
+            local[name] = {
+                entry: nx.reshape(value, shape) if len(getattr(value, "shape", ())) == 3 else value
+                for entry, value in entries.items()
+            }
+        return replace(now, moment=Moment({}, after, {})), local
 
     def _factors_through(self, state: State, trajectory: Trajectory, constants: dict[str, Constants]) -> State:
         """What factors carry after all time steps."""
@@ -197,7 +290,7 @@ class Spans:
     @property
     def per_synapse(self) -> bool:
         """Whether there is a trace of every synapse."""
-        return bool(self.wide) or any(state for _, state in self.filters)
+        return bool(self.wide or self.reaching) or any(state for _, state in self.filters)
 
     def _slope(self, name: str, trajectory: Trajectory, constants: dict[str, Constants]) -> Array:
         """h_t of the one state of a population's traces: [time, batch, neuron]."""

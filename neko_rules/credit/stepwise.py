@@ -278,7 +278,7 @@ class LocalTraces:
         found: Parameters = {}
         for name in graph.order:
             weights = {c.weight: now.back(c) for c in graph.into(name) if c.source == name}
-            paths = self._paths_to_output(name, now, local) if name in self.unfolded else None
+            paths = self.paths_to_output(name, now, local) if name in self.unfolded else None
             for of in self.of[name]:
                 trace = self.traces[of.name]
                 parts = self._fused(of, state, after, now, local, arriving, above)
@@ -486,7 +486,7 @@ class LocalTraces:
         influence, gradient = reached_on(host, before[unit], leak, gain[:, :, None] * paths, own, error)
         return {unit: influence, Z: influence}, gradient
 
-    def _paths_to_output(self, name: str, now: Now, local: dict[str, Local]) -> Array:
+    def paths_to_output(self, name: str, now: Now, local: dict[str, Local]) -> Array:
         """∂I_out/∂z of a population through everything within the time step: [batch, n_out, neuron]."""
         nx, graph, like = now.model.nx, now.model.graph, now.moment.after
         if now.model.credit.spatial == "direct":
@@ -506,5 +506,5 @@ class LocalTraces:
                         if ("q", k) in local[target]
                     ]
                 )
-                parts.append(nx.matmul(self._paths_to_output(target, now, local) * slope[:, None, :], back))
+                parts.append(nx.matmul(self.paths_to_output(target, now, local) * slope[:, None, :], back))
         return added(parts)

@@ -317,12 +317,17 @@ class Online(_Schedule):
 
         What a rule of a user's makes of signals or of the way back is asked for step by step, as it was written for.
         """
-        windows = None if self.rule.regularizers else self.windows
-        return windows if windows is not None and not windows.wide else None
+        found = None if self.rule.regularizers else self._of_traces
+        return found if found is not None and not found.wide else None
 
     @property
     def windows(self) -> Spans | None:
         """The same for chains."""
+        found = self._of_traces
+        return found if found is not None and not found.reaching else None
+
+    @property
+    def _of_traces(self) -> Spans | None:
         rule, stepwise = self.rule, self.rule.stepwise
         if not rule.plain or not isinstance(stepwise, LocalTraces):
             return None
@@ -340,8 +345,10 @@ class Online(_Schedule):
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         earlier = spans.earlier(moving["credit"]) if begun else None
         found = self.rule.adjoint(values, own, trajectory, signals, earlier)
-        constants = self.rule.constants_with(values)
-        credit = moving["credit"] if last else spans.through(moving["credit"], trajectory, constants)
+        for name, part in (spans.reached(moving["credit"], signals) if begun else {}).items():
+            found[name] = found[name] + part
+        now = self.rule.now(values, own, None, {})
+        credit = moving["credit"] if last else spans.through(moving["credit"], trajectory, now)
         after = self.after(moving, trajectory, loss) | {"credit": credit}
         return moving | after, found, self.model.observed(trajectory)
 
