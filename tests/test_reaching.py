@@ -112,6 +112,7 @@ LEAKING = {
 } | {
     "three layers of one vector": stack(LIFCell(threshold=0.5), LIFCell(threshold=0.3), LIFCell(threshold=0.3)),
     "two ways to the readout": lambda _: skipping(),
+    "the last output": stack(LIFCell(threshold=0.5), LIFCell(threshold=0.3), readout="last"),
 }  # fmt: skip
 
 

@@ -173,19 +173,20 @@ class Spans:
         """The populations whose influence on every unit of the output is carried: without chains."""
         return self.traces.unfolded
 
-    def reached(self, state: State, signals: Signals) -> Parameters:
+    def reached(self, state: State, trajectory: Trajectory, signals: Signals) -> Parameters:
         """What the influence on the output of what was sent before adds to the gradient of some time steps.
 
         Args:
             state: before the first step.
-            signals: ∂E/∂ of the output, in time.
+            trajectory: what the network did.
+            signals: as for the adjoint.
         """
         m, found = self.traces.model, {}
         nx, output, (unit, leak, _) = m.nx, m.graph.output, self.rate_of(m.graph.output)
         arriving = [signals[output, key] for key in (Z, unit) if (output, key) in signals]
         if not self.reaching or not arriving:
             return {}
-        error = added(arriving)
+        error = nx.broadcast_to(added(arriving), trajectory.z(output).shape)
         powers = nx.asarray(leak ** np.arange(1.0, error.shape[0] + 1.0)[:, None, None], m.dtype)
         met = nx.sum(powers * error, axis=0)
         for of in (each for name in self.reaching for each in self.traces.of[name]):

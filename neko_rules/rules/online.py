@@ -345,7 +345,7 @@ class Online(_Schedule):
         trajectory, signals, loss = self.forward(moving, values, own, given["step"])
         earlier = spans.earlier(moving["credit"]) if begun else None
         found = self.rule.adjoint(values, own, trajectory, signals, earlier)
-        for name, part in (spans.reached(moving["credit"], signals) if begun else {}).items():
+        for name, part in (spans.reached(moving["credit"], trajectory, signals) if begun else {}).items():
             found[name] = found[name] + part
         now = self.rule.now(values, own, None, {})
         credit = moving["credit"] if last else spans.through(moving["credit"], trajectory, now)
