@@ -208,20 +208,24 @@ class Spans:
             chi = None if slope is None else self._chi(name, slope)
             for of in parameters:
                 after |= self._through(of, state, trajectory, chi)
-        for name in self.reaching:
-            after |= self._reaching_through(name, state, trajectory, now)
+        if self.reaching:
+            at_once = self._all_at_once(trajectory, now)
+            for name in self.reaching:
+                after |= self._reaching_through(name, state, trajectory, at_once)
         return after | self._factors_through(state, trajectory, constants)
 
-    def _reaching_through(self, name: str, state: State, trajectory: Trajectory, now: Now) -> State:
+    def _reaching_through(
+        self, name: str, state: State, trajectory: Trajectory, at_once: tuple[Now, dict[str, Local]]
+    ) -> State:
         """The influence of a population's parameters on every unit of the output after all time steps."""
         m = self.traces.model
         nx, output, (steps, batch, _) = m.nx, m.graph.output, trajectory.inputs.shape
         unit, leak, gain = self.rate_of(output)
         _, own_leak, own_gain = self.rate_of(name)
-        paths = self.traces.paths_to_output(name, *self._all_at_once(trajectory, now))
+        paths = self.traces.paths_to_output(name, *at_once)
         _, units, post = paths.shape
         powers = nx.asarray(own_gain * gain * leak ** np.arange(steps - 1.0, -1.0, -1.0), m.dtype)
-        slope = powers[:, None, None] * self._slope(name, trajectory, now.constants)
+        slope = powers[:, None, None] * self._slope(name, trajectory, at_once[0].constants)
         arriving = nx.reshape(paths, (steps, batch, units, post)) * nx.expand_dims(slope, 2)
 
         def body(carry: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
