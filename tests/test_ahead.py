@@ -489,26 +489,36 @@ def test_processes_of_one_number_save_at_the_same_time(tmp_path: Path, monkeypat
     assert [path.suffix for path in tmp_path.iterdir()] == [".nbc"], "nothing unfinished is left"
 
 
-def test_machine_code_of_another_release_is_another_file_that_is_forgotten_after_a_while(tmp_path: Path) -> None:
+def test_machine_code_of_another_release_is_another_file(tmp_path: Path) -> None:
     old, new = (MachineCode(_numbered(tmp_path), release) for release in ("old", "new"))
     old.save("key", 1)
+    assert new.load("key") is None
     new.save("key", 2)
     assert (old.load("key"), new.load("key")) == (1, 2)
-    long_ago = time.time() - machine_code._KEPT - 60
-    for files in (old, new):
-        os.utime(files.path("key"), (long_ago, long_ago))
-    new.save("other key", 3)
-    assert (old.load("key"), new.load("key"), new.load("other key")) == (None, 2, 3)
-    # A function on another line, and what Numba wrote by itself.
-    moved = MachineCode(IndexDataCacheFile(str(tmp_path), "run-2.py3", ("stamp", 1)), "new")
-    for name in ("run-1.py3.1.nbc", "run-1.py3.nbi", "running-1.py3.1.nbc"):
+    new.flush()
+    assert (old.load("key"), new.load("key")) == (1, None)
+
+
+def test_machine_code_is_forgotten_once_nobody_has_used_it_for_long(tmp_path: Path) -> None:
+    files = MachineCode(_numbered(tmp_path), "release")
+    files.save("used", 1)
+    files.save("unused", 2)
+    others = ["run-1.py3.1.nbc", "run-1.py3.nbi", "a_module.py", "a_module.pyc"]
+    for name in others:
         (tmp_path / name).write_bytes(b"")
+    long_ago = time.time() - machine_code._KEPT - 60
     for path in tmp_path.iterdir():
         os.utime(path, (long_ago, long_ago))
-    moved.save("key", 4)
-    assert {path.name for path in tmp_path.iterdir()} == {moved.path("key").name, "running-1.py3.1.nbc"}
-    moved.flush()
-    assert [path.name for path in tmp_path.iterdir()] == ["running-1.py3.1.nbc"]
+    assert files.load("used") == 1
+    files.save("later", 3)
+    assert files.load("unused") == 2, "a process looks once"
+    os.utime(files.path("unused"), (long_ago, long_ago))
+    machine_code._forget_unused.cache_clear()
+    files.save("last", 4)
+    assert [files.load(key) for key in ("used", "unused", "later", "last")] == [1, None, 3, 4]
+    left = {path.name for path in tmp_path.iterdir() if path.suffix not in (".nbc", ".nbi")}
+    assert left == set(others[2:]), "nothing else is deleted"
+    assert not any((tmp_path / name).exists() for name in others[:2]), "what Numba numbered"
 
 
 def test_what_numba_keeps_of_kernels_is_in_named_files() -> None:

@@ -8,15 +8,18 @@ code, or that of the release before. Files that are named after all that they de
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import time
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from neko_rules.kernels.files import write_whole
 
 _KEPT = 30 * 24 * 3600
-"""Seconds for which the code of other releases is kept: environments may share a folder."""
+"""Seconds for which code is kept that nobody loads: environments of several releases may share a folder."""
 
 
 class MachineCode:
@@ -45,14 +48,18 @@ class MachineCode:
         from numba.core.serialize import dumps
 
         write_whole(self.path(key), dumps(data))
-        self._forget_other_releases()
+        _forget_unused(self.folder)
 
     def load(self, key: Any) -> Any:
         """The code for a key; None if it is not there."""
+        path = self.path(key)
         try:
-            data = self.path(key).read_bytes()
+            data = path.read_bytes()
         except OSError:
             return None
+        # By the time of a file it is told when it was last of use; a folder that may only be read is left as it is.
+        with suppress(OSError):
+            os.utime(path)
         return pickle.loads(data)
 
     def flush(self) -> None:
@@ -60,15 +67,15 @@ class MachineCode:
         for path in self.folder.glob(f"{self.function}.{self.made_by}.*.nbc"):
             path.unlink(missing_ok=True)
 
-    def _forget_other_releases(self) -> None:
-        # A function may have moved to another line since, which is part of the name. Numba's index ends with .nbi.
-        for path in self.folder.glob(f"{self.function.rpartition('-')[0]}-*.nb[ci]"):
-            try:
-                old = path.stat().st_mtime < time.time() - _KEPT
-            except FileNotFoundError:
-                continue
-            if old and not path.name.startswith(f"{self.function}.{self.made_by}."):
-                path.unlink(missing_ok=True)
+
+@lru_cache(maxsize=16)
+def _forget_unused(folder: Path) -> None:
+    """Delete the machine code in a folder that nobody has loaded for long, and Numba's own; once in a process."""
+    for path in folder.glob("*.nb[ci]"):
+        # Another process may do the same, and a file may be somebody else's.
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - _KEPT:
+                path.unlink()
 
 
 def _digest(of: Any) -> str:
