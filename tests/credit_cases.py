@@ -109,6 +109,11 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
 }  # fmt: skip
 
 
+def network_of(name: str, backend: str = "numpy") -> Network:
+    """One of ``NETWORKS``, or that in which populations feed back to each other."""
+    return (feedback_network if name == "feedback" else NETWORKS[name])(backend)
+
+
 def alive(model: Evaluator, x: np.ndarray) -> None:
     """Refuse to compare gradients on a network in which some spiking population never spikes, or always does."""
     recorded = model.trajectory(x)

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from credit_cases import (
-    AUTODIFF_BACKENDS,
-    NETWORKS,
-    alive,
-    by_autodiff,
-    by_traces,
-    data,
-    distance,
-    feedback_network,
-    stack,
-)
+from credit_cases import AUTODIFF_BACKENDS, NETWORKS, alive, by_autodiff, by_traces, data, distance, network_of, stack
 from loss_cases import OF_OUTPUTS
 
 from neko_rules import ALIF, BPTT, LIF, OSTL, RNN, EProp, Evaluator, LearningRule
@@ -28,8 +18,7 @@ SAME = 1e-12
 
 
 def model_of(name: str, backend: str = "numpy", loss: str | None = None) -> Evaluator:
-    build = feedback_network if name == "feedback" else NETWORKS[name]
-    return Evaluator(build(backend), loss=loss)
+    return Evaluator(network_of(name, backend), loss=loss)
 
 
 # Adjoint and traces.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import NETWORKS, alive, data, distance, feedback_network, stack
+from credit_cases import alive, data, distance, network_of, stack
 from eager import eager
 
 from neko_rules import (
@@ -51,8 +51,7 @@ POINTS: dict[str, dict[str, Any]] = {
 
 
 def model_of(name: str, backend: Any = "numpy", **options: Any) -> Evaluator:
-    network = feedback_network(backend) if name == "feedback" else NETWORKS[name](backend)
-    return Evaluator(network, metrics=["accuracy", "firing_rate"], **options)
+    return Evaluator(network_of(name, backend), metrics=["accuracy", "firing_rate"], **options)
 
 
 # Online against deferred.

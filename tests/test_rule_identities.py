@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import INPUTS, NETWORKS, OUTPUTS, alive, data, distance, feedback_network, stack
+from credit_cases import INPUTS, NETWORKS, OUTPUTS, alive, data, distance, network_of, stack
 
 from neko_rules import (
     BPTT,
@@ -49,7 +49,7 @@ STRONG = {"name": "scaled_normal", "gain": 1.5}
 
 
 def model_of(name: str, backend: str = "numpy") -> Evaluator:
-    return Evaluator(feedback_network(backend) if name == "feedback" else NETWORKS[name](backend))
+    return Evaluator(network_of(name, backend))
 
 
 def feedforward(*cells: Any, size: int = 6, **options: Any) -> Evaluator:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import NETWORKS, OUTPUTS, data, distance, feedback_network, stack
+from credit_cases import NETWORKS, OUTPUTS, data, distance, network_of, stack
 
 from neko_rules import LIF, RTRL, UORO, Evaluator, Layer, Stack
 from neko_rules.credit.projection import RandomProjection
@@ -15,7 +15,7 @@ from neko_rules.layers.integrate_and_fire import ALIFCell
 
 
 def model_of(name: str, backend: str = "numpy") -> Evaluator:
-    return Evaluator(feedback_network(backend) if name == "feedback" else NETWORKS[name](backend))
+    return Evaluator(network_of(name, backend))
 
 
 def test_uoro_is_unbiased() -> None:

@@ -344,9 +344,9 @@ def planned(
         ranges: the examples of each thread.
         more: what else of what the chain takes does not change, by argument.
     """
-    kind, chain, examples, (steps, goals) = links.kind, links.chain, given.inputs.shape[0], rows
     from neko_rules.kernels.calling import addresses_of
 
+    kind, chain, examples, (steps, goals) = links.kind, links.chain, given.inputs.shape[0], rows
     chain.compile(each for calls in links.calls.values() for each in calls if each)
     known: dict[str, Any] = {name: addresses_of(calls) for name, calls in links.calls.items()}
     for name, (population, key) in links.constants.items():

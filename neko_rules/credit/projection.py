@@ -68,10 +68,7 @@ class RandomProjection:
     def start(self, batch: int) -> State:
         """No influence yet: zeros."""
         m = self.model
-        state: State = {}
-        for name in m.graph.order:
-            zero = m.nx.full((batch, m.graph.populations[name].size), 0.0, m.dtype)
-            state[_tangent_of(name)] = dict.fromkeys((*m.jacobians[name].states, Z), zero)
+        state: State = {_tangent_of(name): tangent for name, tangent in self._at_rest(batch).items()}
         for of in self.of:
             state[of.name] = {"projected": m.nx.full((batch, of.pre, of.post), 0.0, m.dtype)}
         return state
@@ -96,6 +93,12 @@ class RandomProjection:
         along = self._along(tangents, signals)[:, None, None]
         found = {of.name: of.shaped(nx, nx.sum(along * after[of.name]["projected"], axis=0)) for of in self.of}
         return {key: after[key] for key in state}, found
+
+    def _at_rest(self, batch: int) -> dict[str, dict[str, Array]]:
+        """s̃ before the first time step, and what it makes of the outputs, by population."""
+        m = self.model
+        zero = {name: m.nx.full((batch, m.graph.populations[name].size), 0.0, m.dtype) for name in m.graph.order}
+        return {name: dict.fromkeys((*m.jacobians[name].states, Z), zero[name]) for name in m.graph.order}
 
     def over_time_pays(self, steps: int) -> bool:
         """Whether ``over_time`` takes about as much memory as ``step``, or little, and finds as much of a small norm.
@@ -154,8 +157,8 @@ class RandomProjection:
             return (tangents, shares, nx.maximum(square, 0.0)), (self._along(tangents, arriving), kept, taken)
 
         zero = nx.full((batch, steps), 0.0, model.dtype)
-        start = {name: self.start(batch)[_tangent_of(name)] for name in model.graph.order}
-        _, (along, kept, taken) = trees.scan(nx, forward, (start, zero, zero[:, 0]), inputs, steps)
+        start = self._at_rest(batch), zero, zero[:, 0]
+        _, (along, kept, taken) = trees.scan(nx, forward, start, inputs, steps)
 
         def backward(carry: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
             meets = given[0] + carry[0]
@@ -186,9 +189,7 @@ class RandomProjection:
                 parts += [times(local[name]["r", k], before[Z])] if ("r", k) in local[name] else []
                 parts += [times(local[name]["q", k], added(currents))] if currents and ("q", k) in local[name] else []
                 tangent[k] = added(parts) if parts else 0 * before[k]
-            emitted = [times(local[name]["h", k], tangent[k]) for k in tangent if ("h", k) in local[name]]
-            tangent[Z] = added(emitted) if emitted else 0 * before[Z]
-            found[name] = tangent
+            found[name] = _emitting(tangent, local[name], before[Z])
         return found
 
     def _scales(
@@ -217,8 +218,7 @@ class RandomProjection:
                 for key, value in states.items()
                 if key != Z
             }
-            emitted = [times(local[name]["h", k], tangent[k]) for k in tangent if ("h", k) in local[name]]
-            after[name] = {**tangent, Z: added(emitted) if emitted else 0 * states[Z]}
+            after[name] = _emitting(tangent, local[name], states[Z])
         return after
 
     def _along(self, tangents: dict[str, dict[str, Array]], signals: Signals) -> Array:
@@ -278,6 +278,12 @@ class RandomProjection:
 def _tangent_of(population: str) -> str:
     """The name of s̃ of a population in what is carried."""
     return f"{population} tangent"
+
+
+def _emitting(tangent: dict[str, Array], local: Local, like: Array) -> dict[str, Array]:
+    """s̃ of a population's states, with what it makes of the output."""
+    emitted = [times(local["h", k], each) for k, each in tangent.items() if ("h", k) in local]
+    return {**tangent, Z: added(emitted) if emitted else 0 * like}
 
 
 def _products_in_time(nx: Backend, array: Array) -> Array:

@@ -41,7 +41,7 @@ from neko_rules.kernels.events import Events
 from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, Z
-from neko_rules.layers.graph import Connection
+from neko_rules.layers.graph import Connection, Graph
 from neko_rules.layers.moment import Moment
 
 if TYPE_CHECKING:
@@ -124,18 +124,24 @@ def spans_of(traces: LocalTraces) -> Spans | None:
                 found[of.name] = Rate(state, leak, gain)
             if others:
                 wide[name] = Wide(next(iter(trace.narrow), ""), others[0], trace.emitting)
-        if traces.unfolded and name == m.graph.output and not _leaks_alone(traces, entries):
+        if traces.unfolded and name == m.graph.output and membrane_put_out(m.graph, entries) is None:
             return None
     return None if traces.unfolded and wide else Spans(traces, found, wide)
 
 
-def _leaks_alone(traces: LocalTraces, entries: Local) -> bool:
-    """Whether the units of the output are one membrane each, which is what they put out and receives nothing of it."""
-    graph = traces.model.graph
-    emitted = [value for (kind, *_), value in entries.items() if kind == "h"]
-    returned = any(kind == "r" for kind, *_ in entries)
-    own = any(c.source == graph.output for c in graph.into(graph.output))
-    return len(emitted) == 1 and isinstance(emitted[0], int) and emitted[0] == 1 and not returned and not own
+def membrane_put_out(graph: Graph, local: Local) -> str | None:
+    """The one state that the units of the output put out as it is, where nothing of it comes back; None otherwise.
+
+    Args:
+        graph: the network.
+        local: the local derivatives of the output.
+    """
+    emitted = [entry[1] for entry, value in local.items() if entry[0] == "h" and isinstance(value, int) and value == 1]
+    alone = len(emitted) == sum(entry[0] == "h" for entry in local) == 1
+    returned = any(entry[0] == "r" for entry in local) or any(
+        c.source == graph.output for c in graph.into(graph.output)
+    )
+    return emitted[0] if alone and not returned else None
 
 
 @dataclass(frozen=True)
@@ -221,12 +227,14 @@ class Spans:
         m = self.traces.model
         nx, output, (steps, batch, _) = m.nx, m.graph.output, trajectory.inputs.shape
         unit, leak, gain = self.rate_of(output)
-        _, own_leak, own_gain = self.rate_of(name)
-        paths = self.traces.paths_to_output(name, *at_once)
+        state_of_own, own_leak, own_gain = self.rate_of(name)
+        now, local = at_once
+        paths = self.traces.paths_to_output(name, now, local)
         _, units, post = paths.shape
         powers = nx.asarray(own_gain * gain * leak ** np.arange(steps - 1.0, -1.0, -1.0), m.dtype)
-        slope = powers[:, None, None] * self._slope(name, trajectory, at_once[0].constants)
-        arriving = nx.reshape(paths, (steps, batch, units, post)) * nx.expand_dims(slope, 2)
+        slope = full(nx, local[name]["h", state_of_own], now.moment.after[name][Z])
+        arriving = nx.reshape(paths * nx.expand_dims(slope, 1), (steps, batch, units, post))
+        arriving = powers[:, None, None, None] * arriving
 
         def body(carry: Arrays, given: Arrays) -> tuple[Arrays, Arrays]:
             error = own_leak * carry[0] + given[0]
@@ -236,10 +244,8 @@ class Spans:
         errors = nx.reshape(nx.transpose(errors, (1, 0, 2, 3)), (batch, steps, units * post))
         after: State = {}
         for of in self.traces.of[name]:
-            each_step = (steps, batch, of.pre)
-            sent = nx.full(each_step, 1.0, m.dtype) if of.connection is None else trajectory.sent(nx, of.connection)
-            sent = nx.concat([sent[:1] + self.sent_before(state, of.name), sent[1:]], 0)
-            found = nx.matmul(nx.transpose(sent, (1, 2, 0)), errors)
+            received = self._received(of, state, self._sent(of, trajectory))
+            found = nx.matmul(nx.transpose(received, (1, 2, 0)), errors)
             found = nx.transpose(nx.reshape(found, (batch, of.pre, units, post)), (0, 2, 1, 3))
             key = f"{of.name} on output"
             influence = leak**steps * state[key][unit] + nx.reshape(found, (batch, units, of.pre * post))
@@ -350,6 +356,17 @@ class Spans:
         found = filtered(events, left, traces, earlier, factor[0], factor[later:])
         return {**after, key: {"trace": host.from_host(found)}}
 
+    def _sent(self, of: Synapses, trajectory: Trajectory) -> Array:
+        """What reaches a parameter at every time step, [time, batch, pre]: 1 for a bias."""
+        m, (steps, batch, _) = self.traces.model, trajectory.inputs.shape
+        if of.connection is None:
+            return m.nx.full((steps, batch, of.pre), 1.0, m.dtype)
+        return trajectory.sent(m.nx, of.connection)
+
+    def _received(self, of: Synapses, state: State, sent: Array) -> Array:
+        """The same with what was sent before, as one more input at the first step."""
+        return self.traces.model.nx.concat([sent[:1] + self.sent_before(state, of.name), sent[1:]], 0)
+
     def _through(
         self,
         of: Synapses,
@@ -364,13 +381,12 @@ class Spans:
         if host is not None and connection is not None and events is not None and events.sparse:
             return self._through_events(host, events, of, connection, state, trajectory, chi)
         (k, leak, gain), (steps, batch, _) = self.rates[of.name], trajectory.inputs.shape
-        each_step = (steps, batch, of.pre)
-        sent = nx.full(each_step, 1.0, dtype) if connection is None else trajectory.sent(nx, connection)
+        sent = self._sent(of, trajectory)
         powers = nx.asarray(gain * leak ** np.arange(steps - 1.0, -1.0, -1.0)[None], dtype)
         added = nx.reshape(nx.matmul(powers, nx.reshape(sent, (steps, batch * of.pre))), (batch, of.pre, 1))
         after = {of.name: {k: leak**steps * state[of.name][k] + added}}
         if chi is None:
             return after
         key, left = f"{of.name} filtered", self.filter_of(of.population) ** steps
-        received = nx.concat([sent[:1] + self.sent_before(state, of.name), sent[1:]], 0)
+        received = self._received(of, state, sent)
         return {**after, key: {"trace": filtered_on(nx, left, state[key]["trace"], received, chi)}}

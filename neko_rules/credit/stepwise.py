@@ -31,7 +31,7 @@ from neko_rules.credit.factors import Factors, kinds, leak_of, of_factors
 from neko_rules.credit.feedback import backward_weight, direct_name
 from neko_rules.credit.fused_traces import reached_on
 from neko_rules.credit.recursion import APART, DECAYS, FACTOR, RANK_ONE, Local, instantaneous_error, times, with_mean
-from neko_rules.credit.spans import Spans, spans_of
+from neko_rules.credit.spans import Spans, membrane_put_out, spans_of
 from neko_rules.credit.traces import (
     Diagonal,
     Leaking,
@@ -471,13 +471,10 @@ class LocalTraces:
         """The same by one loop, for units of one membrane that does no more than leak; None otherwise."""
         nx, output, trace, host = now.model.nx, now.model.graph.output, self.traces[of.name], host_of(now.model.nx)
         entries, like = local[output], now.moment.after
-        units = [key for key in before if key != Z]
-        if host is None or len(units) != 1 or not isinstance(trace, Diagonal):
+        if host is None or not isinstance(trace, Diagonal):
             return None
-        (unit,) = units
-        emitted = entries.get(("h", unit))
-        fed_back = ("r", unit) in entries or any(c.source == output for c in now.model.graph.into(output))
-        if fed_back or not isinstance(emitted, int) or emitted != 1:
+        unit = membrane_put_out(now.model.graph, entries)
+        if unit is None or set(before) != {unit, Z}:
             return None
         gain, leak = (full(nx, entries.get(key, 0.0), like[output][Z]) for key in (("q", unit), ("D", unit, unit)))
         errors = [signals[output, key] for key in (unit, Z) if (output, key) in signals]
