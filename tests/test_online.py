@@ -57,11 +57,16 @@ def model_of(name: str, backend: Any = "numpy", **options: Any) -> Evaluator:
 # Online against deferred.
 
 
+@pytest.mark.parametrize("carried", [True, False])
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("name", ["alif", "deep", "feedback", "last output", "reset not detached", "refractory"])
-def test_one_change_at_the_end_is_the_deferred_update(point: str, name: str) -> None:
+def test_one_change_at_the_end_is_the_deferred_update(
+    point: str, name: str, carried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gradients of single steps add up to the deferred gradient as long as the weights stay as they are."""
     x, y = data()
+    if carried:
+        monkeypatch.setattr(Online, "rewinds", lambda *_: False)
     online, deferred = (
         LearningRule(model_of(name), **POINTS[point], optimizer="naive", online=steps) for steps in (14, False)
     )

@@ -67,7 +67,7 @@ def test_rtrl_equals_bptt(name: str) -> None:
     x, y = data()
     model = model_of(name)
     alive(model, x)
-    assert distance(RTRL(model).gradients(x, y), BPTT(model).gradients(x, y)) < SAME
+    assert distance(RTRL(model, evaluation="traces").gradients(x, y), BPTT(model).gradients(x, y)) < SAME
 
 
 @pytest.mark.parametrize("name", ["lif", "alif", "per neuron", "refractory", "reset not detached", "tanh"])
@@ -105,7 +105,7 @@ def test_snap_n_climbs_to_rtrl_at_the_diameter_of_a_ring() -> None:
     x, y = data(steps=30)
     model = ring(4)
     alive(model, x)
-    exact = RTRL(model).gradients(x, y)
+    exact = RTRL(model, evaluation="traces").gradients(x, y)
     errors = [distance(SnAp(model, reach=n).gradients(x, y), exact) for n in (1, 2, 3, 4, 5)]
     assert errors[4] < SAME
     assert all(one > 2 * other for one, other in pairwise(errors))
@@ -138,7 +138,7 @@ def test_eprop_equals_rtrl_where_the_recurrent_spikes_are_given_as_data(cell: An
     joined = np.concatenate([weights["hidden.input.weight"], weights["hidden.recurrent.weight"]])
     same = {name: value for name, value in weights.items() if name in network.parameters}
     network.set_parameters({**same, "hidden.input.weight": joined})
-    cut = RTRL(Evaluator(network)).gradients(np.concatenate([x, before], axis=2), y)
+    cut = RTRL(Evaluator(network), evaluation="traces").gradients(np.concatenate([x, before], axis=2), y)
     found = EProp(recurrent).gradients(x, y)
     both = np.concatenate([found["hidden.input.weight"], found["hidden.recurrent.weight"]])
     reference = cut["hidden.input.weight"].copy()

@@ -25,7 +25,7 @@ def test_uoro_is_unbiased() -> None:
     """
     x, y = data(batch=2, steps=4)
     model = Evaluator(stack(ALIFCell(beta=0.3, threshold=0.5), size=4)("numpy"))
-    exact = RTRL(model).gradients(x, y)
+    exact = RTRL(model, evaluation="traces").gradients(x, y)
     # The signs of every example are its own: a batch of copies is as many draws, and its gradient their mean.
     copies, seeds = 500, 100
     many = np.tile(x, (copies, 1, 1)), np.tile(y, copies)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.backend import Array, Arrays, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.factors import kinds
 from neko_rules.credit.feedback import backward_weight, direct_name
@@ -29,11 +29,12 @@ from neko_rules.credit.on_gpu import LAUNCHES
 from neko_rules.credit.recursion import ABOVE, Recursion, Setting, factors_met
 from neko_rules.credit.spans import Earlier
 from neko_rules.credit.traced import Product, Solved
+from neko_rules.credit.versions import Versions
 from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.host import clear_diagonal, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Signals, Trajectory, Z, effective_weight, without_diagonal
+from neko_rules.layers.forward import Record, Signals, Trajectory, Z, effective_weight, without_diagonal
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Jacobians
 
@@ -53,6 +54,7 @@ class Problem(NamedTuple):
         earlier: what was sent before the first step: traces, which meet the first δ, and filtered ones, which meet
             the first signal. None where the pass begins a sequence, or where credit ends.
         alone: whether what a weight does stays with its own neuron, of the population that it ends on (SnAp-1).
+        versions: the matrices that errors come back through, where weights have changed on the way.
     """
 
     nx: Backend
@@ -65,13 +67,14 @@ class Problem(NamedTuple):
     credit: Credit
     earlier: Earlier | None = None
     alone: bool = False
+    versions: Versions | None = None
 
     @property
     def setting(self) -> Setting:
         """What the recursion sees of it."""
         # Not kept: it holds on to this problem, and the two would keep the histories of a step alive after it.
         factored = kinds(self.graph, self.jacobians, self.constants, self.credit)
-        given = self.jacobians, self.constants, self.credit, self.back, factored, self.alone
+        given = self.jacobians, self.constants, self.credit, self.back, factored, self.alone, self.versions
         return Setting(self.nx, self.graph, *given)
 
     def back(self, connection: Connection) -> Array:
@@ -147,9 +150,13 @@ def _solved(problem: Problem, given: Signals) -> tuple[Parameters, Handed]:
     if credit.spatial == "direct":
         groups.sort(key=lambda group: graph.output in group)
     signals: Handed = dict(given)
+    # Beside those through the weights of every time step, what some meet through the weights as they are now.
+    met_now = {key: each for key, each in given.items() if problem.versions and key[0] in problem.versions.now}
     found: Parameters = {}
     for group in reversed(groups):
-        delta, within_step, constants, sums = _stepped_back(problem, group, signals)
+        delta, within_step, constants, sums = _stepped_back(problem, group, signals | met_now)
+        if problem.versions is not None and group[0] in problem.versions.now:
+            within_step = _within_step(problem, group, signals)
         if problem.alone:
             # What goes down has gone through all neurons, whatever becomes of it at a weight of this population.
             below = problem._replace(alone=False)
@@ -159,23 +166,16 @@ def _solved(problem: Problem, given: Signals) -> tuple[Parameters, Handed]:
             found[constant_name(graph.cell(name), name, constant)] = gradient
         for name in group:
             found.update(weight_gradients(problem, name, delta[name], sums.get(name), signals.get((name, Z))))
-            _pass_down(problem, name, within_step.get(name, delta[name]), group if whole else (), signals)
+            _pass_down(problem, name, within_step.get(name, delta[name]), group if whole else (), signals, met_now)
     return {name: found[name] for name in problem.parameters}, signals
 
 
 def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> Solved:
     """The recursion of a group over all time steps, as one compiled loop where there is one."""
-    nx, records = problem.nx, problem.trajectory.records
-    setting = problem.setting
-    found = {name: records[name].derivatives(setting.jacobians[name]) for name in group}
-    setting = setting._replace(jacobians=setting.jacobians | found)
-    host, dtype = host_of(nx), nx.dtype(problem.trajectory.inputs)
-    for name in (each for each in group if each in setting.factored):
-        wanted = tuple(factors_met(setting.factored, name, tuple(signals)))
-        start = None if problem.earlier is None else problem.earlier.factors[name]
-        histories = through_time(setting, name, records[name], start, wanted, dtype)[1]
-        records = {**records, name: records[name].with_factors(histories)}
-    if host is not None or (len(group) == 1 and on_gpu(nx)):
+    nx, dtype = problem.nx, problem.nx.dtype(problem.trajectory.inputs)
+    setting, records = _recorded(problem, group, signals)
+    host = host_of(nx)
+    if host is not None or (len(group) == 1 and on_gpu(nx) and setting.versions is None):
         arriving = tuple(key for name in reversed(group) for key in signals if key[0] == name)
         made: Any = LAUNCHES if host is None else LOOPS
         coming = [signals[key] if host is not None else _whole(nx, signals[key]) for key in arriving]
@@ -184,20 +184,49 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
         if compiled is not None:
             solved: Solved = compiled.run(nx, setting, records, coming)
             return solved
-    states = tuple(key for key in signals if key[0] in group and key[1] != Z)
-    recursion = Recursion(setting, group, states, apart=True)
-    zero = nx.full((), 0.0, dtype)
-    given = [
-        nx.broadcast_to(_whole(nx, signals.get(key, zero)), problem.trajectory.records[key[0]].shape)
-        for key in recursion.arriving
-    ]
-    inputs = (*given, *(records[name].history(nx, key) for name, key in recursion.recorded))
-    carry = tuple(nx.full(given[group.index(name)].shape[1:], 0.0, nx.dtype(zero)) for name, *_ in recursion.carried)
-    _, outputs = nx.scan(recursion.step, carry, inputs, given[0].shape[0], reverse=True)
+    recursion, inputs = _recursion(nx, setting, records, group, signals)
+    like = dict(zip((name for name, _ in recursion.arriving), inputs, strict=False))
+    carry = tuple(nx.full(like[name].shape[1:], 0.0, dtype) for name, *_ in recursion.carried)
+    _, outputs = nx.scan(recursion.step, carry, inputs, inputs[0].shape[0], reverse=True)
     delta = dict(zip(group, outputs, strict=False))
     outputs = outputs[len(group) :]
     constants = {key: nx.sum(each, axis=(0, 1)) for key, each in zip(recursion.learnable, outputs, strict=True)}
     return delta, recursion.within_step(inputs), constants, {}
+
+
+def _within_step(problem: Problem, group: tuple[str, ...], signals: Handed) -> dict[str, Array]:
+    """q_t·h_t G_t of a group, where that is what goes down."""
+    recursion, inputs = _recursion(problem.nx, *_recorded(problem, group, signals), group, signals)
+    return recursion.within_step(inputs)
+
+
+def _recorded(problem: Problem, group: tuple[str, ...], signals: Handed) -> tuple[Setting, dict[str, Record]]:
+    """What the recursion of a group sees, with derivatives of what was recorded, and what it did, with its factors."""
+    setting, records = problem.setting, problem.trajectory.records
+    found = {name: records[name].derivatives(setting.jacobians[name]) for name in group}
+    setting = setting._replace(jacobians=setting.jacobians | found)
+    dtype = problem.nx.dtype(problem.trajectory.inputs)
+    for name in (each for each in group if each in setting.factored):
+        wanted = tuple(factors_met(setting.factored, name, tuple(signals)))
+        start = None if problem.earlier is None else problem.earlier.factors[name]
+        histories = through_time(setting, name, records[name], start, wanted, dtype)[1]
+        records = {**records, name: records[name].with_factors(histories)}
+    return setting, records
+
+
+def _recursion(
+    nx: Backend, setting: Setting, records: dict[str, Record], group: tuple[str, ...], signals: Handed
+) -> tuple[Recursion, Arrays]:
+    """The recursion of a group by operations of the backend, and what its step takes, in time."""
+    states = tuple(key for key in signals if key[0] in group and key[1] != Z)
+    recursion = Recursion(setting, group, states, apart=True)
+    zero = nx.full((), 0.0, nx.dtype(records[group[0]].z))
+    given = [nx.broadcast_to(_whole(nx, signals.get(key, zero)), records[key[0]].shape) for key in recursion.arriving]
+    inputs = (*given, *(records[name].history(nx, key) for name, key in recursion.recorded))
+    if setting.versions is not None:
+        by_step, steps = setting.versions.by_step, given[0].shape[0]
+        inputs += tuple(by_step(nx, c, steps, c.delay) for c in recursion.returning)
+    return recursion, inputs
 
 
 def weight_gradients(
@@ -302,24 +331,34 @@ def arrives_at(credit: Credit) -> str:
     return ABOVE if credit.learning_signal == "estimated" else Z
 
 
-def _pass_down(problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: Handed) -> None:
+def _pass_down(
+    problem: Problem, name: str, below: Array, together: tuple[str, ...], signals: Handed, met_now: Handed
+) -> None:
     """Add a population's error to the signals of the populations that it receives from.
 
     Delayed connections carry error only for full credit, and connections inside a group that was solved together have
     already carried theirs. Direct feedback goes from the output straight to every other population, and where signals
     are local nothing is passed down at all.
     """
-    nx, graph, credit = problem.nx, problem.graph, problem.credit
+    nx, graph, credit, versions = problem.nx, problem.graph, problem.credit, problem.versions
 
-    def carried(back: Array) -> Array | Product:
+    def carried(source: str, connection: Connection | None, now: bool) -> Array | Product:
+        if versions is not None and versions.down and connection is not None and not now:
+            return nx.matmul(below, versions.by_step(nx, connection, below.shape[0]))
+        back = back_to(nx, credit, problem.parameters, problem.feedback, source, connection)
         product = Product(below, back)
         # Kept apart where a compiled loop takes it up, and the backend's product would be one of slim matrices.
         return product if host_of(nx) is not None and back.shape[0] <= FEW_ABOVE else product.whole(nx)
 
+    def add(to: Handed, key: tuple[str, str], part: Array | Product) -> None:
+        to[key] = _whole(nx, to[key]) + _whole(nx, part) if key in to else part
+
     for source, connection in receiving(graph, credit, name, together):
-        part = carried(back_to(nx, credit, problem.parameters, problem.feedback, source, connection))
+        part = carried(source, connection, False)
         if connection is not None and connection.delay:
             later = _whole(nx, part)
             part = nx.concat([later[1:], nx.full((1, *later.shape[1:]), 0.0, nx.dtype(later))], 0)
         key = (source, arrives_at(credit))
-        signals[key] = _whole(nx, signals[key]) + _whole(nx, part) if key in signals else part
+        add(signals, key, part)
+        if versions is not None and source in versions.now:
+            add(met_now, key, carried(source, connection, True))

@@ -82,8 +82,13 @@ class Loop:
             for gathered in stage.gathered:
                 from neko_rules.kernels.products import panels_of, rest_for
 
-                matrix = typed(setting.back(gathered.connection))
-                panels = panels_of(matrix, dtype)
+                if setting.versions is None:
+                    matrix = typed(setting.back(gathered.connection))
+                    panels = whole = panels_of(matrix, dtype)
+                else:
+                    weight = gathered.connection.weight
+                    matrix, panels = typed(setting.versions.back[weight]), setting.versions.panels[weight]
+                    whole = panels[0]
                 by_name |= {f"matrix_{gathered.name}": matrix, f"panels_{gathered.name}": panels}
                 own[f"sums_{gathered.name}"] = size
             by_name |= numbers_of(host, setting, stage.name, [constant.name for constant in stage.constants])
@@ -98,13 +103,15 @@ class Loop:
 
             by_name["addresses"] = addresses_of(back_calls(dtype, "rest" in self.arguments))
         sizes = [records[stage.name].shape[2] for stage in step.stages]
+        if setting.versions is not None:
+            by_name["which"] = setting.versions.which(records[step.stages[0].name].shape[0])
 
         def part(_: int, first: int, last: int) -> None:
             group = min(step.together(sizes), last - first)
             given = {name: np.empty((group, size), dtype) for name, size in own.items()}
             given |= by_name | {"first": first, "last": last, "group": group}
             if "rest" in self.arguments:
-                given["rest"] = rest_for(panels)
+                given["rest"] = rest_for(whole)
             self.kernel(*(given[name] for name in self.arguments))
 
         steps, work = records[step.stages[0].name].shape[0], 0
@@ -129,8 +136,8 @@ _PREVIOUS = "previous_"
 def _written(whole: TracedStep) -> Loop:
     step, leaks = without_leak(whole)
     backs = [_back(place, stage, leaks) for place, stage in enumerate(step.stages)]
-    kernel: Kernel = module_of(adjoint_source(step.body, backs)).run
-    return Loop(step, kernel, step.body.dtype, back_arguments(backs))
+    kernel: Kernel = module_of(adjoint_source(step.body, backs, step.varying)).run
+    return Loop(step, kernel, step.body.dtype, back_arguments(backs, step.varying))
 
 
 def histories_of(

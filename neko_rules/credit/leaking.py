@@ -8,7 +8,7 @@ and dense, though s_t is zero wherever the surrogate gradient is. What recurrent
 
     δ_t V = λ (δ_{t+1} V) + s_t V
 
-so that the sum over neurons is kept from step to step, and only s goes through the matrix.
+so that the sum over neurons is kept from step to step, and only s goes through the matrix, while V is the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def without_leak(step: TracedStep) -> tuple[TracedStep, dict[str, str]]:
     """A step whose errors go through matrices without what decays, and what the product of each is multiplied by.
 
     That is, by the name of what is carried, the argument of a kernel or a number; it is empty, and the error goes
-    through whole, where neurons do not leak, or each by a number of its own.
+    through whole, where neurons do not leak, or each by a number of its own, or matrices differ from step to step.
 
     Args:
         step: one step back.
@@ -39,7 +39,7 @@ def without_leak(step: TracedStep) -> tuple[TracedStep, dict[str, str]]:
     added: dict[str, list[str]] = {}
     leaks: dict[str, str] = {}
     for name in dict.fromkeys(gathered.of for stage in step.stages for gathered in stage.gathered):
-        found = _parted(written, before, before[name], scalars)
+        found = None if step.varying else _parted(written, before, before[name], scalars)
         # What is looked at beside the products is needed whole.
         if found is None or any(name in re.findall(r"\w+", each) for each in written.values()):
             leaks[name] = ""

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from neko_rules.backend import Array, Arrays, Backend
 from neko_rules.credit.axes import Credit
+from neko_rules.credit.versions import Versions
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Z
 from neko_rules.layers.graph import INPUT, Connection, Graph
@@ -81,6 +82,7 @@ class Setting(NamedTuple):
         factored: population name → the kind of its factors, of those that have some.
         alone: whether an error goes back through the neuron that it is of alone, and through no other of its population
             (SnAp-1).
+        versions: what stands for ``back`` within a group, where weights have changed on the way.
     """
 
     nx: Backend
@@ -91,6 +93,7 @@ class Setting(NamedTuple):
     back: Callable[[Connection], Array]
     factored: Mapping[str, str] = {}
     alone: bool = False
+    versions: Versions | None = None
 
     def numbers(self, name: str) -> list[Array]:
         """The constants of a population's cell, and by what its factors decay."""
@@ -152,6 +155,7 @@ class Recursion:
         self.learnable: list[Constant] = [
             (name, constant) for name in group for constant in setting.jacobians[name].learnable
         ]
+        self.returning = [c for edges in self.outgoing.values() for c, _ in edges] if setting.versions else []
         self.carried = [key for name in group for key in self._carried(name)]
         below = [name for name in group if any(c.source != INPUT and not c.delay for c in setting.graph.into(name))]
         self.pathless = [name for name in below if not keeps_paths(setting.credit, setting.graph, name)]
@@ -175,15 +179,17 @@ class Recursion:
         return keys + own
 
     def step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
-        """One step back: the signals in the order of ``arriving``, then the histories in the order of ``recorded``.
+        """One step back: signals, histories and matrices, in the order of ``arriving``, ``recorded`` and ``returning``.
 
         Returns the next carry and, by population, δ; q_t·h_t G_t where that is what goes down; ∂E/∂c of the step.
         """
         later = dict(zip(self.carried, carry, strict=True))
         signals, recorded = self._by_key(inputs)
+        backs = dict(zip((c.weight for c in self.returning), inputs[len(inputs) - len(self.returning) :], strict=True))
         found: dict[str, Stepped] = {}
         for name in reversed(self.group):
-            found[name] = self.stepped(name, later, signals, recorded, {of: each.delta for of, each in found.items()})
+            deltas = {of: each.delta for of, each in found.items()}
+            found[name] = self.stepped(name, later, signals, recorded, deltas, backs)
         outputs = (
             *(found[name].delta for name in self.group),
             *(found[name].within_step for name in self.instantaneous),
@@ -198,6 +204,7 @@ class Recursion:
         signals: Signals,
         recorded: Mapping[tuple[str, str], Array],
         delta: Mapping[str, Array],
+        backs: Mapping[str, Array],
     ) -> Stepped:
         """The same of one population.
 
@@ -206,6 +213,7 @@ class Recursion:
             later: what was sent from the step after.
             signals, recorded: by key.
             delta: δ_t of the populations of the group that come after it.
+            backs: weight name → the matrix of this step, of those in ``returning``.
         """
         local = self._local(name, recorded)
         z, onto_states, leaking = signals[name, Z], signals, self._leaking(name, later, signals, recorded)
@@ -217,7 +225,7 @@ class Recursion:
             z = z + later[name, "z", ""]
         for connection, back in self.outgoing[name]:
             error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
-            z = z + self.nx.matmul(error, back)
+            z = z + self.nx.matmul(error, backs.get(connection.weight, back))
         by_factors = self.setting.factored.get(name) == RANK_ONE
         wanted = not by_factors or self._learned(name)
         lam = self._lambda(name, local, later, onto_states, z) if wanted else {}
@@ -304,7 +312,7 @@ class Recursion:
     def _by_key(self, inputs: Arrays) -> tuple[Signals, dict[tuple[str, str], Array]]:
         """The signals, and the histories, that ``step`` takes."""
         signals = dict(zip(self.arriving, inputs, strict=False))
-        return signals, dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
+        return signals, dict(zip(self.recorded, inputs[len(self.arriving) :], strict=False))
 
     def _local(self, name: str, recorded: Mapping[tuple[str, str], Array]) -> Local:
         """The local derivatives of a population at one step."""

@@ -124,10 +124,12 @@ class TracedStep:
     Args:
         body: of all statements.
         stages: the populations, in the order in which they are gone through.
+        varying: whether matrices differ from time step to time step.
     """
 
     body: Body
     stages: tuple[Stage, ...]
+    varying: bool
 
     def together(self, sizes: Sequence[int]) -> int:
         """How many examples go through the time steps together.
@@ -159,7 +161,7 @@ def _traced(
     decays = {name: Constant(f"p{place}_{DECAY}", False) for place, name in enumerate(backward)}
     tokens[DECAYS] = {name: body.argument(one.traced) for name, one in decays.items()}
     recursion = Recursion(
-        setting._replace(nx=nx, constants=tokens, back=lambda connection: connection),
+        setting._replace(nx=nx, constants=tokens, back=lambda connection: connection, versions=None),
         group,
         tuple(key for key in arriving if key[1] != Z),
     )
@@ -180,7 +182,7 @@ def _traced(
     stages = []
     for name in backward:
         begin, sums = len(body.statements), len(nx.products)
-        found = recursion.stepped(name, later, given, histories, delta)
+        found = recursion.stepped(name, later, given, histories, delta, {})
         delta[name] = found.delta
         sent = {**found.sent, (name, "delta", ""): found.delta}
         keys = [key for key in carries if key[0] == name]
@@ -206,7 +208,7 @@ def _traced(
                 setting.graph.populations[name].bias,
             )
         )
-    return TracedStep(body, tuple(stages))
+    return TracedStep(body, tuple(stages), setting.versions is not None)
 
 
 Made = TypeVar("Made")
@@ -242,5 +244,6 @@ class Steps(Generic[Made]):
             return self._make(_traced(setting, group, arriving, products, ranks, Body(dtype, self._dialect)))
 
         jacobians = tuple(setting.jacobians[name] for name in group)
-        key = group, setting.credit, setting.alone, jacobians, arriving, products, ranks, dtype
+        form = setting.credit, setting.alone, setting.versions is not None
+        key = group, form, jacobians, arriving, products, ranks, dtype
         return self._made.setdefault(setting.graph, Memo()).of(key, made)

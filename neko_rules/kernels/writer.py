@@ -411,23 +411,25 @@ class Back:
         return names + [f"rows_{name}" for name in self.multiplied]
 
 
-def back_arguments(stages: Sequence[Back]) -> list[str]:
-    """The names of an adjoint kernel's arguments, in order."""
+def back_arguments(stages: Sequence[Back], varying: bool = False) -> list[str]:
+    """The names of an adjoint kernel's arguments, in order; ``varying`` as for ``adjoint_source``."""
     names = ["first", "last", "group"]
     names += ["addresses"] if any(stage.calls for stage in stages) else []
+    names += ["which"] if varying else []
     names += [name for stage in stages for name in stage.arguments]
     return names + (["rest"] if any(stage.products for stage in stages) else [])
 
 
-def adjoint_source(body: Body, stages: Sequence[Back]) -> str:
+def adjoint_source(body: Body, stages: Sequence[Back], varying: bool = False) -> str:
     """The adjoint kernel of populations: ``run(first, last, …)`` over a range of examples, from the last step back.
 
     Args:
         body: where the statements of all stages were written.
         stages: the populations, in the order in which one step back goes through them.
+        varying: whether there are several of every matrix, of which ``which`` [time + 1] says the one of each step.
     """
     source = Source("An adjoint pass of populations that step together", body)
-    source.function("run", back_arguments(stages))
+    source.function("run", back_arguments(stages, varying))
     source.add(1, *(f"size{i} = {next(iter(stage.outputs))}.shape[2]" for i, stage in enumerate(stages)))
     source.add(1, f"steps = {next(iter(stages[0].outputs))}.shape[0]", "for begin in range(first, last, group):")
     source.add(2, "end = min(begin + group, last)", "count = end - begin")
@@ -441,24 +443,25 @@ def adjoint_source(body: Body, stages: Sequence[Back]) -> str:
     source.add(2, "for t in range(steps - 1, -1, -1):")
     # Before a stage writes over what the step after handed on.
     for product in (product for stage in stages for product in stage.products if product.later):
-        _gather_back(source, body, product)
+        _gather_back(source, body, product, varying)
     for place, stage in enumerate(stages):
-        _add_stage_back(source, body, place, stage)
+        _add_stage_back(source, body, place, stage, varying)
     return source.text()
 
 
-def _gather_back(source: Source, body: Body, product: Sum) -> None:
+def _gather_back(source: Source, body: Body, product: Sum, varying: bool) -> None:
     """Fill the sums of a group with what comes through a matrix."""
     name, by = product.name, f"{body.dtype}({product.leak or 0})"
-    handed = [f"carries_{product.of}", f"matrix_{name}", f"panels_{name}", f"sums_{name}"]
+    at = f"[which[{'t + 1' if product.later else 't'}]]" if varying else ""
+    handed = [f"carries_{product.of}", f"matrix_{name}{at}", f"panels_{name}{at}", f"sums_{name}"]
     source.call(3, "back_through", "addresses", 0, ["count", *handed, "rest", by])
 
 
-def _add_stage_back(source: Source, body: Body, place: int, stage: Back) -> None:
+def _add_stage_back(source: Source, body: Body, place: int, stage: Back, varying: bool) -> None:
     """One step back of a population in a group."""
     for product in stage.products:
         if not product.later:
-            _gather_back(source, body, product)
+            _gather_back(source, body, product, varying)
     for name in stage.multiplied:
         handed = [f"errors_{name}", f"back_{name}", f"rows_{name}"]
         source.call(3, "from_above", "addresses", 1, ["t", "begin", "count", *handed])

@@ -79,7 +79,7 @@ def check_schedule(rule: LearningRule) -> None:
             received=f"{asked} with readout={rule.model.network.readout!r}, which is known at the end",
             works="use readout='sequence' or 'last'",
         )
-    if rule.online and rule.credit.temporal == "full" and rule.evaluation == "adjoint":
+    if rule.online and rule.credit.temporal == "full" and rule.evaluation == "adjoint" and not rule.forward:
         raise IncompatibleError(
             "full temporal credit by the adjoint is known only at the end of a sequence",
             received=asked,

@@ -18,6 +18,7 @@ from neko_rules.credit.feedback import carriers, draw, follow, mirror, outside_c
 from neko_rules.credit.influence import Influence, goes_back
 from neko_rules.credit.projection import RandomProjection, draw_signs
 from neko_rules.credit.recursion import DECAYS
+from neko_rules.credit.rewinding import carried
 from neko_rules.credit.spans import Earlier
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
@@ -64,8 +65,8 @@ class LearningRule(Rule):
             ``"instantaneous"`` or ``"estimated"``; by default the usual one for the other choices.
         trace: in what form influence is carried forward: ``"exact"``, ``"rank_one"``, ``"sparse_N"`` or
             ``"random_projection"``.
-        evaluation: ``"adjoint"`` (backward in time, where the sequence is there as a whole) or ``"traces"`` (forward);
-            they give the same number where both can. By default the adjoint wherever it can.
+        evaluation: of whole sequences: ``"adjoint"`` (backward in time) or ``"traces"`` (forward); they give the same
+            number where both can. By default the adjoint wherever it can.
         trace_decay: a of the rank-one trace, from 0 to below 1.
         feedback_decay: adaptive feedback only: decay of the feedback weights and of the forward weights they stand
             for, in units of the learning rate.
@@ -91,6 +92,8 @@ class LearningRule(Rule):
     """
 
     options: ClassVar[type] = CreditOptions
+    forward: ClassVar[bool] = False
+    """Whether full temporal credit is carried forward in time, so that weights may change within a sequence."""
 
     def __init__(
         self,
@@ -126,7 +129,7 @@ class LearningRule(Rule):
         self.mirror_rate = arguments.number("mirror_rate", mirror_rate, above=0, at_most=1)
         self.online = int(online) if isinstance(online, bool) else arguments.integer("online", online, at_least=1)
         self.window = None if window is None else arguments.integer("window", window, at_least=1)
-        usual = "adjoint" if self.goes_back and not (self.credit.reach and self.online) else "traces"
+        usual = "adjoint" if self.goes_back else "traces"
         self.evaluation = arguments.choice("evaluation", evaluation or usual, EVALUATIONS)
         self._check_decay(self.optimizer.learning_rate_at(0))
         check_fit(self)
@@ -211,6 +214,11 @@ class LearningRule(Rule):
             return self._local_traces(network.inputs)
         model = self._credit_model(network.inputs)
         return RandomProjection(model) if self.credit.trace == "random_projection" else Influence(model)
+
+    @cached_property
+    def carried(self) -> int:
+        """How many numbers per example are carried where the gradient goes forward in time; for the engine."""
+        return carried(self.stepwise)
 
     @cached_property
     def decays(self) -> dict[str, Array]:

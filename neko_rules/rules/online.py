@@ -13,11 +13,14 @@ import numpy as np
 
 from neko_rules import trees
 from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.credit.adjoint import Problem
+from neko_rules.credit.rewinding import MUCH, Place, Rewinding, rewinds
 from neko_rules.credit.spans import Spans
 from neko_rules.credit.stepwise import LocalTraces
 from neko_rules.evaluator import Judgement
 from neko_rules.kernels.host import HostBackend, host_of
 from neko_rules.layers.forward import NetworkState, Record, Signals, Trajectory, Z, add_signals
+from neko_rules.layers.graph import INPUT
 from neko_rules.layers.moment import Moment, advance, at_rest
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity, of_rates, of_states
@@ -227,7 +230,9 @@ class _Schedule:
 class Online(_Schedule):
     """Traces carried along with the network, and weights that change every ``size`` time steps.
 
-    Traces are stepped together with the network, or taken from one change to the next where ``spans`` allows.
+    Traces are stepped together with the network, or taken from one change to the next where ``spans`` allows. Where an
+    influence on whole populations would be carried, every gradient goes back through the sequence so far instead, as
+    long as that takes no more memory (``credit.rewinding``).
     """
 
     def trained(
@@ -241,7 +246,7 @@ class Online(_Schedule):
         counts: Array,
     ) -> Trained:
         """One pass over a batch of sequences; as ``Rule._trained``."""
-        nx, inputs = self.nx, batch[0]
+        nx, rule, network, inputs = self.nx, self.rule, self.model.network, batch[0]
         steps, examples, _ = inputs.shape
         time_share = 1.0 / steps
         signs = {name: value for name, value in drawn.items() if name.startswith("signs/")}
@@ -251,15 +256,23 @@ class Online(_Schedule):
             learned = self.learned_by_chains(values, own, memory, noise, batch, rates, counts, windows)
             if learned is not None:
                 return learned
+        in_turn = host_of(nx) is not None
+        rewinding = Rewinding(rule.stepwise, inputs, self.size) if self.rewinds(steps, examples) else None
+        credit: Tree
+        if rewinding is None:
+            credit, chosen = rule.stepwise.start(examples), None
+        else:
+            credit = rewinding.start(network.forward(values, inputs[:1], keep_slopes=True))
+            chosen = None if in_turn else nx.eye(rewinding.pieces, network.dtype)
         carry = {
             **self.first(inputs),
             **self.fresh(examples),
+            "credit": credit,
             "values": values,
             "own": own,
             "memory": memory,
         }
 
-        in_turn = host_of(nx) is not None
         # Filtered traces are not wanted after the last change, where they are much of what a piece costs.
         apart = in_turn or (self.size > 1 and spans is not None and spans.per_synapse)
         # A library that compiles goes through several pieces at once, and then does not know which is the first.
@@ -268,8 +281,9 @@ class Online(_Schedule):
 
         def body(carry: Tree, given: Tree, entry: Tree, length: int, last: bool) -> tuple[Tree, Tree]:
             nonlocal passed, looked
-            rate, count, noise_now = entry
-            begun, passed = passed > 0 or not known, passed + length
+            rate, count, noise_now, here = entry
+            place, begun = Place(passed, here.get("chosen")), passed > 0 or not known
+            passed += length
 
             def step(before: Tree, at: Tree) -> tuple[Tree, Parameters, Array]:
                 moving, found, output = self.step(
@@ -286,7 +300,10 @@ class Online(_Schedule):
                 return (moving, {name: total + found[name] for name, total in state[1].items()}), output
 
             moving = {key: carry[key] for key in ("network", "spikes", "loss", "clock", "rates", "credit")}
-            if length > 1 and spans is not None:
+            if rewinding is not None:
+                given_now = carry["values"], carry["own"], given["step"], place, time_share
+                moving, total, outputs = self._rewound(rewinding, moving, *given_now)
+            elif length > 1 and spans is not None:
                 moving, total, outputs = self._several(spans, moving, carry["values"], carry["own"], given, begun, last)
             elif length == 1:
                 moving, total, output = step(moving, trees.mapped(lambda a: a[0], given))
@@ -298,7 +315,7 @@ class Online(_Schedule):
             return after, outputs
 
         by_step = {"step": self.by_step(batch), "signs": signs}
-        by_chunk = (rates, counts, noise)
+        by_chunk = (rates, counts, noise, {} if chosen is None else {"chosen": chosen})
         carry, outputs = in_chunks(nx, self.size, carry, by_step, by_chunk, steps, body, apart)
         totals = self.totals(carry, outputs, batch)
         finite = self.finite(carry, totals["loss"][0], looked)
@@ -334,6 +351,62 @@ class Online(_Schedule):
         if not all(of_rates(penalty) or of_states(penalty) for penalty in rule.regularizers):
             return None
         return stepwise.windows
+
+    def rewinds(self, steps: int, examples: int) -> bool:
+        """Whether gradients go back through the sequence so far, and keep no more for it than would be carried.
+
+        Args:
+            steps, examples: of a batch.
+        """
+        rule, graph = self.rule, self.model.network.graph
+        if not rule.plain or not rewinds(rule.stepwise, rule.goes_back, self.size):
+            return False
+        if host_of(self.nx) is None and rule.carried * examples * self.size < MUCH:
+            return False
+        sizes = {name: population.size for name, population in graph.populations.items()}
+        done = steps * sum((len(graph.cell(name).states) + 1) * size for name, size in sizes.items())
+        weights = sum(sizes[c.source] * sizes[c.target] for c in graph.connections if c.source in sizes)
+        return done + -(-steps // self.size) * weights / examples <= rule.carried
+
+    def _rewound(
+        self,
+        rewinding: Rewinding,
+        moving: Tree,
+        values: Parameters,
+        own: Any,
+        given: Tree,
+        place: Place,
+        time_share: float,
+    ) -> tuple[Tree, Parameters, Array]:
+        """All time steps between two changes, with a gradient that goes back through all before them."""
+        nx, rule, network = self.nx, self.rule, self.model.network
+        trajectory, signals, loss = self.forward(moving, values, own, given)
+        so_far = SoFar(moving["clock"], moving["rates"])
+        if rule.regularizers:
+            so_far, penalties = self._penalised(so_far, trajectory, time_share)
+            signals = add_signals(signals, penalties)
+        network_now = rule.jacobians, rule.constants_with(values), values, own["feedback"]
+        problem = Problem(nx, network.graph, *network_now, trajectory, rule.credit, alone=rule.alone)
+        kept, found = rewinding.gradients(moving["credit"], place, trajectory, signals, problem)
+        after = {"credit": kept, "clock": so_far.clock, "rates": so_far.rates}
+        return self.after(moving, trajectory, loss) | after, found, self.model.observed(trajectory)
+
+    def _penalised(self, before: SoFar, trajectory: Trajectory, time_share: float) -> tuple[SoFar, Signals]:
+        """Rates after some time steps, and the signals of regularisers in each, [time, batch, neuron]."""
+        nx = self.nx
+        records = {name: {**each.states, Z: each.z} for name, each in trajectory.records.items()}
+
+        def body(carry: Tree, at: Tree) -> tuple[Tree, Tree]:
+            clock, rates = SoFar(*carry).after(nx, {name: at["records"][name][Z] for name in carry[1]})
+            moment = Moment({}, {INPUT: {Z: at["inputs"]}, **at["records"]}, {})
+            one = one_step(nx, moment)
+            found = self.at_one_step(self.regularized(one, rates, time_share), one)
+            return (clock, rates), {key: each[0] for key, each in found.items()}
+
+        steps = trajectory.inputs.shape[0]
+        given = {"inputs": trajectory.inputs, "records": records}
+        (clock, rates), signals = trees.scan(nx, body, (before.clock, before.rates), given, steps)
+        return SoFar(clock, rates), signals
 
     def _several(
         self, spans: Spans, moving: Tree, values: Parameters, own: Any, given: Tree, begun: bool, last: bool
@@ -389,14 +462,10 @@ class Online(_Schedule):
         return after, found, self.model.observed(trajectory)[0]
 
     def fresh(self, examples: int) -> Tree:
-        """What is carried beside the network before the first time step: traces, and firing rates so far."""
+        """What is carried beside network and credit before the first time step: firing rates so far."""
         nx, network = self.nx, self.model.network
         rest = at_rest(nx, network.graph, examples, 1, network.dtype)
-        return {
-            "clock": nx.full((), 0.0, network.dtype),
-            "rates": {name: rest[name][Z] for name in network.spiking},
-            "credit": self.rule.stepwise.start(examples),
-        }
+        return {"clock": nx.full((), 0.0, network.dtype), "rates": {name: rest[name][Z] for name in network.spiking}}
 
     def regularized(self, trajectory: Trajectory, rates: dict[str, Array], time_share: float) -> Signals:
         """Signals of this step from the regularisers, at firing rates so far in the place of those of the sequence."""

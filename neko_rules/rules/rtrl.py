@@ -7,9 +7,12 @@
     UORO    only as a product of two vectors, projected on random signs: right on average
 
 A recurrence is gone through as by BPTT, so that none of them waits for the end of a sequence. SnAp-n is RTRL from the
-network's diameter on, which is 2 for one recurrent layer in which every neuron is connected with every other. Learned
-at the end of a sequence, SnAp-1 of layers and SnAp-n from the diameter on go backward in time, and UORO's vector of
-parameters is not carried but summed up from the time steps in the end, to the same numbers.
+network's diameter on, which is 2 for one recurrent layer in which every neuron is connected with every other.
+
+What is carried may be had in other ways, to the same numbers. Learned at the end of a sequence, RTRL, SnAp-1 of layers
+and SnAp-n from the diameter on go backward in time, and UORO's vector of parameters is summed up from the time steps in
+the end. Learned on the way, the same ones go back through the sequence so far, with the weights of every time step, as
+long as keeping it takes no more memory than the influence (``credit.rewinding``). Streams carry the influence.
 
 References: R. J. Williams, D. Zipser, A learning algorithm for continually running fully recurrent neural networks,
 Neural Computation 1:270, 1989; J. Menick, E. Elsen, U. Evci, S. Osindero, K. Simonyan, A. Graves, Practical real time
@@ -33,6 +36,7 @@ class RTRL(LearningRule):
 
     Args:
         model: an Evaluator.
+        evaluation: of whole sequences: ``"adjoint"``, which is the usual one, or ``"traces"``, as the rule is written.
         optimizer, regularizers, weight_decay, clipping, seed, online: as for LearningRule.
 
     Example:
@@ -43,13 +47,14 @@ class RTRL(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Williams & Zipser 1989",
-        "time": "O(N² P) per example and step for P parameters: O(N⁴)",
-        "memory": "O(N P) per example: O(N³), flat in T",
+        "time": "deferred O(N²) per example and step; online O(T N²), or O(N² P) = O(N⁴) in streams and if T is like P",
+        "memory": "deferred O(T N) per example; online at most O(N P) = O(N³), flat in T",
         "identity": "= BPTT",
     }
+    forward = True
 
-    def __init__(self, model: Evaluator, **options: Unpack[CreditOptions]) -> None:
-        super().__init__(model, temporal="full", evaluation="traces", **options)
+    def __init__(self, model: Evaluator, evaluation: str = "", **options: Unpack[CreditOptions]) -> None:
+        super().__init__(model, temporal="full", evaluation=evaluation, **options)
 
 
 @RULES.register("snap", "sparse_n_step_approximation")
@@ -73,6 +78,7 @@ class SnAp(LearningRule):
         "memory": "deferred O(T N) per example; online O(P K) to O(N P), flat in T",
         "identity": "n = 1: = e-prop without autapses, for one hidden layer; n from the diameter on: = RTRL",
     }
+    forward = True
 
     def __init__(self, model: Evaluator, reach: int = 1, **options: Unpack[CreditOptions]) -> None:
         arguments.integer("reach", reach, at_least=1)
@@ -103,6 +109,7 @@ class UORO(LearningRule):
         "memory": "O(P) per example, flat in T; deferred O(T² + T N) of them",
         "identity": "mean over the random signs = RTRL",
     }
+    forward = True
 
     def __init__(self, model: Evaluator, **options: Unpack[CreditOptions]) -> None:
         super().__init__(model, temporal="full", trace="random_projection", **options)

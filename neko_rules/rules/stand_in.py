@@ -5,8 +5,9 @@ On a processor a chain of NumPy's loops (``neko_rules/rules/chained.py``) takes 
 PyTorch's tensors chains can be made too; a step of a small network is then mostly the making of tensors. What the rule
 holds lies in NumPy arrays, from which those of the library are made once somebody asks for them.
 
-A stand-in takes steps where there is a chain for them. For all else, within ``kernels.host.by_library``, and on other
-devices the library computes.
+A stand-in takes steps where there is a chain for them, and those of online rules that go back through the sequence so
+far (``credit.rewinding``), whose loops are compiled alike. For all else, within ``kernels.host.by_library``, and on
+other devices the library computes.
 """
 
 from __future__ import annotations
@@ -50,9 +51,13 @@ class StandIn:
         return self._settings.are_those_of(rule)
 
     def serves(self, rule: LearningRule, arrays: Arrays) -> bool:
-        """Whether there is a chain for such a batch, as far as is known, and it is the faster."""
+        """Whether there is a chain for such a batch, as far as is known, or a way back, and it is the faster."""
         twin = self._twin
-        if twin is None or not self._chained:
+        if twin is None:
+            return False
+        if rule.online and Online(rule, rule.online).rewinds(*arrays[0].shape[:2]):
+            return True
+        if not self._chained:
             return False
         # A library that loops can work on has its own large products, which may be the faster.
         if hasattr(rule.nx, "in_host_memory") and not rule.chains().possible:

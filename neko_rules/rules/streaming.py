@@ -497,7 +497,8 @@ class StreamLearner:
             network.require_built()
             zero = nx.full((), 0.0, network.dtype)
             rest = at_rest(nx, network.graph, self.batch_size, network.inputs or 0, network.dtype)
-            moving = {"network": rest, "loss": (zero, zero), **self._online.fresh(self.batch_size)}
+            credit = rule.stepwise.start(self.batch_size)
+            moving = {"network": rest, "loss": (zero, zero), **self._online.fresh(self.batch_size), "credit": credit}
             total = {name: nx.full(tuple(value.shape), 0.0, network.dtype) for name, value in network.values.items()}
             self._carried = (moving, total)
         return self._carried
