@@ -49,7 +49,6 @@ class Task:
         epochs: passes over the training data.
         batch_size: sequences per step.
         rates: learning rates of Adam that a rule is tried with; of an online rule, divided by ``slower``.
-        recurrent: whether the network is recurrent.
         slower: how much smaller the learning rates of rules are that change weights at every time step.
         held_out: training examples that a learning rate is judged by.
         tried: training examples that it is tried on.
@@ -60,7 +59,6 @@ class Task:
     epochs: int
     batch_size: int
     rates: tuple[float, ...] = (5e-3, 2e-3)
-    recurrent: bool = False
     slower: float = 10.0
     held_out: int = 128
     tried: int = 832
@@ -98,7 +96,6 @@ def mnist() -> Task:
         epochs=1,
         batch_size=64,
         rates=(3e-3, 1e-3),
-        recurrent=True,
         held_out=2000,
         tried=8000,
     )
@@ -114,7 +111,6 @@ def spoken_digits() -> Task:
         epochs=10,
         batch_size=64,
         rates=(3e-3, 1e-3),
-        recurrent=True,
         held_out=300,
         tried=2304,
     )
@@ -205,7 +201,7 @@ def main() -> None:
     for label in given.rules:
         case = CASES[label]
         wanted = [seed for seed in given.seeds if f"{given.task}/{label}/{seed}" not in results]
-        if not wanted or (task.recurrent and not case.recurrent):
+        if not wanted:
             continue
         contender = Contender(case, task, given.backend)
         known = [value["rate"] for key, value in results.items() if key.startswith(f"{given.task}/{label}/")]

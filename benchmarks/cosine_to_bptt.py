@@ -40,7 +40,10 @@ GAINS = {"rate": 1.3, "time": 3.0}
 """Standard deviation of the first weights times √fan-in: enough for every layer to spike; the time code is sparse."""
 
 # At initialisation these have the gradient of another row: BPTT, symmetric e-prop, OTTT, random feedback.
-SAME_AT_FIRST = {"e-prop, adaptive", "OTTT, online", "Kolen-Pollack", "weight mirror", "FPTT"}
+SAME_AT_FIRST = {
+    *("e-prop, adaptive", "Kolen-Pollack", "weight mirror", "FPTT"),
+    *("OTTT, online", "OSTL, online", "RTRL, online"),
+}
 
 
 def network(code: str, depth: int, seed: int, backend: str) -> Network:

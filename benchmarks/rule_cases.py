@@ -18,14 +18,12 @@ class Case:
         name: its name in the registry.
         arguments: its arguments.
         group: ``"backward"``, ``"local"``, ``"feedback"``, ``"target"`` or ``"sampled"``, for the figures.
-        recurrent: whether it is run on recurrent networks of more than a hundred neurons.
     """
 
     label: str
     name: str
     arguments: dict[str, Any]
     group: str
-    recurrent: bool = True
 
     def make(self, model: Evaluator, **options: Any) -> Rule:
         """The rule for a model."""
@@ -40,7 +38,9 @@ CASES = {
         Case("e-prop, symmetric", "eprop", {}, "local"),
         Case("e-prop, random", "eprop", {"mode": "random"}, "local"),
         Case("e-prop, adaptive", "eprop", {"mode": "adaptive"}, "local"),
+        Case("RTRL, online", "rtrl", {"online": True}, "backward"),
         Case("OSTL", "ostl", {}, "local"),
+        Case("OSTL, online", "ostl", {"online": True}, "local"),
         Case("OTTT", "ottt", {}, "local"),
         Case("OTTT, online", "ottt", {"online": True}, "local"),
         Case("OTPE", "otpe", {}, "local"),
@@ -54,11 +54,10 @@ CASES = {
         Case("weight mirror", "weight_mirror", {}, "feedback"),
         Case("DRTP", "drtp", {}, "target"),
         Case("ETLP", "etlp", {"online": True}, "target"),
-        # On a recurrent layer of N neurons this carries N³ numbers per example.
-        Case("OSTTP", "osttp", {"online": True}, "target", recurrent=False),
+        Case("OSTTP", "osttp", {"online": True}, "target"),
         Case("DECOLLE", "decolle", {"online": True}, "target"),
         Case("FPTT", "fptt", {"alpha": 0.1}, "backward"),
-        Case("UORO", "uoro", {}, "sampled", recurrent=False),
+        Case("UORO", "uoro", {}, "sampled"),
         Case("weight perturbation, 64", "weight_perturbation", {"size": 1e-2, "directions": 64}, "sampled"),
         Case("node perturbation, 16", "node_perturbation", {"size": 0.3, "directions": 16}, "sampled"),
         Case("reward-based e-prop", "reward_eprop", {}, "sampled"),

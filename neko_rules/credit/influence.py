@@ -24,6 +24,7 @@ from __future__ import annotations
 import numpy as np
 
 from neko_rules.backend import Array, Parameters
+from neko_rules.credit.fused_influence import influenced_on
 from neko_rules.credit.recursion import Local
 from neko_rules.credit.stepwise import Model, Now, State
 from neko_rules.credit.traces import (
@@ -36,6 +37,7 @@ from neko_rules.credit.traces import (
     over_synapses,
     synapses,
 )
+from neko_rules.kernels.host import host_of
 from neko_rules.layers.forward import Signals, Z
 from neko_rules.layers.graph import INPUT, Connection, Graph
 
@@ -166,6 +168,11 @@ class Influence:
             found[of.name] = self._gradient(of, after, now, signals)
         return after, found
 
+    def _whole(self, of: Synapses, name: str) -> bool:
+        """Whether a block has all entries, and all that acts on it have."""
+        senders = (c.source for c in self.model.graph.into(name) if c.source != INPUT)
+        return self.blocks[name, of.name] is None and not any(self._is_alone(of, sender) for sender in senders)
+
     def _is_alone(self, of: Synapses, name: str) -> bool:
         """Whether a block is that of a synapse's own neuron, [batch, pre, post]."""
         return name == of.population and of.name in self.alone
@@ -173,15 +180,21 @@ class Influence:
     def _advanced(
         self, of: Synapses, name: str, state: State, after: State, now: Now, local: Local
     ) -> dict[str, Array]:
-        nx, graph = now.model.nx, now.model.graph
+        nx, host = now.model.nx, host_of(now.model.nx)
         before, like = state[f"{of.name} on {name}"], now.moment.after[name][Z]
-        currents = []
-        for connection in graph.into(name):
+        through = []
+        for connection in now.model.graph.into(name):
             key = f"{of.name} on {connection.source}"
             # A block that comes later in the step has not acted yet; a delayed one acted in the step before.
             source = state if connection.delay else after
             if connection.source != INPUT and key in source:
-                currents.append(self._through(connection, of, source[key][Z], now))
+                through.append((connection, source[key][Z]))
+        if host is not None and not of.constant and not self._is_alone(of, name) and self._whole(of, name):
+            drive = of.sent(nx, now.moment, like) if of.population == name else None
+            found = influenced_on(host, before, local, [(now.back(c), z) for c, z in through], drive, like)
+            if found is not None:
+                return found
+        currents = [self._through(connection, of, z, now) for connection, z in through]
         if self._is_alone(of, name):
             return self._advanced_alone(of, before, currents, now, local)
         own, here = self.own[of.name], of.population == name

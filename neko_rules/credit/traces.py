@@ -27,9 +27,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from neko_rules.backend import Array, Backend
+from neko_rules.credit.fused_influence import influenced_on
 from neko_rules.credit.fused_traces import Form, advanced
 from neko_rules.credit.recursion import Local, times
-from neko_rules.kernels.host import HostBackend
+from neko_rules.kernels.host import HostBackend, host_of
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Z, without_diagonal
 from neko_rules.layers.graph import Connection, Graph, bias_name, constant_name
@@ -403,7 +404,12 @@ class Recurrent:
 
     def step(self, state: State, moment: Moment, local: Local, weights: Mapping[str, Array]) -> State:
         """S_t and Z_t from those of the step before; ``weights`` are the recurrent ones, transposed."""
-        nx, of, like = self.nx, self.of, moment.after[self.of.population][Z]
+        nx, of, like, host = self.nx, self.of, moment.after[self.of.population][Z], host_of(self.nx)
+        if host is not None and not of.constant:
+            through = [(weights[c.weight], state[Z]) for c in self.own]
+            after = influenced_on(host, state, local, through, of.sent(nx, moment, like), like)
+            if after is not None:
+                return after
         current = added([nx.matmul(weights[c.weight], state[Z]) for c in self.own])
         if not of.constant:
             current = current + self.onto_own_neuron(of.sent(nx, moment, like))

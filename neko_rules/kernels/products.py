@@ -111,7 +111,7 @@ _many, _few, _one = (_tile(rows) for rows in (_ROWS, _FEW_ROWS, 1))
 
 
 @within
-def _add_panel(
+def add_panel(
     left: Array,
     first: int,
     last: int,
@@ -173,7 +173,7 @@ def multiplied(first: int, last: int, left: Array, panels: Array, into: Array, r
                 for m in range(top, bottom):
                     for n in range(column, into.shape[1]):
                         rest[m - top, n - column] = into[m, n]
-            _add_panel(left, top, bottom, 0, depth, panels[p], target, row, begin)
+            add_panel(left, top, bottom, 0, depth, panels[p], target, row, begin)
             if column + width > into.shape[1]:
                 for m in range(top, bottom):
                     for n in range(column, into.shape[1]):
@@ -226,7 +226,7 @@ def filter_on(first: int, last: int, decay: float, before: Array, vectors: Array
                 for n in range(size):
                     into[i, n] = decay * held[i, n]
             for column in range(0, whole, width):
-                _add_panel(left, top, bottom, 0, steps, slope[:, b, column : column + width], into, top, column)
+                add_panel(left, top, bottom, 0, steps, slope[:, b, column : column + width], into, top, column)
             for i in range(top, bottom):
                 for t in range(steps):
                     for n in range(whole, size):

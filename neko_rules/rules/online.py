@@ -359,7 +359,9 @@ class Online(_Schedule):
             steps, examples: of a batch.
         """
         rule, graph = self.rule, self.model.network.graph
-        if not rule.plain or not rewinds(rule.stepwise, rule.goes_back, self.size):
+        # Elsewhere the product of an influence and a matrix takes no longer than it is to ask for it.
+        here = getattr(self.nx, "in_host_memory", False) or getattr(self.nx, "on_processor", False)
+        if not here or not rule.plain or not rewinds(rule.stepwise, rule.goes_back, self.size):
             return False
         if host_of(self.nx) is None and rule.carried * examples * self.size < MUCH:
             return False

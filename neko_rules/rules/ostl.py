@@ -38,8 +38,8 @@ class OSTL(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Bohnstingl et al. 2023",
-        "time": "deferred O(N²) per example and step; online O(N⁴) in a recurrent layer, O(N²) in a feed-forward one",
-        "memory": "deferred O(T N) per example; online O(N³), or O(N²), flat in T",
+        "time": "deferred O(N²) per example and step; online in a recurrent layer O(T N²), O(N⁴) in streams",
+        "memory": "deferred O(T N) per example; online at most O(N³), or O(N²), flat in T",
         "identity": "= BPTT for one hidden layer and a readout without memory",
     }
 
@@ -67,8 +67,8 @@ class OSTTP(LearningRule):
     options: ClassVar[type] = UpdateOptions
     about: ClassVar[dict[str, str]] = {
         "paper": "Ortner et al. 2023",
-        "time": "O(N⁴) per example and step in a recurrent layer, O(N²) in a feed-forward one",
-        "memory": "O(N³), or O(N²), per example, flat in T",
+        "time": "O(T N²) per example and step in a recurrent layer, O(N⁴) in streams; O(N²) in a feed-forward one",
+        "memory": "at most O(N³), or O(N²), per example, flat in T",
         "identity": "= OSTL where the projected target stands for the error",
     }
 

@@ -42,7 +42,7 @@ class OTPE(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Summe et al. 2023",
-        "time": "deferred O(N²) per example and step; online O(N⁴) in a recurrent layer, O(N²) in a feed-forward one",
+        "time": "deferred O(N²) per example and step; online in a recurrent layer O(T N²), O(N⁴) in streams",
         "memory": "deferred O(T N) per example; online O(N²), flat in T",
         "identity": "= BPTT for one hidden LIF layer below a LIF or leaky output, resets detached",
     }

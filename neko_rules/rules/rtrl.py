@@ -47,7 +47,7 @@ class RTRL(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Williams & Zipser 1989",
-        "time": "deferred O(N²) per example and step; online O(T N²), or O(N² P) = O(N⁴) in streams and if T is like P",
+        "time": "deferred O(N²) per example and step; online O(T N²), in streams O(N² P) = O(N⁴) for P parameters",
         "memory": "deferred O(T N) per example; online at most O(N P) = O(N³), flat in T",
         "identity": "= BPTT",
     }
@@ -74,8 +74,8 @@ class SnAp(LearningRule):
 
     about: ClassVar[dict[str, str]] = {
         "paper": "Menick et al. 2021",
-        "time": "deferred O(N²) per example and step; online O(P K) for n = 1, one layer and K outputs, to O(N² P)",
-        "memory": "deferred O(T N) per example; online O(P K) to O(N P), flat in T",
+        "time": "deferred O(N²) per example and step; online O(T N²), in streams O(P K) for n = 1 to O(N² P)",
+        "memory": "deferred O(T N) per example; online at most O(P K) to O(N P), flat in T",
         "identity": "n = 1: = e-prop without autapses, for one hidden layer; n from the diameter on: = RTRL",
     }
     forward = True
