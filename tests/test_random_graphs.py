@@ -224,6 +224,35 @@ def test_gradients_of_every_credit_equal_the_independent_network_s(seeds: range)
     assert min(shares.values()) > 0.3, f"too few references that are not zero: {shares}"
 
 
+ABOVE_THE_OUTPUT = (1001, 1003, 1048)
+"""Graphs with a population above the output, that is penalised, that direct feedback reaches, or both."""
+
+
+@pytest.mark.parametrize("seed", [*ABOVE_THE_OUTPUT, *SEEDS[::6]])
+def test_forward_in_time_is_backward_in_time(seed: int) -> None:
+    """By operations and by loops, of every point and of direct feedback."""
+    points = [(*point, "symmetric") for point in POINTS if point[0] != "full"]
+    if carriers(random_case(seed).model.network.graph):
+        points += [(temporal, signal, "direct") for temporal, signal, _ in points]
+    assert len(points) == 8 or seed not in ABOVE_THE_OUTPUT
+    for temporal, signal, spatial in points:
+        for computed in (unfused, nullcontext):
+            case = random_case(seed)
+            found = []
+            for evaluation in ("adjoint", "traces"):
+                rule = LearningRule(
+                    case.model,
+                    temporal=temporal,
+                    learning_signal=signal,
+                    spatial=spatial,
+                    evaluation=evaluation,
+                    regularizers=case.regularizers,
+                )
+                with computed():
+                    found.append(rule.gradients(case.x, case.y))
+            compare(found[1], found[0], f"seed {seed}, {temporal}, {signal}, {spatial}, {computed.__name__}")
+
+
 @pytest.mark.parametrize("seeds", CHUNKS, ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 def test_losses_equal_the_independent_network_s(seeds: range) -> None:
     for seed in seeds:

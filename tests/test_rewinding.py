@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ from credit_cases import NETWORKS, alive, data, distance, network_of, stack
 
 from neko_rules import (
     DFA,
+    FPTT,
     LIF,
     OSTL,
     OSTTP,
@@ -25,7 +27,8 @@ from neko_rules import (
 )
 from neko_rules.credit import rewinding, versions
 from neko_rules.credit.rewinding import Rewinding
-from neko_rules.kernels.host import by_library, unfused
+from neko_rules.errors import IncompatibleError
+from neko_rules.kernels.host import BUFFERS, by_library, unfused
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.rules import online
 from neko_rules.rules.online import Online
@@ -226,15 +229,36 @@ def test_filtered_traces_meet_the_weights_of_now_and_paths_those_of_their_time(
 
 
 def test_it_takes_no_more_memory_than_the_influence() -> None:
-    """Of 6 neurons with 4 inputs and 3 outputs: 9 histories of states and outputs, and a share of two matrices."""
+    """Of 6 neurons with 4 inputs and 3 outputs: five numbers of each at every step, and a share of two matrices."""
     rule = OSTL(model_of("lif"), online=2)
     schedule = Online(rule, 2)
     hidden, output = 6 * (4 + 6 + 1) * 6 * 2, 2 * 6 + 2 * 3
     assert hidden <= rule.carried <= hidden + 10 * output
-    per_step, share = 2 * 6 + 2 * 3, (6 * 6 + 6 * 3) / (2 * 3)
+    per_step, share = 5 * (6 + 3), 2 * (6 * 6 + 6 * 3) / (2 * 3)
     longest = int(rule.carried / (per_step + share))
+    assert longest > 10
     assert schedule.rewinds(longest - 1, 3)
     assert not schedule.rewinds(longest + 2, 3)
+
+
+def test_the_peak_of_memory_is_below_that_of_the_influence() -> None:
+    """Of the longest sequence that is gone back through, by what Python and NumPy allocate."""
+    peaks = {}
+    rng = np.random.default_rng(0)
+    for back in (True, False):
+        rule = OSTL(Evaluator(LIF(48, 2, inputs=4, dtype="float64")), online=4)
+        schedule = Online(rule, 4)
+        longest = max(steps for steps in range(8, 400) if schedule.rewinds(steps, 2))
+        assert longest > 40
+        x, y = (rng.random((2, longest, 4)) < 0.3).astype("float64"), np.array([0, 1])
+        vars(rule)["carried"] = rule.carried if back else 0
+        rule.step(x, y)
+        BUFFERS.clear()
+        tracemalloc.start()
+        rule.step(x, y)
+        peaks[back] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[True] < 1.2 * peaks[False]
 
 
 @pytest.mark.parametrize("library", ["numpy", "jax"])
@@ -242,7 +266,7 @@ def test_small_influences_are_carried_by_libraries_that_compile(library: str) ->
     pytest.importorskip(library)
     rule = OSTL(model_of("lif", library), online=True)
     with by_library():
-        assert Online(rule, 1).rewinds(14, 3) == (library == "numpy")
+        assert Online(rule, 1).rewinds(8, 3) == (library == "numpy")
         assert Online(rule, 1).rewinds(14, rewinding.MUCH)
 
 
@@ -253,13 +277,34 @@ def test_what_is_no_product_of_recorded_matrices_is_carried_forward() -> None:
         def signals(self, *given: Any, **more: Any) -> Any:
             return super().signals(*given, **more)
 
-    assert Online(OSTL(model_of("lif"), online=True), 1).rewinds(14, 3)
-    assert not Online(Own(model_of("lif"), online=True), 1).rewinds(14, 3)
-    assert not Online(OSTL(model_of("feed-forward"), online=True), 1).rewinds(14, 3)
-    assert not Online(SnAp(model_of("feedback"), online=True), 1).rewinds(14, 3)
-    assert not Online(SnAp(model_of("autapses"), online=True), 1).rewinds(14, 3)
+    assert Online(OSTL(model_of("lif"), online=True), 1).rewinds(8, 3)
+    assert not Online(Own(model_of("lif"), online=True), 1).rewinds(8, 3)
+    assert not Online(OSTL(model_of("feed-forward"), online=True), 1).rewinds(8, 3)
+    assert not Online(SnAp(model_of("feedback"), online=True), 1).rewinds(8, 3)
+    assert not Online(SnAp(model_of("autapses"), online=True), 1).rewinds(8, 3)
     learned = LIF(6, 3, inputs=4, dtype="float64", learnable=["membrane_decay"])
-    assert not Online(RTRL(Evaluator(learned), online=True), 1).rewinds(14, 3)
+    assert not Online(RTRL(Evaluator(learned), online=True), 1).rewinds(8, 3)
+
+
+@pytest.mark.parametrize("gradient", ["rtrl", "snap", "ostl"])
+def test_fptt_takes_the_gradient_of_rules_that_go_forward(gradient: str) -> None:
+    x, y = data()
+    found = []
+    for back in (True, False):
+        rule = FPTT(model_of("lif"), gradient=gradient, online=2)
+        vars(rule)["carried"] = 10**9 if back else 0
+        assert Online(rule, 2).rewinds(14, 3) == back
+        rule.step(x, y)
+        found.append(rule.model.network.parameters)
+    assert distance(*found) < SAME
+
+
+def test_sparse_traces_without_a_name_are_carried_online() -> None:
+    assert LearningRule(model_of("lif"), temporal="full", trace="sparse_1", online=True).evaluation == "traces"
+    with pytest.raises(IncompatibleError, match="use RTRL"):
+        LearningRule(model_of("lif"), temporal="full", online=True)
+    with pytest.raises(IncompatibleError, match="use RTRL"):
+        FPTT(model_of("lif"), gradient="bptt")
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -158,6 +158,9 @@ class Recursion:
         self.returning = [c for edges in self.outgoing.values() for c, _ in edges] if setting.versions else []
         self.carried = [key for name in group for key in self._carried(name)]
         below = [name for name in group if any(c.source != INPUT and not c.delay for c in setting.graph.into(name))]
+        # Direct feedback leaves the output whatever it receives.
+        if setting.credit.spatial == "direct" and setting.graph.output in group:
+            below = list(dict.fromkeys([*below, setting.graph.output]))
         self.pathless = [name for name in below if not keeps_paths(setting.credit, setting.graph, name)]
         self.instantaneous = [] if apart else self.pathless
 

@@ -126,7 +126,9 @@ def spans_of(traces: LocalTraces) -> Spans | None:
                 wide[name] = Wide(next(iter(trace.narrow), ""), others[0], trace.emitting)
         if traces.unfolded and name == m.graph.output and membrane_put_out(m.graph, entries) is None:
             return None
-    return None if traces.unfolded and wide else Spans(traces, found, wide)
+    # What comes back from above the output would have to reach it before its memory is gone through.
+    above = any(c.source == m.graph.output and not c.delay for c in m.graph.connections)
+    return None if traces.unfolded and (wide or above) else Spans(traces, found, wide)
 
 
 def membrane_put_out(graph: Graph, local: Local) -> str | None:

@@ -296,7 +296,7 @@ class LocalTraces:
                         mean = factors[name][Z] if self._factor_kept_apart(trace) else None
                         parts += self._through_leak(of, state, after, now, local, above, mean)
                 if paths is not None:
-                    parts += self._through_output(of, state, after, now, local, signals, paths)
+                    parts += self._through_output(of, state, after, now, local, arriving, paths)
                 found[of.name] = of.shaped(nx, added(parts))
         return after, found
 

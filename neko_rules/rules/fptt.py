@@ -84,7 +84,7 @@ class FPTT(LearningRule):
         if taken is None:
             super().__init__(model, temporal="none", online=online, **options)
             return
-        credit = taken.credit
+        credit, self.forward = taken.credit, taken.forward
         super().__init__(
             model,
             temporal=credit.temporal,

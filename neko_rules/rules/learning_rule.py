@@ -92,7 +92,7 @@ class LearningRule(Rule):
     """
 
     options: ClassVar[type] = CreditOptions
-    forward: ClassVar[bool] = False
+    forward: bool = False
     """Whether full temporal credit is carried forward in time, so that weights may change within a sequence."""
 
     def __init__(
@@ -129,7 +129,8 @@ class LearningRule(Rule):
         self.mirror_rate = arguments.number("mirror_rate", mirror_rate, above=0, at_most=1)
         self.online = int(online) if isinstance(online, bool) else arguments.integer("online", online, at_least=1)
         self.window = None if window is None else arguments.integer("window", window, at_least=1)
-        usual = "adjoint" if self.goes_back else "traces"
+        carried = bool(self.credit.reach and self.online and not self.forward)
+        usual = "adjoint" if self.goes_back and not carried else "traces"
         self.evaluation = arguments.choice("evaluation", evaluation or usual, EVALUATIONS)
         self._check_decay(self.optimizer.learning_rate_at(0))
         check_fit(self)

@@ -366,8 +366,10 @@ class Online(_Schedule):
         if host_of(self.nx) is None and rule.carried * examples * self.size < MUCH:
             return False
         sizes = {name: population.size for name, population in graph.populations.items()}
-        done = steps * sum((len(graph.cell(name).states) + 1) * size for name, size in sizes.items())
-        weights = sum(sizes[c.source] * sizes[c.target] for c in graph.connections if c.source in sizes)
+        # Beside states and outputs: the signals that arrive, δ, and lists of who has fired; matrices as they are and in
+        # panels.
+        done = steps * sum((len(graph.cell(name).states) + 4) * size for name, size in sizes.items())
+        weights = 2 * sum(sizes[c.source] * sizes[c.target] for c in graph.connections if c.source in sizes)
         return done + -(-steps // self.size) * weights / examples <= rule.carried
 
     def _rewound(
