@@ -167,7 +167,7 @@ def test_numpy_goes_back_for_other_libraries(backend: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(Rewinding, "gradients", noted)
     monkeypatch.setattr(online, "MUCH", 0)
-    x, y = data()
+    x, y = data(steps=8)
     ours, theirs = (OSTL(model_of("lif", name), online=True) for name in ("numpy", backend))
     figures = ours.step(x, y), theirs.step(x, y)
     assert set(libraries) == {"numpy"}
