@@ -94,7 +94,8 @@ def taught(
 
     with monkeypatch.context() as patched:
         patched.setattr(Rewinding, "gradients", noted)
-        patched.setattr(online, "MUCH", 0)
+        for bound in ("MUCH", "ENOUGH"):
+            patched.setattr(online, bound, 0)
         if not back:
             patched.setattr(online, "rewinds", lambda *_: False)
         # What comes back among units of an output grows from step to step.
@@ -166,8 +167,9 @@ def test_numpy_goes_back_for_other_libraries(backend: str, monkeypatch: pytest.M
         return own(self, *given)
 
     monkeypatch.setattr(Rewinding, "gradients", noted)
-    monkeypatch.setattr(online, "MUCH", 0)
-    x, y = data(steps=8)
+    for bound in ("MUCH", "ENOUGH"):
+        monkeypatch.setattr(online, bound, 0)
+    x, y = data()
     ours, theirs = (OSTL(model_of("lif", name), online=True) for name in ("numpy", backend))
     figures = ours.step(x, y), theirs.step(x, y)
     assert set(libraries) == {"numpy"}
@@ -228,28 +230,29 @@ def test_filtered_traces_meet_the_weights_of_now_and_paths_those_of_their_time(
 # When it is done.
 
 
-def test_it_takes_no_more_memory_than_the_influence() -> None:
+def test_it_takes_a_few_times_the_memory_of_the_influence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 6 neurons with 4 inputs and 3 outputs: five numbers of each at every step, and a share of two matrices."""
+    monkeypatch.setattr(online, "ENOUGH", 0)
     rule = OSTL(model_of("lif"), online=2)
     schedule = Online(rule, 2)
     hidden, output = 6 * (4 + 6 + 1) * 6 * 2, 2 * 6 + 2 * 3
     assert hidden <= rule.carried <= hidden + 10 * output
     per_step, share = 5 * (6 + 3), 2 * (6 * 6 + 6 * 3) / (2 * 3)
-    longest = int(rule.carried / (per_step + share))
-    assert longest > 10
+    longest = int(rewinding.ROOM * rule.carried / (per_step + share))
+    assert longest > 40
     assert schedule.rewinds(longest - 1, 3)
     assert not schedule.rewinds(longest + 2, 3)
 
 
-def test_the_peak_of_memory_is_below_that_of_the_influence() -> None:
+def test_the_peak_of_memory_is_a_few_times_that_of_the_influence() -> None:
     """Of the longest sequence that is gone back through, by what Python and NumPy allocate."""
     peaks = {}
     rng = np.random.default_rng(0)
     for back in (True, False):
         rule = OSTL(Evaluator(LIF(48, 2, inputs=4, dtype="float64")), online=4)
         schedule = Online(rule, 4)
-        longest = max(steps for steps in range(8, 400) if schedule.rewinds(steps, 2))
-        assert longest > 40
+        longest = max(steps for steps in range(8, 2000) if schedule.rewinds(steps, 2))
+        assert longest > 200
         x, y = (rng.random((2, longest, 4)) < 0.3).astype("float64"), np.array([0, 1])
         vars(rule)["carried"] = rule.carried if back else 0
         rule.step(x, y)
@@ -258,16 +261,22 @@ def test_the_peak_of_memory_is_below_that_of_the_influence() -> None:
         rule.step(x, y)
         peaks[back] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[True] < 1.2 * peaks[False]
+    assert peaks[False] < peaks[True] < 1.2 * rewinding.ROOM * peaks[False]
 
 
 @pytest.mark.parametrize("library", ["numpy", "jax"])
-def test_small_influences_are_carried_by_libraries_that_compile(library: str) -> None:
+def test_small_influences_are_carried(library: str) -> None:
     pytest.importorskip(library)
     rule = OSTL(model_of("lif", library), online=True)
+    bound = rewinding.MUCH if library == "jax" else rewinding.ENOUGH
     with by_library():
-        assert Online(rule, 1).rewinds(8, 3) == (library == "numpy")
-        assert Online(rule, 1).rewinds(14, rewinding.MUCH)
+        few = bound // rule.carried
+        assert not Online(rule, 1).rewinds(8, few)
+        assert Online(rule, 1).rewinds(8, few + 1)
+
+
+MANY = 1000
+"""Examples of which much is carried."""
 
 
 def test_what_is_no_product_of_recorded_matrices_is_carried_forward() -> None:
@@ -277,13 +286,13 @@ def test_what_is_no_product_of_recorded_matrices_is_carried_forward() -> None:
         def signals(self, *given: Any, **more: Any) -> Any:
             return super().signals(*given, **more)
 
-    assert Online(OSTL(model_of("lif"), online=True), 1).rewinds(8, 3)
-    assert not Online(Own(model_of("lif"), online=True), 1).rewinds(8, 3)
-    assert not Online(OSTL(model_of("feed-forward"), online=True), 1).rewinds(8, 3)
-    assert not Online(SnAp(model_of("feedback"), online=True), 1).rewinds(8, 3)
-    assert not Online(SnAp(model_of("autapses"), online=True), 1).rewinds(8, 3)
+    assert Online(OSTL(model_of("lif"), online=True), 1).rewinds(8, MANY)
+    assert not Online(Own(model_of("lif"), online=True), 1).rewinds(8, MANY)
+    assert not Online(OSTL(model_of("feed-forward"), online=True), 1).rewinds(8, MANY)
+    assert not Online(SnAp(model_of("feedback"), online=True), 1).rewinds(8, MANY)
+    assert not Online(SnAp(model_of("autapses"), online=True), 1).rewinds(8, MANY)
     learned = LIF(6, 3, inputs=4, dtype="float64", learnable=["membrane_decay"])
-    assert not Online(RTRL(Evaluator(learned), online=True), 1).rewinds(8, 3)
+    assert not Online(RTRL(Evaluator(learned), online=True), 1).rewinds(8, MANY)
 
 
 @pytest.mark.parametrize("gradient", ["rtrl", "snap", "ostl"])

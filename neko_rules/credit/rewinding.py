@@ -11,7 +11,8 @@ other end the same product is the adjoint of t steps back,
     λ_t = G_t,      λ_{r-1} = A_rᵀ λ_r,      dE_t/dθ = Σ_u x_uᵀ q_u λ_u
 
 O(t N²), of what the network did and of the weights that it did it with. Those are O(T N), which is less than O(N³) in
-all but very long sequences: there, and in streams, which have no end, the influence is carried.
+all but very long sequences: where they take several times the memory, and in streams, which have no end, the influence
+is carried.
 
 A library that compiles goes through arrays of the whole sequence in every piece, so that they have one shape; in host
 memory only what has been is gone through.
@@ -68,6 +69,12 @@ def rewinds(stepwise: Stepwise, goes_back: str, size: int) -> bool:
 
 MUCH = 1 << 21
 """Numbers that XLA takes through a time step while Python goes back through a sequence once."""
+
+ENOUGH = 1 << 17
+"""Those that NumPy's operations do."""
+
+ROOM = 4
+"""How many times the memory of what would be carried a sequence may take that is gone back through."""
 
 
 def carried(stepwise: Stepwise) -> int:

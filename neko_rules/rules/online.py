@@ -14,7 +14,7 @@ import numpy as np
 from neko_rules import trees
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.adjoint import Problem
-from neko_rules.credit.rewinding import MUCH, Place, Rewinding, rewinds
+from neko_rules.credit.rewinding import ENOUGH, MUCH, ROOM, Place, Rewinding, rewinds
 from neko_rules.credit.spans import Spans
 from neko_rules.credit.stepwise import LocalTraces
 from neko_rules.evaluator import Judgement
@@ -232,7 +232,7 @@ class Online(_Schedule):
 
     Traces are stepped together with the network, or taken from one change to the next where ``spans`` allows. Where an
     influence on whole populations would be carried, every gradient goes back through the sequence so far instead, as
-    long as that takes no more memory (``credit.rewinding``).
+    long as that takes not much more memory (``credit.rewinding``).
     """
 
     def trained(
@@ -353,7 +353,7 @@ class Online(_Schedule):
         return stepwise.windows
 
     def rewinds(self, steps: int, examples: int) -> bool:
-        """Whether gradients go back through the sequence so far, and keep no more for it than would be carried.
+        """Whether gradients go back through the sequence so far: where much would be carried, and little is kept.
 
         Args:
             steps, examples: of a batch.
@@ -363,14 +363,14 @@ class Online(_Schedule):
         here = getattr(self.nx, "in_host_memory", False) or getattr(self.nx, "on_processor", False)
         if not here or not rule.plain or not rewinds(rule.stepwise, rule.goes_back, self.size):
             return False
-        if host_of(self.nx) is None and rule.carried * examples * self.size < MUCH:
+        if rule.carried * examples * self.size < (MUCH if host_of(self.nx) is None else ENOUGH):
             return False
         sizes = {name: population.size for name, population in graph.populations.items()}
         # Beside states and outputs: the signals that arrive, δ, and lists of who has fired; matrices as they are and in
         # panels.
         done = steps * sum((len(graph.cell(name).states) + 4) * size for name, size in sizes.items())
         weights = 2 * sum(sizes[c.source] * sizes[c.target] for c in graph.connections if c.source in sizes)
-        return done + -(-steps // self.size) * weights / examples <= rule.carried
+        return done + -(-steps // self.size) * weights / examples <= ROOM * rule.carried
 
     def _rewound(
         self,

@@ -11,8 +11,9 @@ network's diameter on, which is 2 for one recurrent layer in which every neuron 
 
 What is carried may be had in other ways, to the same numbers. Learned at the end of a sequence, RTRL, SnAp-1 of layers
 and SnAp-n from the diameter on go backward in time, and UORO's vector of parameters is summed up from the time steps in
-the end. Learned on the way, the same ones go back through the sequence so far, with the weights of every time step, as
-long as keeping it takes no more memory than the influence (``credit.rewinding``). Streams carry the influence.
+the end. Learned on the way, the same ones go back through the sequence so far, with the weights of every time step,
+unless it is so long that keeping it takes several times the memory of the influence (``credit.rewinding``). Streams
+carry the influence.
 
 References: R. J. Williams, D. Zipser, A learning algorithm for continually running fully recurrent neural networks,
 Neural Computation 1:270, 1989; J. Menick, E. Elsen, U. Evci, S. Osindero, K. Simonyan, A. Graves, Practical real time
