@@ -178,9 +178,9 @@ def test_faults_in_what_comes_back_between_populations_are_seen(
 ) -> None:
     """Errors of this step in the place of those of the step after and the other way round, another leak; and none."""
 
-    def faulty(body: Any, stages: Any) -> str:
+    def faulty(body: Any, stages: Any, varying: bool) -> str:
         wrong = [replace(stage, products=[replace(one, **fault or {}) for one in stage.products]) for stage in stages]
-        return adjoint_source(body, wrong)
+        return adjoint_source(body, wrong, varying)
 
     monkeypatch.setattr("neko_rules.credit.fused.adjoint_source", faulty)
     x, y = data()

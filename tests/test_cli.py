@@ -109,7 +109,7 @@ class TestList:
         text = " ".join(capsys.readouterr().out.split())
         for said in (
             "presynaptic · symmetric",
-            "O(N P) per example",
+            "online at most O(N P)",
             "flat in T",
             "cells",
             "= BPTT",

@@ -59,8 +59,8 @@ def libraries(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["peer"] and not row["label"].startswith("plain")]
 
 
-def deferred(rows: Sequence[Row], rule: str) -> Row | None:
-    """This package's fastest by a rule that changes weights after the sequence."""
+def ours(rows: Sequence[Row], rule: str) -> Row | None:
+    """This package's fastest by a rule."""
     mine = [row for row in rows if row["label"].startswith("neko") and row["label"].endswith(rule)]
     return next(iter(timed(mine)), None)
 
@@ -73,7 +73,7 @@ def claims_of(record: Record) -> Iterator[Claim]:
         for rule in ("e-prop", "BPTT"):
             by_rule = [row for row in rows if row["peer"] and row["label"].endswith(f", {rule}")]
             for kind, peer in {**peers, f"fastest peer by {rule}": fastest(by_rule, "peer")}.items():
-                yield from compared(f"{name}: {rule} : {kind}", record, 1 / 3, deferred(rows, rule), peer)
+                yield from compared(f"{name}: {rule} : {kind}", record, 1 / 3, ours(rows, rule), peer)
     if name == "A":
         for backend in BACKENDS:
             on_it = among(rows, backend)
@@ -86,7 +86,9 @@ def claims_of(record: Record) -> Iterator[Claim]:
             yield from compared(f"{name} : {kind}", record, 1 / 2, fastest(rows, "neko"), peer)
     for row in (row for row in rows if row["peer"] and row["label"].endswith(", pp-prop")):
         most = 1 / 3 if name.startswith("A") else 1 / 2
-        yield from compared(f"{name}: pp-prop : the same rule", record, most, deferred(rows, "pp-prop"), row)
+        yield from compared(f"{name}: pp-prop : the same rule", record, most, ours(rows, "pp-prop"), row)
+    for row in (row for row in rows if row["peer"] and row["label"].endswith(", RTRL, online")):
+        yield from compared(f"{name}: RTRL, online : the same rule", record, 1 / 2, ours(rows, "RTRL, online"), row)
     if name == "C":
         for kind, peer in peers.items():
             yield from compared(f"C : {kind}", record, 1 / 3, fastest(rows, "neko"), peer)
@@ -100,12 +102,12 @@ def claims_of(record: Record) -> Iterator[Claim]:
             yield Claim(f"{name} : mlGeNN", record["threads"], 1 / 10, measured, processor, between)
     for backend in BACKENDS:
         on_it = [row for row in among(rows, backend) if not row["peer"] and not row["options"].get("alone")]
-        eprop, bptt = (deferred(on_it, rule) for rule in ("e-prop", "BPTT"))
+        eprop, bptt = (ours(on_it, rule) for rule in ("e-prop", "BPTT"))
         yield from compared(f"{name}: e-prop : BPTT", record, 1, eprop, bptt)
         if name == "B LIF":
             for rule in ("e-prop", "OTTT"):
                 for kind in ("online", "online every 20", "online every 100"):
-                    pair = deferred(on_it, f"{rule}, {kind}"), deferred(on_it, f", {rule}")
+                    pair = ours(on_it, f"{rule}, {kind}"), ours(on_it, f", {rule}")
                     yield from compared(f"{name}: {rule}, {kind} : deferred", record, 2, *pair)
 
 

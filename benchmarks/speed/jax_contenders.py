@@ -195,6 +195,61 @@ def plain(
     return JaxContender(workload, state, jax.jit(train, donate_argnums=0), spikes)
 
 
+def rtrl(workload: Workload, threads: int) -> JaxContender:
+    """RTRL of one recurrent layer by hand: the influence of every weight on every neuron, and Adam at every time step.
+
+    Args:
+        workload: the task.
+        threads: as many as the process has cores.
+    """
+    optimizer = optax.adam(workloads.LEARNING_RATE)
+    parameters = first_parameters(workload)
+    batch, size, outputs = workload.batch, workload.hidden[0], workload.outputs
+    spike, beta = SPIKES[workload.surrogate], BETA if workload.cell == "alif" else 0.0
+    unit, columns = jnp.eye(size), (workload.inputs + size + 1) * size
+
+    def body(carry: Any, given: Any) -> Any:
+        (p, memory), (v, a, z, y), (on_v, on_a, on_z, on_y), sent = carry
+        x, target = given
+        # From the step before: what it sends, and what every weight does to that.
+        met = jnp.concatenate([x, z, jnp.ones((batch, 1))], axis=1)
+        own = (met[:, None, :, None] * unit[None, :, None, :]).reshape(batch, size, columns)
+        on_v = ALPHA * on_v + jnp.einsum("kn,bkp->bnp", p["recurrent0"], on_z) + own
+        on_a = RHO * on_a + on_z
+        v = ALPHA * v + x @ p["input0"] + p["input0 bias"] + z @ p["recurrent0"] - z
+        a = RHO * a + z
+        z, slope = jax.jvp(spike, (v - 1 - beta * a,), (jnp.ones_like(v),))
+        on_z = slope[:, :, None] * (on_v - beta * on_a)
+        y = KAPPA * y + z @ p["readout"] + p["readout bias"]
+        on_y = KAPPA * on_y + jnp.einsum("no,bnp->bop", p["readout"], on_z)
+        sent = KAPPA * sent + jnp.concatenate([z, jnp.ones((batch, 1))], axis=1)
+        loss, error = jax.value_and_grad(lambda logits: cross_entropy(logits[None], target) / workload.steps)(y)
+        hidden = jnp.einsum("bo,bop->p", error, on_y).reshape(-1, size)
+        readout = sent.T @ error
+        gradient = {
+            "input0": hidden[: workload.inputs],
+            "recurrent0": hidden[workload.inputs : -1] * (1 - unit),
+            "input0 bias": hidden[-1],
+            "readout": readout[:-1],
+            "readout bias": readout[-1],
+        }
+        updates, memory = optimizer.update(gradient, memory)
+        states = (v, a, z, y), (on_v, on_a, on_z, on_y)
+        return ((optax.apply_updates(p, updates), memory), *states, sent), loss
+
+    def train(state: Any, x: Array, y: Array) -> Any:
+        rest, influence = jnp.zeros((batch, size)), jnp.zeros((batch, size, columns))
+        states = (rest, rest, rest, jnp.zeros((batch, outputs)))
+        influences = (influence, influence, influence, jnp.zeros((batch, outputs, columns)))
+        start = (state, states, influences, jnp.zeros((batch, size + 1)))
+        (after, *_), losses = jax.lax.scan(body, start, (x.swapaxes(0, 1), jnp.broadcast_to(y, (x.shape[1], *y.shape))))
+        return after, losses.sum()
+
+    state = (parameters, optimizer.init(parameters))
+    spikes = jax.jit(lambda state, x: forward(workload, state[0], x)[1])
+    return JaxContender(workload, state, jax.jit(train, donate_argnums=0), spikes)
+
+
 # Libraries.
 
 
