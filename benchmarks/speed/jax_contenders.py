@@ -214,14 +214,14 @@ def rtrl(workload: Workload, threads: int) -> JaxContender:
         # From the step before: what it sends, and what every weight does to that.
         met = jnp.concatenate([x, z, jnp.ones((batch, 1))], axis=1)
         own = (met[:, None, :, None] * unit[None, :, None, :]).reshape(batch, size, columns)
-        on_v = ALPHA * on_v + jnp.einsum("kn,bkp->bnp", p["recurrent0"], on_z) + own
+        on_v = ALPHA * on_v + jnp.matmul(p["recurrent0"].T, on_z) + own
         on_a = RHO * on_a + on_z
         v = ALPHA * v + x @ p["input0"] + p["input0 bias"] + z @ p["recurrent0"] - z
         a = RHO * a + z
         z, slope = jax.jvp(spike, (v - 1 - beta * a,), (jnp.ones_like(v),))
         on_z = slope[:, :, None] * (on_v - beta * on_a)
         y = KAPPA * y + z @ p["readout"] + p["readout bias"]
-        on_y = KAPPA * on_y + jnp.einsum("no,bnp->bop", p["readout"], on_z)
+        on_y = KAPPA * on_y + jnp.matmul(p["readout"].T, on_z)
         sent = KAPPA * sent + jnp.concatenate([z, jnp.ones((batch, 1))], axis=1)
         loss, error = jax.value_and_grad(lambda logits: cross_entropy(logits[None], target) / workload.steps)(y)
         hidden = jnp.einsum("bo,bop->p", error, on_y).reshape(-1, size)
