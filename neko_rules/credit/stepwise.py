@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
@@ -135,6 +135,26 @@ class Stepwise(Protocol):
             now: the network in this step.
             signals: ∂E_t/∂z_t and ∂E_t/∂s_t from the loss and regularisers, [batch, neuron] each.
         """
+
+
+class Advancing(NamedTuple):
+    """A time step in which traces are being advanced.
+
+    Attributes:
+        before: what was carried from the step before.
+        after: what is carried on, as far as it has been made.
+        now: the network.
+        local: the local derivatives of every population.
+        arriving: what meets a population's traces as they are.
+        above: what meets its filtered traces.
+    """
+
+    before: State
+    after: State
+    now: Now
+    local: dict[str, Local]
+    arriving: Signals
+    above: dict[str, Array]
 
 
 class LocalTraces:
@@ -275,13 +295,14 @@ class LocalTraces:
         after: State = {}
         factors = self._advance_factors(state, after, now, local)
         arriving, above = self._signals(factors, now, local, signals)
+        at = Advancing(state, after, now, local, arriving, above)
         found: Parameters = {}
         for name in graph.order:
             weights = {c.weight: now.back(c) for c in graph.into(name) if c.source == name}
             paths = self.paths_to_output(name, now, local) if name in self.unfolded else None
             for of in self.of[name]:
                 trace = self.traces[of.name]
-                parts = self._fused(of, state, after, now, local, arriving, above)
+                parts = self._fused(of, at)
                 if not parts:
                     if isinstance(trace, Recurrent):
                         after[of.name] = trace.step(state[of.name], moment, local[name], weights)
@@ -294,36 +315,26 @@ class LocalTraces:
                         parts = [trace.project(after[of.name], local[name], arriving)]
                     if name in self.leak:
                         mean = factors[name][Z] if self._factor_kept_apart(trace) else None
-                        parts += self._through_leak(of, state, after, now, local, above, mean)
+                        parts += self._through_leak(of, at, mean)
                 if paths is not None:
-                    parts += self._through_output(of, state, after, now, local, arriving, paths)
+                    parts += self._through_output(of, at, paths)
                 found[of.name] = of.shaped(nx, added(parts))
         return after, found
 
-    def _fused(
-        self,
-        of: Synapses,
-        state: State,
-        after: State,
-        now: Now,
-        local: dict[str, Local],
-        signals: Signals,
-        above: dict[str, Array],
-    ) -> list[Array]:
+    def _fused(self, of: Synapses, at: Advancing) -> list[Array]:
         """A parameter's traces advanced and projected by one loop, kept in ``after``; nothing where there is none."""
-        name, trace, host = of.population, self.traces[of.name], host_of(now.model.nx)
+        name, trace, host = of.population, self.traces[of.name], host_of(at.now.model.nx)
         if host is None or not isinstance(trace, Diagonal) or self._factor_kept_apart(trace):
             return []
-        key = f"{of.name} filtered"
-        leaking = (
-            Leaking(state[key]["trace"], self._leak(name, now, local), above.get(name)) if name in self.leak else None
-        )
-        done = trace.fused(host, state[of.name], now.moment, local[name], signals, leaking)
+        key, leaking = f"{of.name} filtered", None
+        if name in self.leak:
+            leaking = Leaking(at.before[key]["trace"], self._leak(name, at.now, at.local), at.above.get(name))
+        done = trace.fused(host, at.before[of.name], at.now.moment, at.local[name], at.arriving, leaking)
         if done is None:
             return []
-        after[of.name], smooth, gradient = done
+        at.after[of.name], smooth, gradient = done
         if leaking is not None:
-            after[key] = {"trace": smooth}
+            at.after[key] = {"trace": smooth}
         return [gradient]
 
     # Learning signals.
@@ -399,87 +410,61 @@ class LocalTraces:
         m, target = self.model, self.leak[name]
         return leak_of(m.nx, m.graph.cell(target), m.jacobians[target], constants[target])
 
-    def _through_leak(
-        self,
-        of: Synapses,
-        state: State,
-        after: State,
-        now: Now,
-        local: dict[str, Local],
-        above: dict[str, Array],
-        mean: Array | None,
-    ) -> list[Array]:
+    def _through_leak(self, of: Synapses, at: Advancing, mean: Array | None) -> list[Array]:
         """Σ_batch G_t ē_t with the trace filtered by the leak of the population above; ``mean`` is ḡ if kept apart."""
         name, key, trace = of.population, f"{of.name} filtered", self.traces[of.name]
-        like = now.moment.after[name][Z]
+        like = at.now.moment.after[name][Z]
         if isinstance(trace, Recurrent):
-            now_trace = trace.trace(after[of.name])
+            now_trace = trace.trace(at.after[of.name])
         elif isinstance(trace, Diagonal) and mean is not None:
-            now_trace = after[of.name][trace.states[0]]
+            now_trace = at.after[of.name][trace.states[0]]
         else:
             assert isinstance(trace, Diagonal), "a rank-one trace has no filtered form"
-            now_trace = trace.trace(after[of.name], local[name], like)
-        filtered = self._leak(name, now, local) * state[key]["trace"] + now_trace
-        after[key] = {"trace": filtered}
-        if name not in above:
+            now_trace = trace.trace(at.after[of.name], at.local[name], like)
+        filtered = self._leak(name, at.now, at.local) * at.before[key]["trace"] + now_trace
+        at.after[key] = {"trace": filtered}
+        if name not in at.above:
             return []
-        signal = above[name] if mean is None else above[name] * mean
+        signal = at.above[name] if mean is None else at.above[name] * mean
         return [trace.over_batch(filtered, signal)]
 
-    def _through_output(
-        self,
-        of: Synapses,
-        state: State,
-        after: State,
-        now: Now,
-        local: dict[str, Local],
-        signals: Signals,
-        paths: Array,
-    ) -> list[Array]:
+    def _through_output(self, of: Synapses, at: Advancing, paths: Array) -> list[Array]:
         """Σ_batch,output (∂E/∂y) ∂y/∂W through the output's own memory of all that reached it by ``paths``."""
-        nx, graph = now.model.nx, now.model.graph
+        now, nx, graph = at.now, at.now.model.nx, at.now.model.graph
         output, key, trace = graph.output, f"{of.name} on output", self.traces[of.name]
-        name, before, entries = of.population, state[key], local[graph.output]
-        like = now.moment.after
-        reached = self._reached_by_loop(of, before, after, now, local, signals, paths)
+        name, before = of.population, at.before[key]
+        reached = self._reached_by_loop(of, at, before, paths)
         if reached is not None:
-            after[key], gradient = reached
+            at.after[key], gradient = reached
             return [gradient]
         if isinstance(trace, Recurrent):
-            current = trace.spread(after[of.name], paths)
+            current = trace.spread(at.after[of.name], paths)
         else:
             assert isinstance(trace, Diagonal), "a rank-one trace has no filtered form"
-            current = trace.spread(after[of.name], local[name], paths, like[name][Z])
+            current = trace.spread(at.after[of.name], at.local[name], paths, now.moment.after[name][Z])
         if now.model.credit.temporal == "layer":
             own = [c for c in graph.into(output) if c.source == output]
             current = added([current, *(nx.matmul(now.back(c), before[Z]) for c in own)])
-        influence = influenced(before, entries, current, {})
-        after[key] = influence
-        errors = [(signals[output, k], influence[k]) for k in influence if (output, k) in signals]
+        influence = at.after[key] = influenced(before, at.local[output], current, {})
+        errors = [(at.arriving[output, k], influence[k]) for k in influence if (output, k) in at.arriving]
         return [over_batch(nx, of, each, error) for error, each in errors]
 
     def _reached_by_loop(
-        self,
-        of: Synapses,
-        before: dict[str, Array],
-        after: State,
-        now: Now,
-        local: dict[str, Local],
-        signals: Signals,
-        paths: Array,
+        self, of: Synapses, at: Advancing, before: dict[str, Array], paths: Array
     ) -> tuple[dict[str, Array], Array] | None:
         """The same by one loop, for units of one membrane that does no more than leak; None otherwise."""
-        nx, output, trace, host = now.model.nx, now.model.graph.output, self.traces[of.name], host_of(now.model.nx)
-        entries, like = local[output], now.moment.after
+        model, trace, host = at.now.model, self.traces[of.name], host_of(at.now.model.nx)
+        nx, output = model.nx, model.graph.output
+        entries, like = at.local[output], at.now.moment.after
         if host is None or not isinstance(trace, Diagonal):
             return None
-        unit = membrane_put_out(now.model.graph, entries)
+        unit = membrane_put_out(model.graph, entries)
         if unit is None or set(before) != {unit, Z}:
             return None
         gain, leak = (full(nx, entries.get(key, 0.0), like[output][Z]) for key in (("q", unit), ("D", unit, unit)))
-        errors = [signals[output, key] for key in (unit, Z) if (output, key) in signals]
+        errors = [at.arriving[output, key] for key in (unit, Z) if (output, key) in at.arriving]
         error = added(errors) if errors else 0.0 * like[output][Z]
-        own = trace.trace(after[of.name], local[of.population], like[of.population][Z])
+        own = trace.trace(at.after[of.name], at.local[of.population], like[of.population][Z])
         influence, gradient = reached_on(host, before[unit], leak, gain[:, :, None] * paths, own, error)
         return {unit: influence, Z: influence}, gradient
 
