@@ -187,7 +187,9 @@ def _stepped_back(problem: Problem, group: tuple[str, ...], signals: Handed) -> 
     recursion, inputs = _recursion(nx, setting, records, group, signals)
     like = dict(zip((name for name, _ in recursion.arriving), inputs, strict=False))
     carry = tuple(nx.full(like[name].shape[1:], 0.0, dtype) for name, *_ in recursion.carried)
-    _, outputs = nx.scan(recursion.step, carry, inputs, inputs[0].shape[0], reverse=True)
+    steps, versions = inputs[0].shape[0], setting.versions
+    backs = () if versions is None else tuple(versions.by_step(nx, c, steps, c.delay) for c in recursion.returning)
+    _, outputs = nx.scan(recursion.step, carry, (*inputs, *backs), steps, reverse=True)
     delta = dict(zip(group, outputs, strict=False))
     outputs = outputs[len(group) :]
     constants = {key: nx.sum(each, axis=(0, 1)) for key, each in zip(recursion.learnable, outputs, strict=True)}
@@ -217,16 +219,12 @@ def _recorded(problem: Problem, group: tuple[str, ...], signals: Handed) -> tupl
 def _recursion(
     nx: Backend, setting: Setting, records: dict[str, Record], group: tuple[str, ...], signals: Handed
 ) -> tuple[Recursion, Arrays]:
-    """The recursion of a group by operations of the backend, and what its step takes, in time."""
+    """The recursion of a group by operations of the backend, and the signals and histories that it takes, in time."""
     states = tuple(key for key in signals if key[0] in group and key[1] != Z)
     recursion = Recursion(setting, group, states, apart=True)
     zero = nx.full((), 0.0, nx.dtype(records[group[0]].z))
     given = [nx.broadcast_to(_whole(nx, signals.get(key, zero)), records[key[0]].shape) for key in recursion.arriving]
-    inputs = (*given, *(records[name].history(nx, key) for name, key in recursion.recorded))
-    if setting.versions is not None:
-        by_step, steps = setting.versions.by_step, given[0].shape[0]
-        inputs += tuple(by_step(nx, c, steps, c.delay) for c in recursion.returning)
-    return recursion, inputs
+    return recursion, (*given, *(records[name].history(nx, key) for name, key in recursion.recorded))
 
 
 def weight_gradients(

@@ -187,8 +187,9 @@ class Recursion:
         Returns the next carry and, by population, δ; q_t·h_t G_t where that is what goes down; ∂E/∂c of the step.
         """
         later = dict(zip(self.carried, carry, strict=True))
-        signals, recorded = self._by_key(inputs)
-        backs = dict(zip((c.weight for c in self.returning), inputs[len(inputs) - len(self.returning) :], strict=True))
+        given = len(inputs) - len(self.returning)
+        signals, recorded = self._by_key(inputs[:given])
+        backs = dict(zip((c.weight for c in self.returning), inputs[given:], strict=True))
         found: dict[str, Stepped] = {}
         for name in reversed(self.group):
             deltas = {of: each.delta for of, each in found.items()}
@@ -308,14 +309,14 @@ class Recursion:
         return instantaneous_error(self.nx, name, means, sent)
 
     def within_step(self, inputs: Arrays) -> dict[str, Array]:
-        """q_t·h_t G_t of the populations where that is what goes down, from the arrays that ``step`` takes, in time."""
+        """q_t·h_t G_t of the populations where that is what goes down, from signals and histories in time."""
         signals, recorded = self._by_key(inputs)
         return {name: self._within(name, self._local(name, recorded), signals, recorded) for name in self.pathless}
 
     def _by_key(self, inputs: Arrays) -> tuple[Signals, dict[tuple[str, str], Array]]:
         """The signals, and the histories, that ``step`` takes."""
         signals = dict(zip(self.arriving, inputs, strict=False))
-        return signals, dict(zip(self.recorded, inputs[len(self.arriving) :], strict=False))
+        return signals, dict(zip(self.recorded, inputs[len(self.arriving) :], strict=True))
 
     def _local(self, name: str, recorded: Mapping[tuple[str, str], Array]) -> Local:
         """The local derivatives of a population at one step."""

@@ -51,5 +51,4 @@ class Versions(NamedTuple):
         back = self.back[connection.weight]
         if self.size == 1 and not ahead:
             return back[:steps]
-        pieces = np.minimum((np.arange(steps) + ahead) // self.size, back.shape[0] - 1)
-        return nx.take(back, nx.asarray(pieces, "int32"), 0)
+        return nx.take(back, nx.asarray(self.which(steps)[ahead : ahead + steps], "int32"), 0)
