@@ -29,6 +29,7 @@ import numpy as np
 from neko_rules import trees
 from neko_rules.backend import Array, Parameters
 from neko_rules.credit.adjoint import Problem, gradients
+from neko_rules.credit.fused import without_previous
 from neko_rules.credit.influence import Influence
 from neko_rules.credit.stepwise import LocalTraces, Model, Stepwise
 from neko_rules.credit.traces import Recurrent
@@ -37,10 +38,15 @@ from neko_rules.kernels.events import Events, listed
 from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.graph import INPUT, Connection
-from neko_rules.layers.jacobians import SLOPE
 
-_CURRENT = "current"
-"""What the history of a current is called."""
+MUCH = 1 << 21
+"""Numbers that XLA takes through a time step while Python goes back through a sequence once."""
+
+ENOUGH = 1 << 17
+"""Those that NumPy's operations do."""
+
+ROOM = 4
+"""How many times the memory of what would be carried a sequence may take that is gone back through."""
 
 
 def rewinds(stepwise: Stepwise, goes_back: str, size: int) -> bool:
@@ -65,16 +71,6 @@ def rewinds(stepwise: Stepwise, goes_back: str, size: int) -> bool:
         return False
     recurrent = any(isinstance(trace, Recurrent) for trace in stepwise.traces.values())
     return recurrent or (size > 1 and bool(stepwise.unfolded))
-
-
-MUCH = 1 << 21
-"""Numbers that XLA takes through a time step while Python goes back through a sequence once."""
-
-ENOUGH = 1 << 17
-"""Those that NumPy's operations do."""
-
-ROOM = 4
-"""How many times the memory of what would be carried a sequence may take that is gone back through."""
 
 
 def carried(stepwise: Stepwise) -> int:
@@ -172,8 +168,8 @@ class Rewinding:
     def _needed(self, name: str, record: Record) -> list[str]:
         """The histories of a population that the way back asks for, and its output."""
         jacobians = record.derivatives(self.model.jacobians[name])
-        asked = (key.removeprefix("previous_") for key in jacobians.arguments if key not in self.model.shapes[name])
-        return list(dict.fromkeys([*asked, Z]))
+        asked = without_previous(key for key in jacobians.arguments if key not in self.model.shapes[name])
+        return asked if Z in asked else [*asked, Z]
 
     def gradients(
         self, kept: Kept, place: Place, trajectory: Trajectory, signals: Signals, problem: Problem
@@ -257,10 +253,7 @@ class Rewinding:
         versions: Versions,
     ) -> Problem:
         """The problem of all that was done so far."""
-        records = {}
-        for name, histories in seen.items():
-            states = {key: each for key, each in histories.items() if key not in (Z, _CURRENT, SLOPE)}
-            records[name] = Record(states, histories[Z], histories.get(_CURRENT), None, histories.get(SLOPE))
+        records = {name: Record.of(histories) for name, histories in seen.items()}
         return problem._replace(trajectory=Trajectory(inputs, records, None, events), versions=versions)
 
     def _panelled(self, host: HostBackend, kept: Kept, piece: int) -> dict[str, np.ndarray]:

@@ -76,6 +76,12 @@ class Record:
         object.__setattr__(other, "factors", factors)
         return other
 
+    @classmethod
+    def of(cls, histories: Mapping[str, Array]) -> Record:
+        """A record, from rest, of histories by the names that ``history`` knows; an output is one of them."""
+        states = {name: each for name, each in histories.items() if name not in (Z, "current", SLOPE)}
+        return cls(states, histories[Z], histories.get("current"), slope=histories.get(SLOPE))
+
     def history(self, nx: Backend, name: str) -> Array:
         """A history by its name in ``Jacobians``: ``v``, ``previous_v``, ``current``, ``slope``; ``z``; a factor's."""
         if name == "current":
