@@ -84,11 +84,9 @@ def claims_of(record: Record) -> Iterator[Claim]:
     if name in ("B", "B LIF"):
         for kind, peer in peers.items():
             yield from compared(f"{name} : {kind}", record, 1 / 2, fastest(rows, "neko"), peer)
-    for row in (row for row in rows if row["peer"] and row["label"].endswith(", pp-prop")):
-        most = 1 / 3 if name.startswith("A") else 1 / 2
-        yield from compared(f"{name}: pp-prop : the same rule", record, most, ours(rows, "pp-prop"), row)
-    for row in (row for row in rows if row["peer"] and row["label"].endswith(", RTRL, online")):
-        yield from compared(f"{name}: RTRL, online : the same rule", record, 1 / 2, ours(rows, "RTRL, online"), row)
+    for rule, most in {"pp-prop": 1 / 3 if name.startswith("A") else 1 / 2, "RTRL, online": 1 / 2}.items():
+        for row in (row for row in rows if row["peer"] and row["label"].endswith(f", {rule}")):
+            yield from compared(f"{name}: {rule} : the same rule", record, most, ours(rows, rule), row)
     if name == "C":
         for kind, peer in peers.items():
             yield from compared(f"C : {kind}", record, 1 / 3, fastest(rows, "neko"), peer)

@@ -405,12 +405,12 @@ class Recurrent:
     def step(self, state: State, moment: Moment, local: Local, weights: Mapping[str, Array]) -> State:
         """S_t and Z_t from those of the step before; ``weights`` are the recurrent ones, transposed."""
         nx, of, like, host = self.nx, self.of, moment.after[self.of.population][Z], host_of(self.nx)
+        through = [(weights[c.weight], state[Z]) for c in self.own]
         if host is not None and not of.constant:
-            through = [(weights[c.weight], state[Z]) for c in self.own]
             after = influenced_on(host, state, local, through, of.sent(nx, moment, like), like)
             if after is not None:
                 return after
-        current = added([nx.matmul(weights[c.weight], state[Z]) for c in self.own])
+        current = added([nx.matmul(back, z) for back, z in through])
         if not of.constant:
             current = current + self.onto_own_neuron(of.sent(nx, moment, like))
         return influenced(state, local, current, self.constants(local, like))

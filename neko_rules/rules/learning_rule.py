@@ -129,8 +129,9 @@ class LearningRule(Rule):
         self.mirror_rate = arguments.number("mirror_rate", mirror_rate, above=0, at_most=1)
         self.online = int(online) if isinstance(online, bool) else arguments.integer("online", online, at_least=1)
         self.window = None if window is None else arguments.integer("window", window, at_least=1)
-        carried = bool(self.credit.reach and self.online and not self.forward)
-        usual = "adjoint" if self.goes_back and not carried else "traces"
+        # A sparse trace that no rule of that name asks for is what was asked for, wherever weights change on the way.
+        sparse = bool(self.credit.reach and self.online and not self.forward)
+        usual = "adjoint" if self.goes_back and not sparse else "traces"
         self.evaluation = arguments.choice("evaluation", evaluation or usual, EVALUATIONS)
         self._check_decay(self.optimizer.learning_rate_at(0))
         check_fit(self)
