@@ -20,7 +20,7 @@ from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
-from neko_rules.rules.saved import check_entries, input_features
+from neko_rules.rules.saved import load, saved
 from neko_rules.seeding import stream
 from neko_rules.trees import OnHost, made, still
 
@@ -149,15 +149,17 @@ class Rule:
                 works="use BPTT, Manhattan, Tiki-Taka, a sampler or weight perturbation, which need only its loss",
             )
         self.model = model
-        self.optimizer = OPTIMIZERS.resolve(optimizer)
+        self.steps = 0
+        """Updates made so far."""
+        self.begun = 0
+        """How many of them were made before this optimiser's first."""
+        self._own: Own | OnHost | None = None
+        self._memory: dict[str, Parameters] | OnHost | None = None
+        self.optimizer = optimizer
         self.regularizers = tuple(REGULARIZERS.resolve(regularizer) for regularizer in regularizers)
         self.weight_decay = arguments.number("weight_decay", weight_decay, at_least=0)
         self.clipping = None if clipping is None else CLIPPINGS.resolve(clipping)
         self.seed = arguments.integer("seed", seed, at_least=0)
-        self.steps = 0
-        """Updates made so far."""
-        self._own: Own | OnHost | None = None
-        self._memory: dict[str, Parameters] | OnHost | None = None
         if model.network.task_type not in self.tasks:
             raise IncompatibleError(
                 f"{type(self).__name__} is for {' and '.join(self.tasks)}",
@@ -351,41 +353,39 @@ class Rule:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on, by name, as NumPy copies."""
-        own, memory = self.prepared()
-        arrays = {f"parameters/{name}": value for name, value in self.model.network.values.items()}
-        arrays |= {f"{group}/{name}": value for group, values in own.items() for name, value in values.items()}
-        arrays |= {f"optimizer/{slot}/{name}": v for slot, values in memory.items() for name, v in values.items()}
-        arrays |= {f"observed/{name}": value for name, value in self.model.network.observed.items()}
-        return {**{name: self.nx.to_numpy(v) for name, v in arrays.items()}, "steps": np.array(self.steps, np.int64)}
+        return saved(self)
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a state that ``state`` gave.
 
         Raises:
-            CheckpointError: a name or a shape is not that of this rule and model, or a value is NaN, infinite or
-                beyond the range of the model's type.
+            CheckpointError: it is not one of this rule and model, or holds what is not finite in the model's type.
         """
-        network = self.model.network
-        if not network.built:
-            network.build(input_features(network.graph.connections, state))
-        current = self.state()
-        check_entries(current, state)
+        load(self, state)
 
-        def taken(prefix: str) -> Parameters:
-            # In the order of this rule, whatever the order of the mapping: sums over parameters depend on it.
-            names = [name for name in current if name.startswith(prefix)]
-            copies = {name: np.array(state[name], network.dtype) for name in names}
-            return {name.removeprefix(prefix): self.nx.asarray(value) for name, value in copies.items()}
+    @property
+    def optimizer(self) -> Optimizer:
+        """What makes a gradient into a weight change; another one counts from the next step on.
 
-        own, memory = self.prepared()
-        network.values = taken("parameters/")
-        observed = {name: value for name, value in state.items() if name.startswith("observed/")}
-        if observed:
-            kept = {name.removeprefix("observed/"): self.nx.asarray(np.array(v)) for name, v in observed.items()}
-            network.observed = kept
-        self._own = {group: taken(f"{group}/") for group in own}
-        self._memory = {slot: taken(f"optimizer/{slot}/") for slot in memory}
-        self.steps = int(state["steps"])
+        One of the same class goes on with the memory that there is. One of another class begins without any, and its
+        updates are counted from there: Adam corrects its averages by how many there were.
+
+        Example:
+            >>> from neko_rules import BPTT, LIF, Evaluator
+            >>> rule = BPTT(Evaluator(LIF(8, 2)), optimizer="adam")
+            >>> rule.optimizer = {"name": "sgd", "learning_rate": 0.1}
+            >>> rule.optimizer
+            SGD(learning_rate=0.1)
+        """
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str | Mapping[str, Any] | Optimizer) -> None:
+        before, self._optimizer = vars(self).get("_optimizer"), OPTIMIZERS.resolve(optimizer)
+        if type(before) is not type(self._optimizer):
+            self._memory, self.begun = None, self.steps
+        # What a library has compiled holds the optimiser's numbers.
+        self.__dict__ = {name: each for name, each in vars(self).items() if not name.startswith("_compiled")}
 
     # From gradient to weight change, in backend arrays.
 
@@ -541,7 +541,7 @@ class Rule:
         numbers = range(self.steps, self.steps + updates)
         rates = [self.optimizer.learning_rate_at(number) for number in numbers]
         self._check_decay(max(rates))
-        counts = np.array([number + 1.0 for number in numbers])
+        counts = np.array([number - self.begun + 1.0 for number in numbers])
         return given(self.nx, np.array(rates, self.model.network.dtype)), given(self.nx, counts)
 
     def _check_decay(self, rate: float) -> None:

@@ -1,13 +1,59 @@
-"""Saved: what the saved state of a rule has to be like to be gone on from."""
+"""Saved: the state of a rule as NumPy arrays by name, and what one has to be like to be gone on from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neko_rules.errors import CheckpointError, nearest
+
+if TYPE_CHECKING:
+    from neko_rules.backend import Parameters
+    from neko_rules.rules.rule import Rule
+
+_BEGUN = "optimizer/begun"
+"""The entry that says how many updates were made before the optimiser's first."""
+
+
+def saved(rule: Rule) -> dict[str, np.ndarray]:
+    """``Rule.state``."""
+    network, (own, memory) = rule.model.network, rule.prepared()
+    arrays = {f"parameters/{name}": value for name, value in network.values.items()}
+    arrays |= {f"{group}/{name}": value for group, values in own.items() for name, value in values.items()}
+    arrays |= {f"optimizer/{slot}/{name}": v for slot, values in memory.items() for name, v in values.items()}
+    arrays |= {f"observed/{name}": value for name, value in network.observed.items()}
+    numbers = {"steps": rule.steps} | ({_BEGUN: rule.begun} if rule.begun else {})
+    copies = {name: rule.nx.to_numpy(value) for name, value in arrays.items()}
+    return copies | {name: np.array(number, np.int64) for name, number in numbers.items()}
+
+
+def load(rule: Rule, state: Mapping[str, np.ndarray]) -> None:
+    """``Rule.load_state``."""
+    network = rule.model.network
+    if not network.built:
+        network.build(input_features(network.graph.connections, state))
+    current = {name: value for name, value in rule.state().items() if name != _BEGUN}
+    begun = int(state.get(_BEGUN, 0))
+    check_entries(current, {name: value for name, value in state.items() if name != _BEGUN})
+    if not 0 <= begun <= int(state["steps"]):
+        raise CheckpointError(f"{_BEGUN} must lie between 0 and steps, {int(state['steps'])}", begun)
+
+    def taken(prefix: str) -> Parameters:
+        # In the order of this rule, whatever the order of the mapping: sums over parameters depend on it.
+        names = [name for name in current if name.startswith(prefix)]
+        copies = {name: np.array(state[name], network.dtype) for name in names}
+        return {name.removeprefix(prefix): rule.nx.asarray(value) for name, value in copies.items()}
+
+    observed = {name: value for name, value in state.items() if name.startswith("observed/")}
+    if observed:
+        kept = {name.removeprefix("observed/"): rule.nx.asarray(np.array(v)) for name, v in observed.items()}
+        network.observed = kept
+    own, memory = rule.prepared()
+    own, memory = {group: taken(f"{group}/") for group in own}, {slot: taken(f"optimizer/{slot}/") for slot in memory}
+    rule.take(taken("parameters/"), own, memory, updates=0)
+    rule.steps, rule.begun = int(state["steps"]), begun
 
 
 def input_features(connections: Sequence[Any], state: Mapping[str, np.ndarray]) -> int:

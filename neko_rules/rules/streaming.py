@@ -97,6 +97,7 @@ class StreamLearner:
         self._settings: Settings | None = None
         self._refused = False
         self._often, self._last_begun = 0, 0
+        self._optimizer = rule.optimizer
         self._penalised = bool(rule.regularizers)
         self._labels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -504,6 +505,11 @@ class StreamLearner:
         return self._carried
 
     def _before(self) -> tuple[Any, Any, Tree, Tree]:
+        if self._optimizer is not self.rule.optimizer:
+            # What a library has compiled holds its numbers.
+            self._optimizer = self.rule.optimizer
+            self.__dict__.pop("_compiled_update", None)
+            self.__dict__.pop("_compiled_updates", None)
         moving, total = self._carry()
         return self.rule.model.network.values, self.rule.prepared()[0], moving, total
 
