@@ -38,7 +38,7 @@ _PLANS = 64
 """Sizes of batches for which plans are kept: sequences may be of any length."""
 
 WORTHWHILE = 1 << 17
-"""Bytes of histories of a batch for which a chain is compiled, which takes a second or two and is kept on disk."""
+"""Bytes of histories for which a chain is compiled, which takes a second or two and is kept on disk."""
 
 
 class Given(NamedTuple):

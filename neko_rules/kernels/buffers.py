@@ -19,6 +19,10 @@ _SMALL = 1 << 16
 """Bytes below which the C library keeps freed memory to itself. Larger pieces it may give back to the system, in some
 processes at every step: those spent a third of their time on pages that were mapped anew."""
 
+_ALIKE = 8
+"""Small pieces of one size that are kept. What of them is gained is not memory but the making of arrays, an eighth of a
+step of a small network; who holds more of them than a step does may hold thousands, which nobody looks through."""
+
 _FEW = _SMALL // 16
 """Entries that are small in every type."""
 
@@ -71,8 +75,6 @@ class Buffers:
             >>> first.shape, first.dtype, second.shape, second.dtype
             ((2, 3), dtype('float32'), (4,), dtype('int64'))
         """
-        if form.size < _SMALL:
-            return form.cut(np.empty(form.size + LINE, np.uint8))
         with self._lock:
             return self._taken(form.size).as_arrays(form)
 
@@ -102,6 +104,11 @@ class Buffers:
             for piece in self._kept.get(room, ()):
                 if piece.free():
                     return piece
+        if size < _SMALL:
+            alike, piece = self._kept.setdefault(size, []), _Piece(size)
+            if len(alike) < _ALIKE:
+                alike.append(piece)
+            return piece
         lent = sum(room * (not piece.free()) for room, kept in self._kept.items() for piece in kept)
         self._peak = max(self._peak, lent + size)
         for room in sorted(room for room in self._kept if size < room <= 2 * size):

@@ -109,8 +109,12 @@ class Chains(Runner):
         return {name: handed_over(np.ravel(each) / (steps * examples), network.dtype) for name, each in found.items()}
 
     def serves(self, rule: LearningRule, steps: int, examples: int, features: int) -> bool:
-        """Whether there may be a chain for so much of a batch, and it is worth compiling one."""
-        return self.possible and self.worthwhile(steps, examples, features)
+        """Whether there may be a chain for so much of a batch, and it is worth compiling one.
+
+        Batches that are as large in sum as one that is worth it by itself have been worth it: the steps of a rule are
+        part of its state, so that one that goes on from a saved state does as the one that was saved.
+        """
+        return self.possible and self.worthwhile((rule.steps + 1) * steps, examples, features)
 
     def _ran(
         self, rule: LearningRule, host: HostBackend, given: Given, feedback: Parameters, counting: bool = False

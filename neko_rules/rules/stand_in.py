@@ -63,7 +63,7 @@ class StandIn:
         if hasattr(rule.nx, "in_host_memory") and not rule.chains().possible:
             return False
         chains = twin.chains()
-        return not chains.lacking and chains.serves(twin, *arrays[0].shape)
+        return not chains.lacking and chains.serves(rule, *arrays[0].shape)
 
     @cached_property
     def _chained(self) -> bool:
