@@ -1,4 +1,4 @@
-"""Seconds per training step beside every peer, on the workloads A to D: JSON, Markdown and a figure in one command.
+"""Seconds per training step beside every peer, on the workloads A to E: JSON, Markdown and a figure in one command.
 
     python benchmarks/speed_table.py --peers .peers/bin/python                  # everything, about two hours
     python benchmarks/speed_table.py --peers .peers/bin/python --suites A B --threads 1 --rounds 5

@@ -31,7 +31,7 @@ STACK = Workload("stack", "lif", 12, (16, 10), 3, False, 20, 8, 0.2, 0.1, "fast_
 
 
 class TestWorkloads:
-    @pytest.mark.parametrize("name", ["A", "A LIF", "B", "B LIF", "D 128", "D 512"])
+    @pytest.mark.parametrize("name", ["A", "A LIF", "B", "B LIF", "D 128", "D 512", "E"])
     def test_hidden_neurons_spike_as_often_as_is_said(self, name: str) -> None:
         workload = WORKLOADS[name]
         assert firing_rates(workload) == pytest.approx([workload.hidden_rate], rel=0.1)

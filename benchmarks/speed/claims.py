@@ -92,6 +92,9 @@ def claims_of(record: Record) -> Iterator[Claim]:
             yield from compared(f"C : {kind}", record, 1 / 3, fastest(rows, "neko"), peer)
     if name == "C 30 %":
         yield from compared("C at 30 % : dense products", record, 1, fastest(rows, "neko"), fastest(rows, DENSE))
+    if name == "E":
+        for most, (kind, peer) in zip((1, 1 / 2), peers.items(), strict=True):
+            yield from compared(f"E : {kind}", record, most, fastest(rows, "neko"), peer)
     if name in QUOTED:
         mine = fastest(rows, "neko")
         if mine is not None:

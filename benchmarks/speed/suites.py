@@ -115,6 +115,8 @@ def suite(name: str) -> list[Case]:
         # Of 512 neurons the influence is 0.7 GB for an example.
         by_hand = peer("plain JAX, RTRL, online", workload, f"{JAX}:rtrl", "the influence of every weight")
         return [*found, *neko_cases(workload, ("RTRL, online",)), by_hand] if name == "D 128" else found
+    if name == "E":
+        return [*neko_cases(workload, ("BPTT", "e-prop", "e-prop, online")), *recurrent_peers(workload, workload, 20)]
     letter = name[0]
     lif = WORKLOADS[f"{letter} LIF"]
     adaptive = ("BPTT", "e-prop", "pp-prop", *(("e-prop, online", "e-prop, online every 20") if name == "B" else ()))

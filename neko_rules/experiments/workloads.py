@@ -4,6 +4,7 @@
     B   256 recurrent ALIF or LIF, 80 inputs at 5 %, 200 steps, batch 32
     C   512-512-512-20 feed-forward LIF, inputs at 5 %, 500 steps, batch 64, fast-sigmoid surrogate
     D   128 or 512 recurrent ALIF, 80 inputs at 5 %, 100 or 200 steps, one example at a time
+    E   16 recurrent LIF, 28 inputs (a fifth of them not zero, graded), 20 steps, one example at a time
 
 Every step is a full training step: forward pass, softmax cross-entropy of a leaky readout at every time step, gradient
 and an update by Adam. The rates are spikes per neuron and time step. All contenders begin with the same weights, whose
@@ -168,6 +169,7 @@ def calibrated(workload: Workload) -> Workload:
 _A = Workload("A", "alif", 28, (128,), 10, True, 28, 128, 0.2, 0.05, graded=True, gains=(1.14,))
 _B = Workload("B", "alif", 80, (256,), 20, True, 200, 32, 0.05, 0.05, gains=(2.263,))
 _C = Workload("C", "lif", 512, (512, 512), 20, False, 500, 64, 0.05, 0.05, "fast_sigmoid", gains=(2.103, 1.742))
+_E = Workload("E", "lif", 28, (16,), 10, True, 20, 1, 0.2, 0.05, graded=True, gains=(2.204,))
 _D = Workload("D 128", "alif", 80, (128,), 20, True, 100, 1, 0.05, 0.05, gains=(1.887,))
 
 WORKLOADS = {
@@ -181,6 +183,7 @@ WORKLOADS = {
         replace(_C, name="C 30 %", input_rate=0.3, hidden_rate=0.3, gains=(3.178, 2.342)),
         _D,
         replace(_D, name="D 512", hidden=(512,), steps=200, gains=(2.144,)),
+        _E,
     )
 }
 """By name; the gains are those that ``calibrated`` finds."""
