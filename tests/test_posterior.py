@@ -31,7 +31,9 @@ from posterior_cases import (
 from scipy import stats
 
 from neko_rules import BPTT, HMC, LIF, MALA, NUTS, RNN, EProp, Evaluator, Posterior, RandomWalk, Trainer
+from neko_rules.chains import running
 from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.kernels.host import unfused
 from neko_rules.probabilistic import posterior as posterior_module
 from neko_rules.probabilistic.examples import Examples
 from neko_rules.probabilistic.priors import PRIORS, scaled_exponential_integral
@@ -565,3 +567,29 @@ def test_data_that_change_after_they_were_looked_at_do_not_change_a_sampler() ->
     x[:] = 0
     (again,) = examples.chunks()
     np.testing.assert_array_equal(again[0], seen)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_samplers_go_through_the_smallest_batch_by_a_chain(backend, monkeypatch):
+    """They ask thousands of times; whoever asks a rule once does not wait until a chain is compiled."""
+    pytest.importorskip(backend)
+    pytest.importorskip("numba")
+    went = []
+    ran = running.run
+    monkeypatch.setattr(running, "run", lambda *given: went.append(None) or ran(*given))
+    model = Evaluator(LIF(4, 2, inputs=3, readout="mean", dtype="float64", backend=backend))
+    random = np.random.default_rng(0)
+    x, y = 5.0 * (random.random((6, 5, 3)) < 0.5), random.integers(2, size=6)
+    posterior = Posterior(model)
+    theta = posterior.draw_prior(random)
+    model.network.set_parameters(posterior.parameters(theta))
+    BPTT(model).gradients(x, y)
+    assert not went
+    energy, gradient = posterior.density(x, y).energy_and_gradient(theta[None])
+    assert went
+    del went[:]
+    with unfused():
+        plain, derivative = posterior.density(x, y).energy_and_gradient(theta[None])
+    assert not went
+    np.testing.assert_allclose(energy, plain, rtol=1e-12)
+    np.testing.assert_allclose(gradient, derivative, rtol=0, atol=1e-11 * np.abs(derivative).max())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -39,6 +41,19 @@ _PLANS = 64
 
 WORTHWHILE = 1 << 17
 """Bytes of histories for which a chain is compiled, which takes a second or two and is kept on disk."""
+
+
+_often: ContextVar[bool] = ContextVar("often", default=False)
+
+
+@contextmanager
+def often() -> Iterator[None]:
+    """Within it the smallest batch is worth a chain: for who asks thousands of times, as samplers do."""
+    token = _often.set(True)
+    try:
+        yield
+    finally:
+        _often.reset(token)
 
 
 class Given(NamedTuple):
@@ -217,7 +232,7 @@ class Runner:
 
     def worthwhile(self, steps: int, examples: int, features: int) -> bool:
         """Whether so much of a batch is worth compiling a chain."""
-        return examples * self._bytes_of_each(steps, features) >= WORTHWHILE
+        return _often.get() or examples * self._bytes_of_each(steps, features) >= WORTHWHILE
 
     def group(self, steps: int, examples: int, features: int) -> int:
         """How many examples make a group, over so many time steps."""

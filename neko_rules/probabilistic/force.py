@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules.backend import Array, Parameters
+from neko_rules.chains.running import often
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
 from neko_rules.rules import BPTT, RULES, Rule
@@ -82,7 +83,8 @@ def force_of(rule: Rule) -> Force:
     own, _ = rule.prepared()
 
     def force(values: Parameters, chunk: Chunk) -> tuple[Sums, dict[str, np.ndarray]]:
-        totals, found = rule._compiled_evaluation_gradients(values, own, {}, chunk)
+        with often():
+            totals, found = rule._compiled_evaluation_gradients(values, own, {}, chunk)
         total, count = (float(nx.to_numpy(part)) for part in totals["loss"])
         # The rule's gradient is of the mean over the supervised outputs; of the sum it is count times that.
         return (total, count), {name: count * nx.to_numpy(found[name]) for name in model.network.values}
@@ -104,4 +106,5 @@ def check_repeatable(force: Force, values: Parameters, chunk: Chunk) -> None:
 
 def loss_sums(model: Evaluator, values: Parameters, chunk: Chunk) -> Sums:
     """The loss of the hard network alone: its sum over the supervised outputs, and how many there were."""
-    return model.totals(values, chunk)["loss"]
+    with often():
+        return model.totals(values, chunk)["loss"]
