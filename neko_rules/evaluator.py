@@ -188,7 +188,7 @@ class Evaluator:
 
     def forget_compiled(self) -> None:
         """Compile anew what runs the network, after something but its weights has changed."""
-        for compiled in ("_judged_forward", "_predicted", "_recorded", "_compiled_judging"):
+        for compiled in ("_judged_forward", "_predicted", "_recorded", "_compiled_judging", "_compiled_losses"):
             self.__dict__.pop(compiled, None)
 
     # Data in.
@@ -484,7 +484,30 @@ class Evaluator:
             totals = self.totals_of(cast(HostBackend, nx), *met, batch)
         return {name: (float(nx.to_numpy(each)), float(nx.to_numpy(count))) for name, (each, count) in totals.items()}
 
-    def _judging(self) -> Judging | None:
+    def judged_by_chain(
+        self, host: HostBackend, values: Parameters, batch: tuple[Array, Array, Array], measured: bool = True
+    ) -> Judgement | None:
+        """``judge`` of a forward pass, without signals, by a chain that goes forward alone; for the engine.
+
+        Args:
+            host: the model's backend.
+            values: parameters, in its arrays.
+            batch: inputs, target and mask, in its arrays.
+            measured: whether totals are wanted, or the loss alone.
+
+        Returns:
+            None where there is no chain, or no use for one.
+        """
+        judging = self._judging(measured)
+        inputs, target, mask = map(host.host, batch)
+        met = None if judging is None else judging.ran(values, inputs.transpose(1, 0, 2), target, mask)
+        if met is None:
+            return None
+        ran, count = met
+        loss = host.from_host(np.asarray(ran.loss / max(count, 1.0), self.network.dtype))
+        return Judgement(loss, {}, self.totals_of(host, ran, count, batch) if measured else {})
+
+    def _judging(self, measured: bool = True) -> Judging | None:
         """The chains by which this model is judged on a processor, with NumPy's numbers; None where there are none."""
         network, own = self.network, type(self)
         if host_of(get_backend("numpy")) is None or not isinstance(network, Network):
@@ -493,12 +516,13 @@ class Evaluator:
         measures = own.measured is Evaluator.measured or network.nx.name == "numpy"
         if not self.plain or own._inferred is not Evaluator._inferred or not measures:
             return None
-        # Under a name that a clone leaves behind.
-        known: Judging | None = vars(self).get("_compiled_judging")
-        if known is None or not known.fit(network, self.loss, self.metrics):
+        # Under names that a clone leaves behind.
+        name, metrics = ("_compiled_judging", self.metrics) if measured else ("_compiled_losses", ())
+        known: Judging | None = vars(self).get(name)
+        if known is None or not known.fit(network, self.loss, metrics):
             from neko_rules.chains.judging import Judging
 
-            known = vars(self)["_compiled_judging"] = Judging(network, self.loss, self.metrics)
+            known = vars(self)[name] = Judging(network, self.loss, metrics)
         return known
 
     def _inferred(self, parameters: Parameters, inputs: Array) -> Trajectory:

@@ -11,7 +11,9 @@ import pytest
 from credit_cases import NETWORKS, alive, data, distance
 
 from neko_rules import ALIF, BPTT, LIF, SPSA, Evaluator, FiringRate, Layer, NodePerturbation, Stack, WeightPerturbation
+from neko_rules.chains import running
 from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.kernels.host import unfused
 from neko_rules.layers.rate import TanhCell
 from neko_rules.optimizers import Adam
 from neko_rules.regularizers import Activity
@@ -97,6 +99,42 @@ def test_weight_perturbation_is_unbiased(antithetic: bool, distribution: str, si
     squared = ((found - expected) ** 2).sum(1).mean() * directions / (expected**2).sum()
     # 32 groups with 23 parameters: a relative standard deviation of about 6 %; failing needs 5 of them.
     assert squared == pytest.approx(moved - 1 if distribution == "signs" else moved + 1, rel=0.3)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("antithetic", [True, False])
+def test_losses_by_chains_are_those_of_operations(
+    backend: str, antithetic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With figures for the weights as they are; penalties and weights of few bits go operation by operation."""
+    pytest.importorskip(backend)
+    pytest.importorskip("numba")
+    monkeypatch.setattr(running, "WORTHWHILE", 0)
+    went: list[None] = []
+    ran = running.run
+    monkeypatch.setattr(running, "run", lambda *given: went.append(None) or ran(*given))
+    random = np.random.default_rng(0)
+    x, y = 3.0 * (random.random((6, 12, 5)) < 0.4), random.integers(0, 3, 6)
+
+    def rule(**options: Any) -> SPSA:
+        network = ALIF(9, 3, inputs=5, backend=backend, dtype="float64", seed=2)
+        model = Evaluator(network, metrics=["accuracy", "firing_rate"])
+        return SPSA(model, directions=3, antithetic=antithetic, size=0.3, **options)
+
+    figures, found = rule().observed_step(x, y)
+    assert len(went) == 1 + 3 * (1 + antithetic)
+    del went[:]
+    with unfused():
+        wanted, expected = rule().observed_step(x, y)
+    assert figures == pytest.approx(wanted, rel=1e-12)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-10 * np.abs(value).max())
+    assert any(np.abs(value).max() > 1e-3 for value in found.values())
+    rule(regularizers=[FiringRate(10.0)]).gradients(x, y)
+    coarse = rule()
+    coarse.model.network.weight_bits = 4
+    coarse.gradients(x, y)
+    assert not went
 
 
 def test_a_wrong_sign_or_scale_would_be_found() -> None:

@@ -24,7 +24,9 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Arrays, Parameters
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.kernels.host import host_of
 from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.network import Network
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.rule import RULES, Batch, Own, Rule, UpdateOptions
 from neko_rules.seeding import stream
@@ -105,17 +107,12 @@ class WeightPerturbation(Rule):
     def _judged_gradients(
         self, values: Parameters, own: Own, drawn: Parameters, batch: Batch
     ) -> tuple[Judgement, Parameters]:
-        nx, network, model, size = self.nx, self.model.network, self.model, self.size
-        inputs, target, mask = batch
-        trajectory = network.forward(values, inputs)
-        judgement = model.judge(trajectory, target, mask)
-        here = judgement.loss + penalty(model, self.regularizers, trajectory)
+        nx, network, size = self.nx, self.model.network, self.size
+        judgement, here = self._judged(values, batch)
 
         def loss_at(direction: Arrays, distance: float) -> Array:
             moved = {name: values[name] + distance * d for name, d in zip(values, direction, strict=True)}
-            trajectory = network.forward(network.within_bounds(moved), inputs)
-            loss = nx.sum(model.example_losses(trajectory, target, mask))
-            return loss + penalty(model, self.regularizers, trajectory)
+            return self._judged(network.within_bounds(moved), batch, measured=False)[1]
 
         def add(total: Arrays, direction: Arrays) -> tuple[Arrays, Arrays]:
             ahead = loss_at(direction, size)
@@ -125,6 +122,24 @@ class WeightPerturbation(Rule):
         zeros = tuple(0 * value for value in values.values())
         found, _ = nx.scan(add, zeros, tuple(drawn[name] for name in values), self.directions)
         return judgement, dict(zip(values, found, strict=True))
+
+    def _judged(self, values: Parameters, batch: Batch, measured: bool = True) -> tuple[Judgement, Array]:
+        """A forward pass judged, with figures if they are wanted, and its loss with penalties."""
+        nx, model = self.nx, self.model
+        # A chain has weights of few bits already, and these have been moved.
+        # A chain would see weights of few bits, to which those that have been moved would be rounded.
+        plain = not self.regularizers and isinstance(model.network, Network) and not model.network.weight_bits
+        host = host_of(nx) if plain else None
+        found = None if host is None else model.judged_by_chain(host, values, batch, measured)
+        if found is not None:
+            return found, found.loss
+        inputs, target, mask = batch
+        trajectory = model.network.forward(values, inputs)
+        if measured:
+            found = model.judge(trajectory, target, mask)
+        else:
+            found = Judgement(nx.sum(model.example_losses(trajectory, target, mask)), {}, {})
+        return found, found.loss + penalty(model, self.regularizers, trajectory)
 
 
 def penalty(model: Evaluator, regularizers: Sequence[Regularizer], trajectory: Trajectory) -> Array | float:
