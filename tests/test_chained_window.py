@@ -13,6 +13,7 @@ from credit_cases import distance, recurrent_readout
 
 from neko_rules import Evaluator, Network
 from neko_rules.chains import running
+from neko_rules.chains.running import numbers_of_a_step
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import filtering
 from neko_rules.kernels.chain import Chain
@@ -293,10 +294,32 @@ def test_windows_of_populations_that_feed_back_to_each_other(groups: list[Any]) 
 
 
 def test_a_short_sequence_has_no_chain(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "WORTHWHILE", 1 << 20)
+    monkeypatch.setattr(running, "WORTHWHILE", 1 << 30)
     x, y = data()
     same_weights(lambda: taught(layers(24), "eprop", online=EVERY), x, y)
     assert not groups
+
+
+def test_short_sequences_have_one_when_they_were_many(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As does a rule that goes on from a saved state: its steps say how many they were."""
+    x, y = data()
+    rule = rule_of(Evaluator(layers(24)), {"name": "bptt"})
+    rule.model.check(x, y)
+    once = x.shape[1] * x.shape[0] * (numbers_of_a_step(rule.model.network.graph) + x.shape[2]) * 8
+    monkeypatch.setattr(running, "WORTHWHILE", 3 * once)
+    rule.step(x, y)
+    rule.step(x, y)
+    assert not groups
+    state = rule.state()
+    rule.step(x, y)
+    assert groups
+    del groups[:]
+    other = rule_of(Evaluator(layers(24)), {"name": "bptt"})
+    other.load_state(state)
+    other.step(x, y)
+    assert groups
+    for name, value in rule.state().items():
+        np.testing.assert_array_equal(other.state()[name], value)
 
 
 HANDED = ("traces are not handed on", "no start", "the first signal is not met", "never begun", "always the last")
