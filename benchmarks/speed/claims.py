@@ -93,6 +93,7 @@ def claims_of(record: Record) -> Iterator[Claim]:
     if name == "C 30 %":
         yield from compared("C at 30 % : dense products", record, 1, fastest(rows, "neko"), fastest(rows, DENSE))
     if name == "E":
+        # A loop by hand is one call of a compiled function, which looks at nothing that it is given.
         for most, (kind, peer) in zip((1, 1 / 2), peers.items(), strict=True):
             yield from compared(f"E : {kind}", record, most, fastest(rows, "neko"), peer)
     if name in QUOTED:
