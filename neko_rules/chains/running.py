@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -15,7 +15,7 @@ from neko_rules.backend import Backend, Parameters, get_backend
 from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.chain import WINDOWS
 from neko_rules.kernels.events import crossover, sorted_together
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over
+from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over, holding
 from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
@@ -46,14 +46,9 @@ WORTHWHILE = 1 << 17
 _often: ContextVar[bool] = ContextVar("often", default=False)
 
 
-@contextmanager
-def often() -> Iterator[None]:
+def often() -> AbstractContextManager[None]:
     """Within it the smallest batch is worth a chain: for who asks thousands of times, as samplers do."""
-    token = _often.set(True)
-    try:
-        yield
-    finally:
-        _often.reset(token)
+    return holding(_often, True)
 
 
 class Given(NamedTuple):

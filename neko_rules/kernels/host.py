@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -54,13 +54,18 @@ def fusing() -> bool:
 
 
 @contextmanager
-def unfused() -> Iterator[None]:
-    """Within it nothing is fused: the engine's own equations run, operation by operation, in the backend."""
-    token = _fused.set(False)
+def holding(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    """Within it a variable of the context has a value."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _fused.reset(token)
+        variable.reset(token)
+
+
+def unfused() -> AbstractContextManager[None]:
+    """Within it nothing is fused: the engine's own equations run, operation by operation, in the backend."""
+    return holding(_fused, False)
 
 
 def lends(nx: Backend) -> bool:
@@ -74,8 +79,7 @@ def lends(nx: Backend) -> bool:
     return fusing() and not _alone.get() and getattr(nx, "on_processor", False) and installed("numba")
 
 
-@contextmanager
-def by_library() -> Iterator[None]:
+def by_library() -> AbstractContextManager[None]:
     """Within it every backend computes all of a step itself, as where its numbers are compared with those of others.
 
     Example:
@@ -84,11 +88,7 @@ def by_library() -> Iterator[None]:
         ...     lends(get_backend("jax"))
         False
     """
-    token = _alone.set(True)
-    try:
-        yield
-    finally:
-        _alone.reset(token)
+    return holding(_alone, True)
 
 
 def only_finite(*arrays: np.ndarray) -> bool:

@@ -34,9 +34,10 @@ def load(rule: Rule, state: Mapping[str, np.ndarray]) -> None:
     network = rule.model.network
     if not network.built:
         network.build(input_features(network.graph.connections, state))
-    current = {name: value for name, value in rule.state().items() if name != _BEGUN}
-    begun = int(state.get(_BEGUN, 0))
-    check_entries(current, {name: value for name, value in state.items() if name != _BEGUN})
+    current, state = dict(rule.state()), dict(state)
+    current.pop(_BEGUN, None)
+    begun = int(state.pop(_BEGUN, 0))
+    check_entries(current, state)
     if not 0 <= begun <= int(state["steps"]):
         raise CheckpointError(f"{_BEGUN} must lie between 0 and steps, {int(state['steps'])}", begun)
 

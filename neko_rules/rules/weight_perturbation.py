@@ -126,7 +126,6 @@ class WeightPerturbation(Rule):
     def _judged(self, values: Parameters, batch: Batch, measured: bool = True) -> tuple[Judgement, Array]:
         """A forward pass judged, with figures if they are wanted, and its loss with penalties."""
         nx, model = self.nx, self.model
-        # A chain has weights of few bits already, and these have been moved.
         # A chain would see weights of few bits, to which those that have been moved would be rounded.
         plain = not self.regularizers and isinstance(model.network, Network) and not model.network.weight_bits
         host = host_of(nx) if plain else None
