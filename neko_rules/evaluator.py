@@ -21,6 +21,7 @@ from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
 from neko_rules.recorded import Recorded
+from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.scoring import Scored, Scoring
 from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
 
@@ -188,8 +189,7 @@ class Evaluator:
 
     def forget_compiled(self) -> None:
         """Compile anew what runs the network, after something but its weights has changed."""
-        for compiled in ("_judged_forward", "_predicted", "_recorded", "_compiled_judging", "_compiled_losses"):
-            self.__dict__.pop(compiled, None)
+        forget_compiled(self)
 
     # Data in.
 
@@ -412,7 +412,12 @@ class Evaluator:
         found = None if judging is None else judging.scores(self.network.values, inputs.transpose(1, 0, 2))
         if found is not None:
             return found
-        return self.nx.to_numpy(self._predicted(self.network.values, self.nx.asarray(inputs)))
+        return self.nx.to_numpy(self.scored(self.network.values, self.nx.asarray(inputs)))
+
+    def scored(self, values: Parameters, inputs: Array) -> Array:
+        """The scores for inputs in arrays of the backend, at some parameters; for the engine."""
+        forget_if_replaced(self)
+        return self._compiled_prediction(values, inputs)
 
     def trajectory(self, x: Any) -> Trajectory:
         """Every state and every spike of a forward pass, as NumPy arrays [time, batch, neuron].
@@ -424,7 +429,8 @@ class Evaluator:
             ((5, 4, 8), ['v'])
         """
         inputs = np.ascontiguousarray(self._time_major(self._array(x)))
-        recorded = self._recorded(self.network.values, self.nx.asarray(inputs))
+        forget_if_replaced(self)
+        recorded = self._compiled_records(self.network.values, self.nx.asarray(inputs))
         records = {
             name: Record({key: self.nx.to_numpy(v) for key, v in states.items()}, self.nx.to_numpy(z), None)
             for name, (states, z) in recorded.items()
@@ -478,7 +484,8 @@ class Evaluator:
         met = None if judging is None else judging.ran(values, batch[0].transpose(1, 0, 2), *batch[1:])
         if met is None:
             nx = self.nx
-            totals = self._judged_forward(values, *((given(nx, each) for each in batch) if on_host else batch))
+            forget_if_replaced(self)
+            totals = self._compiled_forward(values, *((given(nx, each) for each in batch) if on_host else batch))
         else:
             nx = get_backend("numpy")
             totals = self.totals_of(cast(HostBackend, nx), *met, batch)
@@ -530,14 +537,14 @@ class Evaluator:
         return self.network.infer(self.network.seen(parameters), inputs)
 
     @cached_property
-    def _judged_forward(self) -> Callable[..., dict[str, tuple[Array, Array]]]:
+    def _compiled_forward(self) -> Callable[..., dict[str, tuple[Array, Array]]]:
         def judged(parameters: Parameters, inputs: Array, target: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
             return self.judge(self._inferred(parameters, inputs), target, mask).totals
 
         return self.network.compiled(judged)
 
     @cached_property
-    def _recorded(self) -> Callable[..., dict[str, tuple[dict[str, Array], Array]]]:
+    def _compiled_records(self) -> Callable[..., dict[str, tuple[dict[str, Array], Array]]]:
         def recorded(parameters: Parameters, inputs: Array) -> dict[str, tuple[dict[str, Array], Array]]:
             records = self._inferred(parameters, inputs).records
             return {name: (record.states, record.z) for name, record in records.items()}
@@ -545,7 +552,7 @@ class Evaluator:
         return self.network.compiled(recorded)
 
     @cached_property
-    def _predicted(self) -> Callable[..., Array]:
+    def _compiled_prediction(self) -> Callable[..., Array]:
         def predicted(parameters: Parameters, inputs: Array) -> Array:
             history = self.observed(self._inferred(parameters, inputs))
             pooled = pool(self.nx, self.network.readout, history)

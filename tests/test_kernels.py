@@ -197,7 +197,9 @@ def test_a_step_makes_no_array_of_spikes_that_are_few() -> None:
     model = Evaluator(ALIF(64, 3, inputs=10))
     x = (np.random.default_rng(0).random((4, 30, 10)) < 0.1).astype(np.float32)
     rule = EProp(model)
-    _, _, trajectory = rule.judged_part(model.network.values, rule.prepared()[0], rule._batch(x, [0, 1, 2, 0]))
+    _, _, trajectory = rule.judged_part(
+        model.network.values, rule.prepared()[0], rule._given(rule.model.batch(x, [0, 1, 2, 0]))
+    )
     assert 0 < trajectory.events["hidden"].density < 0.1
     assert "z" not in vars(trajectory.records["hidden"])
     assert trajectory.z("hidden").mean() == pytest.approx(trajectory.events["hidden"].density)

@@ -1,4 +1,4 @@
-"""Another optimiser counts from the next step on, with its own memory or what there is, whoever takes the step."""
+"""What is replaced between steps counts from the next one on, whoever takes it: optimiser, clipping, penalty, loss."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ import numpy as np
 import pytest
 
 from neko_rules import BPTT, LIF, EProp, Evaluator, TruncatedBPTT
+from neko_rules.clipping import ClipValue
 from neko_rules.errors import CheckpointError
 from neko_rules.kernels.host import by_library, unfused
+from neko_rules.losses import MeanSquaredError
+from neko_rules.metrics import Accuracy, TopK
 from neko_rules.optimizers import SGD, Adam
+from neko_rules.regularizers import FiringRate
+from neko_rules.replaced import forget_if_replaced
 from neko_rules.rules.learning_rule import LearningRule
+from neko_rules.rules.rule import Rule
 from neko_rules.rules.streaming import StreamLearner
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 12, 6, 5, 3
@@ -141,3 +147,127 @@ def test_a_stream_follows(kind: str, sessions: bool, backend: str, monkeypatch: 
         np.testing.assert_allclose(one.observe(x, y), other.observe(x, y), rtol=1e-9, atol=1e-12)
     same(one.rule.state(), other.rule.state())
     assert ("optimizer/begun" in one.rule.state()) == (type(before) is not type(after))
+
+
+def clipped(rule: Rule) -> None:
+    rule.clipping = ClipValue(1e-6)
+
+
+def decaying(rule: Rule) -> None:
+    rule.weight_decay = 2.0
+
+
+def penalised(rule: Rule) -> None:
+    rule.regularizers = (FiringRate(target=20.0, strength=0.1),)
+
+
+def judged_otherwise(rule: Rule) -> None:
+    rule.model.loss = MeanSquaredError()
+
+
+REPLACED = (clipped, decaying, penalised, judged_otherwise)
+
+OTHER_CASES = [(name, "as usual", "numpy", each) for name in RULES for each in REPLACED]
+OTHER_CASES += [("whole sequences", "by the library", "jax", each) for each in REPLACED]
+OTHER_CASES += [("whole sequences", "by the library", library, clipped) for library in ("torch", "tensorflow")]
+OTHER_CASES += [("whole sequences", "as usual", "torch", clipped), ("every step", "by the library", "jax", clipped)]
+
+
+def twin_with(replace: Callable[[Rule], None], rule: LearningRule, make: Callable[..., LearningRule]) -> LearningRule:
+    """A rule that never was without what is replaced, in the state of one that was."""
+    twin = make(model(rule.nx.name), optimizer=SGD(0.05))
+    replace(twin)
+    twin.load_state(rule.state())
+    return twin
+
+
+@pytest.mark.parametrize(("name", "way", "backend", "replace"), OTHER_CASES)
+def test_what_is_replaced_counts_from_the_next_step(
+    name: str, way: str, backend: str, replace: Callable[[Rule], None]
+) -> None:
+    pytest.importorskip(backend)
+    with WAYS[way]():
+        rule, kept = (RULES[name](model(backend), optimizer=SGD(0.05)) for _ in range(2))
+        first, *rest = batches(3)
+        for each in (rule, kept):
+            each.step(*first)
+            each.gradients(*first)
+        other = twin_with(replace, rule, RULES[name])
+        replace(rule)
+        same(rule.gradients(*rest[0]), other.gradients(*rest[0]))
+        for batch in rest:
+            assert rule.step(*batch) == pytest.approx(other.step(*batch), rel=1e-9)
+            kept.step(*batch)
+    same(rule.state(), other.state())
+    before = kept.model.network.parameters
+    after = rule.model.network.parameters
+    assert any(np.abs(after[key] - value).max() > 1e-6 for key, value in before.items()), "nothing was replaced"
+
+
+@pytest.mark.parametrize(
+    ("backend", "replace"),
+    [("numpy", clipped), ("numpy", decaying), ("numpy", judged_otherwise), ("torch", decaying), ("jax", clipped)],
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_a_stream_follows_what_is_replaced(backend: str, many: bool, replace: Callable[[Rule], None]) -> None:
+    """Beside a stream that forgets all that it has compiled at every step."""
+    pytest.importorskip(backend)
+    one, other = (EProp(model(backend), online=True, optimizer=SGD(0.05)).stream() for _ in range(2))
+    random = np.random.default_rng(1)
+    before = {}
+    for t in range(4):
+        if t == 2:
+            before = one.rule.model.network.parameters
+            for each in (one, other):
+                replace(each.rule)
+        for name in [name for name in vars(other) if name.startswith("_compiled")]:
+            del vars(other)[name]
+        x, y = 3.0 * (random.random((5, FEATURES)) < 0.4), random.integers(CLASSES, size=5)
+        found = [each.observe_many(x, y) if many else each.observe(x[0], int(y[0])) for each in (one, other)]
+        np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-12)
+    same(one.rule.state(), other.rule.state())
+    assert any(np.any(value != one.rule.model.network.parameters[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("way", "backend"),
+    [("as usual", "numpy"), *(("by the library", library) for library in ("numpy", "torch", "jax", "tensorflow"))],
+)
+def test_a_model_is_judged_by_what_it_has(backend: str, way: str) -> None:
+    pytest.importorskip(backend)
+    x, y = batches(1)[0]
+    with WAYS[way]():
+        replaced, fresh = (Evaluator(LIF(8, CLASSES, inputs=FEATURES, backend=backend, seed=3)) for _ in range(2))
+        first = replaced.evaluate(x, y)
+        replaced.predict(x)
+        for each in (replaced, fresh):
+            each.loss, each.metrics = MeanSquaredError(), (Accuracy(), TopK(2))
+        found = replaced.evaluate(x, y)
+        assert found == fresh.evaluate(x, y)
+        np.testing.assert_array_equal(replaced.predict(x), fresh.predict(x))
+    assert set(first) == {"loss"}
+    assert found["loss"] != first["loss"]
+    assert set(found) == {"loss", "accuracy", "top_2"}
+
+
+def test_of_a_users_class_what_it_was_made_with_is_looked_at() -> None:
+    """What else it holds may change at every step, and nothing is compiled anew for it."""
+
+    class Pulling(Rule):
+        def __init__(self, model: Evaluator, *, strength: float = 1.0, **options: Any) -> None:
+            super().__init__(model, **options)
+            self.strength, self.asked = strength, 0
+
+        def _judged_gradients(self, values: Any, own: Any, drawn: Any, batch: Any) -> Any:
+            trajectory = self.model.network.forward(values, batch[0])
+            return self.model.judge(trajectory, *batch[1:]), {n: self.strength * v for n, v in values.items()}
+
+    rule = Pulling(model("numpy"))
+    assert forget_if_replaced(rule)
+    rule.asked += 1
+    rule.steps += 1
+    assert not forget_if_replaced(rule)
+    for change in (lambda: setattr(rule, "strength", 2.0), lambda: clipped(rule), lambda: judged_otherwise(rule)):
+        change()
+        assert forget_if_replaced(rule)
+        assert not forget_if_replaced(rule)

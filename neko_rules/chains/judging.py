@@ -13,25 +13,11 @@ from neko_rules.kernels.host import HostBackend, host_of, lends
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
 from neko_rules.metrics import Metric
+from neko_rules.ours import is_ours
 
 if TYPE_CHECKING:
     from neko_rules.chains.linked import Linked
     from neko_rules.chains.linking import Linking
-
-_PACKAGE = __name__.partition(".")[0]
-
-
-def is_ours(*parts: Any) -> bool:
-    """Whether the classes of all parts are this package's: what a user adds may be written for one library.
-
-    Example:
-        >>> from neko_rules.losses import MeanSquaredError
-        >>> Own = type("Own", (MeanSquaredError,), {"__module__": "mine"})
-        >>> is_ours(MeanSquaredError()), is_ours(Own())
-        (True, False)
-    """
-    classes = [each for part in parts for each in type(part).__mro__]
-    return all(each.__module__.partition(".")[0] in (_PACKAGE, "builtins", "abc", "typing") for each in classes)
 
 
 class Judging(Runner):

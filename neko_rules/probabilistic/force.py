@@ -17,6 +17,7 @@ from neko_rules.backend import Array, Parameters
 from neko_rules.chains.running import often
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
+from neko_rules.replaced import forget_if_replaced
 from neko_rules.rules import BPTT, RULES, Rule
 
 Chunk = tuple[Array, Array, Array]
@@ -81,6 +82,7 @@ def force_of(rule: Rule) -> Force:
     """The force of a rule; all that samplers know of a rule's inside is here."""
     nx, model = rule.nx, rule.model
     own, _ = rule.prepared()
+    forget_if_replaced(rule)
 
     def force(values: Parameters, chunk: Chunk) -> tuple[Sums, dict[str, np.ndarray]]:
         with often():

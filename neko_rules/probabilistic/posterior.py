@@ -347,7 +347,7 @@ class Posterior:
         found = []
         for start in range(0, len(examples), self.chunk_size):
             inputs, target, mask = examples.take(slice(start, start + self.chunk_size))
-            outputs = self.model._predicted(values, inputs)
+            outputs = self.model.scored(values, inputs)
             nx = self.model.nx
             weights = nx.broadcast_to(mask, outputs.shape[:2])
             each = weights * (factor * self.model.loss.value(nx, outputs, target) + constant)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules.backend import Backend, get_backend
+from neko_rules.replaced import COMPILED
 
 
 def in_processes(function: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
@@ -68,7 +69,7 @@ class _Packer(pickle.Pickler):
             return NotImplemented
         cached = {name for name, each in _members(type(value)).items() if isinstance(each, cached_property)}
         # Under such names objects keep compiled loops of their own.
-        cached |= {name for name in state if name.startswith("_compiled")}
+        cached |= {name for name in state if name.startswith(COMPILED)}
         if not cached:
             return NotImplemented
         return _restored, (type(value), {name: each for name, each in state.items() if name not in cached})

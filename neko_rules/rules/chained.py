@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from neko_rules.backend import Backend, Parameters
-from neko_rules.chains.judging import is_ours
 from neko_rules.chains.running import Given, Plan, Ran, Runner, kept, kind_of, may_be_judged, prepared, same
 from neko_rules.credit.adjoint import FEW_ABOVE, back_to
 from neko_rules.credit.factors import kinds
@@ -20,6 +19,7 @@ from neko_rules.evaluator import Judgement
 from neko_rules.kernels.dense import times_as_long
 from neko_rules.kernels.host import HostBackend, handed_over
 from neko_rules.layers.graph import INPUT, Connection, Graph
+from neko_rules.ours import is_ours
 from neko_rules.regularizers import MembraneBounds, of_rates, of_states
 from neko_rules.rules.back import Back, Window
 from neko_rules.rules.penalties import on_rates, slopes

@@ -406,7 +406,6 @@ class Manhattan(Rule):
     def clone(self) -> Any:
         """The same rule in the same state, on a clone of its model."""
         twin = super().clone()
-        twin.__dict__.pop("_compiled_refresh", None)
         twin.gradient = self.gradient.clone()
         twin.gradient.model = twin.model
         return twin

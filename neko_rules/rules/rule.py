@@ -20,6 +20,7 @@ from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
+from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.rules.saved import load, saved
 from neko_rules.seeding import stream
 from neko_rules.trees import OnHost, made, still
@@ -274,6 +275,7 @@ class Rule:
 
     def gradients_of(self, arrays: Arrays) -> dict[str, np.ndarray]:
         """The same of a batch that ``Evaluator.batch`` has made; for the engine."""
+        forget_if_replaced(self)
         if (stand_in := self._stand_in(arrays)) and (met := stand_in.gradients(self, arrays)) is not None:
             return met
         batch = self._given(arrays)
@@ -312,6 +314,7 @@ class Rule:
 
     def stepped(self, arrays: Arrays, observed: bool = False) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """``step`` or ``observed_step`` with a batch that ``Evaluator.batch`` has made; for the engine."""
+        forget_if_replaced(self)
         if (stand_in := self._stand_in(arrays)) and (met := stand_in.stepped(self, arrays, observed)) is not None:
             return met
         batch = self._given(arrays)
@@ -346,7 +349,7 @@ class Rule:
     def clone(self) -> Self:
         """The same rule in the same state, on a clone of its model."""
         twin = copy.copy(self)
-        twin.__dict__ = {name: each for name, each in vars(self).items() if not name.startswith("_compiled")}
+        forget_compiled(twin)
         twin.model = self.model.clone()
         twin._own, twin._memory = still(self.nx, self._own), still(self.nx, self._memory)
         return twin
@@ -384,8 +387,6 @@ class Rule:
         before, self._optimizer = vars(self).get("_optimizer"), OPTIMIZERS.resolve(optimizer)
         if type(before) is not type(self._optimizer):
             self._memory, self.begun = None, self.steps
-        # What a library has compiled holds the optimiser's numbers.
-        self.__dict__ = {name: each for name, each in vars(self).items() if not name.startswith("_compiled")}
 
     # From gradient to weight change, in backend arrays.
 
@@ -519,9 +520,6 @@ class Rule:
         return self.model.network.compiled(self._seeded(observed, 3))
 
     # State.
-
-    def _batch(self, x: Any, y: Any) -> Batch:
-        return self._given(self.model.batch(x, y))
 
     def _given(self, arrays: Arrays) -> Batch:
         inputs, target, mask = (given(self.nx, array) for array in arrays)

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from neko_rules import trees
-from neko_rules.chains.judging import is_ours
 from neko_rules.layers.network import Network
+from neko_rules.ours import is_ours
+from neko_rules.replaced import Settings
 from neko_rules.rules.online import Online
-from neko_rules.rules.settings import Settings
 from neko_rules.trees import Moving, OnHost
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from neko_rules import arguments, trees
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
 from neko_rules.kernels.host import HostBackend, host_of, lends
 from neko_rules.layers.moment import at_rest
+from neko_rules.replaced import forget_if_replaced
 from neko_rules.rules.chained_pass import Begin, chained_pass, host_for_chains
 from neko_rules.rules.online import Online
 from neko_rules.rules.penalties import OfRatesSoFar, SoFar
 from neko_rules.rules.rule import Kept
 from neko_rules.rules.session import Session
-from neko_rules.rules.settings import Settings
 from neko_rules.rules.stand_in import on_numpy
 from neko_rules.rules.updates import Learning, learning
 from neko_rules.targets import encode
@@ -94,10 +94,8 @@ class StreamLearner:
         self._carried: Tree = None
         self._pending = 0
         self._session: Session | None = None
-        self._settings: Settings | None = None
         self._refused = False
         self._often, self._last_begun = 0, 0
-        self._optimizer = rule.optimizer
         self._penalised = bool(rule.regularizers)
         self._labels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -119,7 +117,7 @@ class StreamLearner:
             NonFiniteError: a parameter became NaN or infinite; the state is kept as it was before this step.
         """
         inputs, single = self._inputs(x)
-        self._look_for_penalties()
+        self._look_for_changes()
         session = self._current_session(inputs.shape[-1])
         wanted = None if target is None else self._target_of(target, single)
         output = None if session is None else self._in_session(session, inputs, wanted)
@@ -149,7 +147,7 @@ class StreamLearner:
         if not whole:
             each = [None] * len(inputs) if targets is None else targets
             return np.stack([self.observe(one, target) for one, target in zip(np.asarray(x), each, strict=True)])
-        self._look_for_penalties()
+        self._look_for_changes()
         self._leave()
         outputs = self._learn_many(inputs, *self._target(targets, single, len(inputs)))
         return outputs[:, 0] if single else outputs
@@ -236,8 +234,13 @@ class StreamLearner:
         self._leave()
         return vars(self)
 
-    def _look_for_penalties(self) -> None:
-        """Rates so far are those since there are penalties: begin them anew where there were none before."""
+    def _look_for_changes(self) -> None:
+        """Forget what was made for what has been replaced; begin rates anew where there were no penalties before."""
+        if forget_if_replaced(self, self.rule):
+            self._leave()
+            # The session that begins next is not counted with those that have lasted for few steps.
+            self._refused, self._often, self._last_begun = False, 0, self._seen - _FEW
+        # Rates so far are those since there are penalties.
         penalised = bool(self.rule.regularizers)
         if penalised and not self._penalised:
             self._leave()
@@ -251,7 +254,7 @@ class StreamLearner:
     def _current_session(self, features: int) -> Session | None:
         """The session, or one that begins here; None where a time step goes another way."""
         rule, session = self.rule, self._session
-        if session is not None and all(map(is_, rule.held, session.held)) and self._settings_are_those():
+        if session is not None and all(map(is_, rule.held, session.held)):
             return session if _by_loops(rule) else None
         # Somebody else changed the weights, or looked after them; or something was replaced.
         self._leave()
@@ -277,9 +280,6 @@ class StreamLearner:
             rule.steps += updating
         return output
 
-    def _settings_are_those(self) -> bool:
-        return self._settings is not None and self._settings.are_those_of(self.rule)
-
     def _begun(self, features: int) -> Session | None:
         """A session that goes on from here; None where there is none, or not yet any use for one."""
         rule = self.rule
@@ -288,14 +288,11 @@ class StreamLearner:
         # Compiling takes seconds: what was seen has to have been worth a chain, as it is with batches.
         if not rule.chains().worthwhile(self._seen, self.batch_size, features):
             return None
-        if self._settings_are_those():
-            lasted = self._seen - self._last_begun
-            # Between others who change the weights, a session of one time step after the other is not worth it.
-            if self._refused or (self._often >= _FEW and lasted < 100 * _FEW):
-                return None
-            self._often = self._often + 1 if lasted < _FEW else 0
-        else:
-            self._settings, self._often = Settings(rule), 0
+        lasted = self._seen - self._last_begun
+        # Between others who change the weights, a session of one time step after the other is not worth it.
+        if self._refused or (self._often >= _FEW and lasted < 100 * _FEW):
+            return None
+        self._often = self._often + 1 if lasted < _FEW else 0
         self._last_begun = self._seen
         twin = rule if host_of(rule.nx) is not None else on_numpy(rule)
         usable = twin is not None and rule.updates_plainly and twin.chains().has_windows
@@ -505,11 +502,6 @@ class StreamLearner:
         return self._carried
 
     def _before(self) -> tuple[Any, Any, Tree, Tree]:
-        if self._optimizer is not self.rule.optimizer:
-            # What a library has compiled holds its numbers.
-            self._optimizer = self.rule.optimizer
-            self.__dict__.pop("_compiled_update", None)
-            self.__dict__.pop("_compiled_updates", None)
         moving, total = self._carry()
         return self.rule.model.network.values, self.rule.prepared()[0], moving, total
 

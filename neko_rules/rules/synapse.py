@@ -119,7 +119,9 @@ def synapse_traces(rule: LearningRule, x: Any, y: Any, parameter: str, source: i
         )
         return adjoint.learning_signals(problem, arriving)[population, Z]
 
-    signal = nx.to_numpy(nx.jit(signals)(network.values, rule.prepared()[0], rule._batch(x, y)))[:, :, target]
+    signal = nx.to_numpy(nx.jit(signals)(network.values, rule.prepared()[0], rule._given(rule.model.batch(x, y))))[
+        :, :, target
+    ]
     trajectory = rule.model.trajectory(x)
     history = trajectory.z(connection.source)[:, :, source]
     sent = np.concatenate([0 * history[:1], history[:-1]]) if connection.delay else history
