@@ -1,7 +1,7 @@
-"""Calling: compiled functions called from a kernel at their addresses, and memory cut into arrays by few instructions.
+"""Calling: compiled functions called from a kernel at their addresses, and vectors that lie at an address.
 
 Numba compiles what a kernel calls into it once more. For kernels that are large and are called a few times that gains
-nothing, and was measured to take more than half of the time in which a chain of them is compiled.
+nothing, and was measured to take more than half of the time in which the caller is compiled.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ Type = Any
 """A type of Numba's."""
 
 
+def check_called(function: Any, types: tuple[Type, ...]) -> None:
+    """Refuse to call a function at its address with types for which nobody is known to compile it."""
+    if not is_called(function, types):
+        name = function.py_func.__name__
+        raise TypingError(f"{name} is called at an address with types for which nobody compiles it: {types}")
+
+
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def call(typing: Any, function: Any, addresses: Any, number: Any, arguments: Any) -> Any:
     """Call the ``function``, which returns nothing, at ``addresses[number]`` with a tuple of arguments.
@@ -31,9 +38,7 @@ def call(typing: Any, function: Any, addresses: Any, number: Any, arguments: Any
     It has to be known that it will be compiled for just these types: ``ahead.called``.
     """
     given = tuple(arguments.types)
-    if not is_called(function.dispatcher, given):
-        name = function.dispatcher.py_func.__name__
-        raise TypingError(f"{name} is called at an address with types for which nobody compiles it: {given}")
+    check_called(function.dispatcher, given)
 
     def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         convention = context.call_conv
@@ -50,23 +55,6 @@ def call(typing: Any, function: Any, addresses: Any, number: Any, arguments: Any
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def cut(typing: Any, memory: Any, places: Any, number: Any, skip: Any, shape: Any) -> Any:
-    """The array of that shape, in C order, that lies in ``memory`` from ``places[number] + skip`` on.
-
-    It does not keep the memory.
-    """
-    array = types.Array(memory.dtype, len(shape), "C")
-    axes: Type = types.Tuple((types.intp,) * len(shape))  # type: ignore[attr-defined]
-
-    def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        begin = builder.add(_entry(context, builder, places, values[1], number), values[3])
-        data = builder.gep(context.make_array(memory)(context, builder, values[0]).data, [begin])
-        return _array_at(context, builder, array, data, cgutils.unpack_tuple(builder, values[4]))
-
-    return array(memory, places, number, types.intp, axes), generated
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def vector(typing: Any, dtype: Any, address: Any, size: Any) -> Any:
     """The vector of a type, by its name, and of a size that begins at an address.
 
@@ -75,27 +63,17 @@ def vector(typing: Any, dtype: Any, address: Any, size: Any) -> Any:
     array = array_type(dtype.literal_value, 1)
 
     def generated(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        data = builder.inttoptr(values[1], context.get_value_type(array.dtype).as_pointer())
-        return _array_at(context, builder, array, data, [values[2]])
+        kind, word = context.get_value_type(array.dtype), context.get_value_type(types.intp)
+        made = context.make_array(array)(context, builder)
+        made.data, made.nitems = builder.inttoptr(values[1], kind.as_pointer()), values[2]
+        made.itemsize = word(context.get_abi_sizeof(kind))
+        made.shape = cgutils.pack_array(builder, [made.nitems], word)
+        made.strides = cgutils.pack_array(builder, [made.itemsize], word)
+        made.meminfo = ir.Constant(made.meminfo.type, None)
+        made.parent = ir.Constant(made.parent.type, None)
+        return made._getvalue()
 
     return array(dtype, types.intp, types.intp), generated
-
-
-def _array_at(context: Any, builder: Any, array: Type, data: Any, sizes: Sequence[Any]) -> Any:
-    """The array in C order with these sizes at a pointer, whose memory it does not keep."""
-    word = context.get_value_type(types.intp)
-    width = word(context.get_abi_sizeof(context.get_value_type(array.dtype)))
-    count, strides = word(1), []
-    for size in reversed(sizes):
-        strides.append(builder.mul(count, width))
-        count = builder.mul(count, size)
-    made = context.make_array(array)(context, builder)
-    made.data, made.itemsize, made.nitems = data, width, count
-    made.shape = cgutils.pack_array(builder, sizes, word)
-    made.strides = cgutils.pack_array(builder, strides[::-1], word)
-    made.meminfo = ir.Constant(made.meminfo.type, None)
-    made.parent = ir.Constant(made.parent.type, None)
-    return made._getvalue()
 
 
 def _entry(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> Any:

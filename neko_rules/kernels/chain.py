@@ -3,7 +3,7 @@
 A forward pass fills histories that the way back reads again. Those of a large batch fit no cache; those of a few
 examples do, and every group of examples works in the memory of the one before. Called one by one from Python, the
 kernels of so small a group would take less time than their calls. The chain calls them at their addresses, so that
-compiling it is compiling what lies between them.
+compiling it is compiling what lies between them: statements of ``kernels.lowering``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from neko_rules.kernels.ahead import Wanted, called, compiled
 from neko_rules.kernels.buffers import LINE, Form
 from neko_rules.kernels.compiling import Kernel, module_of
-from neko_rules.kernels.writer import Source
+from neko_rules.kernels.writer import Lines, Source
 
 if TYPE_CHECKING:
     from neko_rules.kernels.calling import Type
@@ -188,7 +188,7 @@ class Chain:
         if wanted not in self._calls:
             self._calls.append(wanted)
         number = self._calls.index(wanted)
-        return f"call(run{number}, addresses, {number}, ({', '.join(arguments)},))"
+        return f"run{number}({', '.join(arguments)})"
 
     def _type(self, name: str) -> Type:
         from neko_rules.kernels.calling import array_type
@@ -210,24 +210,12 @@ class Chain:
         source = Source("Kernels that follow each other over groups of examples")
         # A chain on disk belongs to functions that are called with these types.
         source.add(0, *(f"# run{i}{each.types}" for i, each in enumerate(self._calls)))
-        source.function("run", ["first", "last", "group", "addresses", "places", *KINDS, *self.sizes, *self.given])
-        # Numba would take a literal for a type of its own.
-        source.add(1, "zero, true, false = first - first, first == first, first != first", "n = group")
-        source.add(1, *(self._cut(name) for name, room in self._rooms.items() if room.once))
-        depth = 1
-        if self.windows:
-            source.add(1, "for window in range(opening, closing):")
-            source.add(2, "at, which = offset + window * steps, base + window")
-            depth = 2
-        source.add(depth, *(f"{name} = {expression}" for name, expression in self._flags.items()), *self._before)
-        source.add(depth, "for begin in range(first, last, group):", "    n = min(group, last - begin)")
-        source.add(depth + 1, *(f"{name} = {expression}" for name, expression in self._numbers.items()))
-        source.add(depth + 1, *(self._cut(name) for name, room in self._rooms.items() if not room.once))
-        for view, name in self._views.items():
-            source.add(depth + 1, self._cut(view.room, name, view.shape, view.skip))
-        source.add(depth + 1, *self._lines)
-        source.add(depth, *self._after)
-        source.add(1, "return 0")
+        names = ["first", "last", "group", "addresses", "places", *KINDS, *self.sizes, *self.given]
+        functions = ", ".join(f"run{i}=run{i}" for i in range(len(self._calls)))
+        source.add(0, "", 'statements = """', *self._statements(), '"""', f"functions = dict({functions})")
+        source.add(0, f"names = {tuple(names)}", "body = lowered(names, statements, functions)")
+        source.function("run", names, "thin")
+        source.add(1, f"return body(({', '.join(names)}))")
         for i, each in enumerate(self._calls):
             function: Any = each.run
             source.imports(function.py_func.__module__, function.py_func.__name__, f"run{i}")
@@ -241,6 +229,26 @@ class Chain:
         whole = Wanted(module.run, types)
         return Chained(whole, calls, list(self.sizes), list(self.given), list(self._rooms.values()))
 
+    def _statements(self) -> list[str]:
+        """What it does, in the language of ``kernels.lowering``."""
+        lines = Lines("n = group")
+        lines.add(0, "zero = 0", *(self._cut(name) for name, room in self._rooms.items() if room.once))
+        depth = 0
+        if self.windows:
+            lines.add(0, "for window in range(opening, closing):")
+            lines.add(1, "at, which = offset + window * steps, base + window")
+            depth = 1
+        lines.add(depth, *(f"{name} = {expression}" for name, expression in self._flags.items()), *self._before)
+        lines.add(depth, "for begin in range(first, last, group):", "    n = min(group, last - begin)")
+        lines.add(depth + 1, *(f"{name} = {expression}" for name, expression in self._numbers.items()))
+        lines.add(depth + 1, *(self._cut(name) for name, room in self._rooms.items() if not room.once))
+        for view, name in self._views.items():
+            lines.add(depth + 1, self._cut(view.room, name, view.shape, view.skip))
+        lines.add(depth + 1, *self._lines)
+        lines.add(depth, *self._after)
+        lines.add(0, "return 0")
+        return lines.text().splitlines()
+
     def _cut(self, room: str, name: str = "", shape: Shape = (), skip: str = "0") -> str:
         """A statement that cuts a room, or a part of it under another name, from its memory."""
         if room in self.given:
@@ -249,7 +257,7 @@ class Chain:
         else:
             memory, place = self._rooms[room].kind, list(self._rooms).index(room)
             shape = shape or self._rooms[room].shape
-        return f"{name or room} = cut({memory}, places, {place}, {skip}, ({', '.join(map(str, shape))},))"
+        return f"{name or room} = cut({memory}, {place}, {skip}, ({', '.join(map(str, shape))},))"
 
 
 class Layout(NamedTuple):

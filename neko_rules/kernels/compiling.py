@@ -75,6 +75,17 @@ def kernel(function: Function) -> Function:
     return compiled
 
 
+def thin(function: Function) -> Function:
+    """A kernel of which ``kernels.lowering`` has written all that it does: little of it is left to optimise."""
+    import numba
+
+    from neko_rules.kernels.pipeline import Thin
+
+    make = numba.njit(pipeline_class=Thin, **_OPTIONS)
+    compiled: Function = _kept(make(function))
+    return compiled
+
+
 def within(function: Function) -> Function:
     """A function of numbers that is compiled into every kernel that calls it, so that its loops become vector code.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.lowering import Lower
@@ -43,12 +44,35 @@ class _WideLowering(NativeLowering):  # type: ignore[misc]
         return _Wide
 
 
+class _Lightly(JITCodeLibrary):  # type: ignore[misc]
+    """Machine code that is optimised as little as lets numbers stay in registers."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager(opt=1, loop_vectorize=False, slp_vectorize=False)
+        passes.run(self._final_module, builder)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _ThinLowering(NativeLowering):  # type: ignore[misc]
+    _name = "native_lowering_of_thin_kernels"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Lightly(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        return bool(super().run_pass(state))
+
+
 class Pipeline(CompilerBase):  # type: ignore[misc]
     """Numba's compiler, told that the arrays of one call do not overlap, and that registers are as wide as they are.
 
     What a kernel writes overlaps with nothing else that it is given. Without that promise every inner loop first
     compares all pairs of pointers, and runs number by number where there are too many; measured: half the speed.
     """
+
+    lowering: type[NativeLowering] = _WideLowering
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -57,6 +81,12 @@ class Pipeline(CompilerBase):  # type: ignore[misc]
     def define_pipelines(self) -> list[PassManager]:
         """Numba's own passes, but for one."""
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        manager.passes = [(_WideLowering if step is NativeLowering else step, told) for step, told in manager.passes]
+        manager.passes = [(self.lowering if step is NativeLowering else step, told) for step, told in manager.passes]
         manager.finalize()
         return [manager]
+
+
+class Thin(Pipeline):
+    """The same for kernels of which ``kernels.lowering`` has written all that they do."""
+
+    lowering = _ThinLowering

@@ -25,7 +25,7 @@ import math
 import numpy as np
 from numpy import bool_, float32, float64
 
-from neko_rules.kernels.compiling import kernel
+from neko_rules.kernels.compiling import kernel, thin
 '''
 
 
@@ -98,7 +98,8 @@ class Lines:
 
 
 _COMPILED_IN = {
-    "calling": ("call", "cut", "vector"),
+    "calling": ("call", "vector"),
+    "lowering": ("lowered",),
     "exponential": tuple(f"{name}_{dtype}" for name in ("exp", "log", "tanh") for dtype in ("float32", "float64")),
     "listing": ("list_row",),
 }
@@ -122,9 +123,9 @@ class Source(Lines):
                 number = repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
                 self._lines.append(f"{name} = {dtype}({number})")
 
-    def function(self, name: str, arguments: Sequence[str]) -> None:
-        """Begin a function."""
-        self._lines += ["", "", "@kernel", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
+    def function(self, name: str, arguments: Sequence[str], kind: str = "kernel") -> None:
+        """Begin a function, compiled as a function of ``kernels.compiling`` does."""
+        self._lines += ["", "", f"@{kind}", f"def {name}(", *(f"    {each}," for each in arguments), "):"]
 
     def call(self, depth: int, function: str, addresses: str, number: int, arguments: Sequence[str]) -> None:
         """A statement that calls a function of ``kernels.gathering`` at its address."""
