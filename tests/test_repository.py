@@ -86,7 +86,7 @@ ROWS = (
     ("credit",),
     ("evaluator",),
     ("chains",),
-    ("scoring",),
+    ("scoring", "replaced"),
     ("regularizers",),
     ("layers",),
     # What knows nothing of networks.
@@ -99,7 +99,7 @@ ROWS = (
     ("threads",),
     ("backend",),
     ("recorded",),
-    ("arguments", "optional", "registry", "seeding"),
+    ("arguments", "optional", "ours", "registry", "seeding"),
     ("errors",),
 )
 """Every module or package of neko_rules; each imports only from rows below its own."""
