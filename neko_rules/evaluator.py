@@ -492,7 +492,12 @@ class Evaluator:
         return {name: (float(nx.to_numpy(each)), float(nx.to_numpy(count))) for name, (each, count) in totals.items()}
 
     def judged_by_chain(
-        self, host: HostBackend, values: Parameters, batch: tuple[Array, Array, Array], measured: bool = True
+        self,
+        host: HostBackend,
+        values: Parameters,
+        batch: tuple[Array, Array, Array],
+        measured: bool = True,
+        batches: int = 1,
     ) -> Judgement | None:
         """``judge`` of a forward pass, without signals, by a chain that goes forward alone; for the engine.
 
@@ -501,13 +506,14 @@ class Evaluator:
             values: parameters, in its arrays.
             batch: inputs, target and mask, in its arrays.
             measured: whether totals are wanted, or the loss alone.
+            batches: how many such batches there were, this one included.
 
         Returns:
             None where there is no chain, or no use for one.
         """
         judging = self._judging(measured)
         inputs, target, mask = map(host.host, batch)
-        met = None if judging is None else judging.ran(values, inputs.transpose(1, 0, 2), target, mask)
+        met = None if judging is None else judging.ran(values, inputs.transpose(1, 0, 2), target, mask, batches)
         if met is None:
             return None
         ran, count = met

@@ -137,6 +137,34 @@ def test_losses_by_chains_are_those_of_operations(
     assert not went
 
 
+def test_small_batches_have_chains_when_they_were_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the count of steps, which is part of a saved state: who goes on from it does as the one that was saved."""
+    pytest.importorskip("numba")
+    went: list[int] = []
+    ran = running.run
+    x, y = data(batch=2, steps=6)
+
+    def rule() -> SPSA:
+        return SPSA(Evaluator(ALIF(8, 2, inputs=x.shape[-1], seed=1)), optimizer="sgd")
+
+    own = rule()
+    monkeypatch.setattr(running, "run", lambda *given: went.append(own.steps) or ran(*given))
+    chains = own.model._judging()
+    assert chains is not None
+    monkeypatch.setattr(running, "WORTHWHILE", 2 * chains._bytes_of_each(3 * 6, x.shape[-1]))
+    for _ in range(4):
+        own.step(x, y)
+    assert set(went) == {2, 3}
+    twin, state = rule(), own.state()
+    twin.load_state(state)
+    del went[:]
+    for each in (own, twin):
+        each.step(x, y)
+    assert len(went) == 2 * 3
+    for name, value in own.state().items():
+        np.testing.assert_array_equal(value, twin.state()[name])
+
+
 def test_a_wrong_sign_or_scale_would_be_found() -> None:
     """What the test of unbiasedness can tell apart: an estimate that is 1.5 times too large is refused."""
     x, y = data(batch=2, steps=4, inputs=2, outputs=2)

@@ -42,7 +42,7 @@ class Judging(Runner):
         return same(self._seen, _seen(network, loss, metrics))
 
     def ran(
-        self, values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray
+        self, values: Parameters, inputs: np.ndarray, target: np.ndarray, mask: np.ndarray, batches: int = 1
     ) -> tuple[Ran, float] | None:
         """What a chain finds, and how many outputs count in the loss; None where there is none, or no use for one.
 
@@ -50,11 +50,12 @@ class Judging(Runner):
             values: parameters, in arrays of the network's backend.
             inputs: [batch, time, feature].
             target, mask: as ``Evaluator.batch`` gives them.
+            batches: how many such batches there were, this one included: all of them have to be worth a chain.
         """
         from neko_rules.chains.linking import Linking
 
         rates = any(metric.requires == "spikes" for metric in self._metrics)
-        return self._ran(Linking, (bool(self._metrics), rates), values, inputs, target, mask)
+        return self._ran(Linking, (bool(self._metrics), rates), values, inputs, target, mask, batches)
 
     def scores(self, values: Parameters, inputs: np.ndarray) -> np.ndarray | None:
         """The scores alone, [1 or time, batch, n_out]; None as for ``ran``."""
@@ -72,10 +73,11 @@ class Judging(Runner):
         inputs: np.ndarray,
         target: np.ndarray,
         mask: np.ndarray,
+        batches: int = 1,
     ) -> tuple[Ran, float] | None:
         """What a chain of a kind finds, with scores and with counts of spikes where these are wanted."""
         examples, steps, features = inputs.shape
-        if not self._possible or self.lacking or not self.worthwhile(steps, examples, features):
+        if not self._possible or self.lacking or not self.worthwhile(steps * batches, examples, features):
             return None
         found = self._on_numpy(values)
         if found is None:

@@ -129,7 +129,7 @@ class WeightPerturbation(Rule):
         # A chain would see weights of few bits, to which those that have been moved would be rounded.
         plain = not self.regularizers and isinstance(model.network, Network) and not model.network.weight_bits
         host = host_of(nx) if plain else None
-        found = None if host is None else model.judged_by_chain(host, values, batch, measured)
+        found = None if host is None else model.judged_by_chain(host, values, batch, measured, self.steps + 1)
         if found is not None:
             return found, found.loss
         inputs, target, mask = batch
