@@ -143,13 +143,13 @@ class Form:
         whole: whether all of the memory is one more array behind them: a vector of the first one's type.
     """
 
-    __slots__ = ("_begins", "parts", "shapes", "size", "whole")
+    __slots__ = ("begins", "parts", "shapes", "size", "whole")
 
     def __init__(self, parts: Sequence[tuple[tuple[int, ...], np.dtype]], whole: bool = False) -> None:
         self.parts, self.whole, self.size = tuple(parts), whole, 0
-        self._begins = []
+        self.begins = []
         for shape, kind in self.parts:
-            self._begins.append(self.size)
+            self.begins.append(self.size)
             self.size += _lines(math.prod(shape) * kind.itemsize)
         self.shapes = [shape for shape, _ in self.parts]
         if whole:
@@ -159,7 +159,7 @@ class Form:
         """The arrays, from the first line of some bytes on."""
         first = -memory.ctypes.data % LINE
         found = []
-        for (shape, kind), begin in zip(self.parts, self._begins, strict=True):
+        for (shape, kind), begin in zip(self.parts, self.begins, strict=True):
             at = first + begin
             found.append(memory[at : at + math.prod(shape) * kind.itemsize].view(kind).reshape(shape))
         if self.whole:

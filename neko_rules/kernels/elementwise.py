@@ -171,14 +171,14 @@ def _room(
 ) -> tuple[list[list[np.ndarray]], np.ndarray, np.ndarray]:
     """Memory for results like some arrays: one array per group for every result, their vector, and entries of each."""
     # One piece for all, and one call: asking for either costs more than a short loop.
-    form, sizes = _form(tuple([each.shape for each in groups]), results, loop.dtype)
+    form, sizes = laid_out(tuple([each.shape for each in groups]), results, loop.dtype)
     *arrays, whole = BUFFERS.lent(form)
     return [arrays[i : i + len(groups)] for i in range(0, len(arrays), len(groups))], whole, sizes
 
 
 @lru_cache(maxsize=256)
-def _form(shapes: tuple[tuple[int, ...], ...], results: int, dtype: str) -> tuple[Form, np.ndarray]:
-    """How the results of every group lie in memory, and the entries of each."""
+def laid_out(shapes: tuple[tuple[int, ...], ...], results: int, dtype: str) -> tuple[Form, np.ndarray]:
+    """How the results of a loop lie in memory, of every group of every result, and the entries of each group."""
     return together(shapes * results, np.dtype(dtype)), np.array([math.prod(shape) for shape in shapes])
 
 

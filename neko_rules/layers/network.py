@@ -87,6 +87,7 @@ class Network(NetworkProtocol):
         self.readout = arguments.choice("readout", readout, POOLINGS)
         self.dt = arguments.number("dt", dt, above=0)
         self.seed = arguments.integer("seed", seed, at_least=0)
+        self.weight_bits = 0
         self.inputs: int | None = None
         self.held: Parameters | OnHost = {}
         """The parameters as they lie, for the engine: backend arrays, or what these are made from when asked for."""

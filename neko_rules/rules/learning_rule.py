@@ -37,6 +37,7 @@ from neko_rules.rules.online import Online, Windowed
 from neko_rules.rules.portions import examples_at_once, judged_by_portions
 from neko_rules.rules.rule import Arrays, Batch, Own, Rule, Trained, UpdateOptions
 from neko_rules.rules.stand_in import StandIn
+from neko_rules.rules.steady import Steady
 from neko_rules.rules.streaming import StreamLearner
 
 EVALUATIONS = ("adjoint", "traces")
@@ -304,14 +305,27 @@ class LearningRule(Rule):
                 found.add(name)
         return frozenset(found)
 
-    def _stand_in(self, arrays: Arrays) -> StandIn | None:
+    def _stand_in(self, arrays: Arrays) -> StandIn | Steady | None:
         if not lends(self.nx):
-            return None
+            return None if host_of(self.nx) is None or self.nx.name != "numpy" else self._compiled_steady
         # Under a name that a clone leaves behind.
         known: StandIn | None = vars(self).get("_compiled_stand_in")
         if known is None or not known.fits(self):
             known = vars(self)["_compiled_stand_in"] = StandIn(self)
         return known if known.serves(self, arrays) else None
+
+    @cached_property
+    def _compiled_steady(self) -> Steady | None:
+        """What takes steps like the one before; None where a step is more than a gradient and its update."""
+        own, network = type(self), self.model.network
+        names = "_judged_gradients", "_updated_once", "_trained", "_observe", "take", "rates"
+        if not self._updates_once() or any(getattr(own, name) is not getattr(LearningRule, name) for name in names):
+            return None
+        if self.regularizers or self.updated or self.evaluation != "adjoint" or not self.updates_plainly:
+            return None
+        if network.stochastic or network.weight_bits or self._draw(1, 1) or not self.chains().possible:
+            return None
+        return Steady(self)
 
     def chains(self) -> Chains:
         """The compiled loops over groups of examples, for the engine."""

@@ -27,6 +27,7 @@ from neko_rules.trees import OnHost, made, still
 
 if TYPE_CHECKING:
     from neko_rules.rules.stand_in import Held, StandIn
+    from neko_rules.rules.steady import Steady
 
 WEIGHT = (".weight", ".kernel")
 """How the names of weights end, here and in torch, and in Keras."""
@@ -335,7 +336,7 @@ class Rule:
         # A compiled function may return a dict in another order.
         return ratios(figures), {name: self.nx.to_numpy(found[name]) for name in names}
 
-    def _stand_in(self, arrays: Arrays) -> StandIn | None:
+    def _stand_in(self, arrays: Arrays) -> StandIn | Steady | None:
         """What takes a step with such a batch in the place of the model's own backend; None for itself."""
         return None
 

@@ -1,0 +1,219 @@
+"""Steady: training steps like the one before, whose chain and update are at hand.
+
+A step by a chain is two calls of compiled loops: one makes the gradient of a batch, and one the update. What has to be
+looked up, laid out and handed over for them takes five times as long as both do for a few neurons, and it is the same
+as in the step before, as long as batches are of one size, nothing was replaced, and nobody else changed the parameters.
+Only what is another every time is then handed over. Where anything turns out otherwise, the step is not taken here, and
+nothing has happened: parameters after an update are new arrays, as ever.
+"""
+
+from __future__ import annotations
+
+from operator import is_
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from neko_rules.backend import get_backend
+from neko_rules.chains.running import Given, Plan, Ran, arguments, prepared
+from neko_rules.evaluator import ratios
+from neko_rules.kernels.elementwise import laid_out
+from neko_rules.kernels.host import BUFFERS, clear_diagonal, handed_over
+from neko_rules.kernels.parallel import each
+from neko_rules.layers.graph import INPUT
+from neko_rules.rules.chained import backs_of
+from neko_rules.threads import threads
+
+if TYPE_CHECKING:
+    from neko_rules.chains.linked import Linked, Told
+    from neko_rules.rules.learning_rule import LearningRule
+    from neko_rules.rules.rule import Arrays, Rule
+
+Held = tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]
+"""Parameters, own arrays and the optimiser's memory, in NumPy arrays."""
+
+
+class _Ready(NamedTuple):
+    """A chain for batches of a size, with all that it is called with.
+
+    Attributes:
+        links, plan: the chain.
+        given: what it is called with, in its order.
+        places: where in it stands what is another every time, by argument.
+        parameters: the same for parameters: where, and which.
+        gradients: of every parameter, and their vector.
+        losses: where the chain adds up the loss.
+    """
+
+    links: Linked
+    plan: Plan
+    given: list[Any]
+    places: dict[str, int]
+    parameters: list[tuple[int, str]]
+    gradients: dict[str, np.ndarray]
+    whole: np.ndarray
+    losses: np.ndarray
+
+
+class Steady:
+    """The steps of a rule on NumPy that are a gradient by a chain and an update by a loop, and nothing else.
+
+    Args:
+        rule: of which nothing is replaced as long as this is asked.
+    """
+
+    def __init__(self, rule: LearningRule) -> None:
+        self._numpy = cast(Any, get_backend("numpy"))
+        self._chains = rule.chains()
+        network = rule.model.network
+        self._names, self._slots = list(network.values), rule.optimizer.slots
+        loop = rule.update_loop(rule.nx.dtype(rule.rates(1)[1]))
+        assert loop is not None, "asked only of a rule that updates plainly"
+        self._loop = loop
+        shapes = tuple(tuple(value.shape) for value in network.values.values())
+        self._form, self._sizes = laid_out(shapes, 1 + len(self._slots), loop.dtype)
+        # Of results within their vector: of parameters, then of what the optimiser keeps.
+        self._offsets = np.array(self._form.begins).reshape(-1, len(shapes))
+        self._addresses = np.zeros((2 + len(self._slots), len(shapes)), np.int64)
+        """Where gradients, parameters and the optimiser's memory lie: what the update reads."""
+        self._held: Held = {}, {}, {}
+        """Whose addresses these are."""
+        self._now: _Ready | None = None
+        self._ready: dict[Any, _Ready | None] = {}
+
+    def gradients(self, rule: Rule, arrays: Arrays) -> dict[str, np.ndarray] | None:
+        """None: of a gradient alone there is nothing that it would make shorter."""
+        return None
+
+    def stepped(
+        self, rule: Rule, arrays: Arrays, observed: bool
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]] | None:
+        """``Rule.stepped``; None, and the rule is as it was, where the step is to be taken as any other.
+
+        Args:
+            rule: the same, or a clone of it.
+            arrays: inputs [time, batch, feature], targets and mask, as ``Evaluator.batch`` makes them.
+            observed: whether the gradient is wanted too.
+        """
+        inputs, target, mask = arrays
+        rule = cast("LearningRule", rule)
+        if observed or not self._chains.serves(rule, *inputs.shape) or not self._meets(rule):
+            return None
+        model, (values, own, _) = rule.model, self._held
+        given, count = prepared(model.network, model.loss, values, inputs.transpose(1, 0, 2), target, mask)
+        inputs = handed_over(given.inputs, model.network.dtype)
+        given = given._replace(inputs=inputs, constants=rule.constants_with(values))
+        met = self._gone_through(rule, given)
+        if met is None:
+            return None
+        ready, ran = met
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = np.asarray(ran.loss, model.network.dtype) / given.divisor
+        if not np.isfinite(loss):
+            return None
+        if ready is not self._now:
+            self._addresses[0] = [self._loop.address(ready.gradients[name]) for name in self._names]
+            self._now = ready
+        rates, counts = rule.rates(1)
+        *made, whole = BUFFERS.lent(self._form)
+        if not self._loop.run_all(self._sizes, self._addresses, whole, rates[0], counts[0]):
+            return None
+        rows = [dict(zip(self._names, made[i:], strict=False)) for i in range(0, len(made), len(self._names))]
+        self._held = rows[0], own, dict(zip(self._slots, rows[1:], strict=True))
+        rule.hold(self._held, rule.steps + 1)
+        np.add(self._offsets, self._loop.address(whole), out=self._addresses[1:])
+        totals = model.totals_of(self._numpy, ran, count, arrays)
+        return ratios({name: [float(part) for part in totals[name]] for name in model.figures}), {}
+
+    def _meets(self, rule: LearningRule) -> bool:
+        """Whether parameters and memory are as the loops take them; and where they lie is known."""
+        held = rule.held
+        if all(map(is_, held, self._held)):
+            return True
+        values, own, memory = held
+        if not (isinstance(values, dict) and isinstance(own, dict) and isinstance(memory, dict)):
+            return False
+        rows = [[group[name] for name in self._names] for group in (values, *(memory[slot] for slot in self._slots))]
+        if any(handed_over(array, self._loop.dtype) is not array for row in rows for array in row):
+            return False
+        # A diagonal that does not count is left out of what a chain is given.
+        masked = (connection.weight for connection in rule.model.network.graph.connections if connection.masked)
+        if any(np.count_nonzero(values[weight].diagonal()) for weight in masked):
+            return False
+        self._addresses[1:] = [[self._loop.address(array) for array in row] for row in rows]
+        self._held = values, own, memory
+        return True
+
+    def _gone_through(self, rule: LearningRule, given: Given) -> tuple[_Ready, Ran] | None:
+        """A batch gone through by the chain for it; None where that goes another way."""
+        chains, (examples, steps, features) = self._chains, given.inputs.shape
+        group = chains.group(steps, examples, features)
+        walked, odd = chains.walked(given.inputs, group)
+        while True:
+            key = given.inputs.shape, given.target.shape, given.counted.shape, walked, odd, threads()
+            if key not in self._ready:
+                links = chains.linked(rule, given, walked, INPUT in walked and not odd)
+                rows = steps, given.target.shape[0]
+                plan = None if links is None else chains.plan(links, self._numpy, given, group, rows)
+                self._ready[key] = None if links is None or plan is None else self._made(rule, links, plan, given)
+            ready = self._ready[key]
+            if ready is None:
+                return None
+            ran = self._ran(rule, ready, given)
+            if isinstance(ran, Ran):
+                return ready, ran
+            # Begun anew, as in any other step.
+            if ran.kind == "odd":
+                odd = True
+            else:
+                walked -= {ran.source}
+
+    def _made(self, rule: LearningRule, links: Linked, plan: Plan, given: Given) -> _Ready | None:
+        asks = "observed" in links.chain.given
+        if len(plan.ranges) != 1 or asks or any(len(connections) > 1 for connections in links.weights.values()):
+            return None
+        *gradients, whole = BUFFERS.lent(plan.gradients)
+        losses = np.zeros(1)
+        every = arguments(links, plan, self._numpy, given, self._backs(rule, links))
+        every |= {**dict(zip(links.gradients, gradients, strict=False)), "total": losses, "scores": None}
+        every |= dict.fromkeys(links.spikes)
+        places = {name: place for place, name in enumerate(links.chain.given)}
+        weights = {name: connections[0].weight for name, connections in links.weights.items()}
+        parameters = [(places[name], of) for name, of in {**weights, **plan.biases}.items() if name in places]
+        by_name = dict(zip(links.gradients.values(), gradients, strict=False))
+        return _Ready(links, plan, list(plan.given(every)), places, parameters, by_name, whole, losses)
+
+    def _backs(self, rule: LearningRule, links: Linked) -> dict[str, np.ndarray]:
+        values, own, _ = self._held
+        return backs_of(rule, self._numpy, values, own["feedback"], links)
+
+    def _ran(self, rule: LearningRule, ready: _Ready, given: Given) -> Ran | Told:
+        """What the chain finds; or what it tells, where it is not the one for this batch."""
+        links, plan, to, dtype = ready.links, ready.plan, ready.given, rule.model.network.dtype
+        values, examples = given.values, given.inputs.shape[0]
+        fresh: dict[str, Any] = {"inputs": given.inputs, "target": handed_over(given.target, dtype)}
+        fresh["counted"], fresh["weight"] = handed_over(given.counted, dtype), handed_over(given.weight, dtype)
+        fresh |= self._backs(rule, links)
+        outputs = rule.model.network.outputs
+        fresh["scores"] = np.empty((plan.judged, examples, outputs) if links.kind.scored else (0, 0, 0), dtype)
+        sizes = {of: rule.model.network.graph.populations[of].size for of in links.spikes.values()}
+        spikes = {of: np.empty((1, examples, size), dtype) for of, size in sizes.items()}
+        fresh |= {name: spikes[of] for name, of in links.spikes.items()}
+        for name, value in fresh.items():
+            if name in ready.places:
+                to[ready.places[name]] = value
+        for place, parameter in ready.parameters:
+            to[place] = values[parameter]
+        ready.whole.fill(0)
+        ready.losses.fill(0)
+        ((size, (places, form)),), chain = plan.groups, links.chain
+
+        def part(_: int, first: int, last: int) -> int:
+            memories = BUFFERS.lent(form)
+            return int(chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *to))
+
+        if told := each(part, plan.ranges)[0]:
+            return links.told[told - 1]
+        for number in plan.masked:
+            clear_diagonal(list(ready.gradients.values())[number])
+        return Ran(ready.gradients, float(ready.losses[0]), fresh["scores"], spikes)

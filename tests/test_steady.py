@@ -1,0 +1,262 @@
+"""Steps whose chain and update are at hand give what any other step gives, bit for bit, and leave as much behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from chain_cases import CLASSES, FEATURES, NETWORKS, STEPS, data, layers
+
+from neko_rules import BPTT, FPTT, EProp, Evaluator, LearningRule
+from neko_rules.chains import running
+from neko_rules.clipping import ClipValue
+from neko_rules.errors import NonFiniteError
+from neko_rules.kernels.host import by_library, unfused
+from neko_rules.optimizers import OPTIMIZERS
+from neko_rules.regularizers import FiringRate
+from neko_rules.rules import rule_of
+from neko_rules.rules.steady import Steady
+from neko_rules.threads import set_threads
+
+CASES = [(name, rule) for name, (_, rules) in NETWORKS.items() for rule in rules if name != "on PyTorch"]
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every step that was asked for, whether it was taken."""
+    monkeypatch.setattr(running, "WORTHWHILE", 0)
+    found: list[bool] = []
+    stepped = Steady.stepped
+
+    def asked(self: Steady, *given: Any) -> Any:
+        result = stepped(self, *given)
+        found.append(result is not None)
+        return result
+
+    monkeypatch.setattr(Steady, "stepped", asked)
+    return found
+
+
+def pair(make: Callable[[], LearningRule]) -> tuple[LearningRule, LearningRule]:
+    """A rule, and one whose every step is like the first."""
+    one, other = make(), make()
+    vars(other)["_stand_in"] = lambda arrays: None
+    return one, other
+
+
+def same_steps(one: LearningRule, other: LearningRule, *batches: tuple[np.ndarray, np.ndarray]) -> None:
+    for x, y in batches:
+        figures, expected = one.step(x, y), other.step(x, y)
+        assert figures == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
+    assert one.steps == other.steps
+    state, wanted = one.state(), other.state()
+    assert list(state) == list(wanted)
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(state[name], value, err_msg=name)
+
+
+def batches(count: int, examples: int = 24, rate: float = 0.3, seed: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:
+    random = np.random.default_rng(seed)
+    shape = examples, STEPS, FEATURES
+    made = ((1.0 * (random.random(shape) < rate), random.integers(0, CLASSES, examples)) for _ in range(count))
+    return list(made)
+
+
+def make(rule: str = "eprop", **options: Any) -> LearningRule:
+    made = rule_of(Evaluator(layers(12, cell="alif"), metrics=["accuracy", "firing_rate"]), {"name": rule, **options})
+    assert isinstance(made, LearningRule)
+    return made
+
+
+@pytest.mark.parametrize(("network", "rule"), CASES)
+def test_every_network(network: str, rule: str, taken: list[bool]) -> None:
+    x, y = data()
+
+    def of_network() -> Any:
+        model = NETWORKS[network][0]()
+        of_spikes = ["firing_rate", "spike_sparsity"] if model.spiking else []
+        return rule_of(Evaluator(model, metrics=["accuracy", *of_spikes]), {"name": rule, "optimizer": "sgd"})
+
+    same_steps(*pair(of_network), (x, y), (x, y), (x[::-1], y[::-1]), (x, y))
+    if "differ" in network or "per neuron" in network:
+        assert not taken, "of learned constants a step is more than this"
+    else:
+        # Parameters and memory have to have been made by a step before; two matrices at once are added up in every one.
+        assert taken == [False, *[network != "two recurrent matrices"] * 3]
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_every_optimizer(optimizer: str, taken: list[bool]) -> None:
+    rate = {"name": "step", "initial": 0.02, "rate": 0.5, "steps": 2}
+    options = {"optimizer": {"name": optimizer} | ({} if optimizer == "naive" else {"learning_rate": rate})}
+    same_steps(*pair(lambda: make(**options)), *batches(5))
+    assert taken[1:] == [True] * 4
+
+
+@pytest.mark.parametrize("spatial", ["random", "direct", "sign"])
+def test_errors_that_come_another_way(spatial: str, taken: list[bool]) -> None:
+    def other_way() -> LearningRule:
+        return LearningRule(Evaluator(layers(12, 8, cell="alif")), temporal="layer", spatial=spatial)
+
+    same_steps(*pair(other_way), *batches(3))
+    assert taken == [False, True, True]
+
+
+def test_batches_of_every_kind_take_turns(taken: list[bool]) -> None:
+    """Of other sizes, many events, graded, labels of single steps, and where the weights are not what they were."""
+    few, many = batches(1)[0], batches(1, rate=0.9)[0]
+    graded = few[0] * 0.5, few[1]
+    of_steps = few[0], np.random.default_rng(0).integers(0, CLASSES, (24, STEPS))
+    kinds = [few, many, graded, of_steps, *batches(1, examples=7), few, many, of_steps]
+    same_steps(*pair(make), *kinds, *kinds)
+    assert taken == [False] + [True] * (2 * len(kinds) - 1)
+
+
+def test_what_others_do_between_steps_is_seen(taken: list[bool]) -> None:
+    one, other = pair(make)
+    first, second, third, fourth = batches(4)
+    same_steps(one, other, first, second)
+    state = one.state()
+    for rule in (one, other):
+        weights = {name: 0.5 * value for name, value in rule.model.network.parameters.items()}
+        rule.model.network.set_parameters(weights)
+    same_steps(one, other, third, fourth)
+    for rule in (one, other):
+        rule.observed_step(*first)
+        rule.load_state(state)
+    same_steps(one, other, third)
+    twins = one.clone(), other.clone()
+    same_steps(*twins, second)
+    same_steps(one, other, fourth)
+    for rule in (one, other):
+        rule.optimizer = {"name": "sgd", "learning_rate": 0.1}
+        rule.clipping = ClipValue(1e-3)
+    same_steps(one, other, first, second)
+    assert taken.count(True) >= 5
+
+
+def test_values_that_somebody_holds_stay_as_they_are(taken: list[bool]) -> None:
+    rule = make()
+    held = []
+    for batch in batches(12):
+        rule.step(*batch)
+        values = rule.model.network.values
+        held.append((values, {name: np.array(value) for name, value in values.items()}))
+    for values, expected in held:
+        for name, value in expected.items():
+            np.testing.assert_array_equal(values[name], value)
+    assert taken.count(True) == 11
+
+
+def test_threads_share_the_examples(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps by several threads are not taken here, and those after them are."""
+    monkeypatch.setattr("neko_rules.threads._WORTHWHILE", 1)
+    one, other = pair(make)
+    same_steps(one, other, *batches(2))
+    try:
+        set_threads(2)
+        same_steps(one, other, *batches(2, seed=6))
+    finally:
+        set_threads(None)
+    same_steps(one, other, *batches(2, seed=7))
+    assert taken[:2] == [False, True]
+    assert taken[-1]
+
+
+@pytest.mark.filterwarnings("ignore:overflow|invalid")
+@pytest.mark.parametrize("where", ["loss", "update"])
+def test_a_step_that_fails_changes_nothing(where: str, taken: list[bool]) -> None:
+    rule = make(optimizer="sgd")
+    first, second, third = batches(3)
+    rule.step(*first)
+    rule.step(*second)
+    if where == "loss":
+        weights = rule.model.network.parameters
+        rule.model.network.set_parameters({**weights, "readout.bias": np.array([1e308, -1e308, 1e308])})
+    else:
+        rule.optimizer = {"name": "sgd", "learning_rate": 1e308}
+    before, count = rule.state(), len(taken)
+    with pytest.raises(NonFiniteError):
+        rule.step(*third)
+    assert taken[count:] == [False]
+    assert rule.steps == 2
+    for name, value in rule.state().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"regularizers": [FiringRate(10.0)]},
+        {"clipping": ClipValue(1.0)},
+        {"weight_decay": 0.1},
+        {"online": 4},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_a_step_is_more_than_that_is_done(options: dict[str, Any], taken: list[bool]) -> None:
+    same_steps(*pair(lambda: EProp(Evaluator(layers(12, cell="alif")), **options)), *batches(3))
+    assert not any(taken)
+
+
+def test_other_rules_take_their_own_steps(taken: list[bool]) -> None:
+    class Doubled(BPTT):
+        def _judged_gradients(self, *given: Any) -> Any:
+            judgement, found = super()._judged_gradients(*given)
+            return judgement, {name: 2 * value for name, value in found.items()}
+
+    for kind in (Doubled, FPTT):
+        same_steps(*pair(lambda kind=kind: kind(Evaluator(layers(12, cell="alif")))), *batches(3))
+    network = layers(12, cell="alif")
+    network.weight_bits = 4
+    EProp(Evaluator(network)).step(*batches(1)[0])
+    with unfused():
+        make().step(*batches(1)[0])
+    assert not taken
+
+
+def test_weights_of_few_bits_are_seen_when_they_come(taken: list[bool]) -> None:
+    one, other = pair(make)
+    same_steps(one, other, *batches(2))
+    for rule in (one, other):
+        rule.model.network.weight_bits = 3
+    same_steps(one, other, *batches(2))
+    assert taken == [False, True]
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_other_libraries_have_them_by_numpy(backend: str, taken: list[bool]) -> None:
+    pytest.importorskip(backend)
+    made = [EProp(Evaluator(layers(12, cell="alif", backend=name)), optimizer="sgd") for name in ("numpy", backend)]
+    for x, y in batches(4):
+        figures = [rule.step(x, y) for rule in made]
+        assert figures[0] == pytest.approx(figures[1], rel=1e-12)
+    assert taken == [False] + [True] * 7
+    with by_library():
+        made[1].step(*batches(1)[0])
+    assert len(taken) == 8
+
+
+@pytest.mark.parametrize("fault", ["weights of the first step", "errors by the first weights", "no fresh gradient"])
+def test_faults_are_seen(fault: str, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    if fault == "weights of the first step":
+        made = Steady._made
+        monkeypatch.setattr(
+            Steady, "_made", lambda *given: (ready := made(*given)) and ready._replace(parameters=ready.parameters[1:])
+        )
+    elif fault == "errors by the first weights":
+        kept: dict[Any, Any] = {}
+        backs = Steady._backs
+        monkeypatch.setattr(Steady, "_backs", lambda self, *given: kept.setdefault("first", backs(self, *given)))
+    else:
+        monkeypatch.setattr(Steady, "_meets", lambda self, rule: True)
+    with pytest.raises((AssertionError, KeyError, ValueError)):
+        same_steps(*pair(lambda: make("bptt", optimizer={"name": "sgd", "learning_rate": 0.5})), *batches(4))
+
+
+def test_what_is_worth_no_chain_is_no_step_of_these(monkeypatch: pytest.MonkeyPatch, taken: list[bool]) -> None:
+    monkeypatch.setattr(running, "WORTHWHILE", 1 << 40)
+    same_steps(*pair(make), *batches(2))
+    assert taken == [False, False]
