@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from chain_cases import CLASSES, FEATURES, NETWORKS, STEPS, data, layers
+from numba.core.errors import TypingError
 
 from neko_rules import BPTT, FPTT, EProp, Evaluator, LearningRule
 from neko_rules.chains import running
@@ -16,7 +18,7 @@ from neko_rules.errors import NonFiniteError
 from neko_rules.kernels.host import by_library, unfused
 from neko_rules.optimizers import OPTIMIZERS
 from neko_rules.regularizers import FiringRate
-from neko_rules.rules import rule_of
+from neko_rules.rules import rule_of, steady
 from neko_rules.rules.steady import Steady
 from neko_rules.threads import set_threads
 
@@ -239,9 +241,11 @@ def test_other_libraries_have_them_by_numpy(backend: str, taken: list[bool]) -> 
     assert len(taken) == 8
 
 
-@pytest.mark.parametrize("fault", ["weights of the first step", "errors by the first weights", "no fresh gradient"])
+@pytest.mark.parametrize(
+    "fault", ["no weights", "errors by the first weights", "the update reads where parameters were"]
+)
 def test_faults_are_seen(fault: str, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    if fault == "weights of the first step":
+    if fault == "no weights":
         made = Steady._made
         monkeypatch.setattr(
             Steady, "_made", lambda *given: (ready := made(*given)) and ready._replace(parameters=ready.parameters[1:])
@@ -251,8 +255,16 @@ def test_faults_are_seen(fault: str, taken: list[bool], monkeypatch: pytest.Monk
         backs = Steady._backs
         monkeypatch.setattr(Steady, "_backs", lambda self, *given: kept.setdefault("first", backs(self, *given)))
     else:
-        monkeypatch.setattr(Steady, "_meets", lambda self, rule: True)
-    with pytest.raises((AssertionError, KeyError, ValueError)):
+        stepped = Steady.stepped
+
+        def left(self: Steady, *given: Any) -> Any:
+            before = self._addresses.copy()
+            result = stepped(self, *given)
+            self._addresses[1:] = before[1:] if result and before[1].all() else self._addresses[1:]
+            return result
+
+        monkeypatch.setattr(Steady, "stepped", left)
+    with pytest.raises((AssertionError, TypingError)):
         same_steps(*pair(lambda: make("bptt", optimizer={"name": "sgd", "learning_rate": 0.5})), *batches(4))
 
 
@@ -260,3 +272,29 @@ def test_what_is_worth_no_chain_is_no_step_of_these(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(running, "WORTHWHILE", 1 << 40)
     same_steps(*pair(make), *batches(2))
     assert taken == [False, False]
+
+
+def test_batches_are_not_held(taken: list[bool]) -> None:
+    """Only what every step works in is."""
+    rule = make()
+    (x, y), *others = batches(4)
+    rule.step(x, y)
+    rule.step(x, y)
+    before = weakref.ref(x)
+    del x
+    for x, y in others:
+        rule.step(x, y)
+    del x, y, others
+    assert before() is None
+    assert taken == [False, True, True, True, True]
+
+
+def test_sequences_of_any_length(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steady, "_SIZES", 3)
+    one, other = pair(make)
+    random = np.random.default_rng(2)
+    for steps in (*range(3, 12), 5):
+        x = 1.0 * (random.random((6, steps, FEATURES)) < 0.3)
+        same_steps(one, other, (x, random.integers(0, CLASSES, 6)))
+    assert taken == [False] + [True] * 9
+    assert len(vars(one)["_compiled_steady"]._ready) <= 3

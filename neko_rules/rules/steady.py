@@ -17,6 +17,7 @@ import numpy as np
 from neko_rules.backend import get_backend
 from neko_rules.chains.running import Given, Plan, Ran, arguments, prepared
 from neko_rules.evaluator import ratios
+from neko_rules.kernels.buffers import Form
 from neko_rules.kernels.elementwise import laid_out
 from neko_rules.kernels.host import BUFFERS, clear_diagonal, handed_over
 from neko_rules.kernels.parallel import each
@@ -33,15 +34,23 @@ Held = tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], dict[str, 
 """Parameters, own arrays and the optimiser's memory, in NumPy arrays."""
 
 
+_SIZES = 64
+"""Sizes of batches for which chains are kept at hand: sequences may be of any length."""
+
+_FRESH = "inputs", "target", "counted", "weight", "scores"
+"""Arguments of a chain that belong to a batch."""
+
+
 class _Ready(NamedTuple):
     """A chain for batches of a size, with all that it is called with.
 
     Attributes:
         links, plan: the chain.
-        given: what it is called with, in its order.
-        places: where in it stands what is another every time, by argument.
-        parameters: the same for parameters: where, and which.
-        gradients: of every parameter, and their vector.
+        given: what it is called with, in its order; None for what is another every time.
+        places: where in it stands what, by argument.
+        parameters: of its arguments that are parameters: where, and which.
+        gradients: where the chain puts them, by parameter.
+        whole: the vector that they are parts of.
         losses: where the chain adds up the loss.
     """
 
@@ -80,6 +89,7 @@ class Steady:
         """Whose addresses these are."""
         self._now: _Ready | None = None
         self._ready: dict[Any, _Ready | None] = {}
+        self._gradients: dict[Form, list[np.ndarray]] = {}
 
     def gradients(self, rule: Rule, arrays: Arrays) -> dict[str, np.ndarray] | None:
         """None: of a gradient alone there is nothing that it would make shorter."""
@@ -152,6 +162,8 @@ class Steady:
         while True:
             key = given.inputs.shape, given.target.shape, given.counted.shape, walked, odd, threads()
             if key not in self._ready:
+                if len(self._ready) >= _SIZES:
+                    self._ready.clear()
                 links = chains.linked(rule, given, walked, INPUT in walked and not odd)
                 rows = steps, given.target.shape[0]
                 plan = None if links is None else chains.plan(links, self._numpy, given, group, rows)
@@ -172,11 +184,14 @@ class Steady:
         asks = "observed" in links.chain.given
         if len(plan.ranges) != 1 or asks or any(len(connections) > 1 for connections in links.weights.values()):
             return None
-        *gradients, whole = BUFFERS.lent(plan.gradients)
-        losses = np.zeros(1)
-        every = arguments(links, plan, self._numpy, given, self._backs(rule, links))
-        every |= {**dict(zip(links.gradients, gradients, strict=False)), "total": losses, "scores": None}
-        every |= dict.fromkeys(links.spikes)
+        if plan.gradients not in self._gradients:
+            self._gradients[plan.gradients] = BUFFERS.lent(plan.gradients)
+        *gradients, whole = self._gradients[plan.gradients]
+        losses, backs = np.zeros(1), self._backs(rule, links)
+        every = arguments(links, plan, self._numpy, given, backs)
+        every |= {**dict(zip(links.gradients, gradients, strict=False)), "total": losses}
+        # Whose arrays they are may throw them away.
+        every |= dict.fromkeys([*_FRESH, *backs, *links.spikes, *links.weights, *plan.biases])
         places = {name: place for place, name in enumerate(links.chain.given)}
         weights = {name: connections[0].weight for name, connections in links.weights.items()}
         parameters = [(places[name], of) for name, of in {**weights, **plan.biases}.items() if name in places]
@@ -189,13 +204,12 @@ class Steady:
 
     def _ran(self, rule: LearningRule, ready: _Ready, given: Given) -> Ran | Told:
         """What the chain finds; or what it tells, where it is not the one for this batch."""
-        links, plan, to, dtype = ready.links, ready.plan, ready.given, rule.model.network.dtype
+        links, plan, to, dtype = ready.links, ready.plan, list(ready.given), rule.model.network.dtype
         values, examples = given.values, given.inputs.shape[0]
-        fresh: dict[str, Any] = {"inputs": given.inputs, "target": handed_over(given.target, dtype)}
-        fresh["counted"], fresh["weight"] = handed_over(given.counted, dtype), handed_over(given.weight, dtype)
-        fresh |= self._backs(rule, links)
         outputs = rule.model.network.outputs
-        fresh["scores"] = np.empty((plan.judged, examples, outputs) if links.kind.scored else (0, 0, 0), dtype)
+        scores = np.empty((plan.judged, examples, outputs) if links.kind.scored else (0, 0, 0), dtype)
+        of_batch = (handed_over(each, dtype) for each in (given.inputs, given.target, given.counted, given.weight))
+        fresh = dict(zip(_FRESH, (*of_batch, scores), strict=True)) | self._backs(rule, links)
         sizes = {of: rule.model.network.graph.populations[of].size for of in links.spikes.values()}
         spikes = {of: np.empty((1, examples, size), dtype) for of, size in sizes.items()}
         fresh |= {name: spikes[of] for name, of in links.spikes.items()}
@@ -216,4 +230,4 @@ class Steady:
             return links.told[told - 1]
         for number in plan.masked:
             clear_diagonal(list(ready.gradients.values())[number])
-        return Ran(ready.gradients, float(ready.losses[0]), fresh["scores"], spikes)
+        return Ran(ready.gradients, float(ready.losses[0]), scores, spikes)
