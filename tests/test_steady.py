@@ -241,9 +241,7 @@ def test_other_libraries_have_them_by_numpy(backend: str, taken: list[bool]) -> 
     assert len(taken) == 8
 
 
-@pytest.mark.parametrize(
-    "fault", ["no weights", "errors by the first weights", "the update reads where parameters were"]
-)
+@pytest.mark.parametrize("fault", ["no weights", "errors by the first weights", "the update reads what was"])
 def test_faults_are_seen(fault: str, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "no weights":
         made = Steady._made
