@@ -49,9 +49,10 @@ class _Ready(NamedTuple):
         given: what it is called with, in its order; None for what is another every time.
         places: where in it stands what, by argument.
         parameters: of its arguments that are parameters: where, and which.
-        gradients: where the chain puts them, by parameter.
-        whole: the vector that they are parts of.
-        losses: where the chain adds up the loss.
+        sums: where in it stand gradients and the loss, of which every thread has its own.
+        gradients: of every thread, in the order of ``sums``, with the vector that they are parts of as the last.
+        losses: of every thread.
+        by_name: the gradients of the first thread, which become those of all, by parameter.
     """
 
     links: Linked
@@ -59,9 +60,10 @@ class _Ready(NamedTuple):
     given: list[Any]
     places: dict[str, int]
     parameters: list[tuple[int, str]]
-    gradients: dict[str, np.ndarray]
-    whole: np.ndarray
+    sums: list[int]
+    gradients: list[list[np.ndarray]]
     losses: np.ndarray
+    by_name: dict[str, np.ndarray]
 
 
 class Steady:
@@ -89,7 +91,7 @@ class Steady:
         """Whose addresses these are."""
         self._now: _Ready | None = None
         self._ready: dict[Any, _Ready | None] = {}
-        self._gradients: dict[Form, list[np.ndarray]] = {}
+        self._gradients: dict[Form, list[list[np.ndarray]]] = {}
 
     def gradients(self, rule: Rule, arrays: Arrays) -> dict[str, np.ndarray] | None:
         """None: of a gradient alone there is nothing that it would make shorter."""
@@ -122,7 +124,7 @@ class Steady:
         if not np.isfinite(loss):
             return None
         if ready is not self._now:
-            self._addresses[0] = [self._loop.address(ready.gradients[name]) for name in self._names]
+            self._addresses[0] = [self._loop.address(ready.by_name[name]) for name in self._names]
             self._now = ready
         rates, counts = rule.rates(1)
         *made, whole = BUFFERS.lent(self._form)
@@ -182,21 +184,23 @@ class Steady:
 
     def _made(self, rule: LearningRule, links: Linked, plan: Plan, given: Given) -> _Ready | None:
         asks = "observed" in links.chain.given
-        if len(plan.ranges) != 1 or asks or any(len(connections) > 1 for connections in links.weights.values()):
+        if asks or any(len(connections) > 1 for connections in links.weights.values()):
             return None
-        if plan.gradients not in self._gradients:
-            self._gradients[plan.gradients] = BUFFERS.lent(plan.gradients)
-        *gradients, whole = self._gradients[plan.gradients]
-        losses, backs = np.zeros(1), self._backs(rule, links)
+        # The same for batches of all sizes.
+        gradients = self._gradients.setdefault(plan.gradients, [])
+        gradients += [BUFFERS.lent(plan.gradients) for _ in plan.ranges[len(gradients) :]]
+        backs = self._backs(rule, links)
         every = arguments(links, plan, self._numpy, given, backs)
-        every |= {**dict(zip(links.gradients, gradients, strict=False)), "total": losses}
         # Whose arrays they are may throw them away.
-        every |= dict.fromkeys([*_FRESH, *backs, *links.spikes, *links.weights, *plan.biases])
+        another = [*_FRESH, *backs, *links.spikes, *links.weights, *plan.biases, *links.gradients, "total"]
+        every |= dict.fromkeys(another)
         places = {name: place for place, name in enumerate(links.chain.given)}
         weights = {name: connections[0].weight for name, connections in links.weights.items()}
         parameters = [(places[name], of) for name, of in {**weights, **plan.biases}.items() if name in places]
-        by_name = dict(zip(links.gradients.values(), gradients, strict=False))
-        return _Ready(links, plan, list(plan.given(every)), places, parameters, by_name, whole, losses)
+        sums = [places[name] for name in (*links.gradients, "total")]
+        by_name = dict(zip(links.gradients.values(), gradients[0], strict=False))
+        losses = np.zeros((len(plan.ranges), 1))
+        return _Ready(links, plan, list(plan.given(every)), places, parameters, sums, gradients, losses, by_name)
 
     def _backs(self, rule: LearningRule, links: Linked) -> dict[str, np.ndarray]:
         values, own, _ = self._held
@@ -218,16 +222,24 @@ class Steady:
                 to[ready.places[name]] = value
         for place, parameter in ready.parameters:
             to[place] = values[parameter]
-        ready.whole.fill(0)
         ready.losses.fill(0)
-        ((size, (places, form)),), chain = plan.groups, links.chain
+        chain = links.chain
 
-        def part(_: int, first: int, last: int) -> int:
+        def part(number: int, first: int, last: int) -> int:
+            *gradients, whole = ready.gradients[number]
+            whole.fill(0)
+            own = list(to)
+            for place, array in zip(ready.sums, (*gradients, ready.losses[number]), strict=True):
+                own[place] = array
+            size, (places, form) = plan.groups[number]
             memories = BUFFERS.lent(form)
-            return int(chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *to))
+            return int(chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *own))
 
-        if told := each(part, plan.ranges)[0]:
+        if told := max(each(part, plan.ranges)):
             return links.told[told - 1]
+        *gradients, whole = ready.gradients[0]
+        for number in range(1, len(plan.ranges)):
+            whole += ready.gradients[number][-1]
         for number in plan.masked:
-            clear_diagonal(list(ready.gradients.values())[number])
-        return Ran(ready.gradients, float(ready.losses[0]), scores, spikes)
+            clear_diagonal(gradients[number])
+        return Ran(ready.by_name, float(ready.losses.sum()), scores, spikes)
