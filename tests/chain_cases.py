@@ -16,6 +16,7 @@ from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.regularizers import FiringRate, MembraneBounds
 from neko_rules.rules import chained, chained_pass
+from neko_rules.rules.steady import Steady
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
 GROUP = 8
@@ -253,6 +254,14 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.extend([links.kind.walked] * (end - windows[0]))
         return told
 
+    ran = Steady._ran
+
+    def counting_steady(self: Any, rule: Any, ready: Any, given: Any) -> Any:
+        looked_at(ready.links, ready.plan)
+        seen.append(ready.links.kind.walked)
+        return ran(self, rule, ready, given)
+
+    monkeypatch.setattr(Steady, "_ran", counting_steady)
     monkeypatch.setattr(running, "run", counting)
     monkeypatch.setattr(chained_pass._Pass, "_run", counting_windows)
     monkeypatch.setattr(running, "group_size", lambda *_: GROUP)

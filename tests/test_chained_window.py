@@ -370,17 +370,17 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
         found = handed(self, links, looped)
         for argument, (what, _) in links.handed.traces.items():
             if what == "after" and fault == "traces are not handed on":
-                found[argument] = 0 * found[argument]
+                found[argument] = np.zeros_like(found[argument])
         for argument in links.handed.starts:
             if fault == "no start":
-                found[argument] = 0 * found[argument]
+                found[argument] = np.zeros_like(found[argument])
         return found
 
     def constant(links: Any, *others: Any) -> dict[str, Any]:
         found = arguments(links, *others)
         for argument, (what, _) in links.handed.traces.items():
             if what == "kappa" and fault == "the first signal is not met":
-                found[argument] = 0 * found[argument]
+                found[argument] = np.zeros_like(found[argument])
         return found
 
     def changed(self: Any, links: Any, gradients: Any, looped: bool) -> Any:
@@ -418,7 +418,7 @@ def test_faults_of_adaptive_neurons_are_seen(fault: str, groups: list[Any], monk
     def without(links: Any, found: dict[str, Any]) -> dict[str, Any]:
         for argument, (what, _) in links.handed.traces.items():
             if what == fault and argument in found:
-                found[argument] = 0 * found[argument]
+                found[argument] = np.zeros_like(found[argument])
         return found
 
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import CLASSES, FEATURES, NETWORKS, STEPS, data, layers
+from chain_cases import CLASSES, FEATURES, NETWORKS, STEPS, data, groups, layers
 from numba.core.errors import TypingError
 
 from neko_rules import BPTT, FPTT, EProp, Evaluator, LearningRule
@@ -21,6 +21,8 @@ from neko_rules.regularizers import FiringRate
 from neko_rules.rules import rule_of, steady
 from neko_rules.rules.steady import Steady
 from neko_rules.threads import set_threads
+
+__all__ = ["groups"]  # a fixture
 
 CASES = [(name, rule) for name, (_, rules) in NETWORKS.items() for rule in rules if name != "on PyTorch"]
 
@@ -73,7 +75,7 @@ def make(rule: str = "eprop", **options: Any) -> LearningRule:
 
 
 @pytest.mark.parametrize(("network", "rule"), CASES)
-def test_every_network(network: str, rule: str, taken: list[bool]) -> None:
+def test_every_network(network: str, rule: str, groups: list[Any], taken: list[bool]) -> None:
     x, y = data()
 
     def of_network() -> Any:
@@ -87,6 +89,7 @@ def test_every_network(network: str, rule: str, taken: list[bool]) -> None:
     else:
         # Parameters and memory have to have been made by a step before; two matrices at once are added up in every one.
         assert taken == [False, *[network != "two recurrent matrices"] * 3]
+    assert groups
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
