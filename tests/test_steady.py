@@ -132,6 +132,13 @@ def test_what_others_do_between_steps_is_seen(taken: list[bool]) -> None:
         rule.observed_step(*first)
         rule.load_state(state)
     same_steps(one, other, third)
+    for rule in (one, other):
+        values = rule.model.network.values
+        values["hidden.input.weight"] = 0.5 * values["hidden.input.weight"]
+    same_steps(one, other, first)
+    for rule in (one, other):
+        rule.model.network.values["hidden.bias"][...] = 0.1
+    same_steps(one, other, fourth)
     twins = one.clone(), other.clone()
     same_steps(*twins, second)
     same_steps(one, other, fourth)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 Held = tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]
 """Parameters, own arrays and the optimiser's memory, in NumPy arrays."""
 
-
 _SIZES = 64
 """Sizes of batches for which chains are kept at hand: sequences may be of any length."""
 
@@ -89,6 +88,8 @@ class Steady:
         """Where gradients, parameters and the optimiser's memory lie: what the update reads."""
         self._held: Held = {}, {}, {}
         """Whose addresses these are."""
+        self._arrays: list[np.ndarray] = []
+        """The parameters themselves, which somebody may exchange one by one."""
         self._now: _Ready | None = None
         self._ready: dict[Any, _Ready | None] = {}
         self._gradients: dict[Form, list[list[np.ndarray]]] = {}
@@ -132,6 +133,7 @@ class Steady:
             return None
         rows = [dict(zip(self._names, made[i:], strict=False)) for i in range(0, len(made), len(self._names))]
         self._held = rows[0], own, dict(zip(self._slots, rows[1:], strict=True))
+        self._arrays = made[: len(self._names)]
         rule.hold(self._held, rule.steps + 1)
         np.add(self._offsets, self._loop.address(whole), out=self._addresses[1:])
         totals = model.totals_of(self._numpy, ran, count, arrays)
@@ -140,7 +142,7 @@ class Steady:
     def _meets(self, rule: LearningRule) -> bool:
         """Whether parameters and memory are as the loops take them; and where they lie is known."""
         held = rule.held
-        if all(map(is_, held, self._held)):
+        if all(map(is_, held, self._held)) and all(map(is_, self._held[0].values(), self._arrays)):
             return True
         values, own, memory = held
         if not (isinstance(values, dict) and isinstance(own, dict) and isinstance(memory, dict)):
@@ -153,7 +155,7 @@ class Steady:
         if any(np.count_nonzero(values[weight].diagonal()) for weight in masked):
             return False
         self._addresses[1:] = [[self._loop.address(array) for array in row] for row in rows]
-        self._held = values, own, memory
+        self._held, self._arrays = (values, own, memory), rows[0]
         return True
 
     def _gone_through(self, rule: LearningRule, given: Given) -> tuple[_Ready, Ran] | None:
