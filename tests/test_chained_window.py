@@ -380,7 +380,7 @@ def test_faults_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.Monk
         found = arguments(links, *others)
         for argument, (what, _) in links.handed.traces.items():
             if what == "kappa" and fault == "the first signal is not met":
-                found[argument] = np.zeros_like(found[argument])
+                found[argument] = 0 * found[argument]
         return found
 
     def changed(self: Any, links: Any, gradients: Any, looped: bool) -> Any:
