@@ -225,6 +225,20 @@ def same_weights(make: Callable[[], Any], x: np.ndarray, y: np.ndarray) -> dict[
     return found
 
 
+def answers(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> list[bool]:
+    """Of every call of a method from now on, whether it answers anything."""
+    seen: list[bool] = []
+    asked = getattr(kind, method)
+
+    def counting(self: Any, *given: Any) -> Any:
+        found = asked(self, *given)
+        seen.append(found is not None)
+        return found
+
+    monkeypatch.setattr(kind, method, counting)
+    return seen
+
+
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Groups of 8 examples, of batches however small, and the sources whose events every chain took to be few.

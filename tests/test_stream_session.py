@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chain_cases import answers
 from credit_cases import distance
 
 from neko_rules import ALIF, LIF, Evaluator, Network
@@ -55,19 +56,10 @@ def layer(cell: Any, backend: str) -> Network:
 @pytest.fixture
 def stepped(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Sessions from the fifth time step on; which of their steps went well."""
-    seen: list[bool] = []
-    step = Session.step
-
-    def counting(self: Session, *given: Any) -> Any:
-        found = step(self, *given)
-        seen.append(found is not None)
-        return found
-
-    monkeypatch.setattr(Session, "step", counting)
     monkeypatch.setattr(session, "_STEPS_KEPT", 4)
     monkeypatch.setattr(running.Runner, "worthwhile", lambda self, steps, *_: steps >= 5)
     monkeypatch.setattr(chained, "times_as_long", lambda nx: 1.0)
-    return seen
+    return answers(monkeypatch, Session, "step")
 
 
 def learner(name: str, rule: str, backend: str = "numpy", batch: int = 1, **options: Any) -> StreamLearner:

@@ -431,9 +431,23 @@ def run(
         links, plan, host, given, backs: as for ``arguments``.
         graph: the network's.
     """
+    found = [BUFFERS.lent(plan.gradients) for _ in plan.ranges]
+    return called(links, plan, graph, given, arguments(links, plan, host, given, backs), found)
+
+
+def called(
+    links: Linked, plan: Plan, graph: Graph, given: Given, every: dict[str, Any], found: Sequence[list[np.ndarray]]
+) -> Ran | Told:
+    """``run`` with arguments that are at hand.
+
+    Args:
+        links, plan, given: as for ``arguments``.
+        graph: the network's.
+        every: what ``arguments`` made; gets what the chain fills.
+        found: for every thread, the arrays for gradients and their vector; of the first they become those of all.
+    """
     kind, chain, dtype = links.kind, links.chain, links.kind.dtype
     examples = given.inputs.shape[0]
-    every = arguments(links, plan, host, given, backs)
     outputs = graph.populations[graph.output].size
     pieces: dict[int, np.ndarray] | None = {} if kind.scored else None
     # A chain that only counts spikes judges nothing.
@@ -446,7 +460,6 @@ def run(
     spikes = {}
     for name, population in links.spikes.items():
         spikes[population] = every[name] = np.empty((1, examples, graph.populations[population].size), dtype)
-    found = [BUFFERS.lent(plan.gradients) for _ in plan.ranges]
     losses = np.zeros((len(plan.ranges), 1))
 
     def part(number: int, first: int, last: int) -> int:

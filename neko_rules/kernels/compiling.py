@@ -52,13 +52,17 @@ def release() -> str:
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 
-def _kept(compiled: Any) -> Any:
+def _compiled(function: Function, **options: Any) -> Function:
     """The function, whose machine code on disk belongs to all files of kernels."""
+    import numba
+
+    compiled: Any = numba.njit(**options, **_OPTIONS)(function)
     # Not there where Numba was told to compile nothing, or finds no place to keep it.
     cache: Any = getattr(compiled, "_cache", None)
     if hasattr(cache, "_cache_file"):
         cache._cache_file = MachineCode(cache._cache_file, release())
-    return compiled
+    found: Function = compiled
+    return found
 
 
 def kernel(function: Function) -> Function:
@@ -66,24 +70,16 @@ def kernel(function: Function) -> Function:
 
     No array that it writes may overlap with another of its arguments.
     """
-    import numba
-
     from neko_rules.kernels.pipeline import Pipeline
 
-    make = numba.njit(pipeline_class=Pipeline, **_OPTIONS)
-    compiled: Function = _kept(make(function))
-    return compiled
+    return _compiled(function, pipeline_class=Pipeline)
 
 
 def thin(function: Function) -> Function:
     """A kernel of which ``kernels.lowering`` has written all that it does: little of it is left to optimise."""
-    import numba
-
     from neko_rules.kernels.pipeline import Thin
 
-    make = numba.njit(pipeline_class=Thin, **_OPTIONS)
-    compiled: Function = _kept(make(function))
-    return compiled
+    return _compiled(function, pipeline_class=Thin)
 
 
 def within(function: Function) -> Function:
@@ -92,11 +88,7 @@ def within(function: Function) -> Function:
     Numba takes its statements into those of the kernel, and compiles nothing else: made into machine code of its own as
     well, which nobody runs, such functions were a quarter of the time that a first step takes.
     """
-    import numba
-
-    make = numba.njit(inline="always", **_OPTIONS)
-    compiled: Function = _kept(make(function))
-    return compiled
+    return _compiled(function, inline="always")
 
 
 _loading = threading.RLock()

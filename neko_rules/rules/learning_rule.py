@@ -308,11 +308,12 @@ class LearningRule(Rule):
     def _stand_in(self, arrays: Arrays) -> StandIn | Steady | None:
         if not lends(self.nx):
             return None if host_of(self.nx) is None or self.nx.name != "numpy" else self._compiled_steady
-        # Under a name that a clone leaves behind.
-        known: StandIn | None = vars(self).get("_compiled_stand_in")
-        if known is None or not known.fits(self):
-            known = vars(self)["_compiled_stand_in"] = StandIn(self)
+        known = self._compiled_stand_in
         return known if known.serves(self, arrays) else None
+
+    @cached_property
+    def _compiled_stand_in(self) -> StandIn:
+        return StandIn(self)
 
     @cached_property
     def _compiled_steady(self) -> Steady | None:

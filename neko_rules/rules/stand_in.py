@@ -21,7 +21,6 @@ import numpy as np
 from neko_rules import trees
 from neko_rules.layers.network import Network
 from neko_rules.ours import is_ours
-from neko_rules.replaced import Settings
 from neko_rules.rules.online import Online
 from neko_rules.trees import Moving, OnHost
 
@@ -38,17 +37,13 @@ class StandIn:
     """A rule's twin on NumPy.
 
     Args:
-        rule: on a backend that ``kernels.host.lends``, with a network that is built.
+        rule: on a backend that ``kernels.host.lends``, with a network that is built; nothing of it is replaced as long
+            as this is asked.
     """
 
     def __init__(self, rule: LearningRule) -> None:
-        self._settings = Settings(rule)
         self._twin = on_numpy(rule)
         self._held: Held | None = None
-
-    def fits(self, rule: Rule) -> bool:
-        """Whether all that a step depends on beside arrays is what it was when this was made."""
-        return self._settings.are_those_of(rule)
 
     def serves(self, rule: LearningRule, arrays: Arrays) -> bool:
         """Whether there is a chain for such a batch, as far as is known, or a way back, and it is the faster."""

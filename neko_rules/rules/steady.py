@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from neko_rules.backend import get_backend
-from neko_rules.chains.running import Given, Plan, Ran, arguments, prepared
+from neko_rules.chains.running import Given, Plan, Ran, arguments, called, prepared
 from neko_rules.evaluator import ratios
 from neko_rules.kernels.buffers import Form
 from neko_rules.kernels.elementwise import laid_out
-from neko_rules.kernels.host import BUFFERS, clear_diagonal, handed_over
-from neko_rules.kernels.parallel import each
+from neko_rules.kernels.host import BUFFERS, handed_over
 from neko_rules.layers.graph import INPUT
 from neko_rules.rules.chained import backs_of
 from neko_rules.threads import threads
@@ -36,7 +35,7 @@ Held = tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], dict[str, 
 _SIZES = 64
 """Sizes of batches for which chains are kept at hand: sequences may be of any length."""
 
-_FRESH = "inputs", "target", "counted", "weight", "scores"
+_OF_BATCH = frozenset({"inputs", "target", "counted", "weight"})
 """Arguments of a chain that belong to a batch."""
 
 
@@ -45,24 +44,16 @@ class _Ready(NamedTuple):
 
     Attributes:
         links, plan: the chain.
-        given: what it is called with, in its order; None for what is another every time.
-        places: where in it stands what, by argument.
-        parameters: of its arguments that are parameters: where, and which.
-        sums: where in it stand gradients and the loss, of which every thread has its own.
-        gradients: of every thread, in the order of ``sums``, with the vector that they are parts of as the last.
-        losses: of every thread.
-        by_name: the gradients of the first thread, which become those of all, by parameter.
+        known: what it takes that is the same every time, by argument.
+        parameters: which of its arguments are which parameters.
+        gradients: of every thread, with the vector that they are parts of as the last.
     """
 
     links: Linked
     plan: Plan
-    given: list[Any]
-    places: dict[str, int]
-    parameters: list[tuple[int, str]]
-    sums: list[int]
+    known: dict[str, Any]
+    parameters: dict[str, str]
     gradients: list[list[np.ndarray]]
-    losses: np.ndarray
-    by_name: dict[str, np.ndarray]
 
 
 class Steady:
@@ -125,7 +116,7 @@ class Steady:
         if not np.isfinite(loss):
             return None
         if ready is not self._now:
-            self._addresses[0] = [self._loop.address(ready.by_name[name]) for name in self._names]
+            self._addresses[0] = [self._loop.address(ran.gradients[name]) for name in self._names]
             self._now = ready
         rates, counts = rule.rates(1)
         *made, whole = BUFFERS.lent(self._form)
@@ -191,57 +182,17 @@ class Steady:
         # The same for batches of all sizes.
         gradients = self._gradients.setdefault(plan.gradients, [])
         gradients += [BUFFERS.lent(plan.gradients) for _ in plan.ranges[len(gradients) :]]
-        backs = self._backs(rule, links)
-        every = arguments(links, plan, self._numpy, given, backs)
+        every = arguments(links, plan, self._numpy, given, {})
+        parameters = {name: connections[0].weight for name, connections in links.weights.items()} | plan.biases
         # Whose arrays they are may throw them away.
-        another = [*_FRESH, *backs, *links.spikes, *links.weights, *plan.biases, *links.gradients, "total"]
-        every |= dict.fromkeys(another)
-        places = {name: place for place, name in enumerate(links.chain.given)}
-        weights = {name: connections[0].weight for name, connections in links.weights.items()}
-        parameters = [(places[name], of) for name, of in {**weights, **plan.biases}.items() if name in places]
-        sums = [places[name] for name in (*links.gradients, "total")]
-        by_name = dict(zip(links.gradients.values(), gradients[0], strict=False))
-        losses = np.zeros((len(plan.ranges), 1))
-        return _Ready(links, plan, list(plan.given(every)), places, parameters, sums, gradients, losses, by_name)
-
-    def _backs(self, rule: LearningRule, links: Linked) -> dict[str, np.ndarray]:
-        values, own, _ = self._held
-        return backs_of(rule, self._numpy, values, own["feedback"], links)
+        known = {name: value for name, value in every.items() if name not in parameters and name not in _OF_BATCH}
+        return _Ready(links, plan, known, parameters, gradients[: len(plan.ranges)])
 
     def _ran(self, rule: LearningRule, ready: _Ready, given: Given) -> Ran | Told:
         """What the chain finds; or what it tells, where it is not the one for this batch."""
-        links, plan, to, dtype = ready.links, ready.plan, list(ready.given), rule.model.network.dtype
-        values, examples = given.values, given.inputs.shape[0]
-        outputs = rule.model.network.outputs
-        scores = np.empty((plan.judged, examples, outputs) if links.kind.scored else (0, 0, 0), dtype)
-        of_batch = (handed_over(each, dtype) for each in (given.inputs, given.target, given.counted, given.weight))
-        fresh = dict(zip(_FRESH, (*of_batch, scores), strict=True)) | self._backs(rule, links)
-        sizes = {of: rule.model.network.graph.populations[of].size for of in links.spikes.values()}
-        spikes = {of: np.empty((1, examples, size), dtype) for of, size in sizes.items()}
-        fresh |= {name: spikes[of] for name, of in links.spikes.items()}
-        for name, value in fresh.items():
-            if name in ready.places:
-                to[ready.places[name]] = value
-        for place, parameter in ready.parameters:
-            to[place] = values[parameter]
-        ready.losses.fill(0)
-        chain = links.chain
-
-        def part(number: int, first: int, last: int) -> int:
-            *gradients, whole = ready.gradients[number]
-            whole.fill(0)
-            own = list(to)
-            for place, array in zip(ready.sums, (*gradients, ready.losses[number]), strict=True):
-                own[place] = array
-            size, (places, form) = plan.groups[number]
-            memories = BUFFERS.lent(form)
-            return int(chain.run(first, last, size, chain.addresses, places, *memories, *plan.sizes, *own))
-
-        if told := max(each(part, plan.ranges)):
-            return links.told[told - 1]
-        *gradients, whole = ready.gradients[0]
-        for number in range(1, len(plan.ranges)):
-            whole += ready.gradients[number][-1]
-        for number in plan.masked:
-            clear_diagonal(gradients[number])
-        return Ran(ready.by_name, float(ready.losses.sum()), scores, spikes)
+        links, dtype, (values, own, _) = ready.links, rule.model.network.dtype, self._held
+        every = {**ready.known, "inputs": given.inputs, "target": handed_over(given.target, dtype)}
+        every["counted"], every["weight"] = handed_over(given.counted, dtype), handed_over(given.weight, dtype)
+        every |= {name: values[parameter] for name, parameter in ready.parameters.items()}
+        every |= backs_of(rule, self._numpy, values, own["feedback"], links)
+        return called(links, ready.plan, rule.model.network.graph, given, every, ready.gradients)
