@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from neko_rules.arguments import number
-from neko_rules.backend import Array, Backend, Parameters, global_norm
+from neko_rules.backend import Backend, Parameters, global_norm
 from neko_rules.registry import Registry
 
 __all__ = ["CLIPPINGS", "ClipGlobalNorm", "ClipNorm", "ClipValue", "Clipping"]
@@ -34,12 +35,29 @@ class Clipping(ABC):
         """The gradients by parameter name, none larger than the limit allows; shapes and types stay."""
 
 
+class EntryClipping(Clipping):
+    """A bound that is a formula of an entry and of the length of a gradient, so that it can be part of a loop."""
+
+    norm: ClassVar[Literal["", "each", "all"]] = ""
+    """Whose length it is: of the gradient of every parameter, of all together, or of none."""
+
+    @abstractmethod
+    def limited(self, nx: Any, g: Any, norm: Any) -> Any:
+        """One gradient, or an entry of one.
+
+        Args:
+            nx: backend.
+            g: the gradient.
+            norm: the length that ``norm`` says; None where it is none.
+        """
+
+
 CLIPPINGS: Registry[Clipping] = Registry("clipping", Clipping)  # type: ignore[type-abstract]
 
 
 @CLIPPINGS.register("value", "clip_value")
 @dataclass(frozen=True)
-class ClipValue(Clipping):
+class ClipValue(EntryClipping):
     """g ← min(max(g, -limit), limit), entry by entry; the direction of the gradient may change.
 
     Example:
@@ -51,12 +69,16 @@ class ClipValue(Clipping):
 
     def apply(self, nx: Backend, gradients: Parameters) -> Parameters:
         """Every entry brought into [-limit, limit]."""
-        return {name: nx.minimum(nx.maximum(g, -self.limit), self.limit) for name, g in gradients.items()}
+        return {name: self.limited(nx, g, None) for name, g in gradients.items()}
+
+    def limited(self, nx: Any, g: Any, norm: Any) -> Any:
+        """An entry brought into [-limit, limit]."""
+        return nx.minimum(nx.maximum(g, -self.limit), self.limit)
 
 
 @CLIPPINGS.register("norm", "clip_norm")
 @dataclass(frozen=True)
-class ClipNorm(Clipping):
+class ClipNorm(EntryClipping):
     """g ← g · limit / max(‖g‖, limit) for each parameter by itself; each keeps its direction.
 
     Example:
@@ -66,14 +88,21 @@ class ClipNorm(Clipping):
         {'w': array([0.6, 0.8]), 'b': array([0.5])}
     """
 
+    norm: ClassVar[Literal["", "each", "all"]] = "each"
+
     def apply(self, nx: Backend, gradients: Parameters) -> Parameters:
         """Every parameter's gradient shortened to the limit."""
-        return {name: g * _factor(nx, {name: g}, self.limit) for name, g in gradients.items()}
+        return {name: self.limited(nx, g, global_norm(nx, {name: g})) for name, g in gradients.items()}
+
+    def limited(self, nx: Any, g: Any, norm: Any) -> Any:
+        """A gradient times limit / max(norm, limit)."""
+        # 1 for a short gradient, and for a zero one no division by zero.
+        return g * (self.limit / nx.maximum(norm, self.limit))
 
 
 @CLIPPINGS.register("global_norm", "clip_global_norm")
 @dataclass(frozen=True)
-class ClipGlobalNorm(Clipping):
+class ClipGlobalNorm(ClipNorm):
     """g ← g · limit / max(‖all g‖, limit): the gradients as one vector, which keeps its direction.
 
     Example:
@@ -83,14 +112,11 @@ class ClipGlobalNorm(Clipping):
         {'w': array([0.6]), 'b': array([0.8])}
     """
 
+    norm: ClassVar[Literal["", "each", "all"]] = "all"
+
     def apply(self, nx: Backend, gradients: Parameters) -> Parameters:
         """All gradients shortened by one factor."""
         if not gradients:
             return {}
-        factor = _factor(nx, gradients, self.limit)
-        return {name: g * factor for name, g in gradients.items()}
-
-
-def _factor(nx: Backend, gradients: Parameters, limit: float) -> Array:
-    """limit / max(norm, limit): 1 for a short gradient, and for a zero one no division by zero."""
-    return limit / nx.maximum(global_norm(nx, gradients), limit)
+        norm = global_norm(nx, gradients)
+        return {name: self.limited(nx, g, norm) for name, g in gradients.items()}

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import distance
+from credit_cases import distance, recurrent_readout
 
 from neko_rules import ALIF, LIF, Network
 from neko_rules.chains import running
+from neko_rules.clipping import Clipping
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.regularizers import FiringRate, MembraneBounds
@@ -162,6 +163,27 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "connections that skip": (skipping, ("bptt", "eprop")),
 }
 
+ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
+    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt", "decolle", "etlp", "pp_prop", "fptt")),
+    "on PyTorch": (lambda: layers(24, backend="torch"), ("eprop", "ottt", "pp_prop")),
+    "layers": (lambda: layers(16, 12), ("ottt", "decolle", "pp_prop", "fptt")),
+    "wide layers": (lambda: layers(70, 66), ("ottt",)),
+    "wide readout": (lambda: layers(70), ("eprop",)),
+    "no recurrence": (lambda: layers(16, recurrent=False), ("eprop",)),
+    "last output": (lambda: layers(16, readout="last"), ("eprop",)),
+    "a threshold of one half": (lambda: layers(16, cell=LIFCell(threshold=0.5)), ("eprop",)),
+    "a connection that is late": (late_between, ("eprop", "ottt", "pp_prop")),
+    "recurrent readout": (lambda: recurrent_readout("numpy"), ("ottt",)),
+    "adaptive thresholds": (lambda: layers(24, cell="alif"), ("eprop", "ottt", "pp_prop")),
+    "adaptive, on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("eprop",)),
+    "adaptive, no recurrence": (lambda: layers(16, cell="alif", recurrent=False), ("eprop",)),
+    "adaptive, last output": (lambda: layers(16, cell="alif", readout="last"), ("eprop",)),
+    "some of them adaptive": (lambda: layers(12, cell=ALIFCell(beta=[0.0, 0.1, 0.3] * 4)), ("eprop",)),
+    "a reset that is learned through": (lambda: layers(24, cell=LIFCell(detach_reset=False)), ("eprop", "pp_prop")),
+    "a reset to zero": (lambda: layers(24, cell=LIFCell(reset="zero")), ("eprop",)),
+    "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl", "etlp")),
+}
+
 
 PENALTIES: dict[str, list[Any]] = {
     "a rate": [{"name": "firing_rate", "target": 20.0, "strength": 10.0}],
@@ -183,6 +205,13 @@ class Bursts(FiringRate):
 
     def online(self, nx: Any, activity: Any, running: Any, dt: float) -> Any:
         return {key: 2 * each for key, each in super().online(nx, activity, running, dt).items()}
+
+
+class Halved(Clipping):
+    """A clipping of a user's, who asks for whole gradients."""
+
+    def apply(self, nx: Any, gradients: Any) -> Any:
+        return {name: 0.5 * gradient for name, gradient in gradients.items()}
 
 
 class Leaning(MembraneBounds):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import GROUP, NETWORKS, STEPS, data, exciting_each_other, groups, late_between, layers, same_weights
-from credit_cases import distance, recurrent_readout
+from chain_cases import (
+    GROUP,
+    NETWORKS,
+    ONLINE,
+    STEPS,
+    Halved,
+    data,
+    exciting_each_other,
+    groups,
+    layers,
+    same_weights,
+)
+from credit_cases import distance
 
 from neko_rules import Evaluator, Network
 from neko_rules.chains import running
@@ -18,7 +28,6 @@ from neko_rules.errors import NonFiniteError
 from neko_rules.kernels import filtering
 from neko_rules.kernels.chain import Chain
 from neko_rules.kernels.host import unfused
-from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD
 from neko_rules.rules import FPTT, EProp, chained_pass, rule_of, updates
 
@@ -27,27 +36,6 @@ __all__ = ["groups"]  # a fixture
 SAME = 1e-12
 EVERY = 6
 """Time steps of a window; the last one has two."""
-
-ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
-    "one recurrent layer": (lambda: layers(24), ("eprop", "ottt", "decolle", "etlp", "pp_prop", "fptt")),
-    "on PyTorch": (lambda: layers(24, backend="torch"), ("eprop", "ottt", "pp_prop")),
-    "layers": (lambda: layers(16, 12), ("ottt", "decolle", "pp_prop", "fptt")),
-    "wide layers": (lambda: layers(70, 66), ("ottt",)),
-    "wide readout": (lambda: layers(70), ("eprop",)),
-    "no recurrence": (lambda: layers(16, recurrent=False), ("eprop",)),
-    "last output": (lambda: layers(16, readout="last"), ("eprop",)),
-    "a threshold of one half": (lambda: layers(16, cell=LIFCell(threshold=0.5)), ("eprop",)),
-    "a connection that is late": (late_between, ("eprop", "ottt", "pp_prop")),
-    "recurrent readout": (lambda: recurrent_readout("numpy"), ("ottt",)),
-    "adaptive thresholds": (lambda: layers(24, cell="alif"), ("eprop", "ottt", "pp_prop")),
-    "adaptive, on PyTorch": (lambda: layers(24, cell="alif", backend="torch"), ("eprop",)),
-    "adaptive, no recurrence": (lambda: layers(16, cell="alif", recurrent=False), ("eprop",)),
-    "adaptive, last output": (lambda: layers(16, cell="alif", readout="last"), ("eprop",)),
-    "some of them adaptive": (lambda: layers(12, cell=ALIFCell(beta=[0.0, 0.1, 0.3] * 4)), ("eprop",)),
-    "a reset that is learned through": (lambda: layers(24, cell=LIFCell(detach_reset=False)), ("eprop", "pp_prop")),
-    "a reset to zero": (lambda: layers(24, cell=LIFCell(reset="zero")), ("eprop",)),
-    "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl", "etlp")),
-}
 
 
 def taught(network: Network, rule: str, **options: Any) -> Any:
@@ -121,8 +109,11 @@ UPDATES: dict[str, tuple[bool, dict[str, Any]]] = {
     "adam": (True, {"optimizer": {"name": "adam", "learning_rate": 0.01}}),
     "an optimiser of a user's": (True, {"optimizer": Doubled(0.1)}),
     "a schedule": (True, {"optimizer": SGD({"name": "step_decay", "initial": 0.3, "rate": 0.5, "steps": 2})}),
-    "decay": (False, {"weight_decay": 0.1}),
-    "clipping": (False, {"clipping": {"name": "norm", "limit": 0.05}}),
+    "decay": (True, {"weight_decay": 0.1}),
+    "clipping": (True, {"clipping": {"name": "value", "limit": 0.002}}),
+    "clipping of norms": (True, {"clipping": {"name": "norm", "limit": 0.05}}),
+    "clipping of all": (True, {"clipping": {"name": "global_norm", "limit": 0.05}, "weight_decay": 0.1}),
+    "a clipping of a user's": (False, {"clipping": Halved(1.0)}),
     "feedback that learns": (False, {"mode": "adaptive"}),
     "feedback that mirrors": (False, {"mode": "mirror"}),
 }
@@ -131,7 +122,7 @@ UPDATES: dict[str, tuple[bool, dict[str, Any]]] = {
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates_of_every_kind(name: str, backend: str, groups: list[Any]) -> None:
-    """By the optimiser's loop between two windows of one chain, or by the rule where it does more."""
+    """By the loop of an update between two windows of one chain, or by the rule where it does more."""
     pytest.importorskip(backend)
     plain, options = UPDATES[name]
     x, y = data()

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_cases import CLASSES, FEATURES, NETWORKS, STEPS, answers, data, groups, layers
+from chain_cases import CLASSES, FEATURES, NETWORKS, PENALTIES, STEPS, Halved, answers, data, groups, layers
+from credit_cases import distance
 
 from neko_rules import BPTT, FPTT, EProp, Evaluator, LearningRule
 from neko_rules.chains import running
-from neko_rules.clipping import ClipValue
+from neko_rules.clipping import CLIPPINGS, ClipValue
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels.host import by_library, unfused
 from neko_rules.optimizers import OPTIMIZERS
@@ -188,18 +189,74 @@ def test_a_step_that_fails_changes_nothing(where: str, taken: list[bool]) -> Non
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"regularizers": [FiringRate(10.0)]},
-        {"clipping": ClipValue(1.0)},
-        {"weight_decay": 0.1},
-        {"online": 4},
-    ],
-    ids=lambda options: next(iter(options)),
-)
-def test_what_a_step_is_more_than_that_is_done(options: dict[str, Any], taken: list[bool]) -> None:
-    same_steps(*pair(lambda: EProp(Evaluator(layers(12, cell="alif")), **options)), *batches(3))
+UPDATES: dict[str, dict[str, Any]] = {
+    **{name: {"clipping": {"name": name, "limit": 1e-3}} for name in CLIPPINGS},
+    "decay": {"weight_decay": 0.5},
+    "decay and clipping": {"weight_decay": 0.5, "clipping": {"name": "global_norm", "limit": 1e-3}},
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", UPDATES)
+def test_what_else_an_update_is(name: str, optimizer: str, taken: list[bool]) -> None:
+    """Bit for bit, as the operations have it to rounding, and not without it."""
+    options = {**UPDATES[name], "optimizer": {"name": optimizer, "learning_rate": 0.1}}
+    one, other = pair(lambda: make(**options))
+    same_steps(one, other, *batches(4))
+    assert taken == [False] + [True] * 3
+    plain, by_operations = make(optimizer=options["optimizer"]), make(**options)
+    for x, y in batches(4):
+        plain.step(x, y)
+        with unfused():
+            by_operations.step(x, y)
+    found, wanted, without = (rule.model.network.parameters for rule in (one, by_operations, plain))
+    assert distance(found, wanted) < 1e-12
+    assert distance(found, without) > 1e-6, "or this is nothing here"
+
+
+@pytest.mark.parametrize("penalty", [*PENALTIES, "all"])
+def test_penalties(penalty: str, taken: list[bool]) -> None:
+    every = [each for penalised in PENALTIES.values() for each in penalised]
+    penalised = every if penalty == "all" else PENALTIES[penalty]
+    one, other = pair(lambda: make(regularizers=penalised))
+    kinds = [*batches(2), *batches(1, examples=7), *batches(1, rate=0.9), *batches(1)]
+    same_steps(one, other, *kinds)
+    assert taken == [False] + [True] * 4
+    without = make()
+    for x, y in kinds:
+        without.step(x, y)
+    assert distance(one.model.network.parameters, without.model.network.parameters) > 1e-6
+
+
+def test_a_penalty_that_comes_and_goes(taken: list[bool]) -> None:
+    one, other = pair(make)
+    for penalised in ((), (FiringRate(10.0),), ()):
+        for rule in (one, other):
+            rule.regularizers = penalised
+        same_steps(one, other, *batches(2))
+    assert taken == [False] + [True] * 5
+
+
+def test_gradients_that_are_observed(taken: list[bool]) -> None:
+    """They are those of ``gradients``, and stay as they are when the next are made."""
+    one, other = pair(lambda: make(regularizers=[FiringRate(10.0)], clipping=ClipValue(1e-3)))
+    same_steps(one, other, *batches(1))
+    held = []
+    for x, y in batches(4):
+        expected = other.gradients(x, y)
+        figures, found = one.observed_step(x, y)
+        assert (figures, list(found)) == (other.observed_step(x, y)[0], list(expected))
+        held.append((found, expected))
+    for found, expected in held:
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+    same_steps(one, other)
+    assert taken == [False] + [True] * 4
+
+
+def test_what_a_step_is_more_than_that_is_done(taken: list[bool]) -> None:
+    for options in ({"online": 4}, {"window": 4}, {"clipping": Halved(1.0)}, {"mode": "adaptive"}):
+        same_steps(*pair(lambda options=options: EProp(Evaluator(layers(12, cell="alif")), **options)), *batches(3))
     assert not any(taken)
 
 

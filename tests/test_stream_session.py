@@ -375,9 +375,8 @@ def test_faults_are_seen(fault: str, stepped: list[bool], monkeypatch: pytest.Mo
         assert ready is not None
         names = {name: place for place, name in enumerate(ready.links.chain.given)}
         if fault == "no memory of the step before":
-            return ready._replace(
-                before=None, given=[*ready.given[: ready.before], False, *ready.given[ready.before + 1 :]]
-            )
+            ready.put(before=False)
+            del ready.places["before"]
         if fault == "matrices that do not follow":
             for name in ready.links.handed.follows:
                 ready.given[names[name]] = False
@@ -398,10 +397,24 @@ def test_faults_are_seen(fault: str, stepped: list[bool], monkeypatch: pytest.Mo
     assert distance(one.rule.model.network.parameters, other.rule.model.network.parameters) > 1e-6
 
 
-def test_what_has_no_chain_goes_by_operations(stepped: list[bool]) -> None:
-    """Penalties, decay: a session is not for them."""
+@pytest.mark.parametrize("rule", ["eprop", "fptt"])
+@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"clipping": {"name": "value", "limit": 1e-3}}])
+def test_decay_and_clipping(rule: str, options: dict[str, Any], stepped: list[bool]) -> None:
     x, y = data()
-    for options in ({"regularizers": ["firing_rate"]}, {"weight_decay": 0.1}):
+    one, other, plain = learner("lif", rule, **options), plainly(learner("lif", rule, **options)), learner("lif", rule)
+    for t in range(STEPS):
+        for each in (one, other, plain):
+            each.observe(x[t], y[t])
+    assert all(stepped)
+    found = one.rule.model.network.parameters
+    assert distance(found, other.rule.model.network.parameters) < SAME
+    assert distance(found, plain.rule.model.network.parameters) > 1e-6
+
+
+def test_what_has_no_chain_goes_by_operations(stepped: list[bool]) -> None:
+    """Penalties, feedback that learns: a session is not for them."""
+    x, y = data()
+    for options in ({"regularizers": ["firing_rate"]}, {"mode": "adaptive"}):
         stream = learner("lif", "eprop", **options)
         for t in range(12):
             stream.observe(x[t], y[t])

@@ -25,15 +25,16 @@ class Loop(NamedTuple):
 
     Attributes:
         run: ``run(scalars…, arrays…, results…)``, all vectors of one size.
-        run_all: ``run_all(sizes, addresses, results, scalars…)`` for vectors at addresses [array, group], with the
-            results of all groups in one vector, result by result and each from a line of the cache on: returns whether
-            all are finite. Without denormals.
-        iterate: ``iterate(sizes, addresses, number, odd, scalars…)``, which writes results over the arguments from the
-            second on: scalars are entries ``number`` of vectors, and ``odd[0]`` is 1 where something is not finite.
-            None where results are not as many.
+        run_all: ``run_all(sizes, addresses, results, scalars…, of_each…)`` for vectors at addresses [array, group],
+            with the results of all groups in one vector, result by result and each from a line of the cache on: returns
+            whether all are finite. Without denormals.
+        iterate: ``iterate(sizes, addresses, number, odd, scalars…, of_each…)``, which writes results over the arguments
+            from the second on: scalars are entries ``number`` of vectors, and ``odd[0]`` is 1 where something is not
+            finite. None where results are not as many.
         address: where an array begins.
-        dtype: of the arrays.
-        scalars: the types of the other arguments.
+        dtype: of the arrays, and of vectors ``of_each``, which have one number for every group.
+        scalars: the types of the scalars.
+        of_each: how many vectors of that kind there are.
     """
 
     run: Kernel
@@ -42,13 +43,20 @@ class Loop(NamedTuple):
     address: Kernel
     dtype: str
     scalars: tuple[str, ...]
+    of_each: int
 
 
 _kernels: Memo[Loop] = Memo()
 
 
 def kernel_of(
-    key: Hashable, formula: Formula, arrays: Sequence[str], scalars: Mapping[str, str], dtype: str
+    key: Hashable,
+    formula: Formula,
+    arrays: Sequence[str],
+    scalars: Mapping[str, str],
+    dtype: str,
+    of_each: Sequence[str] = (),
+    norm: str = "",
 ) -> Loop | None:
     """The loop that evaluates a formula at every entry; None where it has no scalar form.
 
@@ -58,6 +66,9 @@ def kernel_of(
         arrays: names of the arguments that are arrays.
         scalars: name → type of the arguments that are the same for all entries.
         dtype: of the arrays.
+        of_each: names of the arguments that every group has one number of.
+        norm: whether the argument ``"norm"`` is the Euclidean norm of the first array of a group (``"each"``) or of
+            all groups (``"all"``); empty where there is none.
     """
 
     def written() -> Loop:
@@ -67,16 +78,22 @@ def kernel_of(
         body = Body(dtype)
         values = {name: body.argument(f"a_{name}") for name in arrays}
         values |= {name: body.argument(f"x_{name}", kind) for name, kind in scalars.items()}
+        values |= {name: body.argument(f"x_{name}") for name in (*of_each, *(["norm"] if norm else []))}
         results = [body.value(each).name for each in formula(TracingBackend(body), values)]
-        module: Any = module_of(elementwise_source(body, list(arrays), list(scalars), results))
-        iterate = getattr(module, "iterate", None)
-        return Loop(module.run, partial(flushed, module.run_all), iterate, address, dtype, tuple(scalars.values()))
+        module: Any = module_of(elementwise_source(body, arrays, list(scalars), results, of_each, norm))
+        loops = module.run, partial(flushed, module.run_all), getattr(module, "iterate", None)
+        return Loop(*loops, address, dtype, tuple(scalars.values()), len(of_each))
 
-    return _kernels.of((key, tuple(arrays), tuple(scalars.items()), dtype), written)
+    return _kernels.of((key, tuple(arrays), tuple(scalars.items()), dtype, tuple(of_each), norm), written)
 
 
 def evaluated(
-    host: HostBackend, loop: Loop, arrays: Sequence[Sequence[Array]], scalars: Sequence[Array], results: int
+    host: HostBackend,
+    loop: Loop,
+    arrays: Sequence[Sequence[Array]],
+    scalars: Sequence[Array],
+    results: int,
+    of_each: Sequence[np.ndarray] = (),
 ) -> tuple[list[list[Array]], bool]:
     """New arrays from a loop that ``kernel_of`` made, for every group of arrays.
 
@@ -86,6 +103,7 @@ def evaluated(
         arrays: for every argument that is an array, one array per group; within a group all have one shape.
         scalars: the other arguments.
         results: how many the loop has.
+        of_each: of the arguments that every group has one number of, all of them.
 
     Returns:
         For every result one array per group, and whether all are finite.
@@ -93,7 +111,8 @@ def evaluated(
     view = host.host
     given = [[handed_over(view(each), loop.dtype) for each in row] for row in arrays]
     rows, whole, sizes = _room(loop, given[0], results)
-    finite = loop.run_all(sizes, _addresses(loop, given), whole, *[view(scalar)[()] for scalar in scalars])
+    alone = [view(scalar)[()] for scalar in scalars]
+    finite = loop.run_all(sizes, _addresses(loop, given), whole, *alone, *of_each)
     return [list(map(host.from_host, row)) for row in rows], finite
 
 
@@ -104,10 +123,12 @@ class Iterated:
         loop: of one more argument, the first, which is another each time; scalars aside.
         rows: the others before the first time: one array per group.
         scalars: every other argument of all times, one after the other.
+        of_each: of the arguments that every group has one number of, all of them.
 
     Attributes:
         rows: the others as they are.
-        arguments: what ``loop.iterate`` takes, but for the number of the time: sizes, addresses, ``odd``, scalars.
+        arguments: what ``loop.iterate`` takes, but for the number of the time: sizes, addresses, ``odd``, scalars, and
+            ``of_each``.
 
     Example:
         >>> loop = kernel_of("half", lambda nx, a: [0.5 * (a["x"] + a["y"])], ["x", "y"], {}, "float64")
@@ -118,17 +139,24 @@ class Iterated:
         ([0.875, 0.875], [7.0], True)
     """
 
-    def __init__(self, loop: Loop, rows: Sequence[Sequence[np.ndarray]], scalars: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        rows: Sequence[Sequence[np.ndarray]],
+        scalars: Sequence[np.ndarray],
+        of_each: Sequence[np.ndarray] = (),
+    ) -> None:
         assert loop.iterate is not None, "a loop that has as many results as it takes again"
         self.loop, self._run = loop, loop.iterate
-        self.rows, _, sizes = _room(loop, rows[0], len(rows))
+        self.rows, self._whole, sizes = _room(loop, rows[0], len(rows))
+        self._copy = self._whole
         for own, row in zip(self.rows, rows, strict=True):
             for into, each in zip(own, row, strict=True):
                 into[...] = each
         given = [handed_over(each, kind) for each, kind in zip(scalars, loop.scalars, strict=True)]
         # The first row holds the places of what is another each time.
         table = _addresses(loop, [self.rows[0], *self.rows])
-        self.arguments = sizes, table, np.zeros(1, np.int64), given
+        self.arguments = sizes, table, np.zeros(1, np.int64), given, of_each
 
     def meet(self, first: Sequence[np.ndarray]) -> None:
         """Say where the first argument of every group lies, in C order and of the loop's type."""
@@ -139,8 +167,18 @@ class Iterated:
         from neko_rules.kernels.denormals import flushed
 
         self.meet(first)
-        sizes, table, odd, scalars = self.arguments
-        flushed(self._run, sizes, table, number, odd, *scalars)
+        sizes, table, odd, scalars, of_each = self.arguments
+        flushed(self._run, sizes, table, number, odd, *scalars, *of_each)
+
+    def copied(self) -> list[list[np.ndarray]]:
+        """``rows`` in memory of their own."""
+        rows, self._copy, _ = _room(self.loop, self.rows[0], len(self.rows))
+        self._copy[...] = self._whole
+        return rows
+
+    def take_back(self) -> None:
+        """Go on from what ``copied`` gave last, as it is now."""
+        self._whole[...] = self._copy
 
     @property
     def finite(self) -> bool:
@@ -149,16 +187,16 @@ class Iterated:
 
     def address(self) -> int:
         """Where the machine code of ``loop.iterate`` begins."""
-        return _iterate_address(self._run, self.loop.scalars)
+        return _iterate_address(self._run, (*self.loop.scalars, *[self.loop.dtype] * self.loop.of_each))
 
 
 @lru_cache(maxsize=64)
-def _iterate_address(iterate: Kernel, scalars: tuple[str, ...]) -> int:
+def _iterate_address(iterate: Kernel, vectors: tuple[str, ...]) -> int:
     from neko_rules.kernels.ahead import Wanted
     from neko_rules.kernels.calling import address_of, array_type
 
     given = [array_type("int64", 1), array_type("int64", 2), array_type("int64", 0), array_type("int64", 1)]
-    return address_of(Wanted(iterate, (*given, *(array_type(kind, 1) for kind in scalars))))
+    return address_of(Wanted(iterate, (*given, *(array_type(kind, 1) for kind in vectors))))
 
 
 def _addresses(loop: Loop, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -102,6 +102,7 @@ _COMPILED_IN = {
     "lowering": ("lowered",),
     "exponential": tuple(f"{name}_{dtype}" for name in ("exp", "log", "tanh") for dtype in ("float32", "float64")),
     "listing": ("list_row",),
+    "norms": ("largest_of", "sum_of_squares"),
 }
 """Functions that are compiled into the kernels that call them, by module."""
 
@@ -503,24 +504,36 @@ def carried_source(body: Body, of: Back) -> str:
     return source.text()
 
 
-def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str], results: Sequence[str]) -> str:
+def elementwise_source(
+    body: Body,
+    arrays: Sequence[str],
+    scalars: Sequence[str],
+    results: Sequence[str],
+    of_each: Sequence[str] = (),
+    norm: str = "",
+) -> str:
     """A kernel that evaluates statements at every entry of vectors: ``run(scalars…, arrays…, results…)``.
 
-    Beside it ``run_all(sizes, addresses, results, scalars…)`` does so for many vectors of the type of the body at
-    addresses [array, group], writes the results of all one after the other, result by result and each from a line of
-    the cache on, and returns whether all of them are finite. And ``iterate(sizes, addresses, number, odd, scalars…)``
-    writes results over the arguments from the second on, takes the scalars from the place ``number`` of vectors, and
-    puts whether anything is not finite in ``odd[0]``; it is there where there are that many arguments.
+    Beside it ``run_all(sizes, addresses, results, scalars…, of_each…)`` does so for many vectors of the type of the
+    body at addresses [array, group], writes the results of all one after the other, result by result and each from a
+    line of the cache on, and returns whether all of them are finite. And ``iterate(sizes, addresses, number, odd,
+    scalars…, of_each…)`` writes results over the arguments from the second on, takes the scalars from the place
+    ``number`` of vectors, and puts whether anything is not finite in ``odd[0]``; it is there where there are that many
+    arguments.
 
     Args:
         body: the statements.
         arrays: names of the arguments that are vectors; traced as ``a_name``.
         scalars: names of the others; traced as ``x_name``.
         results: traced names of what is written.
+        of_each: names of those of which every group has its own; traced as ``x_name``.
+        norm: whether ``x_norm`` is the Euclidean norm of the first vector of a group (``"each"``), or of those of all
+            groups together (``"all"``); empty where nobody asks for it.
     """
     source = Source("A function of the entries of vectors", body)
     out = [f"out{i}" for i, _ in enumerate(results)]
     given = [f"x_{name}" for name in scalars]
+    own, every = [f"x_{name}" for name in of_each], [f"every_{name}" for name in of_each]
 
     def loop(depth: int, into: Sequence[str], looked: bool) -> None:
         source.add(depth, f"for n in range(array_{into[0]}.shape[0]):")
@@ -529,26 +542,50 @@ def elementwise_source(body: Body, arrays: Sequence[str], scalars: Sequence[str]
         # What is NaN or infinite, as it is kept, is not zero away from itself.
         source.add(depth + 1, *(f"unlike |= array_{name}[n] - array_{name}[n] != 0" for name in into if looked))
 
-    def vectors() -> None:
+    def groups() -> None:
+        if norm == "all":
+            source.add(1, "x_norm = norm(sizes, addresses, 0, sizes.shape[0])")
+        source.add(1, "for k in range(sizes.shape[0]):")
         for i, name in enumerate(arrays):
-            source.add(2, f'array_{name} = vector("{body.dtype}", addresses[{i}, k], sizes[k])')
+            source.add(2, f"array_{name} = {vector(i)}")
+        source.add(2, *(f"{name} = {all_of_it}[k]" for name, all_of_it in zip(own, every, strict=True)))
+        if norm == "each":
+            source.add(2, "x_norm = norm(sizes, addresses, k, k + 1)")
 
-    source.function("run", [*given, *(f"array_{name}" for name in (*arrays, *out))])
+    def vector(i: int) -> str:
+        return f'vector("{body.dtype}", addresses[{i}, k], sizes[k])'
+
+    if norm:
+        source.function("norm", ["sizes", "addresses", "first", "last"])
+        source.add(1, "total, largest = 0.0, 0.0", "for k in range(first, last):")
+        source.add(2, f"total += sum_of_squares({vector(0)}, 1.0)")
+        # As it is unless squares have overflown or vanished, or there is a NaN.
+        source.add(1, f"if {_SQUARED[0]} < total < {_SQUARED[1]}:", f"    return {body.dtype}(math.sqrt(total))")
+        source.add(1, "for k in range(first, last):", f"    largest = max(largest, largest_of({vector(0)}))")
+        source.add(1, "total, scale = 0.0, largest if largest > 0 else 1.0", "for k in range(first, last):")
+        source.add(2, f"total += sum_of_squares({vector(0)}, scale)")
+        source.add(1, f"return {body.dtype}(scale * math.sqrt(total))")
+    alone = [*given, *own, *(["x_norm"] if norm else [])]
+    source.function("run", [*alone, *(f"array_{name}" for name in (*arrays, *out))])
     loop(1, out, looked=False)
-    source.function("run_all", ["sizes", "addresses", "results", *given])
+    source.function("run_all", ["sizes", "addresses", "results", *given, *every])
     source.add(1, f"whole, begin, unlike = results.shape[0] // {len(results)}, 0, False")
-    source.add(1, "for k in range(sizes.shape[0]):", "    end = begin + sizes[k]")
-    vectors()
+    groups()
+    source.add(2, "end = begin + sizes[k]")
     source.add(2, *(f"array_{name} = results[{i} * whole + begin : {i} * whole + end]" for i, name in enumerate(out)))
     loop(2, out, looked=True)
     line = LINE // np.dtype(body.dtype).itemsize
     source.add(2, f"begin = (end + {line - 1}) // {line} * {line}")
     source.add(1, "return not unlike")
     if len(arrays) == 1 + len(results):
-        source.function("iterate", ["sizes", "addresses", "number", "odd", *(f"all_{name}" for name in scalars)])
+        taken = [*(f"all_{name}" for name in scalars), *every]
+        source.function("iterate", ["sizes", "addresses", "number", "odd", *taken])
         source.add(1, *(f"x_{name} = all_{name}[number]" for name in scalars), "unlike = False")
-        source.add(1, "for k in range(sizes.shape[0]):")
-        vectors()
+        groups()
         loop(2, arrays[1:], looked=True)
         source.add(1, "odd[0] = unlike")
     return source.text()
+
+
+_SQUARED = 1e-280, 1e280
+"""Between which a sum of squares in double precision has lost nothing."""

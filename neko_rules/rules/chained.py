@@ -5,6 +5,7 @@ Groups add up as portions do, and their histories stay in the second cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,11 +77,9 @@ class Chains(Runner):
         inputs, target, mask = map(host.host, batch)
         given, count = prepared(network, rule.model.loss, values, inputs.transpose(1, 0, 2), target, mask)
         given = given._replace(constants=rule.constants_with(values))
-        pushes = self._pushes(rule, host, given, own["feedback"])
-        if pushes is None:
-            return None
-        given = given._replace(pushes=pushes, share=1.0 / (inputs.shape[0] * inputs.shape[1]))
-        ran = self._ran(rule, host, given, own["feedback"])
+        counted = partial(self._ran, rule, host, given, own["feedback"], counting=True)
+        penalised = self.penalised(rule, given, counted)
+        ran = None if penalised is None else self._ran(rule, host, penalised, own["feedback"])
         if ran is None:
             return None
         totals = rule.model.totals_of(host, ran, count, batch)
@@ -89,24 +88,32 @@ class Chains(Runner):
         gradients = {name: host.from_host(ran.gradients[name]) for name in values}
         return Judgement(host.from_host(np.asarray(loss)), {}, totals), gradients
 
-    def _pushes(
-        self, rule: LearningRule, host: HostBackend, given: Given, feedback: Parameters
-    ) -> dict[str, np.ndarray] | None:
-        """What penalties on mean rates add to errors, by population and neuron; None where there is no chain."""
-        penalties = on_rates(rule)
+    def penalised(self, rule: LearningRule, given: Given, counted: Callable[[], Ran | None]) -> Given | None:
+        """The same with what penalties on mean rates add to errors, by population and neuron.
+
+        Args:
+            rule: the rule.
+            given: parameters and data.
+            counted: how often every neuron fires, from a chain that only counts spikes; None where there is none.
+
+        Returns:
+            None where the chain was asked for and there is none.
+        """
+        penalties, network, (examples, steps, _) = on_rates(rule), rule.model.network, given.inputs.shape
+        given = given._replace(share=1.0 / (steps * examples))
         if not penalties:
-            return {}
-        network, (examples, steps, _) = rule.model.network, given.inputs.shape
+            return given
         rates = {
             name: np.zeros((1, 1, network.graph.populations[name].size), network.dtype) for name in network.spiking
         }
         if any(penalty.reads_rates for penalty in penalties):
-            ran = self._ran(rule, host, given, feedback, counting=True)
+            ran = counted()
             if ran is None:
                 return None
             rates = {name: sums.mean(axis=1, keepdims=True) / steps for name, sums in ran.spikes.items()}
         found = slopes(penalties, rates, network.dt)
-        return {name: handed_over(np.ravel(each) / (steps * examples), network.dtype) for name, each in found.items()}
+        pushes = {name: handed_over(np.ravel(each) / (steps * examples), network.dtype) for name, each in found.items()}
+        return given._replace(pushes=pushes)
 
     def serves(self, rule: LearningRule, steps: int, examples: int, features: int) -> bool:
         """Whether there may be a chain for so much of a batch, and it is worth compiling one.

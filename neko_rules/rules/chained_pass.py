@@ -97,7 +97,7 @@ def chained_pass(
         ends: whether nobody asks for traces after the last window.
         penalties: those of the rule; None for none.
     """
-    data = _data(rule, host, by_step, size)
+    data = data_of(rule, host, by_step, size)
     examples, _, features = data.inputs.shape
     carried = Carried(rule, host, spans, examples, features, begin)
     going = _Pass(rule, data, size, carried, updates, ends, penalties)
@@ -113,7 +113,7 @@ def chained_pass(
     return Passed(summed, alone, going.scores, spikes, states, carried.credit())
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
     """What a pass goes through, in host memory.
 
     Attributes:
@@ -131,7 +131,8 @@ class _Data(NamedTuple):
     some: np.ndarray
 
 
-def _data(rule: LearningRule, host: HostBackend, by_step: dict[str, Array], size: int) -> _Data:
+def data_of(rule: LearningRule, host: HostBackend, by_step: dict[str, Array], size: int) -> Data:
+    """The data of a pass, with the arguments of ``chained_pass``."""
     dtype = rule.model.network.dtype
     x, target, mask, share = (host.host(by_step[key]) for key in ("x", "target", "mask", "weight"))
     steps = len(x)
@@ -140,7 +141,7 @@ def _data(rule: LearningRule, host: HostBackend, by_step: dict[str, Array], size
     )
     weight = np.repeat(weights / np.maximum(some, 1), size)[:steps, None] * mask
     inputs = handed_over(x.transpose(1, 0, 2), dtype)
-    return _Data(inputs, handed_over(target, dtype), handed_over(mask, dtype), handed_over(weight, dtype), some)
+    return Data(inputs, handed_over(target, dtype), handed_over(mask, dtype), handed_over(weight, dtype), some)
 
 
 class _Asked:
@@ -195,7 +196,7 @@ class _Pass:
     def __init__(
         self,
         rule: LearningRule,
-        data: _Data,
+        data: Data,
         size: int,
         carried: Carried,
         updates: Updates,
@@ -396,10 +397,14 @@ class Carried:
                     self.states[name][OF_FACTORS + key] = np.array(host.host(before), self.dtype, order="C")
 
     @property
+    def starts(self) -> list[np.ndarray]:
+        """What windows which are gone through by one call change where it lies, and read before the first."""
+        return [held for of in (*self.states.values(), self._sums) for held in of.values()]
+
+    @property
     def arrays(self) -> list[np.ndarray]:
-        """All that windows which are gone through by one call change where it lies."""
-        states = [held for of in self.states.values() for held in of.values()]
-        return [*states, *self._sums.values(), *self._filtered.values(), *self._wide.values()]
+        """All that they change where it lies."""
+        return [*self.starts, *self._filtered.values(), *self._wide.values()]
 
     @property
     def per_synapse(self) -> bool:

@@ -24,7 +24,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Parameters
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
-from neko_rules.kernels.elementwise import Loop, kernel_of
+from neko_rules.kernels.elementwise import Loop
 from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.rule import RULES, Kept, Own, UpdateOptions, rule_of
 
@@ -132,19 +132,19 @@ class FPTT(LearningRule):
         """The same for every entry; as for ``LearningRule``."""
         if not self.alpha:
             return super().update_loop(step_dtype)
-        optimizer, dtype = self.optimizer, self.model.network.dtype
-        change, slots = type(optimizer)._change, optimizer.slots
+        update = self.plain_update
+        if update is None or (update.clipping is not None and update.clipping.norm):
+            return None  # It is the norm of what is made of a gradient that would be asked for.
 
         def formula(nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
             before, mean, dual = given["p"], given[MEAN], given[DUAL]
-            gradient, memory = self._held(given["g"], before, mean, dual), tuple(given[slot] for slot in slots)
-            moved, memory = change(optimizer, nx, gradient, memory, before, given["rate"], given["t"])
-            after = before + moved
+            held = {**given, "g": self._held(given["g"], before, mean, dual)}
+            after, *memory = update.changed(nx, held)
             return after, *memory, *self._next(after, mean, dual)
 
-        given = ("g", "p", *slots, MEAN, DUAL), {"rate": dtype, "t": step_dtype}
         own = type(self)
-        return kernel_of(("fptt", optimizer, change, own._held, own._next, self.alpha), formula, *given, dtype)
+        key = "fptt", own._held, own._next, self.alpha
+        return update.loop(key, formula, self.updated, self.model.network.dtype, step_dtype)
 
     @property
     def updated(self) -> tuple[str, ...]:

@@ -23,21 +23,22 @@ from neko_rules.credit.spans import Earlier
 from neko_rules.credit.stepwise import LocalTraces, Model, Now, Stepwise
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.kernels.elementwise import Loop
 from neko_rules.kernels.host import host_of, lends
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, add_signals
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.layers.moment import moments
-from neko_rules.optimizers import Optimizer, loop_of
+from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.chained import Chains
 from neko_rules.rules.fit import check_fit, check_schedule
 from neko_rules.rules.online import Online, Windowed
+from neko_rules.rules.plain_update import UpdatedByLoop
 from neko_rules.rules.portions import examples_at_once, judged_by_portions
-from neko_rules.rules.rule import Arrays, Batch, Own, Rule, Trained, UpdateOptions
+from neko_rules.rules.rule import Arrays, Batch, Own, Trained, UpdateOptions
 from neko_rules.rules.stand_in import StandIn
 from neko_rules.rules.steady import Steady
+from neko_rules.rules.steady_windows import SteadyWindows
 from neko_rules.rules.streaming import StreamLearner
 
 EVALUATIONS = ("adjoint", "traces")
@@ -53,7 +54,7 @@ class CreditOptions(UpdateOptions, total=False):
     window: int | None
 
 
-class LearningRule(Rule):
+class LearningRule(UpdatedByLoop):
     """A learning rule as a choice on the axes of credit assignment.
 
     Args:
@@ -305,7 +306,7 @@ class LearningRule(Rule):
                 found.add(name)
         return frozenset(found)
 
-    def _stand_in(self, arrays: Arrays) -> StandIn | Steady | None:
+    def _stand_in(self, arrays: Arrays) -> StandIn | Steady | SteadyWindows | None:
         if not lends(self.nx):
             return None if host_of(self.nx) is None or self.nx.name != "numpy" else self._compiled_steady
         known = self._compiled_stand_in
@@ -316,17 +317,18 @@ class LearningRule(Rule):
         return StandIn(self)
 
     @cached_property
-    def _compiled_steady(self) -> Steady | None:
-        """What takes steps like the one before; None where a step is more than a gradient and its update."""
-        own, network = type(self), self.model.network
-        names = "_judged_gradients", "_updated_once", "_trained", "_observe", "take", "rates"
-        if not self._updates_once() or any(getattr(own, name) is not getattr(LearningRule, name) for name in names):
+    def _compiled_steady(self) -> Steady | SteadyWindows | None:
+        """What takes steps like the one before; None where a step is more than gradients and their updates."""
+        own, network, chains = type(self), self.model.network, self.chains()
+        names = "_judged_gradients", "_updated_once", "_trained", "_observe", "_updates_in", "take", "rates"
+        if any(getattr(own, name) is not getattr(LearningRule, name) for name in names) or not self.updates_plainly:
             return None
-        if self.regularizers or self.updated or self.evaluation != "adjoint" or not self.updates_plainly:
+        if network.stochastic or network.weight_bits or self._draw(1, 1):
             return None
-        if network.stochastic or network.weight_bits or self._draw(1, 1) or not self.chains().possible:
-            return None
-        return Steady(self)
+        if self._updates_once():
+            return Steady(self) if chains.possible and self.evaluation == "adjoint" and not self.updated else None
+        windows = chains.has_windows and not (self.online and Online(self, self.online).windows is None)
+        return SteadyWindows(self) if windows and not self.regularizers else None
 
     def chains(self) -> Chains:
         """The compiled loops over groups of examples, for the engine."""
@@ -523,33 +525,8 @@ class LearningRule(Rule):
         return own
 
     @property
-    def updates_plainly(self) -> bool:
-        """Whether an update is what its loop makes of a gradient, and nothing else; for the engine."""
-        own = type(self)
-        plain = all(getattr(own, n) is getattr(Rule, n) for n in ("_limited", "_decaying", "_bounded"))
-        # A loop is that of an update only if both were written together.
-        updates, loops = (next(c for c in own.__mro__ if name in vars(c)) for name in ("applied", "update_loop"))
-        plain = plain and (updates is loops or (updates, loops) == (Rule, LearningRule))
-        follows = self.credit.spatial in ("adaptive", "mirror") or own._follow is not LearningRule._follow
-        if not plain or follows or self.clipping is not None or self._ever_decays or self.model.network.learned:
-            return False
-        return self.update_loop("float64") is not None
-
-    def update_loop(self, step_dtype: str) -> Loop | None:
-        """An update as one loop over entries; None where an operation of it has no scalar form. For the engine.
-
-        From the gradient, the parameter, the optimiser's memory and ``updated`` it makes those after the update.
-
-        Args:
-            step_dtype: of the number of the update.
-        """
-        optimizer = self.optimizer
-        return loop_of(optimizer, type(optimizer)._change, self.model.network.dtype, step_dtype, False)
-
-    @property
-    def updated(self) -> tuple[str, ...]:
-        """Of the rule's own arrays, the groups with one for every parameter that an update changes; for the engine."""
-        return ()
+    def _follows(self) -> bool:
+        return self.credit.spatial in ("adaptive", "mirror") or type(self)._follow is not LearningRule._follow
 
     @property
     def _follows_updates(self) -> bool:

@@ -28,6 +28,7 @@ from neko_rules.trees import OnHost, made, still
 if TYPE_CHECKING:
     from neko_rules.rules.stand_in import Held, StandIn
     from neko_rules.rules.steady import Steady
+    from neko_rules.rules.steady_windows import SteadyWindows
 
 WEIGHT = (".weight", ".kernel")
 """How the names of weights end, here and in torch, and in Keras."""
@@ -336,7 +337,7 @@ class Rule:
         # A compiled function may return a dict in another order.
         return ratios(figures), {name: self.nx.to_numpy(found[name]) for name in names}
 
-    def _stand_in(self, arrays: Arrays) -> StandIn | Steady | None:
+    def _stand_in(self, arrays: Arrays) -> StandIn | Steady | SteadyWindows | None:
         """What takes a step with such a batch in the place of the model's own backend; None for itself."""
         return None
 

@@ -14,46 +14,22 @@ import numpy as np
 
 from neko_rules import trees
 from neko_rules.backend import get_backend
-from neko_rules.chains.running import Given, Plan, arguments
+from neko_rules.chains.running import Given
 from neko_rules.kernels.host import BUFFERS
-from neko_rules.kernels.parallel import each
 from neko_rules.layers.forward import Z
 from neko_rules.layers.graph import INPUT
-from neko_rules.rules.chained import backs_of
 from neko_rules.rules.chained_pass import Begin, Carried
+from neko_rules.rules.ready import Ready, ready_chain, turn
 from neko_rules.rules.updates import LearningPlainly, learning
 from neko_rules.scoring import Scoring
 from neko_rules.trees import Moving
 
 if TYPE_CHECKING:
-    from neko_rules.chains.linked import Linked
     from neko_rules.credit.spans import Spans
     from neko_rules.rules.learning_rule import LearningRule
 
 _STEPS_KEPT = 64
 """Time steps between two copies of everything: a copy takes about as long as a time step."""
-
-
-class _Ready(NamedTuple):
-    """A chain with all that it is called with.
-
-    Attributes:
-        links, plan: the chain.
-        given: what it is called with, in its order.
-        before, updating, adding: where in it stands whether there were time steps before, if that is asked, whether
-            weights change, and whether there is a gradient of earlier time steps that is added to.
-        addresses: where what it calls lies.
-        gradients: by parameter.
-    """
-
-    links: Linked
-    plan: Plan
-    given: list[Any]
-    before: int | None
-    updating: int
-    adding: int
-    addresses: np.ndarray
-    gradients: dict[str, np.ndarray]
 
 
 class _Step(NamedTuple):
@@ -131,9 +107,9 @@ class Session:
         self._updates = updates
         kept = updates.after()
         self.held = Moving(kept.values), Moving(kept.own), Moving(kept.memory)
-        self._ready: dict[tuple[frozenset[str], bool], _Ready | None] = {}
+        self._ready: dict[tuple[frozenset[str], bool], Ready | None] = {}
         self._backs: dict[Any, np.ndarray] = {}
-        self._now: _Ready | None = None
+        self._now: Ready | None = None
         self._updated = False
         self.lacking = False
         self._undoing = False
@@ -194,76 +170,41 @@ class Session:
             if ready is not self._now:
                 self._go_over_to(ready)
             self._updates.take_rates(step.rate, step.count)
-            told = self._called(ready, step)
-            if not told:
+            ready.put(adding=step.adding, updating=step.updating, before=self._carried.begun)
+            self._loss[0] = 0.0
+            told = ready.run((0, 1, 0, 0))
+            if told is None:
                 break
             # By how many events this time step has alone, so that a stream that is taken up again goes on alike.
-            walked -= {ready.links.told[told - 1].source}
+            walked -= {told.source}
         self._carried.begun, self._updated = True, step.updating
         self._last = step.inputs
         return True
 
-    def _go_over_to(self, ready: _Ready) -> None:
+    def _go_over_to(self, ready: Ready) -> None:
         """The gradient so far, and where updates find it, for another chain."""
         for name, gradient in (self._total if self._now is None else self._now.gradients).items():
             ready.gradients[name][...] = gradient
         self._updates.meet(ready.gradients)
         self._now = ready
 
-    def _called(self, ready: _Ready, step: _Step) -> int:
-        """What the chain tells: 0, or that it is not the one for this time step."""
-        chain, plan, given = ready.links.chain, ready.plan, ready.given
-        given[ready.adding], given[ready.updating] = step.adding, step.updating
-        if ready.before is not None:
-            given[ready.before] = self._carried.begun
-        self._loss[0] = 0.0
-        ((first, last),), ((size, (places, form)),) = plan.ranges, plan.groups
-
-        def part(_: int, first: int, last: int) -> int:
-            memories = BUFFERS.lent(form)
-            return int(
-                chain.run(first, last, size, ready.addresses, places, *memories, 0, 1, 0, 0, *plan.sizes, *given)
-            )
-
-        return each(part, [(first, last)])[0]
-
-    def _of(self, walked: frozenset[str], ones: bool) -> _Ready | None:
+    def _of(self, walked: frozenset[str], ones: bool) -> Ready | None:
         key = walked, ones
         if key not in self._ready:
             self._ready[key] = self._made(walked, ones)
         return self._ready[key]
 
-    def _made(self, walked: frozenset[str], ones: bool) -> _Ready | None:
-        rule, chains, carried, numpy = self.rule, self.rule.chains(), self._carried, self._numpy
-        network, (examples, _, features) = rule.model.network, self._inputs.shape
+    def _made(self, walked: frozenset[str], ones: bool) -> Ready | None:
+        rule, network = self.rule, self.rule.model.network
+        examples, _, features = self._inputs.shape
         scoring, values = Scoring(rule.model.loss, "sequence", network.task_type), self._updates.values
         data = self._inputs, self._target, self._counted, self._weight, scoring
         of = Given(values, rule.constants_with(values), *data)
-        links = chains.linked(rule, of, walked, ones, carried.window)
-        if links is None or not self._updates.looped(links):
-            return None
-        plan = chains.plan_of_windows(links, numpy, of, chains.group(1, examples, features), 1, carried)
-        if len(plan.ranges) != 1:
-            return None
-        backs = backs_of(rule, numpy, values, self._updates.feedback, links)
-        # One of each for all chains, since the one that runs turns it anew after an update.
-        backs = {name: self._backs.setdefault(links.backs[name], back) for name, back in backs.items()}
-        every = arguments(links, plan, numpy, of, backs) | carried.handed(links, looped=True)
-        *gradients, whole = BUFFERS.lent(plan.gradients)
-        by_name = dict(zip(links.gradients.values(), gradients, strict=False))
-        changes = self._updates.changes(links, by_name, looped=True)
-        sums = {of: np.zeros((1, examples, network.graph.populations[of].size), whole.dtype) for of in network.spiking}
-        every |= {name: sums[of] for name, of in links.spikes.items()}
-        every |= dict(zip(links.gradients, gradients, strict=False)) | changes.given
-        every |= {"telling": True, "before": True, "after": True, "scores": self._outputs, "reached": self._reached}
-        every |= {"gradients": whole, "total": self._loss}
-        places = {name: place for place, name in enumerate(links.chain.given)}
-        given = list(plan.given(every))
-        addresses = links.chain.addresses.copy()
-        addresses[links.update] = changes.address
-        return _Ready(
-            links, plan, given, places.get("before"), places["updating"], places["adding"], addresses, by_name
-        )
+        sizes = rule.chains().group(1, examples, features), 1
+        sums = {name: np.zeros((1, examples, network.graph.populations[name].size)) for name in network.spiking}
+        sums = {name: each.astype(network.dtype) for name, each in sums.items()}
+        own = {"scores": self._outputs, "reached": self._reached, "total": self._loss}
+        return ready_chain(rule, of, (walked, ones), sizes, self._carried, self._updates, self._backs, sums, own)
 
     # What was, and what is.
 
@@ -286,9 +227,7 @@ class Session:
             array[...] = copy
         self._carried.begun, self._last, self._now = self._copy.begun, self._copy.last, None
         for ready in filter(None, self._ready.values()):
-            turned = backs_of(self.rule, self._numpy, self._updates.values, self._updates.feedback, ready.links)
-            for name, back in turned.items():
-                self._backs[ready.links.backs[name]][...] = back
+            turn(self.rule, self._updates, ready.links, self._backs)
         for step in self._copy.since:
             went = self._stepped(step)
             assert went, "it went before"

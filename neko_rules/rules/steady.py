@@ -70,7 +70,7 @@ class Steady:
         self._names, self._slots = list(network.values), rule.optimizer.slots
         loop = rule.update_loop(rule.nx.dtype(rule.rates(1)[1]))
         assert loop is not None, "asked only of a rule that updates plainly"
-        self._loop = loop
+        self._loop, self._decays = loop, rule.weight_decays
         shapes = tuple(tuple(value.shape) for value in network.values.values())
         self._form, self._sizes = laid_out(shapes, 1 + len(self._slots), loop.dtype)
         # Of results within their vector: of parameters, then of what the optimiser keeps.
@@ -101,13 +101,14 @@ class Steady:
         """
         inputs, target, mask = arrays
         rule = cast("LearningRule", rule)
-        if observed or not self._chains.serves(rule, *inputs.shape) or not self._meets(rule):
+        if not self._chains.serves(rule, *inputs.shape) or not self._meets(rule):
             return None
         model, (values, own, _) = rule.model, self._held
         given, count = prepared(model.network, model.loss, values, inputs.transpose(1, 0, 2), target, mask)
         inputs = handed_over(given.inputs, model.network.dtype)
         given = given._replace(inputs=inputs, constants=rule.constants_with(values))
-        met = self._gone_through(rule, given)
+        penalised = self._chains.penalised(rule, given, lambda: self._counted(rule, given))
+        met = None if penalised is None else self._gone_through(rule, penalised)
         if met is None:
             return None
         ready, ran = met
@@ -120,15 +121,16 @@ class Steady:
             self._now = ready
         rates, counts = rule.rates(1)
         *made, whole = BUFFERS.lent(self._form)
-        if not self._loop.run_all(self._sizes, self._addresses, whole, rates[0], counts[0]):
+        if not self._loop.run_all(self._sizes, self._addresses, whole, rates[0], counts[0], self._decays):
             return None
+        found = {name: ran.gradients[name].copy() for name in self._names} if observed else {}
         rows = [dict(zip(self._names, made[i:], strict=False)) for i in range(0, len(made), len(self._names))]
         self._held = rows[0], own, dict(zip(self._slots, rows[1:], strict=True))
         self._arrays = made[: len(self._names)]
         rule.hold(self._held, rule.steps + 1)
         np.add(self._offsets, self._loop.address(whole), out=self._addresses[1:])
         totals = model.totals_of(self._numpy, ran, count, arrays)
-        return ratios({name: [float(part) for part in totals[name]] for name in model.figures}), {}
+        return ratios({name: [float(part) for part in totals[name]] for name in model.figures}), found
 
     def _meets(self, rule: LearningRule) -> bool:
         """Whether parameters and memory are as the loops take them; and where they lie is known."""
@@ -149,17 +151,22 @@ class Steady:
         self._held, self._arrays = (values, own, memory), rows[0]
         return True
 
-    def _gone_through(self, rule: LearningRule, given: Given) -> tuple[_Ready, Ran] | None:
+    def _counted(self, rule: LearningRule, given: Given) -> Ran | None:
+        """How often every neuron fires, by the chain for that; None where that goes another way."""
+        met = self._gone_through(rule, given, counting=True)
+        return None if met is None else met[1]
+
+    def _gone_through(self, rule: LearningRule, given: Given, counting: bool = False) -> tuple[_Ready, Ran] | None:
         """A batch gone through by the chain for it; None where that goes another way."""
         chains, (examples, steps, features) = self._chains, given.inputs.shape
         group = chains.group(steps, examples, features)
         walked, odd = chains.walked(given.inputs, group)
         while True:
-            key = given.inputs.shape, given.target.shape, given.counted.shape, walked, odd, threads()
+            key = given.inputs.shape, given.target.shape, given.counted.shape, walked, odd, threads(), counting
             if key not in self._ready:
                 if len(self._ready) >= _SIZES:
                     self._ready.clear()
-                links = chains.linked(rule, given, walked, INPUT in walked and not odd)
+                links = chains.linked(rule, given, walked, INPUT in walked and not odd, counting=counting)
                 rows = steps, given.target.shape[0]
                 plan = None if links is None else chains.plan(links, self._numpy, given, group, rows)
                 self._ready[key] = None if links is None or plan is None else self._made(rule, links, plan, given)
@@ -185,7 +192,8 @@ class Steady:
         every = arguments(links, plan, self._numpy, given, {})
         parameters = {name: connections[0].weight for name, connections in links.weights.items()} | plan.biases
         # Whose arrays they are may throw them away.
-        known = {name: value for name, value in every.items() if name not in parameters and name not in _OF_BATCH}
+        others = _OF_BATCH.union(parameters, links.pushes)
+        known = {name: value for name, value in every.items() if name not in others}
         return _Ready(links, plan, known, parameters, gradients[: len(plan.ranges)])
 
     def _ran(self, rule: LearningRule, ready: _Ready, given: Given) -> Ran | Told:
@@ -194,5 +202,6 @@ class Steady:
         every = {**ready.known, "inputs": given.inputs, "target": handed_over(given.target, dtype)}
         every["counted"], every["weight"] = handed_over(given.counted, dtype), handed_over(given.weight, dtype)
         every |= {name: values[parameter] for name, parameter in ready.parameters.items()}
+        every |= {name: given.pushes[population] for name, population in links.pushes.items()}
         every |= backs_of(rule, self._numpy, values, own["feedback"], links)
         return called(links, ready.plan, rule.model.network.graph, given, every, ready.gradients)

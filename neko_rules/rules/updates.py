@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Updates(ABC):
     def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
         """What a chain, which writes gradients there, does between windows."""
         nothing = {"slots": _NONE, "table": _NONE[None], "odd": _NONE, "counts": _NONE.astype("float64")}
-        nothing["rates"] = _NONE.astype(links.kind.dtype)
+        nothing["rates"] = nothing["decays"] = _NONE.astype(links.kind.dtype)
         flags = {"updating": False, "adding": False, **dict.fromkeys(links.handed.follows, False)}
         return Changes(0, {**nothing, **flags})
 
@@ -143,7 +143,8 @@ class LearningPlainly(Learning):
         groups = [*(self.memory[slot] for slot in self._slots), *(self.own[key] for key in self.rule.updated)]
         memory = [[host.host(group[name]) for name in self.values] for group in groups]
         rows = [[*self.values.values()], *memory]
-        self._loop = Iterated(loop, rows, [host.host(self.rates), host.host(self.counts)])
+        scalars = [host.host(self.rates), host.host(self.counts)]
+        self._loop = Iterated(loop, rows, scalars, [self.rule.weight_decays])
         self.values = dict(zip(self.values, self._loop.rows[0], strict=True))
         # Of a weight without autapses, which then has none after an update either.
         names, graph = list(self.values), self.rule.model.network.graph
@@ -161,8 +162,9 @@ class LearningPlainly(Learning):
         if not looped:
             return super().changes(links, gradients, looped)
         self.meet(gradients)
-        sizes, table, odd, (rates, counts) = self._loop.arguments
+        sizes, table, odd, (rates, counts), (decays,) = self._loop.arguments
         given: dict[str, Any] = {"slots": sizes, "table": table, "odd": odd, "rates": rates, "counts": counts}
+        given["decays"] = decays
         for follows, (_, back) in links.handed.follows.items():
             connection = links.backs[back][1]
             assert connection is not None, "only what goes back through a connection follows its weight"
@@ -196,9 +198,20 @@ class LearningPlainly(Learning):
 
     def after(self) -> Kept:
         """As for ``Learning``."""
+        return self._kept(self._loop.rows)
+
+    def copied(self) -> Kept:
+        """The same, which stays as it is when the next update is made."""
+        return self._kept(self._loop.copied())
+
+    def take_back(self) -> None:
+        """Go on from what ``copied`` gave last, as it is now."""
+        self._loop.take_back()
+
+    def _kept(self, rows: Sequence[Sequence[np.ndarray]]) -> Kept:
         view = self.host.from_host
-        values, *rows = ({n: view(v) for n, v in zip(self.values, row, strict=True)} for row in self._loop.rows)
-        memory, own = rows[: len(self._slots)], rows[len(self._slots) :]
+        values, *others = ({n: view(v) for n, v in zip(self.values, row, strict=True)} for row in rows)
+        memory, own = others[: len(self._slots)], others[len(self._slots) :]
         updated = self.own | dict(zip(self.rule.updated, own, strict=True))
         return Kept(values, updated, dict(zip(self._slots, memory, strict=True)), self.finite)
 

@@ -1,0 +1,153 @@
+"""Plain update: what becomes of a parameter by its gradient and nothing else, entry by entry, as one loop.
+
+The gradient is clipped, the optimiser makes a change of it, and the weight decays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from neko_rules.backend import Array, Parameters
+from neko_rules.clipping import EntryClipping
+from neko_rules.kernels.elementwise import Formula, Loop, evaluated, kernel_of
+from neko_rules.kernels.host import host_of
+from neko_rules.optimizers import Optimizer
+from neko_rules.ours import is_ours
+from neko_rules.rules.rule import Kept, Own, Rule
+
+DECAY = "decay"
+"""Among the arguments of the loop of an update: of every parameter, its decay in units of the learning rate."""
+
+
+class PlainUpdate(NamedTuple):
+    """What an update is made of.
+
+    Attributes:
+        optimizer: whose change it is.
+        clipping: of the gradient; None for none.
+        decays: whether any parameter does.
+    """
+
+    optimizer: Optimizer
+    clipping: EntryClipping | None
+    decays: bool
+
+    def changed(self, nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
+        """An entry, and what the optimiser remembers of it, after an update.
+
+        Args:
+            nx: backend of all.
+            given: gradient ``"g"``, entry ``"p"``, what is remembered by slot, learning rate ``"rate"``, number of the
+                update ``"t"``, ``DECAY``, and where the clipping asks for it ``"norm"``.
+        """
+        found, before, rate = given["g"], given["p"], given["rate"]
+        if self.clipping is not None:
+            found = self.clipping.limited(nx, found, given.get("norm"))
+        memory = tuple(given[slot] for slot in self.optimizer.slots)
+        moved, memory = self.optimizer._change(nx, found, memory, before, rate, given["t"])
+        # Before the entry is added: 1 - rate·decay would round to 1 in float32.
+        moved = moved - rate * given[DECAY] * before if self.decays else moved
+        return before + moved, *memory
+
+    def loop(self, key: Any, formula: Formula, updated: tuple[str, ...], dtype: str, step_dtype: str) -> Loop | None:
+        """Such an update of all parameters; None where an operation of it has no scalar form.
+
+        Args:
+            key: what the formula depends on beside this.
+            formula: of an entry: ``changed``, or what makes use of it.
+            updated: names of more that is kept of every entry.
+            dtype: of the parameters.
+            step_dtype: of the number of the update.
+        """
+        norm = "" if self.clipping is None else self.clipping.norm
+        arrays, scalars = ("g", "p", *self.optimizer.slots, *updated), {"rate": dtype, "t": step_dtype}
+        key = self, type(self.optimizer)._change, key
+        return kernel_of(key, formula, arrays, scalars, dtype, of_each=(DECAY,), norm=norm)
+
+
+@lru_cache(maxsize=64)
+def plain_loop(update: PlainUpdate, dtype: str, step_dtype: str) -> Loop | None:
+    """The loop of an update that is this alone; as ``PlainUpdate.loop``."""
+    return update.loop((), update.changed, (), dtype, step_dtype)
+
+
+class UpdatedByLoop(Rule):
+    """A rule whose update is one loop over entries wherever there is nothing else to it; for the engine."""
+
+    @property
+    def updates_plainly(self) -> bool:
+        """Whether an update is what its loop makes of a gradient, and nothing else."""
+        own = type(self)
+        asked = "_limited", "_decaying", "_decays", "_bounded"
+        plain = all(getattr(own, name) is getattr(Rule, name) for name in asked)
+        # A loop is that of an update only if both were written together.
+        updates, loops = (next(c for c in own.__mro__ if name in vars(c)) for name in ("applied", "update_loop"))
+        if not plain or updates is not loops or self._follows or self.model.network.learned:
+            return False
+        return self.update_loop("float64") is not None
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the rule's own arrays change with an update, beside those in ``updated``."""
+        return type(self)._follow is not Rule._follow
+
+    @property
+    def updated(self) -> tuple[str, ...]:
+        """Of the rule's own arrays, the groups with one for every parameter that an update changes."""
+        return ()
+
+    @property
+    def plain_update(self) -> PlainUpdate | None:
+        """What becomes of an entry; None where a user's clipping asks for whole gradients."""
+        clipping = self.clipping
+        if clipping is not None and not (isinstance(clipping, EntryClipping) and is_ours(clipping)):
+            return None
+        return PlainUpdate(self.optimizer, clipping, self._ever_decays)
+
+    @property
+    def weight_decays(self) -> np.ndarray:
+        """The decay of every parameter, as ``update_loop`` takes it."""
+        network = self.model.network
+        return np.array([self._decay_of(name) for name in network.values], network.dtype)
+
+    def update_loop(self, step_dtype: str) -> Loop | None:
+        """An update as one loop; None where an operation of it has no scalar form.
+
+        From the gradient, the parameter, the optimiser's memory and ``updated`` it makes those after the update.
+
+        Args:
+            step_dtype: of the number of the update.
+        """
+        update = self.plain_update
+        return None if update is None else plain_loop(update, self.model.network.dtype, step_dtype)
+
+    @cached_property
+    def _compiled_update(self) -> Loop | None:
+        """The loop of an update that is that of this class and nothing else, where the backend has loops."""
+        same = type(self).update_loop is UpdatedByLoop.update_loop and host_of(self.nx) is not None
+        return self.update_loop("float64") if same and self.updates_plainly else None
+
+    def applied(
+        self,
+        values: Parameters,
+        own: Own,
+        memory: dict[str, Parameters],
+        drawn: Parameters,
+        found: Parameters,
+        rate: Array,
+        count: Array,
+    ) -> Kept:
+        """As for ``Rule``."""
+        host, loop = host_of(self.nx), self._compiled_update
+        if host is None or loop is None:
+            return super().applied(values, own, memory, drawn, found, rate, count)
+        slots = self.optimizer.slots
+        groups = found, values, *(memory[slot] for slot in slots)
+        arrays = [[group[name] for name in values] for group in groups]
+        rows, finite = evaluated(host, loop, arrays, (rate, count), len(groups) - 1, [self.weight_decays])
+        after, *kept = (dict(zip(values, row, strict=True)) for row in rows)
+        return Kept(after, own, dict(zip(slots, kept, strict=True)), finite)
