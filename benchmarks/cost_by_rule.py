@@ -6,7 +6,7 @@ One sequence on a recurrent layer of 32 ALIF neurons, 16 inputs, 4 outputs, floa
 Deferred rules get the sequence in one call of ``step``, online rules step by step through ``stream().observe``. Memory
 is the peak of what Python and NumPy allocate while they learn, beyond what was there before; time is per time step,
 the median of three runs, measured apart from memory. Results go to docs/results/cost_by_rule.json, and what that file
-has already is not measured again: delete it for new numbers.
+has already is not measured again, so that tables and figure are made anew within seconds: delete it for new numbers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from typing import Any  # noqa: E402
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.ticker import FuncFormatter, LogLocator  # noqa: E402
 from rich.progress import track  # noqa: E402
 
 from neko_rules import ALIF, Evaluator  # noqa: E402
 from neko_rules.kernels.host import BUFFERS  # noqa: E402
-from neko_rules.report.style import STYLE  # noqa: E402
+from neko_rules.report.style import BLUE, STYLE, VERMILION, save  # noqa: E402
 from neko_rules.rules import RULES  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -63,6 +65,10 @@ ONLINE: Cases = {
     "UORO": ("uoro", {"online": True}),
     "RTRL": ("rtrl", {"online": True}),
 }
+KINDS = (("deferred", VERMILION, "o"), ("online, in a stream", BLUE, "D"))
+AREAS = (6.0, 16.0, 34.0)
+"""Of the marks of the three lengths, in square points."""
+
 NEURON = "ALIF"
 INPUTS, HIDDEN, OUTPUTS = 16, 32, 4
 
@@ -126,23 +132,48 @@ def _three_digits(number: float) -> str:
 
 
 def figure(results: dict[str, Any]) -> Figure:
-    """Peak memory over the length of the sequence."""
+    """Time and peak memory by rule, the fastest first: a mark each for deferred and online, larger for longer T."""
+    places = {rule: place for place, rule in enumerate(_by_time(results))}
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(6.4, 3.8), layout="constrained")
-        ax = drawn.subplots()
-        for place, label in enumerate((*DEFERRED, *ONLINE)):
-            values = [results[f"{label}/{NEURON}/{steps}"]["mb"] for steps in LENGTHS]
-            colour = "#D55E00" if label in DEFERRED else "#0072B2"
-            line = ("-", "--", ":", "-.")[place % 4]
-            ax.plot(
-                LENGTHS, values, line, marker="osv^D"[place % 5], markersize=4, color=colour, linewidth=1, label=label
-            )
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.set_xlabel("time steps of the sequence")
-        ax.set_ylabel("peak memory (MB)")
-        drawn.legend(loc="outside right upper", frameon=False, fontsize=8)
+        drawn = Figure(figsize=(7.4, 1.3 + 0.24 * len(places)), layout="constrained")
+        axes = drawn.subplots(1, 2, sharey=True)
+        for ax, key, factor, label in zip(
+            axes, ("ms", "mb"), (1e3, 1), ("Time per time step (µs)", "Peak memory (MB)"), strict=True
+        ):
+            for (kind, colour, marker), cases, aside in zip(KINDS, (DEFERRED, ONLINE), (-0.16, 0.16), strict=True):
+                for name in cases:
+                    values = [factor * results[f"{name}/{NEURON}/{steps}"][key] for steps in LENGTHS]
+                    at = places[name.removesuffix(", online")] + aside
+                    ax.plot(values, [at] * len(values), color=colour, linewidth=0.8, alpha=0.5)
+                    ax.scatter(values, [at] * len(values), s=AREAS, c=colour, marker=marker, linewidths=0, label=kind)
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            if key == "mb":
+                ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            ax.grid(axis="x", linewidth=0.3)
+            ax.set_axisbelow(True)
+            for place in places.values():
+                ax.axhspan(place - 0.5, place + 0.5, color="0.96" if place % 2 else "white", zorder=0, linewidth=0)
+            ax.set_xlabel(label)
+            ax.tick_params(axis="y", length=0)
+        axes[0].set_yticks(list(places.values()), list(places))
+        axes[0].set_ylim(len(places) - 0.5, -0.5)
+        handles = [Line2D([], [], color=c, marker=m, markersize=5, linewidth=0, label=kind) for kind, c, m in KINDS]
+        handles += [
+            Line2D([], [], color="0.5", marker="o", markersize=area**0.5, linewidth=0, label=f"T = {steps:,}")
+            for steps, area in zip(LENGTHS, AREAS, strict=True)
+        ]
+        drawn.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, columnspacing=1.2)
     return drawn
+
+
+def _by_time(results: dict[str, Any]) -> list[str]:
+    """Rules, deferred and online as one, the fastest at the greatest length first."""
+    best: dict[str, float] = {}
+    for name in (*DEFERRED, *ONLINE):
+        rule = name.removesuffix(", online")
+        best[rule] = min(best.get(rule, float("inf")), results[f"{name}/{NEURON}/{LENGTHS[-1]}"]["ms"])
+    return sorted(best, key=lambda rule: best[rule])
 
 
 def main() -> None:
@@ -161,9 +192,7 @@ def main() -> None:
         results[f"{label}/{NEURON}/{steps}"] = measure(rule, arguments, steps, label in ONLINE)
         path.write_text(json.dumps(results, indent=0) + "\n")
     print(table(results))
-    drawn = figure(results)
-    for suffix in ("png", "svg"):
-        drawn.savefig(DOCS / "figures" / f"cost_by_rule.{suffix}", dpi=150)
+    save(figure(results), DOCS / "figures" / "cost_by_rule.png")
 
 
 if __name__ == "__main__":

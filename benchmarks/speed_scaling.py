@@ -1,12 +1,14 @@
 """How seconds and memory per training step grow with neurons, steps, batch, spikes and threads: curves from workload B.
 
     python benchmarks/speed_scaling.py --peers .peers/bin/python                   # all axes, about half an hour
-    python benchmarks/speed_scaling.py --peers .peers/bin/python --axes T spikes --rounds 3
+    python benchmarks/speed_scaling.py --peers .peers/bin/python --axes T spikes   # these anew, the others as they are
+    python benchmarks/speed_scaling.py --axes T --rounds 3 --backends numpy        # a look: the docs stay as they are
     python benchmarks/speed_scaling.py --axes                                      # the figure alone
 
 Workload B (80 inputs, 256 recurrent ALIF, T 200, batch 32, one thread) with one thing changed at a time, weights scaled
 anew so that hidden neurons spike at the wanted rate. Contenders are measured as by speed_table.py. Results go to
-docs/results/speed_scaling.json and docs/figures/speed_scaling.png.
+docs/results/speed_scaling.json and docs/figures/speed_scaling.png; with fewer rounds or other backends than usual, to a
+folder of their own, whose path is printed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,8 @@ from speed.tables import Row, milliseconds
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "results" / "speed_scaling.json"
+ROUNDS = 7
+BACKENDS = ["numpy", "torch", "jax"]
 BASE = WORKLOADS["B"]
 AXES: dict[str, Sequence[float]] = {
     "neurons": (64, 128, 256, 512, 1024),
@@ -53,12 +58,19 @@ def changed(axis: str, value: float) -> Workload:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axes", nargs="*", choices=AXES, default=list(AXES), metavar="AXIS")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--backends", nargs="+", default=["numpy", "torch", "jax"])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--backends", nargs="+", default=BACKENDS)
     parser.add_argument("--peers", default=sys.executable, help="Python of the peers' environment")
+    parser.add_argument("--folder", type=Path, help="of results and figure; docs/ by default, or a new one for a look")
     options = parser.parse_args()
+    if options.folder is None and options.rounds >= ROUNDS and options.backends == BACKENDS:
+        path, drawing = RESULTS, DOCS / "figures" / "speed_scaling.png"
+    else:
+        folder = options.folder or Path(tempfile.mkdtemp(prefix="speed_scaling_"))
+        folder.mkdir(parents=True, exist_ok=True)
+        path, drawing = folder / "speed_scaling.json", folder / "speed_scaling.png"
     arena = Arena(options.peers, options.rounds)
-    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"curves": {}}
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"curves": {}}
     for axis in options.axes:
         lines: dict[str, list[tuple[float, Row]]] = {}
         for value in AXES[axis]:
@@ -72,9 +84,11 @@ def main() -> None:
                     print(f"{workload.name:20} {result.case.label:24} {milliseconds(result.median):>8} ms", flush=True)
         kept["machine"] = machine(options.peers)
         kept["curves"][axis] = lines
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     curves = {axis: kept["curves"][axis] for axis in AXES if axis in kept["curves"]}
-    by_size(curves).savefig(DOCS / "figures" / "speed_scaling.png", dpi=200)
+    if curves:
+        by_size(curves).savefig(drawing, dpi=200)
+        print(f"Results: {path}\nFigure: {drawing}")
 
 
 if __name__ == "__main__":

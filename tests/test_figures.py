@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from neko_rules import ALIF, BPTT, LIF, RNN, EProp, Evaluator
+from neko_rules import ALIF, BPTT, LIF, OTTT, RNN, EProp, Evaluator, GradientComparison
 from neko_rules.backend import is_installed
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 from neko_rules.layers.margins import margins, thresholds
@@ -16,12 +21,39 @@ from neko_rules.report import activity, comparison_figures, learning_curve, styl
 from neko_rules.rules import PPProp
 from neko_rules.rules.synapse import synapse_traces
 
+ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ["numpy", *(name for name in ("torch",) if is_installed(name))]
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return 4 * rng.standard_normal((3, 12, 5)), np.array([0, 1, 1])
+
+
+def words_within(figure: Any) -> list[str]:
+    """The texts of a figure, none of which may reach over its edge."""
+    figure.draw_without_rendering()
+    found, beyond = [], set()
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        beyond |= {label for tick in ticks if not low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)}
+    for text in figure.findobj(Text):
+        box = text.get_window_extent()
+        if text.get_visible() and text.get_text().strip() and text not in beyond:
+            assert box.x0 > -2, text
+            assert box.y0 > -2, text
+            assert box.x1 < figure.bbox.x1 + 2, text
+            assert box.y1 < figure.bbox.y1 + 2, text
+            found.append(text.get_text())
+    return found
+
+
+@pytest.fixture
+def benchmark_named(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Benchmarks by their name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
 
 
 def luminance(colour: str) -> float:
@@ -56,6 +88,11 @@ class TestActivity:
         ax = activity.membrane(states["v"][:, 0, 1], limit[:, 0, 1], trajectory.z("hidden")[:, 0, 1])
         np.testing.assert_array_equal(ax.get_lines()[1].get_ydata(), limit[:, 0, 1])
         assert len(ax.collections[0].get_segments()) == int(trajectory.z("hidden")[:, 0, 1].sum())
+
+    def test_the_key_of_a_membrane_lies_on_no_trace(self) -> None:
+        ax = activity.membrane(np.linspace(0, 1, 9), 0.5, np.ones(9))
+        words_within(ax.figure)
+        assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1  # type: ignore[union-attr]
 
     def test_no_threshold_without_one(self) -> None:
         model = Evaluator(RNN(3, 2))
@@ -104,6 +141,7 @@ class TestSynapse:
         traces = synapse_traces(rule, *data(), "hidden.input.weight", 1, 3)
         ax = activity.synapse(traces, example=1)
         np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), traces.eligibility[:, 1])
+        assert {"sender", "receiver", traces.name} <= set(words_within(ax.figure))
 
     def test_refusals(self) -> None:
         with pytest.raises(IncompatibleError, match="temporal credit 'neuron'"):
@@ -138,6 +176,11 @@ class TestCurves:
         row = {"rule": "a", "parameter": "w", "squared_bias": 1.0, "variance": 3.0, "reference_square": 2.0}
         ax = comparison_figures.bias_and_variance([row, {**row, "reference_square": 0.0}])
         assert [float(bar.get_width()) for bar in ax.patches] == [0.5, 1.5]
+        other = {**row, "rule": "b"}
+        ax = comparison_figures.bias_and_variance([row, other, {**row, "parameter": "u"}])
+        assert [text.get_text() for text in ax.get_yticklabels()] == ["w", "a", "b", "u", "a"]
+        key = ax.get_legend().get_patches()  # type: ignore[union-attr]
+        assert len({patch.get_edgecolor() for patch in key} & {bar.get_edgecolor() for bar in ax.patches}) == 0
 
     def test_distribution_and_heat_hold_all_entries(self) -> None:
         deviations = np.random.default_rng(0).standard_normal(500)
@@ -146,6 +189,35 @@ class TestCurves:
         heat = comparison_figures.deviation_heat([0, 10, 20], [deviations, deviations, 0 * deviations])
         shares = np.ma.getdata(heat.collections[0].get_array())
         assert shares[:, 2].max() == pytest.approx(1)
+        for kept in ([0, 100], [0]):
+            heat = comparison_figures.deviation_heat(kept, [deviations] * len(kept), extent=(0, 124))
+            mesh: Any = heat.collections[0]
+            assert heat.get_xlim() == (0, 124)
+            assert (mesh.get_coordinates()[..., 0].min(), mesh.get_coordinates()[..., 0].max()) == (0, 124)
+
+    @pytest.mark.parametrize("hidden", [6, [6, 5]])
+    def test_a_comparison_shows_every_rule_alike_in_every_panel(self, hidden: Any) -> None:
+        x, y = data()
+        model = Evaluator(ALIF(hidden, 2, seed=1, threshold=0.2))
+        others = {"symmetric": EProp(model), "random": EProp(model, mode="random"), "ottt": OTTT(model)}
+        result = GradientComparison(BPTT(model), others, keep_every=4).train(x, y, epochs=7, batch_size=3)
+        figure = result.plot()
+        words = words_within(figure)
+        titles = {ax.get_title(loc="left").partition("  ")[2]: ax for ax in figure.axes if ax.get_title(loc="left")}
+        assert len(titles) == 6
+
+        def forms(title: str) -> set[tuple[str, str]]:
+            return {(str(line.get_color()), line.get_linestyle()) for line in titles[title].get_lines()}
+
+        assert len(forms("Direction")) == 3
+        assert forms("Direction") == forms("Direction by layer") == forms("Size of the deviations")
+        layers = 1 if hidden == 6 else 2
+        marked = {line.get_marker() for line in titles["Direction by layer"].get_lines()}
+        assert len(marked) == layers
+        assert len(titles["Direction by layer"].get_lines()) == 3 * layers
+        strips = [ax for ax in figure.axes if ax.collections and ax.get_xlim() == (0, 6) and ax.get_ylabel() != "x"]
+        assert len([ax for ax in strips if any(text.get_text() in others for text in ax.texts)]) == 3
+        assert not [text for text in words if "weight (" in text]
 
 
 class TestStyle:
@@ -169,3 +241,88 @@ class TestStyle:
         assert activity.raster(np.eye(3), ax=ax) is ax
         assert activity.histogram({"a": np.ones(2)}, "Weight", ax) is ax
         assert comparison_figures.over_training(np.arange(2), {"a": np.ones(2)}, "x", ax) is ax
+
+
+class TestBenchmarks:
+    def test_cosines_are_in_cells_of_their_own_and_none_is_cut_off(self, benchmark_named: Any) -> None:
+        benchmark = benchmark_named("cosine_to_bptt")
+        rules = ["BPTT", "OTTT", "DFA"]
+        results = {
+            f"{rule}/{code}/{depth}/{seed}": [cosine] * depth + [1.0]
+            for rule, cosine in zip(rules, (1.0, 0.5, -0.9), strict=True)
+            for code in benchmark.CODES
+            for depth in benchmark.DEPTHS
+            for seed in (0, 1)
+        }
+        figure = benchmark.figure(results, rules, [0, 1])
+        words = words_within(figure)
+        panels = [ax for ax in figure.axes if ax.images]
+        assert len(panels) == len(benchmark.CODES) * len(benchmark.DEPTHS)
+        for ax in panels:
+            [image] = ax.images
+            assert image.get_clim() == (-1, 1)
+            assert len(ax.texts) == image.get_array().size
+            assert len({(round(text.get_position()[0]), round(text.get_position()[1])) for text in ax.texts}) == len(
+                ax.texts
+            )
+            assert not [line for line in ax.get_lines() if len(set(line.get_ydata())) > 2]
+        assert "−.90" in words
+        assert [text.get_text() for text in panels[0].get_yticklabels()] == rules
+
+    def test_a_part_of_the_cosines_leaves_the_docs_as_they_are(
+        self, benchmark_named: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        benchmark = benchmark_named("cosine_to_bptt")
+        kept = [benchmark.STORED, *(benchmark.DOCS / "figures").glob("cosine_to_bptt.*")]
+        before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept]
+        monkeypatch.setattr(sys, "argv", ["cosine_to_bptt.py", "--seeds", "0", "--rules", "DFA", "OTTT"])
+        monkeypatch.setattr(benchmark.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+        benchmark.main()
+        assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept] == before
+        found = json.loads((tmp_path / "cosine_to_bptt.json").read_text())
+        assert {key.split("/")[0] for key in found} == {"DFA", "OTTT"}
+        printed = capsys.readouterr().out
+        assert str(tmp_path) in printed
+        assert {line.split(" | ")[0] for line in printed.splitlines() if line[2:3].isupper()} == {"| DFA", "| OTTT"}
+
+    def test_costs_stand_by_rule_the_fastest_first(self, benchmark_named: Any) -> None:
+        benchmark = benchmark_named("cost_by_rule")
+        results = json.loads((benchmark.DOCS / "results" / "cost_by_rule.json").read_text())
+        figure = benchmark.figure(results)
+        words_within(figure)
+        times, memory = figure.axes
+        rules = {name.removesuffix(", online") for name in (*benchmark.DEFERRED, *benchmark.ONLINE)}
+        names = [text.get_text() for text in times.get_yticklabels()]
+        assert len(names) == len(rules)
+        assert set(names) == rules
+        best = [
+            min(v["ms"] for k, v in results.items() if k in {f"{n}/ALIF/10000", f"{n}, online/ALIF/10000"})
+            for n in names
+        ]
+        assert best == sorted(best)
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert len(set(legend)) == len(legend) == 5
+        assert len(memory.collections) == len(benchmark.DEFERRED) + len(benchmark.ONLINE)
+        heights = [tuple(each.get_offsets()[:, 1]) for each in memory.collections]
+        assert len(set(heights)) == len(heights)
+
+    def test_figures_of_speed_keep_within_their_edges(self, benchmark_named: Any) -> None:
+        figures = benchmark_named("speed.figures")
+        tables = benchmark_named("speed.tables")
+        suites = benchmark_named("speed.suites").SUITES
+        kept = tables.read_records(ROOT / "docs" / "results" / "speed.json")["records"]
+        kept = sorted(kept, key=lambda record: (suites.index(record["suite"]), record["threads"]))
+        figure = figures.by_suite(tables.by_processor(kept)[0])
+        words_within(figure)
+        assert figure.get_figheight() < 14
+        for ax in figure.axes:
+            low, high = ax.get_xlim()
+            shown = [text.get_window_extent() for text in ax.get_xticklabels() if low <= text.get_position()[0] <= high]
+            assert len(shown) >= 2
+            assert all(left.x1 < right.x0 for left, right in pairwise(shown))
+        curves = json.loads((ROOT / "docs" / "results" / "speed_scaling.json").read_text())["curves"]
+        figure = figures.by_size(curves)
+        words_within(figure)
+        low, high = figure.axes[len(curves)].get_ylim()
+        assert len([tick for tick in figure.axes[len(curves)].get_yticks() if low <= tick <= high]) >= 4
+        assert "process" in figure.axes[len(curves)].get_ylabel()

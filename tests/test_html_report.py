@@ -20,6 +20,7 @@ from conftest import required
 
 from neko_rules.cli import main
 from neko_rules.report import html
+from neko_rules.report.sampling import uncertainty_section
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -114,6 +115,33 @@ class TestStructure:
         assert readout["y"] == pytest.approx([1.0] * len(readout["x"]), abs=1e-4)
         assert len({len(one["x"]) for one in cosine["series"]}) == 1
 
+    def test_it_says_what_was_compared_and_leaves_out_what_is_not_set(self, page: str) -> None:
+        title = re.search(r"<title>(.*?)</title>", page)
+        assert title
+        assert title[1].endswith("2 rules compared with bptt")
+        assert "<td>None</td>" not in page
+        assert "<td>posterior</td>" not in page
+
+    def test_a_raster_shows_the_whole_time_and_all_neurons(self, page: str) -> None:
+        charts = json.loads(re.search(r'id="charts">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+        raster = next(chart for chart in charts if chart["kind"] == "points")
+        assert raster["extent"] == [0, 40, 0, 11]
+
+    def test_calibration_has_not_the_colours_of_right_and_wrong(self) -> None:
+        built = html.Page("")
+        doubt = {
+            "entropy": {"right": [0.0, 1.0], "wrong": [0.5, 1.0]},
+            "confidence": [0.5],
+            "accuracy": [0.4],
+            "coverage": [1.0],
+            "risk": [0.5],
+        }
+        uncertainty_section(built, {"test_accuracy": 0.5}, doubt)
+        entropy, calibration, risk = (chart["series"] for chart in built.charts)
+        assert not any("colour" in one for one in entropy)
+        assert {one["colour"] for one in (*calibration, *risk)} == {"c2", "soft"}
+        assert calibration[0]["x"] == [50]
+
     def test_names_cannot_become_markup(self) -> None:
         evil = '</script><script>alert(1)</script><b>&"'
         built = html.Page(evil, evil)
@@ -162,7 +190,7 @@ def test_the_scripts_functions() -> None:
       escaped("<a b='c'>&"), ticks(0, 1, 5), ticks(-3, 47, 5), ticks(2, 2, 5), shown(0.123456), shown(123456),
       shown(null),
       path([0, 1, 2, 3], [1, 2, null, 4], px, py), nearest([0, 5, 9], 6), range([{{ y: [null, 2, 5] }}], "y"),
-      range([{{ y: [3] }}], "y"), range([], "y"), shown(-0.00001),
+      range([{{ y: [3] }}], "y"), range([], "y"), shown(-0.00001), ticks(0.5, 1.5, 5, true), ticks(1, 3, 8, true),
     ]));"""
     done = subprocess.run([tool("node"), "-e", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -172,7 +200,7 @@ def test_the_scripts_functions() -> None:
     np.testing.assert_allclose(found[2], [0, 10, 20, 30, 40])
     assert found[3:7] == [[2], "0.1235", "1.2e+5", "–"]
     assert found[7] == "M0.0 -1.0L10.0 -2.0M30.0 -4.0"
-    assert found[8:] == [1, [2, 5], [2.5, 3.5], [0, 1], "-1.0e-5"]
+    assert found[8:] == [1, [2, 5], [2.5, 3.5], [0, 1], "-1.0e-5", [1], [1, 2, 3]]
 
 
 BEFORE = "<script>window.wrong = []; window.addEventListener('error', (e) => window.wrong.push(e.message));</script>"
@@ -191,6 +219,9 @@ svg.dispatchEvent(new PointerEvent('pointermove', { clientX: box.left + box.widt
 say.tip = cosine.querySelector('.tip').textContent; say.tipHidden = cosine.querySelector('.tip').hidden;
 const paper = () => getComputedStyle(document.body).backgroundColor, first = paper();
 document.querySelector('#theme').click(); say.papers = [first, paper()];
+say.cut = [...document.querySelectorAll('.words')].map((t) => t.scrollWidth - t.parentElement.clientWidth);
+const wide = [...document.querySelectorAll('.scroll')].filter((t) => t.scrollWidth > t.clientWidth);
+say.scrolls = wide.map((t) => getComputedStyle(t).overflowX);
 say.width = [innerWidth, document.documentElement.scrollWidth];
 say.marks = document.querySelectorAll('figure circle').length;
 say.wrong = window.wrong;
@@ -242,3 +273,7 @@ def test_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
     assert said["papers"][0] != said["papers"][1]
     assert said["width"][1] <= said["width"][0] == width
     assert said["marks"] > 10
+    assert max(said["cut"]) <= 0
+    assert set(said["scrolls"]) <= {"auto"}
+    if width > 1000:
+        assert said["scrolls"] == []

@@ -12,7 +12,7 @@ import pytest
 from neko_rules import ALIF, LIF, Evaluator
 from neko_rules.cli import main
 from neko_rules.errors import ArgumentError
-from neko_rules.report.landscape import loss_landscape
+from neko_rules.report.landscape import loss_landscape, round_ticks
 from neko_rules.trainers.landscape import Plane, loss_surface
 
 TINY = """
@@ -101,7 +101,20 @@ def test_a_bowl_is_drawn_with_its_ways() -> None:
     ax = loss_landscape(grid, grid, loss, {"one": [(1.5, 1.0), (0.0, 0.0)]}, unit="Cross-entropy (nats)")
     np.testing.assert_array_equal(ax.get_lines()[0].get_xdata(), [1.5, 0.0])
     loss_landscape(grid, grid, np.ones((9, 9)))
-    assert ax.figure.axes[-1].get_ylabel() == "Cross-entropy (nats)"
+    bar = ax.figure.axes[-1]
+    assert bar.get_ylabel() == "Cross-entropy (nats), logarithmic scale"
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["0.1", "0.3", "1", "3"]
+    even = loss_landscape(grid, grid, 1 + 0.1 * np.abs(grid) + np.zeros((9, 1)), unit="Loss").figure.axes[-1]
+    assert even.get_ylabel() == "Loss"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.562, 8.2), (0.91, 3.1), (1e-5, 3.0), (2.1, 2.2), (0.0, 1.0), (5, 6)])
+def test_ticks_of_the_colours_are_round_and_several(low: float, high: float) -> None:
+    for logarithmic in {False, low > 0 and high / low > 3}:
+        ticks = round_ticks(low, high, logarithmic)
+        assert 4 <= len(ticks) <= 11
+        assert low <= min(ticks) <= max(ticks) <= high
+        assert all(len(f"{tick:.4g}".strip("0.").replace(".", "")) <= 3 for tick in ticks)
 
 
 @pytest.fixture(scope="module")

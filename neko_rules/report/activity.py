@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from neko_rules.errors import DataError
-from neko_rules.report.style import BLACK, BLUE, GREEN, VERMILION, given_or_new, looks
+from neko_rules.report.style import BLACK, BLUE, GREEN, STYLE, VERMILION, given_or_new, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,6 +93,8 @@ def membrane(
         >>> membrane(np.array([0.0, 1.2]), 1.0, np.array([0, 1])).get_ylabel()
         'Membrane (weight units)'
     """
+    import matplotlib
+
     ax = given_or_new(ax)
     values = np.asarray(v, float)
     time = MILLISECONDS * dt * np.arange(len(values))
@@ -105,7 +107,18 @@ def membrane(
     ax.vlines(fired, top + reach, top + 2 * reach, color=BLACK, linewidth=1.0, label="spike")
     ax.set_xlabel("Time (ms)")
     ax.set_ylabel("Membrane (weight units)")
-    ax.legend(frameon=False, loc="best")
+    with matplotlib.rc_context(STYLE):
+        # Above the axes, where no trace runs.
+        ax.legend(
+            frameon=False,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=3,
+            borderaxespad=0.2,
+            handlelength=1.5,
+            columnspacing=1.0,
+            handletextpad=0.4,
+        )
     return ax
 
 
@@ -125,20 +138,28 @@ def synapse(traces: Synapse, example: int = 0, ax: Axes | None = None) -> Axes:
         >>> synapse(traces).get_ylabel()
         'Eligibility trace $e_t$'
     """
+    import matplotlib
+
     ax = given_or_new(ax)
     time = MILLISECONDS * traces.dt * np.arange(len(traces.sent))
     eligibility, signal = traces.eligibility[:, example], traces.learning_signal[:, example]
     ax.plot(time, eligibility, color=BLUE, linewidth=1.2, label="eligibility trace")
-    right = ax.twinx()
+    with matplotlib.rc_context(STYLE):
+        right = ax.twinx()
     right.plot(time, signal, "--", color=VERMILION, linewidth=1.2, label="learning signal")
     right.spines["right"].set_visible(True)
     right.set_ylabel("Learning signal $∂E/∂z_t$", color=VERMILION)
     ax.set_ylabel("Eligibility trace $e_t$", color=BLUE)
     ax.set_xlabel("Time (ms)")
     across = ax.get_xaxis_transform()
-    for place, events, colour in ((1.02, traces.sent, GREEN), (1.08, traces.received, BLACK)):
+    for place, events, colour, words in (
+        (1.02, traces.sent, GREEN, "sender"),
+        (1.09, traces.received, BLACK, "receiver"),
+    ):
         fired = time[events[:, example] > 0]
         ax.vlines(fired, place, place + 0.045, color=colour, transform=across, clip_on=False, linewidth=0.9)
+        at = ax.transAxes
+        ax.text(1.015, place + 0.022, words, transform=at, va="center", fontsize=7, color=colour)
     ax.set_title(traces.name, loc="left", fontsize=9, pad=22)
     return ax
 

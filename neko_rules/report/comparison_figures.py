@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neko_rules.report.style import Look, given_or_new, looks
+from neko_rules.report.style import BLACK, Look, given_or_new, looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,38 +43,56 @@ def deviation_distributions(deviations: Series, ax: Axes | None = None, bins: in
 
 
 def deviation_heat(
-    batches: Sequence[int], deviations: Sequence[np.ndarray], ax: Axes | None = None, bins: int = 61
+    batches: Sequence[int],
+    deviations: Sequence[np.ndarray],
+    ax: Axes | None = None,
+    bins: int = 61,
+    extent: tuple[float, float] | None = None,
+    largest: float | None = None,
+    bar: bool = True,
 ) -> Axes:
     """The distribution of deviations over training: a column of shading per batch, on a logarithmic scale.
+
+    The scale reaches from one weight to all of them, so that figures of equally many weights can be compared.
 
     Args:
         batches: number of the batch of every column.
         deviations: the deviations in each of these batches.
         ax: where to draw.
         bins: number of rows.
+        extent: first and last batch of the training; by default those of the columns.
+        largest: deviation up to which the rows reach; by default one that 99.9 % of all do not exceed.
+        bar: whether the scale is drawn beside.
 
     Example:
-        >>> deviation_heat([0, 5], [np.zeros(3), np.ones(3)]).get_xlabel()
-        'Batch'
+        >>> ax = deviation_heat([0, 100], [np.zeros(3), np.ones(3)], extent=(0, 124))
+        >>> ax.get_xlabel(), [float(limit) for limit in ax.get_xlim()]
+        ('Batch', [0.0, 124.0])
     """
     from matplotlib.colors import LogNorm
 
     ax = given_or_new(ax)
-    largest = float(np.quantile(np.abs(np.concatenate([np.ravel(each) for each in deviations])), 0.999)) or 1.0
-    edges = np.linspace(-largest, largest, bins + 1)
+    reach = typical_largest(deviations) if largest is None else largest
+    edges = np.linspace(-reach, reach, bins + 1)
     shares = np.stack([np.histogram(each, edges)[0] / max(np.size(each), 1) for each in deviations], axis=1)
     places = np.asarray(batches, float)
-    middle = 0.5 * (places[1:] + places[:-1])
-    first = places[0] - (middle[0] - places[0] if middle.size else 0.5)
-    last = places[-1] + (places[-1] - middle[-1] if middle.size else 0.5)
-    columns = np.concatenate([[first], middle, [last]])
-    smallest = shares[shares > 0].min() if (shares > 0).any() else 1e-3
-    scale = LogNorm(smallest, max(float(shares.max()), 2 * smallest))
+    first, last = (float(places[0]), float(places[-1])) if extent is None else extent
+    if first >= last:
+        first, last = first - 0.5, first + 0.5
+    columns = np.concatenate([[first], 0.5 * (places[1:] + places[:-1]), [last]])
+    scale = LogNorm(min(1 / max(max(map(np.size, deviations)), 1), 0.5), 1.0)
     mesh = ax.pcolormesh(columns, edges, np.ma.masked_equal(shares, 0), norm=scale, cmap="cividis", rasterized=True)
-    ax.figure.colorbar(mesh, ax=ax, label="Share of weights")
+    if bar:
+        ax.figure.colorbar(mesh, ax=ax, label="Share of weights")
+    ax.set_xlim(first, last)
     ax.set_xlabel("Batch")
     ax.set_ylabel("Deviation of gradient")
     return ax
+
+
+def typical_largest(deviations: Sequence[np.ndarray]) -> float:
+    """The size of deviation that 99.9 % of all do not exceed; 1 where there is no deviation."""
+    return float(np.quantile(np.abs(np.concatenate([np.ravel(each) for each in deviations])), 0.999)) or 1.0
 
 
 def over_training(
@@ -129,38 +147,48 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
         return np.asarray(total[kept] / np.where(count[kept] > 0, count[kept], np.nan))
 
 
-def bias_and_variance(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+def bias_and_variance(
+    rows: Sequence[Mapping[str, Any]], ax: Axes | None = None, shown: Mapping[str, Look] | None = None
+) -> Axes:
     """The mean square deviation of every rule and parameter as a share of the reference's, split in bias² and variance.
+
+    Bars stand by parameter, whose name is above them, and every bar has the name of its rule.
 
     Args:
         rows: mappings with ``rule``, ``parameter``, ``squared_bias``, ``variance`` and ``reference_square`` (the
             reference's mean square entry).
         ax: where to draw.
+        shown: rule → its look; by default by the order of the rules in the rows.
 
     Example:
         >>> row = {"rule": "random", "parameter": "w", "squared_bias": 1.0, "variance": 2.0, "reference_square": 2.0}
-        >>> [float(bar.get_width()) for bar in bias_and_variance([row]).patches]
-        [0.5, 1.0]
+        >>> ax = bias_and_variance([row])
+        >>> [float(bar.get_width()) for bar in ax.patches], [text.get_text() for text in ax.get_yticklabels()]
+        ([0.5, 1.0], ['w', 'random'])
     """
+    from matplotlib.patches import Patch
+
     ax = given_or_new(ax)
-    shown = [row for row in rows if row["reference_square"] > 0]
-    rules = looks(dict.fromkeys(row["rule"] for row in shown))
-    for place, row in enumerate(shown):
-        bias, variance = (row[key] / row["reference_square"] for key in ("squared_bias", "variance"))
-        colour = rules[row["rule"]].colour
-        ax.barh(place, bias, color=colour, edgecolor=colour, label="bias²" if not place else None)
-        ax.barh(
-            place,
-            variance,
-            left=bias,
-            color="white",
-            edgecolor=colour,
-            hatch="////",
-            label=None if place else "variance",
-        )
-    ax.set_yticks(range(len(shown)), [str(row["parameter"]).removesuffix(".weight") for row in shown])
-    ax.invert_yaxis()
+    drawn = [row for row in rows if row["reference_square"] > 0]
+    rules = looks(dict.fromkeys(row["rule"] for row in drawn)) if shown is None else shown
+    names: list[tuple[str, str]] = []
+    for parameter in dict.fromkeys(row["parameter"] for row in drawn):
+        names.append((str(parameter).removesuffix(".weight"), BLACK))
+        for row in (row for row in drawn if row["parameter"] == parameter):
+            bias, variance = (row[key] / row["reference_square"] for key in ("squared_bias", "variance"))
+            colour = rules[row["rule"]].colour
+            ax.barh(len(names), bias, color=colour, edgecolor=colour)
+            ax.barh(len(names), variance, left=bias, color="white", edgecolor=colour, hatch="////")
+            names.append((row["rule"], colour))
+    ax.set_yticks(range(len(names)), [name for name, _ in names], fontsize=7)
+    for text, (name, colour) in zip(ax.get_yticklabels(), names, strict=True):
+        text.set(color=colour, fontweight="normal" if name in rules else "bold")
+    ax.tick_params(axis="y", length=0)
+    # Below the last bar there is room for the key.
+    ax.set_ylim(len(names) + 0.5 + 0.06 * len(names), -0.6)
     ax.set_xlabel("Mean square deviation / reference")
-    if shown:
-        ax.legend(frameon=False, loc="best")
+    if drawn:
+        kinds = [Patch(facecolor="0.4", edgecolor="0.4", label="bias²")]
+        kinds.append(Patch(facecolor="white", edgecolor="0.4", hatch="////", label="variance"))
+        ax.legend(handles=kinds, frameon=False, loc="lower right", ncols=2, borderpad=0, borderaxespad=0.2)
     return ax

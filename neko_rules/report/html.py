@@ -54,7 +54,14 @@ class Page:
         self.sections.append(f"<section><h2>{escaped(heading)}</h2>\n{''.join(parts)}</section>")
 
     def chart(
-        self, scope: str, x: str, y: str, series: Sequence[Mapping[str, Any]], kind: str = "lines", height: int = 230
+        self,
+        scope: str,
+        x: str,
+        y: str,
+        series: Sequence[Mapping[str, Any]],
+        kind: str = "lines",
+        height: int = 230,
+        extent: tuple[float, float, float, float] | None = None,
     ) -> str:
         """A chart whose series are those of ``curve``; series of one scope and group are hidden together.
 
@@ -65,8 +72,10 @@ class Page:
             series: what is drawn.
             kind: ``"lines"`` or ``"points"``.
             height: in pixels.
+            extent: first and last x, first and last y that are shown; by default those of the series.
         """
-        self.charts.append({"scope": scope, "x": x, "y": y, "series": list(series), "kind": kind, "height": height})
+        chart = {"scope": scope, "x": x, "y": y, "series": list(series), "kind": kind, "height": height}
+        self.charts.append(chart if extent is None else {**chart, "extent": list(extent)})
         number = len(self.charts) - 1
         return f'<figure data-chart="{number}"><figcaption>{escaped(y)}</figcaption><div class="plot"></div></figure>\n'
 
@@ -120,20 +129,26 @@ def table(
 ) -> str:
     """A table; its columns from ``numbers`` on are figures, and a row belongs to the rule of its place.
 
+    Of keys with values, those that have none are left out. A table that is too wide scrolls.
+
     Example:
-        >>> print(table(["key", "value"], [["seed", 3]]))
-        <div class="scroll"><table><tr><th>key</th><th>value</th></tr>
+        >>> print(table(["key", "value"], [["seed", 3], ["posterior", ""]]))
+        <div class="scroll"><table class="words"><tr><th>key</th><th>value</th></tr>
         <tr><td>seed</td><td>3</td></tr>
         </table></div>
     """
     figures = [' class="number"' if numbers and place >= numbers else "" for place in range(len(headings))]
     head = "".join(f"<th{kind}>{escaped(each)}</th>" for each, kind in zip(headings, figures, strict=True))
+    pairs = len(headings) == 2 and not numbers
     lines = []
     for place, row in enumerate(rows):
+        if pairs and row[1] in ("", None):
+            continue
         belongs = f' data-rule="{escaped(rules[place])}"' if rules else ""
         cells_of_row = "".join(f"<td{kind}>{escaped(each)}</td>" for each, kind in zip(row, figures, strict=True))
         lines.append(f"<tr{belongs}>{cells_of_row}</tr>\n")
-    return f'<div class="scroll"><table><tr>{head}</tr>\n{"".join(lines)}</table></div>'
+    kind = ' class="words"' if pairs else ""
+    return f'<div class="scroll"><table{kind}><tr>{head}</tr>\n{"".join(lines)}</table></div>'
 
 
 def legend(scope: str) -> str:
@@ -177,9 +192,11 @@ def comparison_section(page: Page, result: Any) -> None:
     """Cosine, angle and norm ratio of every rule over the batches, by layer, and the table.
 
     Args:
-        page: the report.
+        page: the report, whose title says from now on that it is one of a comparison.
         result: a ``Comparison``.
     """
+    several = "1 rule" if len(result.rules) == 1 else f"{len(result.rules)} rules"
+    page.title = f"{page.title}: {several} compared with {result.reference}"
     wanted = (
         ("cosine", f"Cosine to {result.reference}"),
         ("angle", f"Angle to {result.reference} (°)"),
@@ -232,7 +249,9 @@ def activity_section(page: Page, layers: Mapping[str, np.ndarray], dt: float, wo
             "y": [int(n) for n in neurons],
         }
         rate = float(np.mean(spikes)) / dt
-        parts.append(page.chart(f"raster {name}", "Time (ms)", "Neuron", [points], kind="points", height=260))
+        steps, count = spikes.shape
+        extent = (0.0, round(1e3 * dt * steps, 6), 0.0, float(count - 1))
+        parts.append(page.chart(f"raster {name}", "Time (ms)", "Neuron", [points], "points", 260, extent))
         parts.append(f'<p class="soft">{escaped(name)}: {spikes.shape[1]} neurons, mean rate {readable(rate)} Hz</p>')
     page.section("Activity", f"<p>{escaped(words)}</p>", *parts)
 

@@ -27,6 +27,8 @@ def loss_landscape(
 ) -> Axes:
     """Contours of the loss at equal ratios, and a line with a dot per point for every training.
 
+    Where the loss changes by more than a factor of three its colours are logarithmic, which their label says.
+
     Args:
         a: [columns].
         b: [rows].
@@ -55,9 +57,9 @@ def loss_landscape(
     scale: Any = LogNorm(levels[0], levels[-1]) if logarithmic else Normalize(levels[0], levels[-1])
     shade = ax.contourf(a, b, values, levels=levels, norm=scale, cmap="viridis")
     ax.contour(a, b, values, levels=levels, colors="white", linewidths=0.3)
-    bar = ax.figure.colorbar(shade, ax=ax, label=unit)
-    ticks = levels[:: max(1, len(levels) // 5)]
-    bar.set_ticks(list(ticks), labels=[f"{tick:.3g}" for tick in ticks])
+    bar = ax.figure.colorbar(shade, ax=ax, label=f"{unit}, logarithmic scale" if logarithmic else unit)
+    ticks = round_ticks(float(levels[0]), float(levels[-1]), logarithmic)
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     bar.ax.minorticks_off()
     for place, (name, points) in enumerate((ways or {}).items()):
         colour = WAYS[place % len(WAYS)]
@@ -70,3 +72,24 @@ def loss_landscape(
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     return ax
+
+
+def round_ticks(low: float, high: float, logarithmic: bool = False) -> list[float]:
+    """Four to nine round numbers between two, at equal steps or, on a logarithmic scale, at nearly equal ratios.
+
+    Example:
+        >>> round_ticks(0.562, 7.3, logarithmic=True), round_ticks(1.02, 2.1)
+        ([0.7, 1.0, 2.0, 3.0, 5.0, 7.0], [1.2, 1.4, 1.6, 1.8, 2.0])
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    if not logarithmic:
+        ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
+        return [float(f"{tick:.10g}") for tick in ticks if low <= tick <= high]
+    found: list[float] = []
+    for subs in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+        values = LogLocator(subs=subs, numticks=50).tick_values(low, high)
+        found = [float(f"{tick:.10g}") for tick in values if low <= tick <= high]
+        if len(found) >= 4:
+            break
+    return found

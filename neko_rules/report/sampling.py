@@ -155,15 +155,17 @@ def uncertainty_section(page: html.Page, found: Mapping[str, Any], doubt: Mappin
     charts = []
     if doubt:
         entropy = [html.curve(name, values, range(len(values))) for name, values in doubt["entropy"].items()]
+        confidence, accuracy = ([100 * each for each in doubt[name]] for name in ("confidence", "accuracy"))
+        # Colours of their own: those of right and wrong predictions are taken.
         calibration = [
-            html.curve("posterior", doubt["confidence"], doubt["accuracy"]),
-            html.curve("frequency = confidence", [0, 1], [0, 1], dash=html.DASHES[1]),
+            {**html.curve("posterior", confidence, accuracy), "colour": "c2"},
+            {**html.curve("frequency = confidence", [0, 100], [0, 100], dash=html.DASHES[1]), "colour": "soft"},
         ]
         coverage, error = ([100 * each for each in doubt[name]] for name in ("coverage", "risk"))
-        risk = [html.curve("posterior", coverage, error)]
+        risk = [{**html.curve("posterior", coverage, error), "colour": "c2"}]
         charts = [
             page.chart("entropy", "Predictive entropy (nats)", "Predictions with at most that entropy (%)", entropy),
-            page.chart("calibration", "Confidence", "Accuracy", calibration),
+            page.chart("calibration", "Confidence (%)", "Accuracy (%)", calibration),
             page.chart("risk", "Coverage (%)", "Error (%)", risk),
         ]
     page.section(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 COLOURS = {"training": "blue", "validation": "red"}
 STATUS = {"finished": "green", "interrupted": "yellow", "failed": "red"}
+SHORT = 8
+"""Numbers up to which a list is written out."""
+
 LOWER_IS_BETTER = "loss"
 HIGHER_IS_BETTER = ("accuracy", "top_")
 
@@ -88,7 +91,7 @@ def description_table(configuration: Mapping[str, Any], parameters: int | None =
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key in ("data", "model", "loss", "metrics", "posterior", "rule", "sample", "train", "backend", "dtype", "seed"):
-        if key in configuration:
+        if configuration.get(key) is not None:
             text = part_line(configuration[key])
             if key == "model" and parameters is not None:
                 text += f"  [{parameters:,} parameters]"
@@ -97,14 +100,18 @@ def description_table(configuration: Mapping[str, Any], parameters: int | None =
 
 
 def part_line(value: Any) -> str:
-    """A part in one line, as a call; arguments that are null are left out.
+    """A part in one line, as a call; arguments that are null are left out, and a part that is null is no text.
 
     Example:
         >>> part_line({"name": "adam", "learning_rate": 0.002, "clipping": None})
         'adam(learning_rate=0.002)'
         >>> part_line([{"name": "accuracy"}, {"name": "firing_rate"}])
         'accuracy, firing_rate'
+        >>> part_line({"name": "ALIF", "beta": [0.0] * 50 + [1.7] * 50})
+        'ALIF(beta=[0.0, 0.0, 0.0, …, 1.7: 100 values])'
     """
+    if value is None:
+        return ""
     if isinstance(value, Mapping):
         given = [f"{key}={_nested(each)}" for key, each in value.items() if key != "name" and each is not None]
         arguments = ", ".join(given)
@@ -115,11 +122,18 @@ def part_line(value: Any) -> str:
 
 
 def _nested(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_nested, value))}]" if not _is_parts(value) else part_line(value)
+    if isinstance(value, list) and not _is_parts(value):
+        return f"[{_listed(value)}]"
     if isinstance(value, Mapping) and "name" not in value:
         return f"{{{part_line(value)}}}"
     return part_line(value)
+
+
+def _listed(values: list[Any]) -> str:
+    """Every value of a short list; of a long one of numbers the first, the last, and how many."""
+    if len(values) > SHORT and all(isinstance(each, int | float) for each in values):
+        return f"{', '.join(map(str, values[:3]))}, …, {values[-1]}: {len(values)} values"
+    return ", ".join(map(_nested, values))
 
 
 def _is_parts(value: list[Any]) -> bool:

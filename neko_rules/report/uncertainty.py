@@ -37,9 +37,10 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
         >>> told = of_logits([np.random.default_rng(0).normal(size=(50, 3))])
         >>> figure = uncertainty_figure({"one network": told}, np.arange(50) % 3)
         >>> [ax.get_xlabel() for ax in figure.axes]
-        ['', 'Confidence', 'Coverage (%)']
+        ['', 'Confidence (%)', 'Coverage (%)']
     """
     import matplotlib
+    from matplotlib.ticker import PercentFormatter
 
     look = looks(predictions)
     with matplotlib.rc_context(STYLE):
@@ -56,8 +57,10 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
             _calibration(calibration, told, labels, bins, name, look[name])
             coverage, error = risk_coverage(told.entropy, right)
             risk.plot(100 * coverage, 100 * error, look[name].line, color=look[name].colour, label=name, linewidth=1.2)
-        _finish_boxes(boxes, list(predictions))
-        calibration.set(xlabel="Confidence", ylabel="Accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        _finish_boxes(boxes, list(predictions), look)
+        calibration.set(xlabel="Confidence (%)", ylabel="Accuracy (%)", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        for axis in (calibration.xaxis, calibration.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, symbol=""))
         risk.set(xlabel="Coverage (%)", ylabel="Error (%)", xlim=(0, 100), ylim=(0, None))
         risk.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=7)
         for letter, ax in zip("abc", figure.axes, strict=True):
@@ -68,7 +71,7 @@ def uncertainty_figure(predictions: Mapping[str, Predictive], labels: np.ndarray
 
 def _boxes(ax: Axes, place: int, entropy: np.ndarray, right: np.ndarray, colour: str) -> None:
     """A pair of boxes, right and wrong, and above it how well entropy tells them apart."""
-    for side, chosen, fill in ((-0.2, right, 0.15), (0.2, ~right, 0.75)):
+    for side, chosen, fill in zip((-0.2, 0.2), (right, ~right), SIDES.values(), strict=True):
         if chosen.any():
             ax.boxplot(
                 entropy[chosen],
@@ -106,15 +109,30 @@ def _power(p_value: float) -> str:
     return rf"$p$ = ${p_value / 10.0**exponent:.0f}\times10^{{{exponent}}}$"
 
 
-def _finish_boxes(ax: Axes, names: list[str]) -> None:
+def _finish_boxes(ax: Axes, names: list[str], look: Mapping[str, Look]) -> None:
+    """Names of the methods, and a key in which a side has the fill that it has in the boxes of every method."""
+    from matplotlib.legend_handler import HandlerTuple
     from matplotlib.patches import Patch
 
     ax.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.set_ylim(0, 1.25 * ax.get_ylim()[1])
     ax.set_ylabel("Predictive entropy (nats)")
-    fills = [Patch(facecolor=("black", fill), edgecolor="black", label=name) for name, fill in SIDES.items()]
-    ax.legend(handles=fills, frameon=False, ncols=2, loc="upper center", handlelength=1.2)
+    fills = [
+        tuple(Patch(facecolor=(look[name].colour, fill), edgecolor=look[name].colour) for name in names)
+        for fill in SIDES.values()
+    ]
+    ax.legend(
+        fills,
+        list(SIDES),
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
+        frameon=False,
+        ncols=2,
+        loc="upper center",
+        handlelength=1.1 * len(names),
+        handletextpad=0.5,
+        columnspacing=1.2,
+    )
 
 
 SIDES = {"right": 0.15, "wrong": 0.75}

@@ -3,10 +3,10 @@
 
 const escaped = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
-// Round numbers that cover an interval, at most `most` steps.
-function ticks(low, high, most) {
+// Round numbers that cover an interval, at most `most` steps; without fractions where only whole numbers have a meaning.
+function ticks(low, high, most, whole = false) {
   if (!(high > low)) return [low];
-  const raw = (high - low) / Math.max(1, most);
+  const raw = Math.max((high - low) / Math.max(1, most), whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw * (1 - 1e-9));
   const found = [];
@@ -64,14 +64,15 @@ if (typeof document !== "undefined") {
       new ResizeObserver(() => { if (this.box.clientWidth !== this.width) this.draw(); }).observe(this.box);
     }
 
-    colour(one) { return `var(--c${this.names.indexOf(one.group) % 7})`; }
+    colour(one) { return `var(--${one.colour || `c${this.names.indexOf(one.group) % 7}`})`; }
 
     visible() { return this.spec.series.filter((one) => !hidden.has(`${this.spec.scope}/${one.group}`)); }
 
     draw() {
       const { spec } = this, width = (this.width = Math.max(240, this.box.clientWidth)), height = spec.height || 230;
       const left = 54, right = 10, top = 8, bottom = 38, all = this.visible();
-      const [x0, x1] = range(spec.series, "x"), [low, high] = range(all, "y");
+      const extent = spec.extent || [...range(spec.series, "x"), ...range(all, "y")], [x0, x1, low, high] = extent;
+      const counted = spec.kind !== "points" && spec.series.every((one) => one.x.every(Number.isInteger));
       const pad = spec.kind === "points" ? 0.5 : 0.05 * (high - low), y0 = low - pad, y1 = high + pad;
       const px = (x) => left + ((x - x0) / (x1 - x0)) * (width - left - right);
       const py = (y) => height - bottom - ((y - y0) / (y1 - y0)) * (height - top - bottom);
@@ -80,7 +81,7 @@ if (typeof document !== "undefined") {
         inner += `<line class="axis" x1="${left}" x2="${width - right}" y1="${py(t)}" y2="${py(t)}"/>`;
         inner += `<text x="${left - 6}" y="${py(t) + 4}" text-anchor="end">${shown(t)}</text>`;
       }
-      for (const t of ticks(x0, x1, Math.min(8, Math.floor(width / 70))))
+      for (const t of ticks(x0, x1, Math.min(8, Math.floor(width / 70)), counted))
         inner += `<text x="${px(t)}" y="${height - bottom + 16}" text-anchor="middle">${shown(t)}</text>`;
       inner += `<text x="${(left + width - right) / 2}" y="${height - 5}" text-anchor="middle">${escaped(spec.x)}</text>`;
       for (const one of all) {
