@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from neko_rules.backend import Array, Arrays, Parameters, ScanBody
+from neko_rules.errors import BackendError
 
 
 class TorchBackend:
@@ -33,7 +34,15 @@ class TorchBackend:
     differentiates = True
 
     def __init__(self, device: str = "cpu", threads: int = 1) -> None:
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise BackendError(
+                "device must be one that this PyTorch can use here",
+                received=f"{device!r}, of which PyTorch says: {str(error).splitlines()[0]}",
+                works="use device='cpu', or install a driver and a build of PyTorch for that device",
+            ) from error
         self.threads = threads
 
     @property

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -164,6 +167,22 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME)]
+
+
+class _Beside:
+    """Finds ``neko_rules.backends`` in a source tree, where it lies beside this package; installed, it lies within."""
+
+    root = os.path.dirname(os.path.dirname(__file__))
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """As Python asks every finder."""
+        return PathFinder.find_spec(name, [cls.root]) if name == f"{__name__}.backends" else None
+
+
+# First, since an editable installation of another source tree would answer with its own.
+if not os.path.isdir(os.path.join(os.path.dirname(__file__), "backends")):
+    sys.meta_path.insert(0, _Beside)
 
 
 def __getattr__(name: str) -> Any:

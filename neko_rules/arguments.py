@@ -34,7 +34,7 @@ def number(
     said = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
     rule = f"{name} must be a finite number{' ' + said if said else ''}"
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ArgumentError(rule, received=value)
+        raise ArgumentError(rule, received=repr(value), works=without_quotes(value))
     result = float(value)
     outside = (
         (above is not None and not result > above)
@@ -58,7 +58,7 @@ def integer(name: str, value: Any, *, at_least: int | None = None, at_most: int 
     said = " and ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
     rule = f"{name} must be a whole number{' ' + said if said else ''}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ArgumentError(rule, received=value)
+        raise ArgumentError(rule, received=repr(value), works=without_quotes(value))
     result = int(value)
     if (at_least is not None and result < at_least) or (at_most is not None and result > at_most):
         raise ArgumentError(rule, received=value)
@@ -85,7 +85,7 @@ def flag(name: str, value: Any) -> bool:
         True
     """
     if not isinstance(value, (bool, np.bool_)):
-        raise ArgumentError(f"{name} must be true or false", received=value)
+        raise ArgumentError(f"{name} must be true or false", received=repr(value))
     return bool(value)
 
 
@@ -111,3 +111,19 @@ def per_neuron(
         each = (number(f"{name}[{i}]", v, above=above, at_least=at_least, at_most=at_most) for i, v in enumerate(value))
         return tuple(each)
     return number(name, value, above=above, at_least=at_least, at_most=at_most)
+
+
+def without_quotes(value: Any) -> str:
+    """What would work, where a number was given as text; nothing where it was not.
+
+    Example:
+        >>> without_quotes("128"), without_quotes("many")
+        ('write 128 without quotes', '')
+    """
+    if not isinstance(value, str):
+        return ""
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    return f"write {value.strip()} without quotes"

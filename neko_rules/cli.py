@@ -18,11 +18,11 @@ import typer
 
 from neko_rules import __version__
 from neko_rules.errors import ArgumentError, NekoError
+from neko_rules.experiments.listing import KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from neko_rules.experiments.folder import RunFolder
     from neko_rules.experiments.run import Outcome
     from neko_rules.experiments.sampling import Drawn
 
@@ -36,8 +36,8 @@ ottt``."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-WIDE = 200
-"""Columns for output that goes to a file or a pipe, where nothing is gained by breaking lines."""
+WIDE = 120
+"""Columns for output that goes to a file or a pipe, which a person reads on a screen in the end."""
 
 UsageError: Any = typer.BadParameter.__base__
 """What the parser of the command line raises; typer brings its own or that of click, depending on its version."""
@@ -84,7 +84,10 @@ def run(
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change one value, such as rule.mode=random.", show_default=False
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value, such as rule.mode=random; may be given repeatedly.",
+            show_default=False,
         ),
     ] = None,
     seed: Annotated[
@@ -110,7 +113,9 @@ def run(
         _limit_threads(threads)
     outcome = _run(config, setting or [], seed, out, resume, progress=not quiet)
     if not quiet:
-        _print_outcome(outcome)
+        from neko_rules.experiments import showing
+
+        showing.show_outcome(outcome, _console())
     if outcome.status == "interrupted":
         _say(f"Interrupted; go on with: neko run --resume {outcome.folder.path}", "yellow")
         raise typer.Exit(INTERRUPTED)
@@ -121,37 +126,21 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="rules, models, neurons, losses, metrics, optimizers, schedules, clippings, regularizers, surrogates, "
-            "initializers, priors, datasets or backends.",
+            help=f"One of {', '.join(KINDS)}.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Show every part that can be named in a configuration, with a line on what it is."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from neko_rules.experiments.listing import KINDS, backends, listing
-
     if kind == "rules":
         from neko_rules.experiments.explaining import rules_shown
 
-        for part in rules_shown():
-            _console().print(part)
-        return
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column(style="bold cyan", no_wrap=True)
-    if kind == "backends":
-        table.add_column(no_wrap=True)
-        for name, installed, line in backends():
-            table.add_row(name, Text("installed", "green") if installed else Text("not installed", "dim"), Text(line))
-    elif kind is None:
-        for each in KINDS:
-            table.add_row(each, Text(", ".join(name for name, _ in listing(each))))
+        shown = rules_shown()
     else:
-        for name, line in listing(kind):
-            table.add_row(name, Text(line))
-    _console().print(table)
+        from neko_rules.experiments.listing import shown_listing
+
+        shown = [shown_listing(kind)]
+    _console().print(*shown, sep="\n")
 
 
 EXPLAIN_EXAMPLES = """[bold]Examples[/bold]
@@ -171,68 +160,18 @@ def explain(
     ] = None,
 ) -> None:
     """Explain a part that can be named: its equations, limits, cost and paper."""
-    from rich.table import Table
-    from rich.text import Text
+    from neko_rules.experiments.explaining import explanation, shown_explanation
 
-    from neko_rules.experiments.explaining import explanation
-
-    found, console = explanation(name, kind), _console()
-    console.print(Text.assemble((found.name, "bold cyan"), f"   one of the {found.kind}"))
-    console.print()
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, text in found.facts.items():
-        table.add_row(key, Text(text or "not stated"))
-    if found.facts:
-        console.print(table)
-        console.print()
-    for text in (found.head, found.body):
-        console.print(Text(text), soft_wrap=True)
-        console.print()
+    console = _console()
+    console.print(*shown_explanation(explanation(name, kind), console.width), sep="\n")
 
 
 @app.command()
 def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/mnist-20260131-120005.")]) -> None:
-    """Show what a run was, its learning curve and its last figures."""
-    from neko_rules.experiments import sampling
-    from neko_rules.experiments.folder import RunFolder
-    from neko_rules.experiments.parts import shortened
-    from neko_rules.experiments.yaml_file import read_mapping
-    from neko_rules.report import tables
+    """Show what a run or a comparison was, its curves or tables, and its last figures."""
+    from neko_rules.experiments import showing
 
-    written = RunFolder.existing(folder)
-    configuration, records, summary = (
-        read_mapping(written.config),
-        written.read_metrics(),
-        written.read_json("summary.json"),
-    )
-    # Of every part only what differs from its defaults.
-    described = {key: shortened(value, key) for key, value in configuration.items()}
-    parameters = sum(each.size for each in written.read_weights().values()) if written.weights.exists() else None
-    console = _console()
-    console.print(f"[bold]{configuration.get('name', folder.name)}[/bold]", highlight=False)
-    console.print(tables.description_table(described, parameters))
-    console.print()
-    if sampling.is_sampling(configuration.get("rule")):
-        for drawn in sampling.trace_lines(written, console.width):
-            console.print(drawn, highlight=False, soft_wrap=True)
-        _print_sampled(console, written)
-        return
-    if records:
-        loss = configuration.get("loss")
-        name = str(loss.get("name", "")) if isinstance(loss, dict) else ""
-        for line in tables.curves(records, console.width, name):
-            console.print(line, soft_wrap=True)
-        console.print()
-        console.print(tables.figures_table(records))
-        console.print()
-    train = configuration.get("train")
-    epochs = train.get("epochs", len(records)) if isinstance(train, dict) else len(records)
-    status, reason = str(summary.get("status", "unfinished")), str(summary.get("reason", ""))
-    console.print(tables.status_line(status, reason, len(records), epochs, float(summary.get("seconds") or 0.0)))
-    if written.figure.exists():
-        console.print(f"figure  {tables.shown_path(written.figure)}", highlight=False, soft_wrap=True)
+    showing.show(folder, _console())
 
 
 COMPARE_EXAMPLES = """[bold]Examples[/bold]
@@ -258,7 +197,12 @@ def compare(
     ],
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file.", show_default=False),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value of the file; may be given repeatedly.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
     out: Annotated[
@@ -274,7 +218,7 @@ def compare(
 ) -> None:
     """Train by one rule and compare gradients and weight changes of others with it, batch by batch."""
     from neko_rules.experiments import compare as comparing
-    from neko_rules.report.tables import shown_path
+    from neko_rules.experiments import showing
 
     outcome, result = comparing.compare(
         config, rules, setting or [], seed, out, reference, keep_every, progress=not quiet
@@ -282,10 +226,9 @@ def compare(
     if not quiet:
         console = _console()
         console.print()
-        for quantity in ("gradient", "change"):
-            console.print(result.table(quantity))
-            console.print()
-        console.print(f"folder  {shown_path(outcome.folder.path)}", highlight=False, soft_wrap=True)
+        showing.show_tables(result, console)
+        showing.show_comparison_figure(outcome.folder, console)
+        showing.show_paths(console, folder=outcome.folder.path)
     if outcome.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
@@ -313,7 +256,12 @@ def verify(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file.", show_default=False),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value of the file; may be given repeatedly.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3,
@@ -521,39 +469,6 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
 def _limit_threads(threads: int) -> None:
     for name in THREADS:
         os.environ[name] = str(threads)
-
-
-def _print_sampled(console: Console, folder: RunFolder) -> None:
-    """What a sampling run found, how it ended, and where it lies."""
-    from neko_rules.experiments import sampling
-    from neko_rules.report.tables import shown_path
-
-    for found in sampling.lines(folder.read_json("summary.json")):
-        console.print(found, highlight=False, soft_wrap=True)
-    console.print(sampling.status(folder))
-    figure = folder.path / sampling.FIGURE
-    if figure.exists():
-        console.print(f"figure  {shown_path(figure)}", highlight=False, soft_wrap=True)
-
-
-def _print_outcome(outcome: Outcome | Drawn) -> None:
-    from neko_rules.experiments import sampling
-    from neko_rules.experiments.yaml_file import read_mapping
-    from neko_rules.report import tables
-
-    console = _console()
-    if isinstance(outcome, sampling.Drawn):
-        _print_sampled(console, outcome.folder)
-        console.print(f"folder  {tables.shown_path(outcome.folder.path)}", highlight=False, soft_wrap=True)
-        return
-    records = outcome.history.epochs
-    if records:
-        console.print()
-        console.print(tables.figures_table(records))
-        console.print()
-    epochs = read_mapping(outcome.folder.config)["train"]["epochs"]
-    console.print(tables.status_line(outcome.status, outcome.reason, len(records), epochs, outcome.seconds))
-    console.print(f"folder  {tables.shown_path(outcome.folder.path)}", highlight=False, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from neko_rules.alike import Alike
 from neko_rules.arguments import number
 from neko_rules.backend import Backend, Parameters, global_norm
 from neko_rules.registry import Registry
@@ -18,7 +19,7 @@ __all__ = ["CLIPPINGS", "ClipGlobalNorm", "ClipNorm", "ClipValue", "Clipping"]
 
 
 @dataclass(frozen=True)
-class Clipping(ABC):
+class Clipping(Alike, ABC):
     """A bound on gradients.
 
     Args:

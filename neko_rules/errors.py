@@ -7,6 +7,15 @@ from collections.abc import Iterable
 
 _MISSING = object()
 
+SIMILAR, VERY_SIMILAR = 0.6, 0.75
+"""Share of letters in common from which on a spelling is near: if the first letter is the same, and if it is not."""
+
+SHORTEST = 3
+"""Letters that a part of a name must have to stand for it."""
+
+LEARNING_RATE = ("lr", "learning_rate", "learningrate")
+"""How other libraries call the learning rate where they give it to what is not the optimiser."""
+
 
 class NekoError(ValueError):
     """A refusal in one sentence: the rule, what was received, what would work.
@@ -86,20 +95,54 @@ class NonFiniteError(NekoError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The sentence part that names the nearest known spelling, or all of them.
+    """The sentence part that names the nearest known spelling, or all of them where none is near.
+
+    A name that is a part of the other comes before one that differs in letters.
 
     Example:
         >>> nearest("epoch", ["epochs", "batch_size"])
         "did you mean 'epochs'?"
-        >>> nearest("zzz", ["numpy", "torch"])
+        >>> nearest("signal", ["spatial", "learning_signal"])
+        "did you mean 'learning_signal'?"
+        >>> nearest("cupy", ["numpy", "torch"])
         "known: 'numpy', 'torch'"
     """
     known = list(known)
     folded = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(str(name).lower(), list(folded), n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {folded[close[0]]!r}?"
+    given = str(name).lower()
+    near = [each for each in folded if _holds(each, given)] if given not in folded else [given]
+    if near:
+        close = min(near, key=lambda each: abs(len(each) - len(given)))
+        return f"did you mean {folded[close]!r}?"
+    for each in difflib.get_close_matches(given, list(folded), n=1, cutoff=SIMILAR):
+        if each[0] == given[0] or difflib.SequenceMatcher(None, each, given).ratio() >= VERY_SIMILAR:
+            return f"did you mean {folded[each]!r}?"
     return "known: " + ", ".join(repr(candidate) for candidate in known)
+
+
+def instead(argument: str, known: Iterable[str]) -> str:
+    """The sentence part that says what to write in place of an argument that there is not.
+
+    Example:
+        >>> instead("lr", ["model", "mode", "optimizer"])
+        "the learning rate belongs to the optimizer: optimizer={'name': 'adam', 'learning_rate': 1e-3}"
+        >>> instead("lr", ["learning_rate", "beta_1"]), instead("mod", ["mode"])
+        ("did you mean 'learning_rate'?", "did you mean 'mode'?")
+    """
+    known = list(known)
+    if argument.lower() in LEARNING_RATE:
+        if "learning_rate" in known:
+            return "did you mean 'learning_rate'?"
+        if "optimizer" in known:
+            return "the learning rate belongs to the optimizer: optimizer={'name': 'adam', 'learning_rate': 1e-3}"
+    return nearest(argument, known)
+
+
+def _holds(candidate: str, given: str) -> bool:
+    """Whether one is a part of the other, and enough of it to be meant."""
+    if len(given) >= SHORTEST and given in candidate:
+        return True
+    return len(candidate) >= SHORTEST and candidate in given and 2 * len(candidate) >= len(given)
 
 
 def _shortened(text: str, limit: int = 120) -> str:

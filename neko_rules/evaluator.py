@@ -20,6 +20,7 @@ from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss
 from neko_rules.metrics import METRICS, Measurement, Metric, TopK
+from neko_rules.portable import Portable
 from neko_rules.recorded import Recorded
 from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.scoring import Scored, Scoring
@@ -61,7 +62,7 @@ class Observer(Protocol):
         """Look at a part of the data set, whose first example has that number."""
 
 
-class Evaluator:
+class Evaluator(Portable):
     """A model, the loss it is judged by, and the metrics that are reported.
 
     Args:
@@ -103,6 +104,9 @@ class Evaluator:
             raise ArgumentError("metrics must be a list", received=metrics, works="for example ['accuracy']")
         self.metrics = tuple(METRICS.resolve(metric) for metric in metrics)
         self._check_fit()
+
+    def __repr__(self) -> str:
+        return f"Evaluator({self.network!r}, loss={self.loss!r}, metrics={list(self.metrics)!r})"
 
     def _check_fit(self) -> None:
         """Refuse a loss or metric that has no meaning for this model."""
@@ -220,6 +224,8 @@ class Evaluator:
 
     def _array(self, x: Any) -> np.ndarray:
         """The data as an array [batch, time, feature] of finite numbers; [batch, …feature] for a static model."""
+        if isinstance(x, np.ma.MaskedArray):
+            raise DataError("x must not be masked", received="a masked array", works="label what is not to count -1")
         try:
             array = np.asarray(x)
         except ValueError as error:
@@ -270,6 +276,7 @@ class Evaluator:
             steps=1 if once else shape[1],
             outputs=self.scores,
             labels_only=self.loss.target_kind == "labels",
+            time=0 if self._static else shape[1],
         )
         if not targets.one_hot:
             self.loss.check_target(targets.dense[targets.mask.astype(bool)])
@@ -459,7 +466,7 @@ class Evaluator:
         array = self._array(x)
         for recorder in recorders or ():
             recorder.begin()
-        labels = as_array(y, len(array))
+        labels = as_array(y, len(array), 0 if self._static else array.shape[1])
         sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.figures}
         for part in _parts(array.shape[0], batch_size):
             piece = array[part]

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from neko_rules.errors import ArgumentError, nearest
+from neko_rules.errors import ArgumentError, instead, nearest
 
 Part = TypeVar("Part")
 Maker = TypeVar("Maker", bound=Callable[..., Any])
@@ -36,7 +36,7 @@ def construct(maker: Callable[..., Part], label: str, arguments: Mapping[str, An
     accepted = list(parameters)[len(positional) :]
     for key in arguments:
         if key not in accepted:
-            raise ArgumentError(f"{label} has no argument {key!r}", works=nearest(str(key), accepted))
+            raise ArgumentError(f"{label} has no argument {key!r}", works=instead(str(key), accepted))
     for key in accepted:
         if key not in arguments and parameters[key].default is inspect.Parameter.empty:
             raise ArgumentError(f"{label} needs the argument {key!r}")

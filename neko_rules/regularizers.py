@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from neko_rules.alike import Alike
 from neko_rules.arguments import number
 from neko_rules.backend import Array, Backend
 from neko_rules.errors import ArgumentError, IncompatibleError, nearest
@@ -66,7 +67,7 @@ class Activity:
         return cls(spikes, states, network.graph.output)
 
 
-class Regularizer(ABC):
+class Regularizer(Alike, ABC):
     """A penalty on what the populations do."""
 
     @abstractmethod

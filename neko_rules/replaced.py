@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from functools import cached_property
 from operator import is_, itemgetter
 from typing import Any
 
 from neko_rules.layers.network import Network
+from neko_rules.on_request import COMPILED, is_made
 from neko_rules.ours import is_ours
-
-COMPILED = "_compiled"
-"""How the names begin under which objects keep what is compiled for them; a clone leaves it behind."""
 
 _MOVING = frozenset({"steps", "_own", "_memory", "model", "network", "held"})
 """What a step changes, and what is looked into itself."""
@@ -48,10 +45,10 @@ def forget_compiled(of: Any) -> None:
 
 
 def forget_if_replaced(holder: Any, of: Any = None) -> bool:
-    """Forget the compiled functions that an object holds in cached properties, if anything was replaced.
+    """Forget all that is held in cached properties, compiled functions among it, if anything was replaced.
 
     Args:
-        holder: what holds them, under names that begin with ``COMPILED``.
+        holder: what holds them; those of the rule or Evaluator are forgotten too.
         of: the rule or the Evaluator that they were compiled for; by default the holder.
 
     Returns:
@@ -70,8 +67,11 @@ def forget_if_replaced(holder: Any, of: Any = None) -> bool:
     known: Settings | None = vars(holder).get(_FOR)
     if known is not None and known.are_those_of(of):
         return False
-    for name in [name for name in vars(holder) if name.startswith(COMPILED) and _is_cached(holder, name)]:
-        del vars(holder)[name]
+    # What follows from settings, and what is compiled with them.
+    for each in (holder, of, getattr(of, "gradient", None)):
+        held = getattr(each, "__dict__", {})
+        for name in [name for name in held if is_made(each, name)]:
+            del held[name]
     vars(holder)[_FOR] = Settings(of)
     return True
 
@@ -82,7 +82,9 @@ _FOR = COMPILED + "_for"
 def _parts(of: Any) -> tuple[Any, ...]:
     model = getattr(of, "model", None)
     if model is not None:
-        return of, *_parts(model)
+        # A rule may be made with another, whose gradient it takes.
+        inner = getattr(of, "gradient", None)
+        return of, *(_parts(inner) if hasattr(inner, "model") else _parts(model))
     return (of, of.network) if isinstance(of.network, Network) else (of,)
 
 
@@ -90,18 +92,11 @@ def _nothing(_: Any) -> tuple[Any, ...]:
     return ()
 
 
-def _is_cached(of: Any, name: str) -> bool:
-    return isinstance(getattr(type(of), name, None), cached_property)
-
-
 def _names(of: Any) -> list[str]:
     """The names of what an object was made with: all but what is made from it when asked for."""
-    made_with = None if is_ours(of) else {*inspect.signature(type(of)).parameters, "_optimizer"}
+    made_with = None if is_ours(of) else {*inspect.signature(type(of)).parameters}
     return [
         name
         for name in vars(of)
-        if name not in _MOVING
-        and not name.startswith(COMPILED)
-        and not _is_cached(of, name)
-        and (made_with is None or name in made_with)
+        if name not in _MOVING and not is_made(of, name) and (made_with is None or name in made_with)
     ]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from neko_rules.alike import Alike
 from neko_rules.arguments import number
 from neko_rules.backend import Array, Backend
 from neko_rules.errors import ArgumentError
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-class Surrogate(ABC):
+class Surrogate(Alike, ABC):
     """A function of the normalised voltage that stands for dz/du."""
 
     @abstractmethod

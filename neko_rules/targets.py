@@ -35,7 +35,9 @@ class Targets:
     one_hot: bool = False
 
 
-def encode(y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labels_only: bool = False) -> Targets:
+def encode(
+    y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labels_only: bool = False, time: int = 0
+) -> Targets:
     """Bring targets into the engine's form.
 
     Args:
@@ -45,6 +47,7 @@ def encode(y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labe
         steps: number of outputs in time (1 if only the last, mean or maximum is taken).
         outputs: number of output units.
         labels_only: refuse anything but integer labels.
+        time: number of time steps of x, by which an x whose axes are turned is recognised; 0 if unknown.
 
     Raises:
         DataError: a shape, type or label does not fit.
@@ -57,18 +60,25 @@ def encode(y: Any, *, task_type: str, batch: int, steps: int, outputs: int, labe
         array([[0.],
                [1.]])
     """
-    array = as_array(y, batch)
+    array = as_array(y, batch, time)
     if task_type == "regression":
         return _values(array, steps, outputs)
     if array.dtype.kind in "iu" and (labels_only or not _is_one_hot(array, steps, outputs)):
         return _labels(array, steps, outputs)
     if labels_only:
-        raise DataError("this loss takes integer labels", received=f"y of type {array.dtype} and shape {array.shape}")
+        received = f"y of type {array.dtype} and shape {array.shape}"
+        raise DataError("this loss takes integer labels", received=received, works=_whole(array))
     return _distributions(array, steps, outputs)
 
 
-def as_array(y: Any, batch: int) -> np.ndarray:
-    """Targets as an array of numbers with one entry per example."""
+def as_array(y: Any, batch: int, time: int = 0) -> np.ndarray:
+    """Targets as an array of numbers with one entry per example.
+
+    Args:
+        y: targets.
+        batch: number of examples that y must have.
+        time: as for ``encode``.
+    """
     try:
         array = np.asarray(y)
     except ValueError as error:
@@ -76,7 +86,9 @@ def as_array(y: Any, batch: int) -> np.ndarray:
     if array.dtype.kind not in "iufb":
         raise DataError("y must hold numbers", received=f"an array of type {array.dtype}")
     if array.ndim == 0 or array.shape[0] != batch:
-        raise DataError(f"y must have one entry per example ({batch})", received=f"shape {array.shape}")
+        turned = array.ndim > 0 and array.shape[0] == time
+        works = "x is [batch, time, feature]: turn one that has time first by x.swapaxes(0, 1)" if turned else ""
+        raise DataError(f"y must have one entry per example ({batch})", received=f"shape {array.shape}", works=works)
     return array.astype(np.int64) if array.dtype.kind == "b" else array
 
 
@@ -139,9 +151,18 @@ def _distributions(array: np.ndarray, steps: int, outputs: int) -> Targets:
             f"targets of a classification into {outputs} classes must be integers [batch] or [batch, {steps}], or "
             f"floating-point [batch, {outputs}] or [batch, {steps}, {outputs}]",
             received=f"type {array.dtype}, shape {array.shape}",
+            works=_whole(array)
+            or "values that are to be met belong to a model with task_type='regression' and a loss such as "
+            "mean_squared_error",
         )
     _require_finite(dense)
     return Targets(dense, np.ones(dense.shape[:2]))
+
+
+def _whole(array: np.ndarray) -> str:
+    """What would work, where labels are whole numbers of a floating-point type."""
+    whole = array.ndim <= 2 and array.dtype.kind == "f" and bool((array == np.floor(array)).all())
+    return "make labels integers by y.astype(int)" if whole else ""
 
 
 def _values(array: np.ndarray, steps: int, outputs: int) -> Targets:

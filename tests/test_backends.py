@@ -324,10 +324,22 @@ def test_another_missing_module_is_not_mistaken_for_the_library(monkeypatch):
         get_backend("torch")
 
 
-@pytest.mark.parametrize(("name", "answer"), [("pytorch", "did you mean 'torch'"), ("zzz", "known: 'numpy', 'torch'")])
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("pytorch", "did you mean 'torch'"), *((name, "known: 'numpy', 'torch'") for name in ("zzz", "cupy"))],
+)
 def test_unknown_backend(name, answer):
     with pytest.raises(BackendError, match=answer):
         get_backend(name)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(device):
+    pytest.importorskip("torch")
+    from neko_rules.backends.torch import TorchBackend
+
+    with pytest.raises(BackendError, match=f"received: '{device}', of which PyTorch says: .*use device='cpu'"):
+        TorchBackend(device=device)
 
 
 def test_object_without_the_operations():

@@ -221,6 +221,7 @@ class TestCommand:
         assert WORKLOADS["A"].title() in out
         assert WORKLOADS["B"].title() in out
         assert re.search(r"numpy +BPTT +[\d.]+ +[\d.]+ to [\d.]+ +[\d.]+", out)
+        assert "taken within every round" in out
 
     def test_help_has_an_example(self, capsys: Any) -> None:
         assert main(["bench", "--help"]) == 0

@@ -316,7 +316,7 @@ def _fingerprint(cell: Cell) -> tuple[Any, ...]:
         ("lif", {"refractory_period": -1.0}, "refractory_period"),
         ("lif", {"refractory_period": math.inf}, "refractory_period"),
         ("lif", {"reset": "substract"}, "did you mean 'subtract'?"),
-        ("lif", {"detach_reset": "yes"}, "detach_reset must be true or false (received: yes)"),
+        ("lif", {"detach_reset": "yes"}, "detach_reset must be true or false (received: 'yes')"),
         ("lif", {"surrogate": "triangle"}, "did you mean 'triangular'?"),
         ("lif", {"treshold": 1.0}, "did you mean 'threshold'?"),
         ("lif", {"beta": 0.1}, "lif has no argument 'beta'"),

@@ -48,6 +48,16 @@ class TestHelp:
         assert main(arguments) == 0
         assert "Usage" in capsys.readouterr().out
 
+    @pytest.mark.parametrize("command", ["run", "compare", "verify"])
+    def test_a_setting_may_be_repeated_and_help_says_so(self, command: str, capsys: Any) -> None:
+        assert main([command, "--help"]) == 0
+        assert "may be given repeatedly" in " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+
+    def test_list_help_names_every_kind(self, capsys: Any) -> None:
+        assert main(["list", "--help"]) == 0
+        text = capsys.readouterr().out
+        assert [kind for kind in KINDS if kind not in text] == []
+
     def test_run_help_has_examples(self, capsys: Any) -> None:
         main(["run", "--help"])
         text = capsys.readouterr().out
@@ -135,6 +145,44 @@ class TestList:
         text = capsys.readouterr().out
         assert all(each in text for each in said), text
 
+    @pytest.mark.parametrize(
+        ("name", "others"),
+        [
+            ("firing_rate", ["regularizers"]),
+            ("top_k", ["decisions"]),
+            ("constant", ["initializers", "devices"]),
+            ("alif", ["models"]),
+        ],
+    )
+    def test_explain_tells_of_other_kinds_with_the_name(self, name: str, others: list[str], capsys: Any) -> None:
+        assert main(["explain", name]) == 0
+        text = capsys.readouterr().out
+        for kind in others:
+            [command] = [line for line in text.splitlines() if line.endswith(f"--kind {kind}")]
+            assert main(command.partition(": neko ")[2].split()) == 0
+            asked = capsys.readouterr().out
+            assert f"one of the {kind}" in asked
+            assert "--kind" not in asked
+
+    @pytest.mark.parametrize("columns", [80, 120])
+    @pytest.mark.parametrize("command", [["list"], ["list", "rules"], ["list", "losses"], ["explain", "eprop"]])
+    def test_nothing_is_cut_and_no_word_broken(
+        self, command: list[str], columns: int, monkeypatch: Any, capsys: Any
+    ) -> None:
+        monkeypatch.setattr("neko_rules.cli.WIDE", 1000)
+        main(command)
+        whole = capsys.readouterr().out
+        monkeypatch.setattr("neko_rules.cli.WIDE", columns)
+        main(command)
+        text = capsys.readouterr().out
+        assert max(map(len, text.splitlines())) <= columns
+        assert sorted(text.split()) == sorted(whole.split())
+
+    def test_a_rule_takes_few_lines(self, monkeypatch: Any, capsys: Any) -> None:
+        monkeypatch.setattr("neko_rules.cli.WIDE", 80)
+        main(["list", "rules"])
+        assert len(capsys.readouterr().out.splitlines()) < 7 * len(listing("rules"))
+
     def test_explain_says_what_is_near_an_unknown_name(self, capsys: Any) -> None:
         assert main(["explain", "eporp"]) == 2
         assert "did you mean 'eprop'" in capsys.readouterr().err
@@ -196,6 +244,14 @@ class TestRunAndShow:
             assert expected in text
         assert "finished after 2 of 2 epochs" in text
         assert "learning_curve.png" in text
+
+    def test_one_epoch_is_shown_as_figures_without_a_curve(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+        out = tmp_path / "run"
+        main(["run", str(tiny), "--out", str(out), "-q", "--set", "train.epochs=1"])
+        assert main(["show", str(out)]) == 0
+        text = capsys.readouterr().out
+        assert "best validation" in text
+        assert "Cross-entropy (nats)" not in text
 
     def test_show_of_a_run_that_was_killed(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
         out = tmp_path / "run"

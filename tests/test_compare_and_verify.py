@@ -58,7 +58,25 @@ class TestCompare:
         for name in ("config.yaml", "environment.json", "summary.json", "weights.safetensors", "metrics.jsonl"):
             assert (out / name).is_file()
         assert {"comparison.png", "comparison.svg"} <= {path.name for path in (out / "comparison").iterdir()}
+        assert str(out / "comparison" / "comparison.png") in shown
         assert main(["show", str(out)]) == 0
+        again = capsys.readouterr().out
+        for expected in ("gradient of each rule", "change of each rule", "comparison.png", "finished after 1 of 1"):
+            assert expected in again
+        # What training the first rule did not need is not shown as None.
+        assert "None" not in again
+        for line in shown.splitlines():
+            if "weight" in line:
+                assert line in again
+
+    def test_a_reference_that_is_not_compared_leaves_nothing_behind(
+        self, tiny: Path, tmp_path: Path, capsys: Any
+    ) -> None:
+        out = tmp_path / "run"
+        command = ["compare", str(tiny), "--rules", "bptt", "eprop", "--reference", "ottt", "--out", str(out)]
+        assert main(command) == 2
+        assert "ottt" in capsys.readouterr().err
+        assert not out.exists()
 
     @pytest.mark.skipif(not is_installed("torch"), reason="torch is not installed")
     def test_rules_on_several_backends_and_another_reference(self, tiny: Path, tmp_path: Path) -> None:
@@ -98,6 +116,10 @@ class TestCompare:
         command = ["compare", str(tiny), "--rules", "bptt", "ottt", "--set", "model.threshold=1e6"]
         assert main([*command, "--out", str(tmp_path / "run")]) == 2
         assert "in which neurons spike" in " ".join(capsys.readouterr().err.split())
+        assert main(["show", str(tmp_path / "run")]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "failed after 0 of 1 epochs" in shown
+        assert "in which neurons spike" in shown
 
 
 class TestVerify:

@@ -112,6 +112,7 @@ def with_value(value, place=(2, 3, 1)):
     [
         ({"x": X}, r"must hold an array 'y' \(received: \['x'\]\)"),
         ({"X": X, "y": Y}, "must hold an array 'x' .*did you mean 'X'"),
+        ({"x_train": X, "y_train": Y}, r"\['x_train', 'y_train'\]\); name the arrays x and y, .*: x, not x_train"),
         ({"x": X, "y": Y, "x_test": X}, "both x_test and y_test, or neither .*x_test alone"),
         ({"x": X[:, :, 0], "y": Y}, r"x in .* must be \[examples, time, feature\] \(received: shape \[10, 4\]\)"),
         ({"x": X[:, :0], "y": Y}, r"shape \[10, 0, 3\]"),
@@ -163,6 +164,12 @@ def test_files_that_are_no_archives(tmp_path, saved):
     np.save(tmp_path / "single.npy", X)
     (tmp_path / "single.npy").rename(tmp_path / "single.npz")
     assert "name it .npy" in refusal(DataError, Arrays(tmp_path / "single.npz").load)
+
+
+def test_a_missing_file_is_named_with_its_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for arrays in (Arrays("none.npz"), Arrays("none.csv"), Arrays("none.npy", labels="y.npy")):
+        assert str(tmp_path / "none.") in refusal(DataError, arrays.load)
 
 
 def test_a_file_that_may_not_be_read(saved, monkeypatch):

@@ -267,6 +267,12 @@ def test_data_are_not_changed(backend: str) -> None:
 # Clones.
 
 
+def test_shown_with_model_loss_and_metrics() -> None:
+    assert repr(Evaluator(LIF(8, 2), metrics=["accuracy"])) == (
+        "Evaluator(LIF(hidden 8, readout 2; numpy, float32), loss=CategoricalCrossentropy(), metrics=[Accuracy()])"
+    )
+
+
 def test_a_clone_follows_its_own_weights(backend: str) -> None:
     judged = model(metrics=["accuracy"], backend=backend)
     before = judged.evaluate(X, LABELS)
@@ -331,7 +337,9 @@ def test_values_beyond_the_type_are_refused_and_large_ones_are_not() -> None:
 @pytest.mark.parametrize(
     ("y", "says"),
     [
-        (LABELS[:3], "y must have one entry per example (5) (received: shape (3,))"),
+        (LABELS[:3], "y must have one entry per example (5) (received: shape (3,))."),
+        (np.zeros(STEPS, int), "x is [batch, time, feature]: turn one that has time first by x.swapaxes(0, 1)."),
+        (np.full((BATCH, CLASSES), -0.5), "task_type='regression' and a loss such as mean_squared_error."),
         (LABELS + 1, "a label must be between 0 and 3 (received: label 4)"),
         (np.full((BATCH, STEPS), -1), "at least one time step must be supervised (received: only labels of -1)"),
         (np.full((BATCH, CLASSES), 0.5), "the probabilities of a target must sum to 1 (received: a sum of 2)"),

@@ -66,6 +66,8 @@ CONFIGURATIONS = {
     "unknown metric": Case(GOOD + "metrics: [acuracy]\n", "acuracy", "did you mean 'accuracy'"),
     "unknown argument of a model": Case(GOOD.replace("hidden", "hiden"), "hiden", "did you mean 'hidden'"),
     "wrong type of an argument": Case(GOOD.replace("hidden: 4", "hidden: 2.5"), "2.5", "whole number"),
+    "number as text": Case(GOOD.replace("hidden: 4", 'hidden: "4"'), "hidden", "(received: '4'); write 4 without"),
+    "epochs as text": Case(GOOD.replace("epochs: 1", "epochs: '1'"), "train.epochs", "write 1 without quotes"),
     "argument missing": Case(GOOD.replace(", outputs: 10", ""), "outputs", "needs the argument"),
     "unknown optimizer argument": Case(
         GOOD.replace("bptt", "{name: bptt, optimizer: {name: adam, rate: 1}}"), "rate", "learning_rate"
@@ -117,6 +119,17 @@ CONFIGURATIONS = {
     "setting without a key": Case(GOOD, "=3", "key=value", ("=3",)),
     "setting of an unknown path": Case(GOOD, "modus", "did you mean 'model'", ("modus.hidden=3",)),
     "setting of an unknown argument": Case(GOOD, "hiden", "did you mean 'hidden'", ("model.hiden=3",)),
+    "setting of another rule's name": Case(
+        GOOD.replace("bptt", "{name: eprop, mode: random, seed: 1}"),
+        "bptt has no 'mode'",
+        "--set 'rule={name: bptt}', with seed if wanted",
+        ("rule.name=bptt",),
+    ),
+    "setting of a learning rate": Case(GOOD, "lr", "--set rule.optimizer.learning_rate=", ("rule.lr=0.1",)),
+    "learning rate of a rule": Case(GOOD.replace("bptt", "{name: bptt, learning_rate: 1e-3}"), "rate", "optimizer={"),
+    "rule of every step on a mean": Case(
+        GOOD.replace("bptt", "fptt").replace("outputs: 10", "outputs: 10, readout: mean"), "FPTT", "readout='sequence'"
+    ),
     "setting below a number": Case(GOOD + "seed: 0\n", "seed", "mapping", ("seed.x=3",)),
     "setting that is no YAML": Case(GOOD, "--set seed=[", "bracket", ("seed=[",)),
     "setting of a wrong value": Case(GOOD, "train.epochs", "whole number", ("train.epochs=0.5",)),

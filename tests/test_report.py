@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from neko_rules.report.comparison_table import COLUMNS, cells, comparison_table, verification_table
 from neko_rules.report.learning_curve import learning_curve, learning_curves, quantities, save_learning_curves
+from neko_rules.report.readable import filled
 from neko_rules.report.tables import best, curves, description_table, figures_table, part_line
 from neko_rules.report.terminal import BRAILLE, curve_lines
 
@@ -33,8 +35,8 @@ RECORDS: list[dict[str, Any]] = [
 ]
 
 
-def printed(*parts: Any) -> str:
-    console = Console(file=io.StringIO(), width=120)
+def printed(*parts: Any, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
     for part in parts:
         console.print(part)
     return console.file.getvalue()  # type: ignore[attr-defined]
@@ -122,8 +124,83 @@ class TestTables:
             "stack(layers=[{cell=lif, size=3}])"
         )
 
+    def test_what_is_not_set_is_not_listed_and_long_lists_are_short(self) -> None:
+        text = printed(description_table({"model": {"name": "ALIF", "beta": [0.0] * 100}, "posterior": None}))
+        assert "posterior" not in text
+        assert "100 values" in text
+        assert len(text.splitlines()) == 1
+        assert part_line({"name": "stack", "sizes": [3, 4]}) == "stack(sizes=[3, 4])"
+
     def test_quantities_are_in_the_order_of_the_records(self) -> None:
         assert quantities(RECORDS) == ["loss", "accuracy", "firing_rate"]
+
+
+class TestWidth:
+    """What is wider than the terminal comes in parts; no figure and no heading is cut."""
+
+    ROWS: list[dict[str, Any]] = [
+        {
+            "rule": rule,
+            "parameter": parameter,
+            **{name: 0.1 + place / 64 for place, name in enumerate(COLUMNS)},
+            "angle": 101.25,
+            "squared_bias": 0.5,
+            "variance": 0.5,
+        }
+        for rule in ("eprop:random", "truncated_bptt:window=7", "eprop:mode=random,online=true,feedback_decay=0.125")
+        for parameter in ("hidden0.input.weight", "hidden0.recurrent.weight", "all")
+    ]
+
+    @pytest.mark.parametrize("width", [46, 80, 120, 200])
+    def test_every_figure_of_a_comparison_is_there(self, width: int) -> None:
+        text = printed(comparison_table(self.ROWS, "bptt", 8, "gradient"), width=width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        for figure in cells(self.ROWS[0]):
+            assert figure
+            assert text.count(figure) >= len(self.ROWS)
+        for heading, _ in COLUMNS.values():
+            assert all(word in text for word in heading.split())
+        for row in self.ROWS:
+            assert row["rule"] in "".join(text.split())
+
+    def test_rows_are_under_their_rule(self) -> None:
+        lines = [
+            line.strip() for line in printed(comparison_table(self.ROWS, "bptt", 8, "gradient"), width=80).split("\n")
+        ]
+        assert lines.index("eprop:random") + 4 == lines.index("truncated_bptt:window=7")
+        assert lines[lines.index("eprop:random") + 1].startswith("hidden0.input.weight")
+
+    def test_a_verification_keeps_its_figures(self) -> None:
+        class Found:
+            reference, steps = "numpy", 3
+            verdicts = (
+                type(
+                    "Verdict",
+                    (),
+                    {
+                        "backend": "tensorflow",
+                        "dtype": "float64",
+                        "largest": {"loss": 1e-10, "gradient": 2e-10, "weight": 3e-10},
+                        "parting": "spike flip in step 2: " + "the forward passes agree up to it, " * 4,
+                        "agrees": True,
+                    },
+                ),
+            )
+
+        text = printed(verification_table(Found()), width=80)
+        assert all(each in text for each in ("1.0e-10", "2.0e-10", "3.0e-10", "tensorflow", "float64"))
+
+    def test_a_docstring_is_broken_between_words_and_its_example_kept(self) -> None:
+        paragraph = " ".join(["a sentence goes on"] * 12)
+        head, example = paragraph[:112], '    >>> print("this line of an example is longer than that", 1 + 1)'
+        text = f"{head}\n{paragraph[113:]}\n\nExample:\n{example}\n    2"
+        shown = filled(text, 60)
+        assert shown.split() == text.split()
+        assert example in shown.splitlines()
+        assert max(len(line) for line in shown.splitlines() if line != example) <= 60
+        assert min(len(line) for line in shown.split("\n\n")[0].splitlines()[:-1]) > 40
+        assert filled(text, 120) == text
 
 
 class TestTerminal:

@@ -92,6 +92,7 @@ ROWS = (
     # What knows nothing of networks.
     ("samplers", "devices", "datasets", "encoders", "losses", "metrics", "optimizers", "clipping"),
     ("initializers", "schedules", "surrogates", "targets"),
+    ("portable",),
     ("trees",),
     # What knows nothing but arrays.
     ("kernels",),
@@ -99,7 +100,7 @@ ROWS = (
     ("threads",),
     ("backend",),
     ("recorded",),
-    ("arguments", "optional", "ours", "registry", "seeding"),
+    ("alike", "arguments", "on_request", "optional", "ours", "registry", "seeding"),
     ("errors",),
 )
 """Every module or package of neko_rules; each imports only from rows below its own."""
@@ -220,6 +221,21 @@ def test_every_registered_part_says_what_it_is() -> None:
             assert len(line) > 10, f"{kind} {name} has no first docstring line"
             assert line.endswith("."), f"the first docstring line of {kind} {name} is cut: {line!r}"
         assert len({line for _, line in rows}) == len(rows), f"two {kind} parts say the same of themselves"
+
+
+def test_a_source_tree_has_its_own_backends() -> None:
+    """Whatever else is installed: they lie beside the package there, and not within."""
+    program = f"""
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+sys.path.insert(0, {str(ROOT)!r})
+import neko_rules.backends.numpy
+print(neko_rules.backends.__file__, neko_rules.ALIF(8, 2).nx.name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT.parent, timeout=120
+    )
+    assert done.stdout.split() == [str(ROOT / "backends" / "__init__.py"), "numpy"]
 
 
 def test_every_backend_says_what_it_is(backend: str) -> None:

@@ -323,6 +323,11 @@ def test_points_without_meaning_are_refused() -> None:
         Credit("neuron", learning_signal="exact")
     with pytest.raises(ArgumentError, match="did you mean 'neuron'"):
         LearningRule(model_of(), temporal="neurons")
+    with pytest.raises(ArgumentError, match="did you mean 'learning_signal'"):
+        LearningRule(model_of(), signal="filtered")  # type: ignore[call-arg]
+    for name in ("lr", "learning_rate"):
+        with pytest.raises(ArgumentError, match=rf"no argument '{name}'.*optimizer=\{{'name': 'adam', 'learning_rate'"):
+            EProp(model_of(), **{name: 1e-3})  # type: ignore[arg-type]
     with pytest.raises(IncompatibleError, match="belongs to adaptive"):
         EProp(model_of(), feedback_decay=0.1)
     with pytest.raises(ArgumentError, match="symmetric, random, adaptive"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neko_rules import ALIF, BPTT, LIF, OTTT, EProp, Evaluator, GradientComparison
+from neko_rules import ALIF, BPTT, FPTT, LIF, OTTT, EProp, Evaluator, GradientComparison
 from neko_rules.backend import get_backend, is_installed
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels.host import by_library, lends, unfused
@@ -169,7 +169,7 @@ def test_batches_of_no_use_go_to_the_library(backend: str, batch: Batch, taken: 
     rule.step(batch[0][:1, :2], batch[1][:1])
     with unfused():
         rule.step(*batch)
-    OTTT(model(backend, LIF), online=True, clipping=CLIPPED).step(*batch)
+    FPTT(model(backend, LIF), clipping={"name": "norm", "limit": 0.1}).step(*batch)
     LearningRule(model(backend), temporal="neuron", evaluation="traces").step(*batch)
     LearningRule(model(backend), temporal="presynaptic", spatial="modulator").step(*batch)
     assert not taken
@@ -194,15 +194,19 @@ def test_a_library_with_large_products_of_its_own_is_asked(
 def test_where_no_chain_can_be_made_the_library_computes(
     backend: str, batch: Batch, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit what it computes by itself: how a batch is gone through depends on no batch before."""
+    """What it computes by itself: how a batch is gone through depends on no batch before.
+
+    Bit for bit where loops do nothing else for it; of PyTorch they take a population's steps.
+    """
     monkeypatch.setattr("neko_rules.rules.chained._made", lambda *_: None)
     rule, plain = EProp(model(backend)), EProp(model(backend))
     for _ in range(2):
         found = rule.step(*batch)
         with by_library():
-            assert found == plain.step(*batch)
+            assert found == pytest.approx(plain.step(*batch), rel=1e-12 if backend == "torch" else 0)
     state = plain.state()
-    assert all(np.array_equal(value, state[name]) for name, value in rule.state().items())
+    for name, value in rule.state().items():
+        np.testing.assert_allclose(value, state[name], rtol=0, atol=1e-10 if backend == "torch" else 0)
     assert taken == ["stepped"]
 
 

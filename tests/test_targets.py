@@ -100,6 +100,8 @@ def test_integers_that_could_be_labels_or_one_hot_are_refused() -> None:
         (1, "one entry per example"),
         ([], "one entry per example"),
         ([0.0, 1.0], "must be integers [batch] or [batch, 4]"),
+        ([0.0, 1.0], "received: type float64, shape (2,)); make labels integers by y.astype(int)."),
+        ([0.5, 1.0], "task_type='regression' and a loss such as mean_squared_error."),
         (np.zeros((2, 4)), "targets of a classification into 3 classes"),
         (np.zeros((2, 3, 3)), "received: type float64, shape (2, 3, 3)"),
         (np.zeros((2, 3, 3), int), "shape (2, 3, 3)"),

@@ -61,6 +61,13 @@ def test_records_have_epoch_steps_and_seconds():
     assert (history.interrupted, history.partial, history.stopped) == (False, None, "")
 
 
+def test_a_history_is_shown_in_a_line():
+    history = Trainer(Momentum()).train(X, Y, epochs=2)
+    assert repr(history) == f"History(2 epochs: loss {history['loss'][-1]:.4g}, accuracy {history['accuracy'][-1]:.4g})"
+    assert repr(History([{"epoch": 1, "loss": None}], stopped="no gain")) == "History(1 epoch; no gain)"
+    assert repr(History(interrupted=True)) == "History(0 epochs; interrupted)"
+
+
 def test_the_history_refuses_what_it_does_not_have():
     history = Trainer(Momentum()).train(X, Y, epochs=1)
     with pytest.raises(ArgumentError, match=r"no 'acuracy'; did you mean 'accuracy'\?"):

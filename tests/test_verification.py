@@ -10,7 +10,7 @@ import pytest
 
 import neko_rules.backend
 from neko_rules import ALIF, BPTT, LIF, RNN, EProp, Evaluator, Rule
-from neko_rules.backend import BUILT_IN, is_installed
+from neko_rules.backend import BUILT_IN, get_backend, is_installed
 from neko_rules.backends.numpy import NumpyBackend
 from neko_rules.errors import ArgumentError, BackendError, ComparisonError
 from neko_rules.testing import assert_backends_agree, verify_backends
@@ -52,6 +52,22 @@ def test_every_backend_agrees_with_numpy() -> None:
     found = assert_backends_agree(make, *data(), INSTALLED, steps=2)
     assert [verdict.backend for verdict in found.verdicts] == INSTALLED[1:]
     assert all(max(verdict.largest.values()) < 1e-12 for verdict in found.verdicts)
+
+
+@pytest.mark.parametrize("backend", INSTALLED[1:])
+def test_every_library_computes_all_of_it_by_itself(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of its own product is seen, also where NumPy's loops would take its steps in training."""
+    x, y = data(examples=64, steps=100, inputs=20)
+
+    def trained(backend: str, dtype: str) -> Rule:
+        return EProp(Evaluator(ALIF(24, 2, backend=backend, dtype=dtype, seed=1)))
+
+    nx = get_backend(backend)
+    original = nx.matmul
+    monkeypatch.setattr(nx, "matmul", lambda left, right: original(left, right) * (1 + 1e-6))
+    assert trained(backend, "float64").step(x, y) == pytest.approx(trained("numpy", "float64").step(x, y), rel=1e-12)
+    found = verify_backends(trained, [(x, y)], ["numpy", backend], float32=False)
+    assert not found.agree
 
 
 def test_float32_is_reported_beside(planted: Any) -> None:

@@ -114,13 +114,13 @@ class Arrays(Dataset):
         return x, y, x_test, y_test
 
     def _read(self) -> dict[str, np.ndarray]:
-        path = Path(self.path)
+        path = Path(self.path).absolute()
         if path.suffix.lower() == ".csv":
             x, y = read_table(path, self.label_column, self.features, self.header)
             return {"x": x, "y": y}
         if path.suffix.lower() == ".npz":
             return _read_npz(path)
-        return {"x": _read_npy(path), "y": _read_npy(Path(str(self.labels)))}
+        return {"x": _read_npy(path), "y": _read_npy(Path(str(self.labels)).absolute())}
 
 
 def checked_examples(
@@ -236,12 +236,23 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         names = ["x", "y"]
         for name in names:
             if name not in archive.files:
-                works = nearest(name, archive.files) if archive.files else ""
-                raise DataError(f"{path} must hold an array {name!r}", received=archive.files, works=works)
+                raise DataError(
+                    f"{path} must hold an array {name!r}", received=archive.files, works=_renamed(name, archive.files)
+                )
         given = [name for name in ("x_test", "y_test") if name in archive.files]
         if len(given) == 1:
             raise DataError(f"{path} must hold both x_test and y_test, or neither", received=f"{given[0]} alone")
         return {name: _member(archive, name, path) for name in names + given}
+
+
+def _renamed(name: str, held: list[str]) -> str:
+    """What would work, where an archive holds its arrays under other names."""
+    wrong = [each for each in held if each.lower() == name]
+    if wrong:
+        return nearest(name, wrong)
+    accepted = "name the arrays x and y, and x_test and y_test if there are test data"
+    train = f"{name}_train"
+    return f"{accepted}: {name}, not {train}" if train in held else accepted
 
 
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:

@@ -11,11 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules.errors import ArgumentError, ConfigurationError
+from neko_rules.errors import ArgumentError, ConfigurationError, NekoError, nearest
 from neko_rules.experiments.config import Configuration, load, resolved
 from neko_rules.experiments.folder import RunFolder, free_path, require_free
 from neko_rules.experiments.parts import parameters, within
-from neko_rules.experiments.run import Experiment, MetricsFile, Outcome, environment_now, load_data, write_results
+from neko_rules.experiments.run import (
+    Experiment,
+    MetricsFile,
+    Outcome,
+    as_written,
+    environment_now,
+    load_data,
+    write_results,
+)
 from neko_rules.experiments.yaml_file import dump, parse
 from neko_rules.rules import RULES
 from neko_rules.trainers import Comparison, GradientComparison, ProgressBar
@@ -113,6 +121,12 @@ def compare(
         )
     if len(set(rules)) < len(rules):
         raise ArgumentError("each rule can be compared once", received=list(rules))
+    if reference is not None and reference not in rules:
+        raise ArgumentError(
+            "--reference must be one of the compared rules, as it is spelled there",
+            received=reference,
+            works=nearest(reference, rules),
+        )
     base = load(config, settings, seed)
     spelled = [Spelled.read(text) for text in rules]
     experiments = {each.label: Experiment.build(each.configured(base)) for each in spelled}
@@ -120,34 +134,43 @@ def compare(
     if out is not None:
         require_free(out)
     begin = time.perf_counter()
-    data = load_data(first)
     configuration = first.configuration
-    folder = RunFolder.create(out if out is not None else free_path(f"{configuration.name}-compare", datetime.now()))
-    folder.write_text("config.yaml", dump(configuration.model_dump()))
-    folder.write_json("environment.json", environment_now(configuration))
+    path = out if out is not None else free_path(f"{configuration.name}-compare", datetime.now())
+    folder = RunFolder(path)
+    # Made before anything is written, since it refuses what does not fit together.
     comparison = GradientComparison(
         first.rule,
         {label: each.rule for label, each in experiments.items() if each is not first},
         reference=reference,
         name=spelled[0].label,
-        folder=folder.path / FOLDER,
+        folder=path / FOLDER,
         keep_every=keep_every,
         callbacks=[MetricsFile(folder), *([ProgressBar()] if progress else [])],
     )
+    data = load_data(first)
+    RunFolder.create(path)
+    folder.write_text("config.yaml", dump(as_written(configuration)))
+    folder.write_json("environment.json", environment_now(configuration))
+    outcome = Outcome(folder)
     train = configuration.train
-    with np.errstate(all="ignore"):
-        result = comparison.train(
-            *data[0],
-            epochs=train.epochs,
-            batch_size=train.batch_size,
-            validation_data=data[1],
-            shuffle=train.shuffle,
-            seed=configuration.seed,
-            progress=False,
-        )
-    result.save(folder.path / FOLDER)
+    try:
+        with np.errstate(all="ignore"):
+            result = comparison.train(
+                *data[0],
+                epochs=train.epochs,
+                batch_size=train.batch_size,
+                validation_data=data[1],
+                shuffle=train.shuffle,
+                seed=configuration.seed,
+                progress=False,
+            )
+    except NekoError as error:
+        outcome.reason, outcome.seconds = str(error).rstrip("."), time.perf_counter() - begin
+        folder.write_json("summary.json", outcome.summary())
+        raise
+    result.save(path / FOLDER)
     interrupted = result.history.interrupted
-    outcome = Outcome(folder, "interrupted" if interrupted else "finished", "Ctrl-C" if interrupted else "")
+    outcome.status, outcome.reason = ("interrupted", "Ctrl-C") if interrupted else ("finished", "")
     outcome.history, outcome.seconds = result.history, time.perf_counter() - begin
     write_results(outcome, first.rule.model.network.parameters, configuration)
     return outcome, result

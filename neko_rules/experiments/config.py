@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from neko_rules.arguments import without_quotes
 from neko_rules.errors import ConfigurationError, nearest
 from neko_rules.experiments import sampling
 from neko_rules.experiments.parts import with_defaults, within, written_out
@@ -225,7 +226,8 @@ def _sentence(errors: list[ErrorDetails], source: str) -> ConfigurationError:
     if error["type"] == "literal_error":
         return ConfigurationError(f"{where} must be {error['ctx']['expected']}", received=error["input"])
     if error["type"] == RULE:
-        return ConfigurationError(f"{where} {error['msg']}", received=error["input"])
+        works = without_quotes(error["input"]) if "whole number" in error["msg"] else ""
+        return ConfigurationError(f"{where} {error['msg']}", received=repr(error["input"]), works=works)
     return ConfigurationError(f"{where} must be a mapping of keys to values", received=error["input"])
 
 

@@ -10,13 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("neko_rules", "numpy", "scipy", "sympy")
-"""Libraries whose version may change numbers on every backend."""
+LIBRARIES = ("neko_rules", "numpy", "numba", "scipy", "sympy")
+"""Libraries whose version may change numbers on every backend: without Numba there are no compiled loops."""
 
 BACKEND_LIBRARIES = {"torch": ("torch",), "tensorflow": ("tensorflow", "keras"), "jax": ("jax", "jaxlib")}
 """Further libraries behind each backend; NumPy's is above."""
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("NEKO_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def environment(backend: str, seed: int, command: list[str]) -> dict[str, Any]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 FACTS = ("paper", "time", "memory", "identity")
 """What a rule says of itself, in the order in which it is shown; time and memory are per example."""
 
+INDENT = 4
+"""Columns by which the facts about a rule stand below its name."""
+
 
 @dataclass(frozen=True)
 class RuleFacts:
@@ -51,6 +54,7 @@ class Explanation:
         head: the text at the head of its file, if the file is about it: equations and papers.
         body: its own text: arguments, errors, an example.
         facts: name → text, in order.
+        others: the other kinds in which there is a part of that name.
     """
 
     kind: str
@@ -58,6 +62,7 @@ class Explanation:
     head: str
     body: str
     facts: dict[str, str]
+    others: tuple[str, ...] = ()
 
 
 def rule_facts() -> list[RuleFacts]:
@@ -81,24 +86,31 @@ def other_rules() -> list[tuple[str, str]]:
 
 
 def rules_shown() -> list[RenderableType]:
-    """Every rule for the terminal: axes of credit, cost, needs and identity; then those that draw weights."""
+    """Every rule for the terminal: axes of credit, needs, paper, cost and identity; then those that draw weights."""
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("rule", style="bold cyan", no_wrap=True)
-    for heading in ("temporal · spatial · signal", "operations", "memory", "needs", "equals", "paper"):
-        table.add_column(heading, overflow="fold")
+    parts: list[RenderableType] = []
     for row in rule_facts():
-        texts = (row.axes, row.time, row.memory, row.requires, row.identity, row.paper)
-        table.add_row(row.name, *(Text(text) for text in texts))
+        parts.append(Text.assemble((row.name, "bold cyan"), f"  {row.axes}  ", (f"needs {row.requires}", "dim")))
+        facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        facts.add_column(style="dim", no_wrap=True)
+        for key, text in (
+            ("operations", row.time),
+            ("memory", row.memory),
+            ("identity", row.identity),
+            ("paper", row.paper),
+        ):
+            facts.add_row(key, Text(text))
+        parts.append(Padding(facts, (0, 0, 0, INDENT), expand=False))
     legend = "N neurons, K outputs, P parameters, T time steps; 'neko explain RULE' gives its equations and limits."
     drawing = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     drawing.add_column(style="bold cyan", no_wrap=True)
     for name, line in other_rules():
         drawing.add_row(name, Text(line))
     title = Text("\nrules that draw weights from their posterior", "bold")
-    return [table, Text(f"\n{legend}", "dim"), title, drawing]
+    return [*parts, Text(f"\n{legend}", "dim"), title, drawing]
 
 
 def _facts(name: str) -> RuleFacts:
@@ -140,19 +152,40 @@ def explanation(name: str, only: str | None = None) -> Explanation:
     """
     if only is not None and only not in KINDS:
         raise ArgumentError("unknown kind of part", received=only, works=nearest(only, KINDS))
-    known: list[str] = []
-    # A neuron and the model that is made of it may share a name.
-    for kind in sorted(KINDS, key=lambda each: each not in ("rules", "neurons")) if only is None else [only]:
-        registry = registry_of(KINDS[kind])
-        if registry is None:
-            continue
-        if name in registry:
-            canonical = registry.canonical(name)
-            maker: Any = registry[canonical]
-            head = inspect.getdoc(sys.modules[maker.__module__]) or ""
-            return Explanation(kind, canonical, head, inspect.getdoc(maker) or "", _facts_of(kind, canonical, maker))
-        known += list(registry)
-    raise ArgumentError("nothing that can be explained has this name", received=name, works=nearest(name, known))
+    # A neuron and the model that is made of it may share a name, a metric and a regulariser too.
+    kinds = sorted(KINDS, key=lambda each: each not in ("rules", "neurons")) if only is None else [only]
+    registries = {kind: registry for kind in kinds if (registry := registry_of(KINDS[kind])) is not None}
+    found = [kind for kind, registry in registries.items() if name in registry]
+    if not found:
+        known = [each for registry in registries.values() for each in registry]
+        raise ArgumentError("nothing that can be explained has this name", received=name, works=nearest(name, known))
+    kind, *others = found
+    canonical = registries[kind].canonical(name)
+    maker: Any = registries[kind][canonical]
+    head, body = inspect.getdoc(sys.modules[maker.__module__]) or "", inspect.getdoc(maker) or ""
+    return Explanation(kind, canonical, head, body, _facts_of(kind, canonical, maker), tuple(others))
+
+
+def shown_explanation(found: Explanation, width: int) -> list[RenderableType]:
+    """An explanation for a terminal of so many columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from neko_rules.report.readable import filled
+
+    parts: list[RenderableType] = [Text.assemble((found.name, "bold cyan"), f"   one of the {found.kind}")]
+    parts += [Text(f"also one of the {kind}: neko explain {found.name} --kind {kind}", "dim") for kind in found.others]
+    parts.append(Text())
+    if found.facts:
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for key, text in found.facts.items():
+            table.add_row(key, Text(text or "not stated"))
+        parts += [table, Text()]
+    for text in (found.head, found.body):
+        parts += [Text(filled(text, width)), Text()]
+    return parts
 
 
 def _facts_of(kind: str, name: str, maker: Any) -> dict[str, str]:

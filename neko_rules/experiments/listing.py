@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neko_rules.errors import ArgumentError, NekoError, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 KINDS = {
     "rules": "rule",
@@ -48,6 +52,30 @@ def listing(kind: str) -> list[tuple[str, str]]:
     registry = registry_of(KINDS[kind])
     assert registry is not None, "every other kind has a registry"
     return registry.describe()
+
+
+def shown_listing(kind: str | None = None) -> Table:
+    """The names of one kind for the terminal, each with its line; without a kind, all kinds with their names.
+
+    Raises:
+        ArgumentError: there is no such kind.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(style="bold cyan", no_wrap=True)
+    if kind == "backends":
+        table.add_column(no_wrap=True)
+        for name, installed, line in backends():
+            table.add_row(name, Text("installed", "green") if installed else Text("not installed", "dim"), Text(line))
+    elif kind is None:
+        for each in KINDS:
+            table.add_row(each, Text(", ".join(name for name, _ in listing(each))))
+    else:
+        for name, line in listing(kind):
+            table.add_row(name, Text(line))
+    return table
 
 
 def backends() -> list[tuple[str, bool, str]]:

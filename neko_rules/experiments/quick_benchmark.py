@@ -26,6 +26,11 @@ PREPARING = 0.6
 ROUNDS = 20
 """After so many rounds the medians no longer move, even if time is left."""
 
+CAPTION = (
+    "ms per step: the median over the rounds. fastest = 1: the ratio to the fastest, taken within every round, in "
+    "which both meet the same load of the machine, and then the median; it may differ from the ratio of the medians."
+)
+
 
 def quick_benchmark(
     backends: Sequence[str] | None = None,
@@ -99,16 +104,17 @@ def quick_benchmark(
 
 
 def table(results: Sequence[Result], threads: int) -> list[RenderableType]:
-    """What was measured for the terminal: a table for each workload, the fastest first."""
-    from rich.table import Table
+    """What was measured for the terminal: a table for each workload, the fastest first, and how to read it."""
     from rich.text import Text
+
+    from neko_rules.report.split_table import SplitTable
 
     parts: list[RenderableType] = []
     for name in dict.fromkeys(result.case.workload.name for result in results):
         mine = [result for result in results if result.case.workload.name == name]
         timed = sorted((result for result in mine if result.seconds), key=lambda result: result.median)
         title = f"{mine[0].case.workload.title()}; {threads} thread{'s' if threads > 1 else ''}"
-        shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        shown = SplitTable(names=2, title=title)
         for heading in ("backend", "rule"):
             shown.add_column(heading, style="bold cyan" if heading == "backend" else "")
         for heading in ("ms per step", "quartiles", "fastest = 1", "first step s", "peak MB"):
@@ -127,4 +133,4 @@ def table(results: Sequence[Result], threads: int) -> list[RenderableType]:
         parts.append(shown)
         left_out = [f"{r.case.label}, {RULES[r.case.note]}: {r.error}" for r in mine if r.error]
         parts.append(Text("\n".join([*(f"left out: {each}" for each in left_out), ""]), "yellow"))
-    return parts
+    return [*parts, Text(CAPTION, "dim")] if any(result.seconds for result in results) else parts

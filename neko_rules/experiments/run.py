@@ -172,7 +172,7 @@ def run(
     data = load_data(experiment)
     path = out if out is not None else free_path(experiment.configuration.name, datetime.now())
     folder = RunFolder.create(path)
-    folder.write_text("config.yaml", dump(_written(experiment.configuration)))
+    folder.write_text("config.yaml", dump(as_written(experiment.configuration)))
     folder.write_json("environment.json", environment_now(experiment.configuration))
     if isinstance(experiment.rule, SamplingRule):
         return sampling.run(experiment.rule, experiment.configuration, data, folder, begin, False, progress)
@@ -220,7 +220,7 @@ def resume(path: Path, settings: Sequence[str] = (), progress: bool = True) -> O
     made_with = folder.read_json("environment.json")
     made_with["resumed"] = [*made_with.get("resumed", []), environment_now(experiment.configuration)]
     folder.write_json("environment.json", made_with)
-    folder.write_text("config.yaml", dump(_written(experiment.configuration)))
+    folder.write_text("config.yaml", dump(as_written(experiment.configuration)))
     return _train(experiment, data, folder, begin, resume=folder.checkpoints, progress=progress)
 
 
@@ -234,7 +234,7 @@ def _resume_sampling(configuration: Configuration, folder: RunFolder, progress: 
     return sampling.run(experiment.rule, configuration, load_data(experiment), folder, begin, True, progress)
 
 
-def _written(configuration: Configuration) -> dict[str, Any]:
+def as_written(configuration: Configuration) -> dict[str, Any]:
     """The configuration as it is written down: the sections of the kind of rule that it has."""
     unused = ("train",) if sampling.is_sampling(configuration.rule) else sampling.SECTIONS
     return {key: value for key, value in configuration.model_dump().items() if key not in unused}

@@ -34,7 +34,7 @@ from neko_rules.probabilistic.calibration import (
     rank_test,
 )
 from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord, read_state
-from neko_rules.probabilistic.samples import agrees
+from neko_rules.probabilistic.samples import agrees, verdict
 from neko_rules.registry import construct
 from neko_rules.rules import RULES
 from neko_rules.samplers import ess_bulk, ess_tail, r_hat
@@ -332,4 +332,5 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
         else:
             text = "unknown" if value is None else str(value)
         shown.append(f"{name.replace('_', ' '):33}{text}")
-    return shown
+    told = converged(found)
+    return shown if told is None else [*shown, verdict(told, found["chains"])]

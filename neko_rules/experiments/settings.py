@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from neko_rules.errors import ConfigurationError, nearest
+from neko_rules.errors import ConfigurationError, instead
 from neko_rules.experiments import sampling
 from neko_rules.experiments.parts import SUPPLIED, parameters, registry_of
 from neko_rules.experiments.yaml_file import parse
@@ -39,7 +39,10 @@ def apply_setting(raw: dict[str, Any], setting: str) -> None:
         place = ".".join(keys[:depth])
         _check_key(node, key, child, place)
         if depth == len(keys) - 1:
-            _assign(node, child, parse(text, f"the value in --set {setting}"))
+            value = parse(text, f"the value in --set {setting}")
+            if child == "name":
+                _check_renamed(node, key, place, value)
+            _assign(node, child, value)
         else:
             node, key = _descend(node, key, child, f"{place}.{child}".lstrip(".")), child
 
@@ -55,7 +58,26 @@ def _check_key(node: Any, key: str, child: str, place: str) -> None:
     known = _known_keys(node, key, place)
     if known is not None and child not in known:
         where = f"{place!r}" if place else "a configuration"
-        raise ConfigurationError(f"--set got an unknown key: {where} has no {child!r}", works=nearest(child, known))
+        works = instead(child, known)
+        if "optimizer=" in works:
+            works = f"the learning rate belongs to the optimizer: --set {place}.optimizer.learning_rate=1e-3"
+        raise ConfigurationError(f"--set got an unknown key: {where} has no {child!r}", works=works)
+
+
+def _check_renamed(node: Any, key: str, place: str, name: Any) -> None:
+    """Refuse another part under arguments that it does not have."""
+    registry = registry_of(key)
+    if registry is None or not isinstance(name, str) or name not in registry or not isinstance(node, dict):
+        return
+    known = _known_keys({"name": name}, key, place)
+    assert known is not None, "the part is known"
+    foreign = [argument for argument in node if argument not in known]
+    if foreign:
+        kept = ", ".join(argument for argument in node if argument in known and argument != "name")
+        raise ConfigurationError(
+            f"--set {place}.name={name} keeps the arguments of {place!r}, and {name} has no {foreign[0]!r}",
+            works=f"give all of it: --set '{place}={{name: {name}}}'{f', with {kept} if wanted' if kept else ''}",
+        )
 
 
 def _known_keys(node: dict[str, Any], key: str, place: str) -> list[str] | None:

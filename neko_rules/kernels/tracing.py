@@ -18,8 +18,11 @@ static single assignment; the same operation on the same values is written once.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
 
 BOOL = "bool"
 
@@ -137,6 +140,8 @@ class Body:
         """A traced value as it is, a Python number as a literal of the type of what it meets."""
         if isinstance(value, Traced):
             return value
+        if np.ndim(value):
+            raise NotTraceableError("an array among numbers")
         return self.literal(float(value), self.dtype if like is None or like.dtype == BOOL else like.dtype)
 
 
@@ -156,16 +161,16 @@ class Traced:
     def __init__(self, body: Body, name: str, dtype: str, number: float | None = None) -> None:
         self.body, self.name, self.dtype, self.number = body, name, dtype, number
 
-    def _with(self, operator: str, other: Any, dtype: str = "", swapped: bool = False) -> Traced:
+    def _with(self, sign: str, other: Any, dtype: str = "", swapped: bool = False) -> Traced:
         right = self.body.value(other, self)
         left: Traced = self
         if swapped:
             left, right = right, left
-        if operator == "+" and 0.0 in (left.number, right.number):
+        if sign == "+" and 0.0 in (left.number, right.number):
             return right if left.number == 0.0 else left
-        if operator == "*" and 1.0 in (left.number, right.number):
+        if sign == "*" and 1.0 in (left.number, right.number):
             return right if left.number == 1.0 else left
-        return self.body.statement(f"{left.name} {operator} {right.name}", dtype or self.dtype)
+        return self.body.statement(f"{left.name} {sign} {right.name}", dtype or self.dtype)
 
     def __add__(self, other: Any) -> Traced:
         return self._with("+", other)
@@ -228,6 +233,43 @@ class Traced:
 
     def __bool__(self) -> bool:
         raise NotTraceableError("a decision on the value of a neuron")
+
+    # What a user's equation may ask for beside: it then goes by operations.
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise NotTraceableError("an operation that a number does not have")
+
+    __getitem__ = __iter__ = __len__ = __float__ = __int__ = __index__ = __array__ = __array_function__ = _refuse
+    __matmul__ = __rmatmul__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __xor__ = _refuse
+
+    @classmethod
+    def __torch_function__(cls, *_: Any, **__: Any) -> Any:
+        raise NotTraceableError("an operation of PyTorch's own")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *given: Any, **options: Any) -> Any:
+        """An operation of a number of NumPy's with this one."""
+        operation = _OPERATORS.get(ufunc.__name__)
+        if operation is None or method != "__call__" or options or any(np.ndim(each) for each in given):
+            raise NotTraceableError(f"{ufunc.__name__} of NumPy")
+        return operation(*(each if isinstance(each, Traced) else float(each) for each in given))
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotTraceableError(f"{name} of a number")
+
+
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "power": operator.pow,
+    "negative": operator.neg,
+    "greater": operator.gt,
+    "less": operator.lt,
+    "greater_equal": operator.ge,
+    "less_equal": operator.le,
+}
+"""What NumPy calls the operators of Python."""
 
 
 class TracingBackend:

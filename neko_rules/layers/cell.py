@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from neko_rules import arguments
+from neko_rules.alike import Alike
 from neko_rules.backend import Array, Backend
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.registry import Registry
@@ -48,7 +49,7 @@ class Trainable:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Alike):
     """A neuron model; subclass it to add one.
 
     A subclass is a frozen dataclass that names its states, gives its constants, and writes ``update`` and ``emit``.

@@ -21,6 +21,8 @@ from neko_rules.registry import create
 
 OUTPUT = "readout"
 
+_MISSING: Any = object()
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -169,6 +171,7 @@ class _OneCellStack(Stack):
         """Spell out the arguments, so that help, YAML and error messages know them."""
         keyword = inspect.Parameter.KEYWORD_ONLY
         own = list(inspect.signature(_OneCellStack.__init__).parameters.values())[1:-1]
+        own = [p.replace(default=inspect.Parameter.empty) if p.default is _MISSING else p for p in own]
         of_cell = [
             inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type)
             for f in dataclasses.fields(next(iter(cls.cells.values())))
@@ -180,8 +183,8 @@ class _OneCellStack(Stack):
 
     def __init__(
         self,
-        hidden: int | Sequence[int],
-        outputs: int,
+        hidden: int | Sequence[int] = _MISSING,
+        outputs: int = _MISSING,
         *,
         recurrent: bool = True,
         bias: bool = True,
@@ -194,12 +197,22 @@ class _OneCellStack(Stack):
         for key in options:
             if key not in known:
                 raise ArgumentError(f"{type(self).__name__} has no argument {key!r}", works=nearest(key, known))
+        missing = [name for name, value in (("hidden", hidden), ("outputs", outputs)) if value is _MISSING]
+        if missing:
+            raise ArgumentError(
+                f"{type(self).__name__} needs numbers of neurons and outputs",
+                received=f"no {' and no '.join(missing)}",
+                works=f"write for example {type(self).__name__}(128, 10) for 128 neurons and 10 outputs",
+            )
         default = next(iter(self.cells))
         chosen = arguments.choice(self.choice or "cell", options.pop(self.choice, default), tuple(self.cells))
         cell_class = self.cells[chosen]
         of_cell = {f.name for f in dataclasses.fields(cell_class) if f.init}
         cell = cell_class(**{key: value for key, value in options.items() if key in of_cell})
-        sizes = list(hidden) if isinstance(hidden, Iterable) and not isinstance(hidden, str) else [hidden]
+        several = isinstance(hidden, Iterable) and not isinstance(hidden, str)
+        sizes: list[Any] = [*hidden] if several else [hidden]  # type: ignore[misc]
+        for place, size in enumerate(sizes):
+            arguments.integer(f"hidden[{place}]" if several else "hidden", size, at_least=1)
         layers = [Layer(cell, size, recurrent, bias, initializer, recurrent_initializer, autapses) for size in sizes]
         super().__init__(layers, outputs, **{key: value for key, value in options.items() if key not in of_cell})
 

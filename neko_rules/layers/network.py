@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import Array, Backend, Parameters, get_backend
+from neko_rules.backend import Array, Backend, Parameters, available, get_backend
 from neko_rules.errors import ArgumentError, DataError, nearest
 from neko_rules.layers.cell import Constants, backend_constants
 from neko_rules.layers.forward import NetworkState, Trajectory, run
@@ -18,6 +18,7 @@ from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.pooling import POOLINGS
 from neko_rules.layers.protocol import NetworkProtocol
+from neko_rules.portable import Portable
 from neko_rules.registry import Registry, create
 from neko_rules.seeding import stream
 from neko_rules.trees import OnHost, made, still
@@ -26,7 +27,7 @@ TASK_TYPES = ("classification", "regression")
 DTYPES = ("float32", "float64")
 
 
-class Network(NetworkProtocol):
+class Network(Portable, NetworkProtocol):
     """Populations of neurons, the connections between them, and their weights, on one array library.
 
     Args:
@@ -131,6 +132,20 @@ class Network(NetworkProtocol):
     def names(self) -> tuple[str, ...]:
         """The names of the parameters, which are known before they exist."""
         return tuple(self.graph.parameter_shapes(inputs=1))
+
+    arrays = ("held",)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        # Constants are made anew, and a backend goes by its name where it is the one of that name.
+        del state["constants"]
+        registered = self.nx.name in available() and get_backend(self.nx.name) is self.nx
+        return state | {"nx": self.nx.name if registered else self.nx}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.nx = get_backend(self.nx)
+        self.constants = self._constants()
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from neko_rules.alike import Alike
 from neko_rules.backend import Array, Backend
 from neko_rules.errors import DataError
 from neko_rules.kernels.host import host_of
@@ -29,7 +30,7 @@ from neko_rules.registry import Registry
 
 
 @dataclass(frozen=True)
-class Loss(ABC):
+class Loss(Alike, ABC):
     """A distance of outputs from a target.
 
     Attributes:

@@ -162,7 +162,10 @@ class Poisson(Loss):
 
 def _check_distribution(target: np.ndarray) -> None:
     """Refuse rows that are not probabilities."""
-    works = "give integer labels, one-hot rows, or probabilities"
+    works = (
+        "give integer labels, one-hot rows, or probabilities; values that are to be met belong to a model with "
+        "task_type='regression' and a loss such as mean_squared_error"
+    )
     if np.any(target < 0):
         raise DataError("the probabilities of a target must be at least 0", received=float(target.min()), works=works)
     totals = np.sum(target, axis=-1)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from neko_rules.backend import Backend, get_backend
-from neko_rules.replaced import COMPILED
+from neko_rules.on_request import is_made
 
 
 def in_processes(function: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
@@ -67,16 +66,8 @@ class _Packer(pickle.Pickler):
         state = getattr(value, "__dict__", None)
         if not isinstance(state, dict):
             return NotImplemented
-        cached = {name for name, each in _members(type(value)).items() if isinstance(each, cached_property)}
-        # Under such names objects keep compiled loops of their own.
-        cached |= {name for name in state if name.startswith(COMPILED)}
-        if not cached:
-            return NotImplemented
-        return _restored, (type(value), {name: each for name, each in state.items() if name not in cached})
-
-
-def _members(cls: type) -> dict[str, Any]:
-    return {name: member for each in reversed(cls.__mro__) for name, member in vars(each).items()}
+        own = {name: each for name, each in state.items() if not is_made(value, name)}
+        return NotImplemented if len(own) == len(state) else (_restored, (type(value), own))
 
 
 def _loaded() -> list[str]:

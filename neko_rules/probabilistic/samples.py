@@ -213,17 +213,35 @@ class Summary:
             lines.append(f"acceptance of moves of single neurons {self.block_acceptance_rate:.3f}")
         if not self.exact:
             lines.append("approximate sampler: no accept step")
+        lines.append(verdict(self.converged, self.chains))
         return "\n".join(lines)
 
 
+def verdict(converged: bool, chains: int) -> str:
+    """In words whether chains agree, and what to do if they do not.
+
+    Example:
+        >>> print(verdict(False, chains=4))
+        the chains do not agree: R-hat has to be below 1.01 and the bulk ESS above 400; draw more, or sample otherwise
+    """
+    if converged:
+        return "the chains agree"
+    wanted = f"R-hat has to be below {MIXED} and the bulk ESS above {EACH * chains}"
+    return f"the chains do not agree: {wanted}; draw more, or sample otherwise"
+
+
+MIXED, EACH = 1.01, 100
+"""R-hat below, and bulk ESS of every chain above which chains have mixed (Vehtari et al. 2021)."""
+
+
 def agrees(r_hat: float, ess_bulk: float, chains: int) -> bool:
-    """R-hat below 1.01 and bulk ESS above 100 per chain (Vehtari et al. 2021).
+    """Whether R-hat and bulk ESS are good enough.
 
     Example:
         >>> agrees(1.005, 850.0, chains=4), agrees(1.03, 850.0, chains=4)
         (True, False)
     """
-    return r_hat < 1.01 and ess_bulk > 100 * chains
+    return r_hat < MIXED and ess_bulk > EACH * chains
 
 
 def _row(draws: np.ndarray) -> dict[str, float]:

@@ -55,10 +55,10 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], reference: str, batches:
         >>> comparison_table([row], "bptt", 3, "gradient").row_count
         1
     """
-    from rich.table import Table
+    from neko_rules.report.split_table import SplitTable
 
     title = f"{quantity} of each rule compared with that of {reference}, means over {batches} batches"
-    table = Table(title=title, title_justify="left", pad_edge=False, box=None, padding=(0, 2, 0, 0))
+    table = SplitTable(names=2, grouped=True, title=title)
     for heading in ("rule", "parameter"):
         table.add_column(heading, no_wrap=True)
     for heading, _ in COLUMNS.values():
@@ -104,7 +104,7 @@ def verification_table(found: Verified) -> Table:
     for heading in ("backend", "dtype"):
         table.add_column(heading, no_wrap=True)
     for heading in ("loss", "gradient", "weight"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict")
     for each in found.verdicts:
         figures = [f"{each.largest[name]:.1e}" for name in ("loss", "gradient", "weight")]

@@ -1,6 +1,12 @@
-"""Numbers and times as one reads them."""
+"""Numbers, times and texts as one reads them."""
 
 from __future__ import annotations
+
+import re
+import textwrap
+
+WRITTEN = 100
+"""Columns from which on a line of a docstring, whose next one goes on with the sentence, was broken for its length."""
 
 
 def figure(value: float | None) -> str:
@@ -32,3 +38,57 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02d}:{rest:02d}"
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
+
+
+def filled(text: str, width: int) -> str:
+    """A docstring in so many columns: paragraphs are broken anew, examples and what is short enough stay as they are.
+
+    Args:
+        text: without common indentation.
+        width: columns.
+
+    Example:
+        >>> print(filled("Args:\\n    rate: how large a step is, in units of the gradient.", 32))
+        Args:
+            rate: how large a step is,
+                in units of the
+                gradient.
+    """
+    if max(map(len, text.splitlines()), default=0) <= width:
+        return text
+    paragraphs: list[list[str]] = []
+    last = ""
+    for line in text.splitlines():
+        # Of an argument's description the lines after the first are indented further.
+        deeper = _indent(line) - _indent(last)
+        if len(last) >= WRITTEN and line.strip() and deeper in (0, 4) and not _is_code(line) and not _is_code(last):
+            paragraphs[-1].append(line)
+        else:
+            paragraphs.append([line])
+        last = line
+    return "\n".join(_broken(lines, width) for lines in paragraphs)
+
+
+def _broken(lines: list[str], width: int) -> str:
+    first, *others = lines
+    if not others and (len(first) <= width or _is_code(first)):
+        return first
+    indent = _indent(first)
+    hanging = _indent(others[0]) if others else indent + (4 if re.match(r"\s+[\w, ]+: ", first) else 0)
+    joined = " ".join(line.strip() for line in lines)
+    return textwrap.fill(
+        joined,
+        width,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _is_code(line: str) -> bool:
+    return line.lstrip().startswith((">>>", "..."))

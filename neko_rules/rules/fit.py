@@ -55,39 +55,41 @@ def check_schedule(rule: LearningRule) -> None:
     """Refuse to change weights within a sequence where nothing is known before its end."""
     if not rule.online and rule.window is None:
         return
-    asked = f"online={rule.online}" if rule.online else f"window={rule.window}"
+    name = type(rule).__name__
+    how = "at every time step" if rule.online == 1 else f"every {rule.online or rule.window} time steps"
+    asked = f"{name} changes weights {how}"
     if rule.model.network.weight_bits:
         raise IncompatibleError(
-            "weights that change within a sequence are not rounded",
-            received=f"{asked} on a network with weight_bits={rule.model.network.weight_bits}",
+            f"{asked}, and weights that change within a sequence are not rounded",
+            received=f"a network with weight_bits={rule.model.network.weight_bits}",
             works="change them at the end of a sequence, or quantise after training",
         )
     if rule.online and rule.window is not None:
         raise IncompatibleError(
             "weights change within a sequence either online or after each window",
-            received=f"online={rule.online}, window={rule.window}",
+            received=f"{name} with online={rule.online}, window={rule.window}",
         )
     if not rule.model.loss.online:
         raise IncompatibleError(
-            "learning within a sequence needs a loss of every time step",
-            received=f"{asked} with the loss {type(rule.model.loss).__name__}, which has no value before the end",
+            f"{asked}, which needs a loss of every time step",
+            received=f"the loss {type(rule.model.loss).__name__}, which has no value before the end",
             works="use a loss of single steps, such as categorical_crossentropy, or learn at the end",
         )
     if rule.model.network.readout not in ("sequence", "last"):
         raise IncompatibleError(
-            "learning within a sequence needs an error at the time step itself",
-            received=f"{asked} with readout={rule.model.network.readout!r}, which is known at the end",
-            works="use readout='sequence' or 'last'",
+            f"{asked}, which needs an error at the time step itself",
+            received=f"a model with readout={rule.model.network.readout!r}, which is known at the end",
+            works="use readout='sequence' or 'last', or a rule that changes weights at the end",
         )
     if rule.online and rule.credit.temporal == "full" and rule.evaluation == "adjoint" and not rule.forward:
         raise IncompatibleError(
             "full temporal credit by the adjoint is known only at the end of a sequence",
-            received=asked,
+            received=f"{name} with online={rule.online}",
             works="use RTRL, SnAp or UORO, which carry it forward, or a window of time steps",
         )
     if rule.window is not None and rule.evaluation == "traces":
         raise IncompatibleError(
             "a window is gone through backward, and traces go on from step to step",
-            received=f"window={rule.window}, evaluation='traces'",
+            received=f"{name} with window={rule.window}, evaluation='traces'",
             works=f"use online={rule.window}: traces, and a change of the weights every {rule.window} steps",
         )

@@ -84,6 +84,7 @@ class FPTT(LearningRule):
         if taken is None:
             super().__init__(model, temporal="none", online=online, **options)
             return
+        _check_taken(taken)
         credit, self.forward = taken.credit, taken.forward
         super().__init__(
             model,
@@ -157,3 +158,21 @@ class FPTT(LearningRule):
             return first
         values = self.model.network.parameters
         return {**first, MEAN: values, DUAL: {name: np.zeros_like(value) for name, value in values.items()}}
+
+
+def _check_taken(rule: LearningRule) -> None:
+    """Refuse a rule that is more than its choice on the axes of credit, which is all that is taken of it."""
+    if rule.regularizers or rule.clipping is not None or rule.weight_decay:
+        raise IncompatibleError(
+            "regularizers, clipping and weight_decay are given to the rule that changes the weights",
+            received=f"{type(rule).__name__} with some of them",
+            works="give them to FPTT",
+        )
+    own = type(rule)
+    names = "signals", "regularized", "adjoint", "judged_part", "_judged", "_judged_gradients", "_observe", "_follow"
+    if any(getattr(own, name) is not getattr(LearningRule, name) for name in names):
+        raise IncompatibleError(
+            "FPTT takes the axes of credit of a rule, and nothing that its class does beside them",
+            received=own.__name__,
+            works="use a rule on the axes, for example 'eprop', or subclass FPTT",
+        )

@@ -28,6 +28,7 @@ from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Trajectory, add_signals
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.layers.moment import moments
+from neko_rules.layers.network import Network
 from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.chained import Chains
@@ -323,7 +324,7 @@ class LearningRule(UpdatedByLoop):
         names = "_judged_gradients", "_updated_once", "_trained", "_observe", "_updates_in", "take", "rates"
         if any(getattr(own, name) is not getattr(LearningRule, name) for name in names) or not self.updates_plainly:
             return None
-        if network.stochastic or network.weight_bits or self._draw(1, 1):
+        if network.stochastic or network.weight_bits or type(network).seen is not Network.seen or self._draw(1, 1):
             return None
         if self._updates_once():
             return Steady(self) if chains.possible and self.evaluation == "adjoint" and not self.updated else None

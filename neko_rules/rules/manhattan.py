@@ -11,6 +11,7 @@ circuit pattern classifiers, IEEE WISP 2015; further ones with each decision in 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +29,9 @@ from neko_rules.layers.analog import convert
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
+from neko_rules.replaced import forget_compiled
 from neko_rules.rules.pulses import DECISIONS, Decision
-from neko_rules.rules.rule import RULES, Batch, Kept, Own, Rule, rule_of
+from neko_rules.rules.rule import RULES, Arrays, Batch, Kept, Own, Rule, rule_of
 from neko_rules.schedules import Schedule, resolve_learning_rate
 from neko_rules.seeding import stream
 
@@ -188,9 +190,19 @@ class Manhattan(Rule):
                     received=f"regularizers beside gradient={gradient!r}",
                     works="give them to that rule",
                 )
-            return gradient
+            # One of its own, whose updates nobody else counts.
+            own = copy.copy(gradient)
+            forget_compiled(own)
+            return own
         spec = {"name": "bptt"} if gradient is None else {"name": gradient} if isinstance(gradient, str) else gradient
         return rule_of(model, {**spec, **({"regularizers": regularizers} if regularizers else {})})
+
+    def _penalised_by(self, regularizers: Any) -> tuple[Regularizer, ...]:
+        """Penalties are those of the rule whose gradient decides, to which they are handed on."""
+        deciding: Rule | None = vars(self).get("gradient")
+        if deciding is not None:
+            deciding.regularizers = regularizers
+        return () if deciding is None else deciding.regularizers
 
     @property
     def crossbar(self) -> LoadedCrossbar | None:
@@ -357,13 +369,13 @@ class Manhattan(Rule):
         summed = {name: (nx.sum(each[0]), nx.sum(each[1])) for name, each in totals.items()}
         return *carry, summed, self.finite(Kept(*carry), nx.sum(losses))
 
-    def step(self, x: Any, y: Any) -> dict[str, float]:
+    def stepped(self, arrays: Arrays, observed: bool = False) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Make one update from a batch, and refresh one-sided pairs when it is time."""
-        figures = super().step(x, y)
+        found = super().stepped(arrays, observed)
         one_sided = self._crossbar is not None and self._crossbar.encoding == "one_sided"
         if one_sided and self.steps % self.refresh_every == 0:
             self._refresh()
-        return figures
+        return found
 
     def _refresh(self) -> None:
         assert self._crossbar is not None, "only a crossbar is refreshed"

@@ -6,7 +6,7 @@ The gradient is clipped, the optimiser makes a change of it, and the weight deca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from neko_rules.backend import Array, Parameters
 from neko_rules.clipping import EntryClipping
 from neko_rules.kernels.elementwise import Formula, Loop, evaluated, kernel_of
 from neko_rules.kernels.host import host_of
+from neko_rules.layers.network import Network
 from neko_rules.optimizers import Optimizer
 from neko_rules.ours import is_ours
 from neko_rules.rules.rule import Kept, Own, Rule
@@ -75,18 +76,26 @@ def plain_loop(update: PlainUpdate, dtype: str, step_dtype: str) -> Loop | None:
     return update.loop((), update.changed, (), dtype, step_dtype)
 
 
+@lru_cache(maxsize=256)
+def _is_plain(rule: Any, network: Any) -> bool:
+    """Whether classes leave an update what its loop makes of it."""
+    asked = "_limited", "_decaying", "_decays", "_bounded"
+    plain = all(getattr(rule, name) is getattr(Rule, name) for name in asked)
+    # A loop is that of an update only if both were written together.
+    updates, loops = (next(c for c in rule.__mro__ if name in vars(c)) for name in ("applied", "update_loop"))
+    return plain and updates is loops and network.within_bounds is Network.within_bounds
+
+
 class UpdatedByLoop(Rule):
     """A rule whose update is one loop over entries wherever there is nothing else to it; for the engine."""
 
     @property
     def updates_plainly(self) -> bool:
         """Whether an update is what its loop makes of a gradient, and nothing else."""
-        own = type(self)
-        asked = "_limited", "_decaying", "_decays", "_bounded"
-        plain = all(getattr(own, name) is getattr(Rule, name) for name in asked)
-        # A loop is that of an update only if both were written together.
-        updates, loops = (next(c for c in own.__mro__ if name in vars(c)) for name in ("applied", "update_loop"))
-        if not plain or updates is not loops or self._follows or self.model.network.learned:
+        network = self.model.network
+        own: Any = type(self)
+        of: Any = type(network)
+        if not _is_plain(own, of) or self._follows or network.learned:
             return False
         return self.update_loop("float64") is not None
 
@@ -102,8 +111,10 @@ class UpdatedByLoop(Rule):
 
     @property
     def plain_update(self) -> PlainUpdate | None:
-        """What becomes of an entry; None where a user's clipping asks for whole gradients."""
+        """What becomes of an entry; None where a user's optimiser or clipping asks for whole gradients."""
         clipping = self.clipping
+        if not self.optimizer.by_entry:
+            return None
         if clipping is not None and not (isinstance(clipping, EntryClipping) and is_ours(clipping)):
             return None
         return PlainUpdate(self.optimizer, clipping, self._ever_decays)
@@ -125,12 +136,6 @@ class UpdatedByLoop(Rule):
         update = self.plain_update
         return None if update is None else plain_loop(update, self.model.network.dtype, step_dtype)
 
-    @cached_property
-    def _compiled_update(self) -> Loop | None:
-        """The loop of an update that is that of this class and nothing else, where the backend has loops."""
-        same = type(self).update_loop is UpdatedByLoop.update_loop and host_of(self.nx) is not None
-        return self.update_loop("float64") if same and self.updates_plainly else None
-
     def applied(
         self,
         values: Parameters,
@@ -142,7 +147,9 @@ class UpdatedByLoop(Rule):
         count: Array,
     ) -> Kept:
         """As for ``Rule``."""
-        host, loop = host_of(self.nx), self._compiled_update
+        host = host_of(self.nx)
+        same = type(self).update_loop is UpdatedByLoop.update_loop and host is not None and self.updates_plainly
+        loop = self.update_loop("float64") if same else None
         if host is None or loop is None:
             return super().applied(values, own, memory, drawn, found, rate, count)
         slots = self.optimizer.slots

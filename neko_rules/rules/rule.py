@@ -13,15 +13,17 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, given
 from neko_rules.clipping import CLIPPINGS, Clipping
-from neko_rules.errors import ArgumentError, IncompatibleError, NonFiniteError, nearest
+from neko_rules.errors import ArgumentError, IncompatibleError, NonFiniteError, instead
 from neko_rules.evaluator import Evaluator, Judgement, ratios
 from neko_rules.kernels.elementwise import finite_names
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
+from neko_rules.portable import Portable
 from neko_rules.registry import Registry
 from neko_rules.regularizers import REGULARIZERS, Regularizer
 from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.rules.saved import load, saved
+from neko_rules.rules.setting import Setting
 from neko_rules.seeding import stream
 from neko_rules.trees import OnHost, made, still
 
@@ -82,7 +84,7 @@ class UpdateOptions(TypedDict, total=False):
     seed: int
 
 
-class Rule:
+class Rule(Portable):
     """A learning rule; subclass it and write ``_judged_gradients`` to add one that is no point on the axes of credit.
 
     Args:
@@ -129,6 +131,14 @@ class Rule:
     tasks: ClassVar[tuple[str, ...]] = TASK_TYPES
     """The task types of models that it can train."""
 
+    arrays = ("_own", "_memory")
+    optimizer = Setting[Optimizer](lambda rule, value: rule._optimised_by(value))
+    """What makes a gradient into a weight change; another one counts from the next step on. One of the same class goes
+    on with the memory that there is, one of another begins anew: Adam corrects its averages by their number."""
+    regularizers = Setting[tuple[Regularizer, ...]](lambda rule, value: rule._penalised_by(value))
+    weight_decay = Setting[float](lambda _, value: arguments.number("weight_decay", value, at_least=0))
+    clipping = Setting[Clipping | None](lambda _, value: None if value is None else CLIPPINGS.resolve(value))
+
     def __init__(
         self,
         model: Evaluator,
@@ -159,24 +169,22 @@ class Rule:
         self._own: Own | OnHost | None = None
         self._memory: dict[str, Parameters] | OnHost | None = None
         self.optimizer = optimizer
-        self.regularizers = tuple(REGULARIZERS.resolve(regularizer) for regularizer in regularizers)
-        self.weight_decay = arguments.number("weight_decay", weight_decay, at_least=0)
-        self.clipping = None if clipping is None else CLIPPINGS.resolve(clipping)
+        self.regularizers = regularizers
+        self.weight_decay = weight_decay
+        self.clipping = clipping
         self.seed = arguments.integer("seed", seed, at_least=0)
         if model.network.task_type not in self.tasks:
             raise IncompatibleError(
                 f"{type(self).__name__} is for {' and '.join(self.tasks)}",
                 received=f"a model with task_type={model.network.task_type!r}",
             )
-        for each in self.regularizers:
-            each.check(model.network)
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         """Refuse an argument that the rule does not have, with the nearest one that it has."""
         known = cls.__signature__.parameters
         for key in options:
             if key not in known:
-                raise ArgumentError(f"{cls.__name__} has no argument {key!r}", works=nearest(key, known))
+                raise ArgumentError(f"{cls.__name__} has no argument {key!r}", works=instead(key, known))
         return super().__new__(cls)
 
     def __init_subclass__(cls) -> None:
@@ -368,27 +376,19 @@ class Rule:
         """
         load(self, state)
 
-    @property
-    def optimizer(self) -> Optimizer:
-        """What makes a gradient into a weight change; another one counts from the next step on.
-
-        One of the same class goes on with the memory that there is. One of another class begins without any, and its
-        updates are counted from there: Adam corrects its averages by how many there were.
-
-        Example:
-            >>> from neko_rules import BPTT, LIF, Evaluator
-            >>> rule = BPTT(Evaluator(LIF(8, 2)), optimizer="adam")
-            >>> rule.optimizer = {"name": "sgd", "learning_rate": 0.1}
-            >>> rule.optimizer
-            SGD(learning_rate=0.1)
-        """
-        return self._optimizer
-
-    @optimizer.setter
-    def optimizer(self, optimizer: str | Mapping[str, Any] | Optimizer) -> None:
-        before, self._optimizer = vars(self).get("_optimizer"), OPTIMIZERS.resolve(optimizer)
-        if type(before) is not type(self._optimizer):
+    def _optimised_by(self, optimizer: str | Mapping[str, Any] | Optimizer) -> Optimizer:
+        """An optimiser; one of another class than before begins without memory, and counts updates from there."""
+        found = OPTIMIZERS.resolve(optimizer)
+        if type(vars(self).get("optimizer")) is not type(found):
             self._memory, self.begun = None, self.steps
+        return found
+
+    def _penalised_by(self, regularizers: Sequence[str | Mapping[str, Any] | Regularizer]) -> tuple[Regularizer, ...]:
+        """Penalties, for a model that they fit."""
+        found = tuple(REGULARIZERS.resolve(each) for each in regularizers)
+        for each in found:
+            each.check(self.model.network)
+        return found
 
     # From gradient to weight change, in backend arrays.
 

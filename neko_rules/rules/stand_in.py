@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from functools import cached_property
 from operator import is_
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from neko_rules import trees
+from neko_rules.kernels.tracing import Body, NotTraceableError, TracingBackend
 from neko_rules.layers.network import Network
 from neko_rules.ours import is_ours
 from neko_rules.rules.online import Online
+from neko_rules.surrogates import Surrogate
 from neko_rules.trees import Moving, OnHost
 
 if TYPE_CHECKING:
@@ -117,10 +119,22 @@ def on_numpy(rule: LearningRule) -> LearningRule | None:
     return twin
 
 
+def _is_of_all(surrogate: Surrogate) -> bool:
+    """Whether a surrogate is written in operations that every library has."""
+    body = Body("float64")
+    try:
+        surrogate.derivative(cast(Any, TracingBackend(body)), body.argument("u"))
+    except NotTraceableError:
+        return False
+    return True
+
+
 def _is_ours(rule: LearningRule) -> bool:
     """Whether all of it is this package's: what a user adds may be written for the one library that it is used with."""
     network = rule.model.network
     if not isinstance(network, Network):
+        return False
+    if not all(map(_is_of_all, {network.graph.cell(name).surrogate for name in network.graph.order})):
         return False
     parts = (rule, rule.model, network, rule.model.loss, *rule.model.metrics, rule.optimizer, rule.clipping)
     return is_ours(*parts, *rule.regularizers)

@@ -143,13 +143,14 @@ class STDP(Rule):
         clipping: str | Mapping[str, Any] | Clipping | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(model, optimizer=optimizer, weight_decay=weight_decay, clipping=clipping, seed=seed)
-        if regularizers:
-            raise IncompatibleError(
-                f"{type(self).__name__} descends no loss that a regulariser could join",
-                received=regularizers,
-                works="use target_rate, which scales weights towards a firing rate",
-            )
+        super().__init__(
+            model,
+            optimizer=optimizer,
+            regularizers=regularizers,
+            weight_decay=weight_decay,
+            clipping=clipping,
+            seed=seed,
+        )
         self.connections = None if connections is None else _names(connections)
         self.potentiation = arguments.number("potentiation", potentiation, at_least=0)
         self.depression = arguments.number("depression", depression, at_least=0)
@@ -162,6 +163,15 @@ class STDP(Rule):
         self.target_rate = None if target_rate is None else arguments.number("target_rate", target_rate, above=0)
         self.scaling = arguments.number("scaling", scaling, at_least=0)
         self._check_fit()
+
+    def _penalised_by(self, regularizers: Any) -> tuple[Regularizer, ...]:
+        if regularizers:
+            raise IncompatibleError(
+                f"{type(self).__name__} descends no loss that a regulariser could join",
+                received=regularizers,
+                works="use target_rate, which scales weights towards a firing rate",
+            )
+        return ()
 
     def _check_fit(self) -> None:
         """Refuse a network without a connection to change, or with constants that nothing would learn."""

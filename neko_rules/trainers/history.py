@@ -9,6 +9,9 @@ from typing import Any
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.recorded import Recorded
 
+NOT_FIGURES = ("epoch", "steps", "seconds")
+"""What a record holds beside the figures that were measured."""
+
 Record = dict[str, Any]
 """The numbers of one epoch: ``epoch`` (from 1), ``steps`` (updates made in it), the loss and the metrics averaged over
 its examples, the same with ``validation_`` in front where there is validation data, and ``seconds``."""
@@ -32,6 +35,15 @@ class History:
         [2.3, 1.1]
         >>> len(history), history.interrupted
         (2, False)
+        >>> history
+        History(2 epochs: loss 1.1)
+
+    As a figure, with a panel for the loss and one for each metric:
+
+        >>> from neko_rules.report.learning_curve import learning_curves
+        >>> figure = learning_curves(history.epochs, loss="categorical_crossentropy")
+        >>> [ax.get_ylabel() for ax in figure.axes]
+        ['Cross-entropy (nats)']
     """
 
     epochs: list[Record] = field(default_factory=list)
@@ -39,6 +51,17 @@ class History:
     interrupted: bool = False
     stopped: str = ""
     recorded: dict[str, Recorded] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """How many epochs there are, the figures of the last one, and why the run ended early if it did."""
+        last = self.epochs[-1] if self.epochs else {}
+        figures = [
+            f"{name} {value:.4g}" for name, value in last.items() if name not in NOT_FIGURES and value is not None
+        ]
+        said = f"{len(self)} epoch{'' if len(self) == 1 else 's'}"
+        said += f": {', '.join(figures)}" if figures else ""
+        ended = "interrupted" if self.interrupted else self.stopped
+        return f"History({said}; {ended})" if ended else f"History({said})"
 
     def __len__(self) -> int:
         return len(self.epochs)
