@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from neko_rules import ALIF, BPTT, LIF, EProp, Evaluator, Layer, Network, Stack
 from neko_rules.backend import get_backend
-from neko_rules.errors import ArgumentError, BackendError, DataError, NekoError
+from neko_rules.errors import ArgumentError, BackendError, CheckpointError, DataError, NekoError
 
 
 def data(batch: int = 4, steps: int = 5, features: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -253,3 +254,36 @@ def test_a_refused_set_of_parameters_changes_nothing() -> None:
     with pytest.raises(ArgumentError):
         network.set_parameters({"hidden.bias": [1, 2], "readout.bias": [1, 2, 3]})
     assert_same(network.parameters, before)
+
+
+def test_weights_go_from_one_library_to_another_by_a_file(backend: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    trained = ALIF(6, 2, inputs=3, backend=backend, seed=1, dtype="float64")
+    trained.save(path)
+    for dtype in ("float64", "float32"):
+        other = ALIF(6, 2, inputs=3, seed=2, dtype=dtype)
+        other.load(path)
+        for name, value in trained.parameters.items():
+            np.testing.assert_array_equal(other.parameters[name], value.astype(dtype), err_msg=name)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_files_of_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    network = LIF(6, 2, inputs=3, seed=1)
+    before = network.parameters
+    with pytest.raises(CheckpointError, match="whole safetensors file"):
+        network.load(path)
+    ALIF(6, 2, inputs=4).save(path)
+    with pytest.raises(ArgumentError, match="must have shape"):
+        network.load(path)
+    LIF(6, 2, inputs=3, recurrent=False).save(path)
+    with pytest.raises(ArgumentError, match=r"must hold all parameters \(received: no hidden.recurrent.weight"):
+        network.load(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match="whole safetensors file"):
+        network.load(path)
+    with pytest.raises(CheckpointError, match="must be writable"):
+        network.save(tmp_path / "nowhere" / "weights.safetensors")
+    for name, value in network.parameters.items():
+        np.testing.assert_array_equal(value, before[name])

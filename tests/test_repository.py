@@ -100,7 +100,7 @@ ROWS = (
     ("threads",),
     ("backend",),
     ("recorded",),
-    ("alike", "arguments", "on_request", "optional", "ours", "registry", "seeding"),
+    ("alike", "arguments", "on_request", "optional", "ours", "registry", "seeding", "tensor_file"),
     ("errors",),
 )
 """Every module or package of neko_rules; each imports only from rows below its own."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from chain_cases import CLASSES, FEATURES, NETWORKS, PENALTIES, STEPS, Halved, answers, data, groups, layers
 from credit_cases import distance
+from steady_cases import UPDATES, batches, pair, same_steps
 
 from neko_rules import BPTT, FPTT, EProp, Evaluator, LearningRule
 from neko_rules.chains import running
-from neko_rules.clipping import CLIPPINGS, ClipValue
+from neko_rules.clipping import ClipValue
 from neko_rules.errors import NonFiniteError
 from neko_rules.kernels.host import by_library, unfused
 from neko_rules.optimizers import OPTIMIZERS
@@ -32,31 +32,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of every step that was asked for, whether it was taken."""
     monkeypatch.setattr(running, "WORTHWHILE", 0)
     return answers(monkeypatch, Steady, "stepped")
-
-
-def pair(make: Callable[[], LearningRule]) -> tuple[LearningRule, LearningRule]:
-    """A rule, and one whose every step is like the first."""
-    one, other = make(), make()
-    vars(other)["_stand_in"] = lambda arrays: None
-    return one, other
-
-
-def same_steps(one: LearningRule, other: LearningRule, *batches: tuple[np.ndarray, np.ndarray]) -> None:
-    for x, y in batches:
-        figures, expected = one.step(x, y), other.step(x, y)
-        assert figures == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
-    assert one.steps == other.steps
-    state, wanted = one.state(), other.state()
-    assert list(state) == list(wanted)
-    for name, value in wanted.items():
-        np.testing.assert_array_equal(state[name], value, err_msg=name)
-
-
-def batches(count: int, examples: int = 24, rate: float = 0.3, seed: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:
-    random = np.random.default_rng(seed)
-    shape = examples, STEPS, FEATURES
-    made = ((1.0 * (random.random(shape) < rate), random.integers(0, CLASSES, examples)) for _ in range(count))
-    return list(made)
 
 
 def make(rule: str = "eprop", **options: Any) -> LearningRule:
@@ -187,13 +162,6 @@ def test_a_step_that_fails_changes_nothing(where: str, taken: list[bool]) -> Non
     assert rule.steps == 2
     for name, value in rule.state().items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
-
-
-UPDATES: dict[str, dict[str, Any]] = {
-    **{name: {"clipping": {"name": name, "limit": 1e-3}} for name in CLIPPINGS},
-    "decay": {"weight_decay": 0.5},
-    "decay and clipping": {"weight_decay": 0.5, "clipping": {"name": "global_norm", "limit": 1e-3}},
-}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from chain_cases import CLASSES, FEATURES, ONLINE, STEPS, answers, data, groups, layers
 from credit_cases import distance
+from steady_cases import UPDATES, batches, pair, same_steps
 
 from neko_rules import FPTT, EProp, Evaluator, LearningRule
 from neko_rules.chains import running
@@ -26,38 +27,12 @@ __all__ = ["groups"]  # a fixture
 EVERY = 6
 """Time steps of a window; the last one has two."""
 
-Batches = list[tuple[np.ndarray, np.ndarray]]
-
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of every step that was asked for, whether it was taken."""
     monkeypatch.setattr(running, "WORTHWHILE", 0)
     return answers(monkeypatch, SteadyWindows, "stepped")
-
-
-def pair(make: Callable[[], LearningRule]) -> tuple[LearningRule, LearningRule]:
-    """A rule, and one whose every step is like the first."""
-    one, other = make(), make()
-    vars(other)["_stand_in"] = lambda arrays: None
-    return one, other
-
-
-def same_steps(one: LearningRule, other: LearningRule, *batches: tuple[np.ndarray, np.ndarray]) -> None:
-    for x, y in batches:
-        figures, expected = one.step(x, y), other.step(x, y)
-        assert figures == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
-    assert one.steps == other.steps
-    state, wanted = one.state(), other.state()
-    assert list(state) == list(wanted)
-    for name, value in wanted.items():
-        np.testing.assert_array_equal(state[name], value, err_msg=name)
-
-
-def batches(count: int, examples: int = 24, rate: float = 0.3, seed: int = 5, steps: int = STEPS) -> Batches:
-    random = np.random.default_rng(seed)
-    shape = examples, steps, FEATURES
-    return [(1.0 * (random.random(shape) < rate), random.integers(0, CLASSES, examples)) for _ in range(count)]
 
 
 def make(rule: str = "eprop", **options: Any) -> LearningRule:
@@ -101,12 +76,6 @@ def test_every_optimizer(optimizer: str, taken: list[bool]) -> None:
     options = {"optimizer": {"name": optimizer} | ({} if optimizer == "naive" else {"learning_rate": rate})}
     same_steps(*pair(lambda: make(**options)), *batches(4))
     assert taken == [True] * 4
-
-
-UPDATES: dict[str, dict[str, Any]] = {
-    **{name: {"clipping": {"name": name, "limit": 1e-3}} for name in CLIPPINGS},
-    "decay and clipping": {"weight_decay": 0.5, "clipping": {"name": "global_norm", "limit": 1e-3}},
-}
 
 
 @pytest.mark.parametrize("rule", ["eprop", "fptt"])

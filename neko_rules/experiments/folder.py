@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from neko_rules import tensor_file
 from neko_rules.errors import CheckpointError, ConfigurationError
 
 
@@ -168,13 +169,7 @@ class RunFolder:
 
     def write_weights(self, parameters: Mapping[str, np.ndarray]) -> None:
         """Write parameters by name in the safetensors format, whole or not at all."""
-        from safetensors.numpy import save
-
-        content = save({name: np.asarray(value, order="C") for name, value in parameters.items()})
-        with _writing(self.weights):
-            temporary = self.path / ".weights.writing"
-            temporary.write_bytes(content)
-            os.replace(temporary, self.weights)
+        tensor_file.write(self.weights, parameters, tensor_file.WEIGHTS)
 
     def read_weights(self) -> dict[str, np.ndarray]:
         """The parameters by name.
@@ -182,15 +177,9 @@ class RunFolder:
         Raises:
             CheckpointError: the file is missing or damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            return dict(load(self.weights.read_bytes()))
-        except FileNotFoundError:
-            raise CheckpointError(f"{self.weights} must exist", works="the run has not ended yet") from None
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self.weights} must be a whole safetensors file", received=str(error)) from None
+        if not self.weights.exists():
+            raise CheckpointError(f"{self.weights} must exist", works="the run has not ended yet")
+        return tensor_file.read(self.weights, tensor_file.WEIGHTS)[0]
 
 
 def require_free(path: Path) -> None:

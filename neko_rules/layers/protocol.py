@@ -8,12 +8,14 @@ true says so itself.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from neko_rules import tensor_file
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import ArgumentError
 from neko_rules.layers.forward import Trajectory
@@ -88,6 +90,38 @@ class NetworkProtocol:
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them)."""
         raise NotImplementedError(f"{type(self).__name__} must define set_parameters()")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters by name in the safetensors format, whole or not at all.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> from neko_rules import LIF
+            >>> trained, other = LIF(8, 2, inputs=3, seed=1), LIF(8, 2, inputs=3, backend="numpy")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     trained.save(f"{folder}/weights.safetensors")
+            ...     other.load(f"{folder}/weights.safetensors")
+            >>> bool((other.parameters["hidden.input.weight"] == trained.parameters["hidden.input.weight"]).all())
+            True
+        """
+        tensor_file.write(path, self.parameters, tensor_file.WEIGHTS)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over parameters that ``save``, a run or any other program has written, on whatever library.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is damaged.
+            ArgumentError: a parameter is unknown or lacking, or has another shape than here.
+        """
+        parameters = tensor_file.read(path, tensor_file.WEIGHTS)[0]
+        lacking = [name for name in self.names if name not in parameters]
+        if lacking:
+            works = "a file of a network made alike, or set_parameters() for some of them"
+            raise ArgumentError(f"{path} must hold all parameters", received=f"no {', '.join(lacking)}", works=works)
+        self.set_parameters(parameters)
 
     def clone(self) -> Self:
         """The same model with parameters of its own."""

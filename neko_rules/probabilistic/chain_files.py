@@ -9,7 +9,6 @@ A run that is taken up again begins at its state: rows behind it are drawn again
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from neko_rules import tensor_file
 from neko_rules.errors import CheckpointError
 
 STATISTICS = (
@@ -88,21 +88,10 @@ class ChainRecord:
         """Bring the rows so far to the disk, and then the state that knows of them."""
         if self.folder is None:
             return
-        from safetensors.numpy import save
-
         for array in (self.draws, self.statistics):
             assert isinstance(array, np.memmap), "on disk"
             array.flush()
-        content = save(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            metadata={"neko_rules": json.dumps(plain)},
-        )
-        writing = self.folder / _WRITING
-        with open(writing, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(writing, self.folder / "state.safetensors")
+        tensor_file.write(self.folder / "state.safetensors", arrays, "the state of a chain", plain)
 
 
 def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -111,14 +100,10 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
     Raises:
         CheckpointError: the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / "state.safetensors"
     if not path.exists():
         return None
-    try:
-        with safe_open(path, framework="np") as opened:
-            plain = json.loads(opened.metadata()["neko_rules"])
-            return {name: opened.get_tensor(name) for name in opened.keys()}, plain  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError("the state of a chain must be whole", received=f"{path}: {error}") from error
+    arrays, plain = tensor_file.read(path, "the state of a chain")
+    if plain is None:
+        raise CheckpointError("the state of a chain must say where it is", received=str(path))
+    return arrays, plain

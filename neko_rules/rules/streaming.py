@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from functools import cached_property
 from operator import is_
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neko_rules import arguments, trees
+from neko_rules import arguments, tensor_file, trees
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
 from neko_rules.kernels.host import HostBackend, host_of, lends
 from neko_rules.layers.moment import at_rest
@@ -162,8 +160,6 @@ class StreamLearner:
         Raises:
             CheckpointError: the file cannot be written.
         """
-        from safetensors.numpy import save
-
         nx = self.rule.nx
         arrays = {f"rule/{name}": value for name, value in self.rule.state().items()}
         for number, leaf in enumerate(trees.leaves(self._carry())):
@@ -177,23 +173,7 @@ class StreamLearner:
             "pending": self._pending,
             "penalised": self._penalised,
         }
-        content = save(
-            {name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata={"neko_rules": json.dumps(about)}
-        )
-        target = Path(path)
-        writing = target.with_name(target.name + ".writing")
-        try:
-            with open(writing, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(writing, target)
-        except OSError as error:
-            raise CheckpointError(
-                "a stream's file must be writable",
-                received=f"{error.strerror}: {target}",
-                works="choose another folder",
-            ) from error
+        tensor_file.write(path, arrays, "a stream's file", about)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a file that ``save`` wrote, with a rule and a model made alike.
@@ -201,14 +181,8 @@ class StreamLearner:
         Raises:
             CheckpointError: the file cannot be read, or belongs to another rule or model.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="np") as opened:
-                about = json.loads((opened.metadata() or {}).get("neko_rules", "{}"))
-                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError("a stream's file must be a whole safetensors file", f"{path}: {error}") from error
+        arrays, said = tensor_file.read(path, "a stream's file")
+        about = said or {}
         if about.get("format") != FORMAT:
             raise CheckpointError("a stream's file must have been written by save", received=str(path))
         for name, here in (("rule", repr(self.rule)), ("batch_size", self.batch_size)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neko_rules import tensor_file
 from neko_rules.arguments import integer
 from neko_rules.errors import ArgumentError, CheckpointError
 from neko_rules.trainers.callbacks import Callback
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The version of the layout; raised whenever an older reader would misread a newer file."""
 
-_ENTRY = "neko_rules"
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 _WRITING = ".writing.safetensors"
 
@@ -63,18 +62,9 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     Raises:
         CheckpointError: the file cannot be written.
     """
-    from safetensors.numpy import save
-
     about = {name: getattr(snapshot, name) for name in Snapshot.__dataclass_fields__ if name != "state"}
     about |= {"mean": asdict(snapshot.mean), "format": FORMAT, "version": _version()}
-    arrays = {name: np.asarray(array, order="C") for name, array in snapshot.state.items()}
-    content = save(arrays, metadata={_ENTRY: json.dumps(about)})
-    try:
-        _write_atomically(path, content)
-    except OSError as error:
-        raise CheckpointError(
-            "a checkpoint must be writable", received=f"{error.strerror}: {path}", works="choose another folder"
-        ) from error
+    tensor_file.write(path, snapshot.state, "a checkpoint", about)
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
@@ -83,23 +73,15 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     Raises:
         CheckpointError: there is none, it is damaged, or it is not a checkpoint of this library.
     """
-    from safetensors import SafetensorError, safe_open
-
     file = find_checkpoint(path)
-    try:
-        with safe_open(file, framework="np") as opened:
-            entries = opened.metadata() or {}
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError("a checkpoint must be a whole safetensors file", received=f"{file}: {error}") from error
-    if _ENTRY not in entries:
+    state, about = tensor_file.read(file, "a checkpoint")
+    if about is None:
         raise CheckpointError(
             "a checkpoint to resume from must hold the position of its run",
             received=str(file),
             works="resume from a file that the callback Checkpoint wrote; files with weights alone have no position",
         )
     try:
-        about = json.loads(entries[_ENTRY])
         if about["format"] == FORMAT:
             fields = {name: about[name] for name in Snapshot.__dataclass_fields__ if name not in ("state", "mean")}
             return Snapshot(state=state, mean=RunningMean(**about["mean"]), **fields)
@@ -225,26 +207,6 @@ def _steps(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     assert match is not None, "only checkpoints are asked for their steps"
     return int(match.group(1))
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    # The contents must be on the disk before the name points at them, and the name before anything old is removed.
-    writing = path.with_name(_WRITING)
-    try:
-        with open(writing, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(writing, path)
-    except BaseException:
-        writing.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _version() -> str:
