@@ -211,12 +211,11 @@ class Evaluator(Portable):
     def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Time-major inputs, dense targets and mask of a batch, checked, in the model's type.
 
-        The inputs may be a view of ``x``.
+        The inputs may be a view of ``x``. A batch may lack supervised steps, where the data set has some: there is then
+        nothing to be learned from its loss, which is NaN among the figures.
         """
         array = self._array(x)
-        targets = self._targets(array.shape, y)
-        _require_supervised(bool(np.count_nonzero(targets.mask)))
-        return self._converted(array, targets)
+        return self._converted(array, self._targets(array.shape, y))
 
     def _converted(self, array: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         dtype = self.network.dtype

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neko_rules import ALIF, BPTT, FPTT, LIF, STDP, EProp, Evaluator, Layer, Manhattan, PPProp, Rule, Stack
+from neko_rules import ALIF, BPTT, FPTT, LIF, STDP, EProp, Evaluator, Layer, Manhattan, PPProp, Rule, Stack, Trainer
 from neko_rules.chains import running
 from neko_rules.clipping import ClipGlobalNorm
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
@@ -387,3 +387,27 @@ def test_masked_arrays_are_refused() -> None:
     x, y = data()
     with pytest.raises(DataError, match="masked"):
         BPTT(Evaluator(LIF(8, CLASSES))).step(np.ma.masked_greater(x, 1.0), y)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_batch_in_which_nothing_counts_teaches_nothing(schedule: dict[str, Any], backend: str) -> None:
+    x, y = data()
+    model = Evaluator(LIF(8, CLASSES, backend=backend, **DOUBLE), metrics=["accuracy"])
+    rule = EProp(model, optimizer=SGD(0.1), **schedule)
+    rule.step(x, y)
+    before = model.network.parameters
+    figures = rule.step(x, np.full(x.shape[:2], -1))
+    assert np.isnan([figures["loss"], figures["accuracy"]]).all()
+    assert apart(model.network.parameters, before) == 0
+
+
+def test_a_data_set_of_which_some_counts_is_trained_on() -> None:
+    """However its batches fall; its figures are means over those in which something counts."""
+    x, y = data()
+    of_steps = np.broadcast_to(y[:, None], x.shape[:2]).copy()
+    of_steps[:12] = -1
+    trained = Trainer(BPTT(Evaluator(LIF(8, CLASSES, **DOUBLE))))
+    history = trained.train(x, of_steps, epochs=2, batch_size=2, progress=False)
+    assert all(np.isfinite(epoch["loss"]) for epoch in history.epochs)
+    with pytest.raises(DataError, match="at least one time step"):
+        trained.train(x, np.full(x.shape[:2], -1), epochs=3, batch_size=2, progress=False)

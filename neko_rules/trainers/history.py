@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,27 +92,37 @@ class History:
 class RunningMean:
     """Means over the examples seen so far: Σ_b n_b m_b / Σ_b n_b for batches b of n_b examples with metrics m_b.
 
+    A batch in which nothing counts for a metric, which is then NaN, is left out of its mean.
+
     Args:
         sums: Σ_b n_b m_b of every metric.
         examples: Σ_b n_b.
+        without: those of them that are left out, by metric.
 
     Example:
         >>> mean = RunningMean()
         >>> mean.add({"loss": 1.0}, examples=3)
         >>> mean.add({"loss": 5.0}, examples=1)
+        >>> mean.add({"loss": float("nan")}, examples=2)
         >>> mean.values()
         {'loss': 2.0}
     """
 
     sums: dict[str, float] = field(default_factory=dict)
     examples: int = 0
+    without: dict[str, int] = field(default_factory=dict)
 
     def add(self, metrics: Mapping[str, float], examples: int) -> None:
         """Count one batch."""
         for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, 0.0) + examples * float(value)
+            known = self.sums.setdefault(name, 0.0)
+            if math.isnan(value):
+                self.without[name] = self.without.get(name, 0) + examples
+            else:
+                self.sums[name] = known + examples * float(value)
         self.examples += examples
 
     def values(self) -> dict[str, float]:
         """The mean of every metric."""
-        return {name: total / self.examples for name, total in self.sums.items()}
+        counted = {name: self.examples - self.without.get(name, 0) for name in self.sums}
+        return {name: total / counted[name] if counted[name] else math.nan for name, total in self.sums.items()}
