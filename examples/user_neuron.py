@@ -27,8 +27,7 @@ class Biweight(Surrogate):
 
     def derivative(self, nx: Backend, u: Array) -> Array:
         """max(0, 1 - u²)² / 2."""
-        inside = nx.maximum(1 - u * u, 0.0)
-        return 0.5 * inside * inside
+        return 0.5 * nx.maximum(1 - u * u, 0.0) ** 2
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.regularizers import FiringRate, MembraneBounds
 from neko_rules.rules import chained, chained_pass
 from neko_rules.rules.steady import Steady
+from neko_rules.rules.steady_windows import SteadyWindows
 
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 22, 7, 3
 GROUP = 8
@@ -266,6 +267,12 @@ def answers(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> list[bo
 
     monkeypatch.setattr(kind, method, counting)
     return seen
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No windows whose chain is at hand: every sequence is a pass of its own."""
+    monkeypatch.setattr(SteadyWindows, "stepped", lambda *_: None)
 
 
 @pytest.fixture

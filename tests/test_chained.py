@@ -248,16 +248,18 @@ def test_penalties(network: str, penalty: str, rule: str, groups: list[Any]) -> 
 @pytest.mark.parametrize("fault", ["no penalty", "rates of half of the batch", "no division"])
 def test_faults_of_penalties_are_seen(fault: str, groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data()
-    pushes, factor = Chains._pushes, {"no penalty": 0.0, "no division": float(STEPS), "rates of half of the batch": 1.0}
+    factor = {"no penalty": 0.0, "no division": float(STEPS), "rates of half of the batch": 1.0}[fault]
+    penalised = Chains.penalised
 
-    def wrong(self: Any, rule: Any, host: Any, given: Any, feedback: Any) -> Any:
-        half = {"inputs": given.inputs[: EXAMPLES // 2]} if fault == "rates of half of the batch" else {}
-        return {
-            name: factor[fault] * push
-            for name, push in pushes(self, rule, host, given._replace(**half), feedback).items()
-        }
+    def wrong(self: Any, rule: Any, given: Any, counted: Any) -> Any:
+        def half() -> Any:
+            ran = counted()
+            return ran._replace(spikes={name: sums[:, : EXAMPLES // 2] for name, sums in ran.spikes.items()})
 
-    monkeypatch.setattr(Chains, "_pushes", wrong)
+        found = penalised(self, rule, given, half if fault == "rates of half of the batch" else counted)
+        return found._replace(pushes={name: factor * push for name, push in found.pushes.items()})
+
+    monkeypatch.setattr(Chains, "penalised", wrong)
     with pytest.raises(AssertionError):
         compare(lambda: rule_of(Evaluator(layers(24)), {"name": "eprop", "regularizers": PENALTIES["a rate"]}), x, y)
     assert groups

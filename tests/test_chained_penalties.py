@@ -87,7 +87,7 @@ def test_gradients_of_windows(groups: list[Any]) -> None:
 
 @pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"clipping": {"name": "norm", "limit": 0.05}}])
 def test_updates_that_are_more_than_the_optimisers(options: dict[str, Any], groups: list[Any]) -> None:
-    """Then windows are gone through one by one."""
+    """They are part of its loop, which windows have between them all the same."""
     learned("one that leaks", "eprop", online=EVERY, **options)
     assert groups
 

@@ -17,6 +17,7 @@ from chain_cases import (
     exciting_each_other,
     groups,
     layers,
+    passes,
     same_weights,
 )
 from credit_cases import distance
@@ -31,7 +32,9 @@ from neko_rules.kernels.host import unfused
 from neko_rules.optimizers import SGD
 from neko_rules.rules import FPTT, EProp, chained_pass, rule_of, updates
 
-__all__ = ["groups"]  # a fixture
+__all__ = ["groups", "passes"]  # fixtures
+
+pytestmark = pytest.mark.usefixtures("passes")
 
 SAME = 1e-12
 EVERY = 6

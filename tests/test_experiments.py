@@ -347,7 +347,7 @@ class TestReading:
 
     def test_environment_names_versions_and_command(self) -> None:
         about = environment("torch", 5, ["neko", "run"])
-        assert set(about["libraries"]) == {"neko_rules", "numpy", "scipy", "sympy", "torch"}
+        assert set(about["libraries"]) == {"neko_rules", "numpy", "numba", "scipy", "sympy", "torch"}
         assert about["command"] == ["neko", "run"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chain_cases import data as spikes
-from chain_cases import groups, layers, same_weights
+from chain_cases import groups, layers, passes, same_weights
 from credit_cases import NETWORKS, data, distance, feedback_network, stack
 
 from neko_rules import Evaluator, LearningRule, Network
@@ -24,7 +24,7 @@ from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.optimizers import SGD
 from neko_rules.rules import OTTT, RULES, ApproximateOTPE, SnAp, chained_pass, rule_of
 
-__all__ = ["groups"]  # a fixture
+__all__ = ["groups", "passes"]  # fixtures
 
 SAME = 1e-12
 RULES_WITH_FACTORS = ("pp_prop", "otpe", "approximate_otpe")
@@ -139,6 +139,7 @@ def test_faults_of_factors_are_seen(rule: str, fault: str, monkeypatch: pytest.M
     assert (error < SAME) == unseen, error
 
 
+@pytest.mark.usefixtures("passes")
 def test_factors_that_windows_do_not_hand_on_are_seen(groups: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: every window begins with factors of its own."""
     x, y = spikes()

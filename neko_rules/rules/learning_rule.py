@@ -239,6 +239,12 @@ class LearningRule(UpdatedByLoop):
             decays = {name: traces.leak_above(name, network.constants) for name in found}
         return {name: nx.asarray(decay, network.dtype) for name, decay in decays.items()}
 
+    def prepared(self) -> tuple[Own, dict[str, Parameters]]:
+        """As for ``Rule``."""
+        # Made while a library traces a step they would be values of that trace.
+        _ = self.decays
+        return super().prepared()
+
     def constants_with(self, values: Parameters) -> dict[str, Constants]:
         """The constants of every population, and by what factors decay, for the engine.
 

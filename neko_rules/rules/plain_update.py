@@ -5,7 +5,7 @@ The gradient is clipped, the optimiser makes a change of it, and the weight deca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -71,8 +71,8 @@ class PlainUpdate(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def plain_loop(update: PlainUpdate, dtype: str, step_dtype: str) -> Loop | None:
-    """The loop of an update that is this alone; as ``PlainUpdate.loop``."""
+def plain_loop(update: PlainUpdate, change: Callable[..., Any], dtype: str, step_dtype: str) -> Loop | None:
+    """The loop of an update that is this alone, and of its optimiser's ``_change``; as ``PlainUpdate.loop``."""
     return update.loop((), update.changed, (), dtype, step_dtype)
 
 
@@ -133,8 +133,8 @@ class UpdatedByLoop(Rule):
         Args:
             step_dtype: of the number of the update.
         """
-        update = self.plain_update
-        return None if update is None else plain_loop(update, self.model.network.dtype, step_dtype)
+        update, change = self.plain_update, type(self.optimizer)._change
+        return None if update is None else plain_loop(update, change, self.model.network.dtype, step_dtype)
 
     def applied(
         self,

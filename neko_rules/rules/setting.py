@@ -17,9 +17,6 @@ class Setting(Generic[Value]):
     Example:
         >>> from neko_rules import BPTT, LIF, Evaluator
         >>> rule = BPTT(Evaluator(LIF(8, 2)))
-        >>> rule.clipping = "global_norm"
-        Traceback (most recent call last):
-        neko_rules.errors.ArgumentError: global_norm needs 'limit'
         >>> rule.clipping = {"name": "global_norm", "limit": 1.0}
         >>> rule.clipping
         ClipGlobalNorm(limit=1.0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from neko_rules.evaluator import Evaluator
 from neko_rules.layers.models import Layer, Stack
+from neko_rules.rules.plain_update import UpdatedByLoop
 from neko_rules.rules.rule import Rule
 from neko_rules.testing.failures import Failures, installed
 
@@ -129,7 +130,7 @@ def _check_step(failures: Failures, make: Make, network: Any, x: np.ndarray, y: 
     if all(np.array_equal(before[name], after[name]) for name in before):
         failures.add("step() changes the weights", "none has changed")
     plain = rule.clipping is None and not rule.weight_decay and not getattr(rule, "feedback_decay", 0.0)
-    if deferred and plain and type(rule).applied is Rule.applied:
+    if deferred and plain and type(rule).applied in (Rule.applied, UpdatedByLoop.applied):
         nx = rule.nx
         moved = {name: nx.asarray(before[name] - gradient[name]) for name in before}
         wanted = {name: nx.to_numpy(value) for name, value in nx.jit(rule._bounded)(moved).items()}
