@@ -291,7 +291,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match=f"resumed with the {name}"):
             run()
     (folder / "chain-0" / "state.safetensors").write_bytes(b"half")
-    with pytest.raises(CheckpointError, match="state of a chain must be whole"):
+    with pytest.raises(CheckpointError, match="state of a chain must be a whole"):
         Trainer(rule_of()).sample(X, Y, **RUN, folder=folder, resume=True)
 
 
