@@ -297,12 +297,12 @@ def test_what_is_no_product_of_recorded_matrices_is_carried_forward() -> None:
 
 
 @pytest.mark.parametrize("gradient", ["rtrl", "snap", "ostl"])
-def test_fptt_takes_the_gradient_of_rules_that_go_forward(gradient: str) -> None:
+def test_fptt_takes_the_gradient_of_rules_that_go_forward(gradient: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data()
     found = []
     for back in (True, False):
         rule = FPTT(model_of("lif"), gradient=gradient, online=2)
-        vars(rule)["carried"] = 10**9 if back else 0
+        monkeypatch.setattr(LearningRule, "carried", 10**9 if back else 0)
         assert Online(rule, 2).rewinds(14, 3) == back
         rule.step(x, y)
         found.append(rule.model.network.parameters)
