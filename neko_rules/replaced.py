@@ -39,8 +39,8 @@ class Settings:
 
 
 def forget_compiled(of: Any) -> None:
-    """Forget all that an object has compiled."""
-    for name in [name for name in vars(of) if name.startswith(COMPILED)]:
+    """Forget all that an object makes when asked for, compiled functions among it."""
+    for name in [name for name in vars(of) if is_made(of, name)]:
         del vars(of)[name]
 
 
@@ -67,11 +67,10 @@ def forget_if_replaced(holder: Any, of: Any = None) -> bool:
     known: Settings | None = vars(holder).get(_FOR)
     if known is not None and known.are_those_of(of):
         return False
-    # What follows from settings, and what is compiled with them.
+    # Not of the model, which others may have too and which looks for itself.
     for each in (holder, of, getattr(of, "gradient", None)):
-        held = getattr(each, "__dict__", {})
-        for name in [name for name in held if is_made(each, name)]:
-            del held[name]
+        if hasattr(each, "__dict__"):
+            forget_compiled(each)
     vars(holder)[_FOR] = Settings(of)
     return True
 

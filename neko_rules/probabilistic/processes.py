@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules.backend import Backend, get_backend
-from neko_rules.on_request import is_made
+from neko_rules.on_request import own_state
 
 
 def in_processes(function: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
@@ -66,7 +66,7 @@ class _Packer(pickle.Pickler):
         state = getattr(value, "__dict__", None)
         if not isinstance(state, dict):
             return NotImplemented
-        own = {name: each for name, each in state.items() if not is_made(value, name)}
+        own = own_state(value)
         return NotImplemented if len(own) == len(state) else (_restored, (type(value), own))
 
 

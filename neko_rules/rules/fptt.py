@@ -169,8 +169,8 @@ def _check_taken(rule: LearningRule) -> None:
             works="give them to FPTT",
         )
     own = type(rule)
-    names = "signals", "regularized", "adjoint", "judged_part", "_judged", "_judged_gradients", "_observe", "_follow"
-    if any(getattr(own, name) is not getattr(LearningRule, name) for name in names):
+    others = "_judged_gradients", "_observe", "_follow"
+    if not rule.plain or any(getattr(own, name) is not getattr(LearningRule, name) for name in others):
         raise IncompatibleError(
             "FPTT takes the axes of credit of a rule, and nothing that its class does beside them",
             received=own.__name__,

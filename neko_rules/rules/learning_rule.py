@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -546,13 +546,6 @@ class LearningRule(UpdatedByLoop):
     @property
     def _ever_decays(self) -> bool:
         return max(self.weight_decay, self.feedback_decay) > 0 or type(self)._decay_of is not LearningRule._decay_of
-
-    def clone(self) -> Self:
-        """The same rule in the same state, on a clone of its model."""
-        twin = super().clone()
-        for made in ("stepwise", "decays"):
-            twin.__dict__.pop(made, None)
-        return twin
 
     def __repr__(self) -> str:
         c = self.credit

@@ -87,14 +87,13 @@ class SteadyWindows:
             self._begin(rule, examples, features)
         # Parameters are the rule's own arrays between two steps, into which somebody may have written.
         self._updates.take_back()
-        self._now = None
+        # Windows change what is kept, which is for no rule until a step has come to its end.
+        self._for, self._now = (), None
         going = _Going(rule, data, walked, not odd, group)
         whole, rest = divmod(steps, self._size)
         went = self._through(going, 0, whole, self._size) and self._through(going, whole, min(rest, 1), rest)
         loss = reduce(np.add, going.losses.astype(going.scores.dtype))
         if not went or not np.isfinite(loss) or not self._updates.still_finite:
-            # Windows have changed what is kept.
-            self._for = ()
             self._refused |= set() if went else {look}
             return None
         spikes = {name: sums[0] for name, sums in self._sums.items()}
