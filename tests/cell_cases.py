@@ -28,6 +28,10 @@ VARIANTS: dict[str, Cell] = {
     "lif, reset to zero, attached": LIFCell(reset="zero", detach_reset=False),
     "alif, attached": ALIFCell(detach_reset=False, beta=0.4),
     "alif, reset to zero, attached": ALIFCell(reset="zero", detach_reset=False, beta=0.4),
+    "lif, synaptic current": LIFCell(tau_synapse=5e-3, threshold=0.8),
+    "alif, synaptic currents, attached": ALIFCell(
+        synapse_decay=[0.0, 0.5, 0.8], detach_reset=False, beta=0.4, refractory_period=1e-3
+    ),
     "lif, refractory": LIFCell(refractory_period=2e-3),
     "alif, refractory per neuron": ALIFCell(refractory_period=[0.0, 1e-3, 3e-3], beta=0.2),
     "lif, refractory, reset to zero, attached": LIFCell(refractory_period=2e-3, reset="zero", detach_reset=False),

@@ -98,6 +98,7 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
     "reset not detached": stack(ALIFCell(detach_reset=False, beta=0.3)),
     "reset to zero, not detached": stack(LIFCell(reset="zero", detach_reset=False)),
     "refractory": stack(ALIFCell(refractory_period=2e-3, threshold=0.5)),
+    "synaptic currents": stack(LIFCell(tau_synapse=3e-3, threshold=1.5), ALIFCell(synapse_decay=0.4, reset="zero")),
     "gaussian surrogate": stack(LIFCell(surrogate="gaussian")),
     "deep": stack(ALIFCell(beta=0.3, threshold=0.5), LIFCell(threshold=0.3), ALIFCell(threshold=0.3)),
     "deep, no readout memory": stack(ALIFCell(), TanhCell(), tau_readout=0.0),

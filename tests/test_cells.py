@@ -272,6 +272,8 @@ OTHER: dict[str, Any] = {
     "refractory_period": 2e-3,
     "tau_membrane": 5e-3,
     "membrane_decay": 0.5,
+    "tau_synapse": 5e-3,
+    "synapse_decay": 0.5,
     "tau_adaptation": 10e-3,
     "adaptation_decay": 0.5,
     "beta": 0.9,

@@ -5,14 +5,16 @@
     a_t = ρ a_{t-1} + z_{t-1}
     u_t = (v_t - θ - β a_t)/θ                    z_t = [u_t > 0]
 
-α = exp(-dt/τ_membrane), ρ = exp(-dt/τ_adaptation). With a refractory period of n steps, z = 0 and dz/du = 0 in the n
-steps after a spike. Voltages, θ and β are in the units of the weights; τ and the refractory period in seconds.
+α = exp(-dt/τ_membrane), ρ = exp(-dt/τ_adaptation). Synapses may have a memory, i_t = ε i_{t-1} + I_t with
+ε = exp(-dt/τ_synapse), and i_t then drives the membrane in the place of I_t. With a refractory period of n steps, z = 0
+and dz/du = 0 in the n steps after a spike. Voltages, θ and β are in the units of the weights; τ and the refractory
+period in seconds.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from neko_rules import arguments
@@ -115,31 +117,62 @@ class LIFCell(_Spiking):
     Args:
         tau_membrane: τ in seconds, a number or one per neuron.
         membrane_decay: α given directly, instead of ``tau_membrane``.
+        tau_synapse: of a synaptic current i_t = ε i_{t-1} + I_t, by which the membrane is driven instead of I_t;
+            ε = exp(-dt/τ_synapse), in seconds, a number or one per neuron; 0: none.
+        synapse_decay: ε given directly, instead of ``tau_synapse``.
         threshold: θ > 0, a number or one per neuron.
         reset: ``"subtract"`` (θ is taken off), ``"zero"`` or ``"none"``.
         detach_reset: no gradient flows through the reset.
         refractory_period: seconds of silence after a spike.
         surrogate: ψ(u), which stands for dz/du.
-        learnable: arguments that are learned, one value per neuron: ``"membrane_decay"``, ``"threshold"``.
+        learnable: arguments that are learned, one value per neuron: ``"membrane_decay"``, ``"threshold"``,
+            ``"synapse_decay"``.
 
-    Reference: W. Gerstner et al., Neuronal Dynamics, Cambridge University Press 2014, section 1.3.
+    References: W. Gerstner et al., Neuronal Dynamics, Cambridge University Press 2014, section 1.3; with a synaptic
+    current, section 3.1.
 
     Example:
         >>> {name: round(value, 4) for name, value in LIFCell(tau_membrane=20e-3).constants(dt=1e-3).items()}
         {'theta': 1.0, 'alpha': 0.9512}
+        >>> LIFCell(tau_synapse=5e-3).state_names()
+        ('v', 'i')
     """
 
     tau_membrane: PerNeuron = 20e-3
     membrane_decay: PerNeuron | None = None
+    tau_synapse: PerNeuron = field(default=0.0, kw_only=True)
+    synapse_decay: PerNeuron | None = field(default=None, kw_only=True)
 
-    trainable = {**_Spiking.trainable, "membrane_decay": Trainable("alpha", lowest=0, highest=1)}
+    trainable = {
+        **_Spiking.trainable,
+        "membrane_decay": Trainable("alpha", lowest=0, highest=1),
+        "synapse_decay": Trainable("epsilon", lowest=0, highest=1),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_decay("tau_membrane", "membrane_decay")
+        self._check_decay("tau_synapse", "synapse_decay")
+
+    @property
+    def synaptic(self) -> bool:
+        """Whether a synaptic current of any neuron has a memory, or may learn to have one."""
+        given = self.tau_synapse if self.synapse_decay is None else self.synapse_decay
+        return "synapse_decay" in self.learnable or (any(given) if isinstance(given, tuple) else given > 0)
+
+    def state_names(self) -> tuple[str, ...]:
+        names = super().state_names()
+        return (*self.states, "i", *names[len(self.states) :]) if self.synaptic else names
 
     def constants(self, dt: float) -> dict[str, PerNeuron]:
-        return {**super().constants(dt), "alpha": decay(self.tau_membrane, self.membrane_decay, dt)}
+        values = {**super().constants(dt), "alpha": decay(self.tau_membrane, self.membrane_decay, dt)}
+        return {**values, "epsilon": decay(self.tau_synapse, self.synapse_decay, dt)} if self.synaptic else values
+
+    def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+        if not self.synaptic:
+            return self._integrated(nx, p, s, z, current)
+        arriving = p.epsilon * s.i + current
+        return {**self._integrated(nx, p, s, z, arriving), "i": arriving}
 
 
 @CELLS.register("alif")
@@ -153,7 +186,8 @@ class ALIFCell(LIFCell):
         tau_adaptation: seconds, a number or one per neuron; ρ = exp(-dt/τ_adaptation).
         adaptation_decay: ρ given directly, instead of ``tau_adaptation``.
         beta: β ≥ 0, a number or one per neuron; 0 makes a neuron a LIF neuron, so a mixed layer is one cell.
-        tau_membrane, membrane_decay, threshold, reset, detach_reset, refractory_period, surrogate: as for LIFCell.
+        tau_membrane, membrane_decay, tau_synapse, synapse_decay, threshold, reset, detach_reset, refractory_period,
+            surrogate: as for LIFCell.
         learnable: arguments that are learned, one value per neuron: those of LIFCell, ``"adaptation_decay"``,
             ``"beta"``.
 
@@ -187,7 +221,7 @@ class ALIFCell(LIFCell):
         return {**super().constants(dt), "rho": rho, "beta": self.beta}
 
     def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
-        return {**self._integrated(nx, p, s, z, current), "a": p.rho * s.a + z}
+        return {**super().update(nx, p, s, z, current), "a": p.rho * s.a + z}
 
     def emit(self, nx: Any, p: Any, s: Any) -> Any:
         return self._fired(nx, s, (s.v - p.theta - p.beta * s.a) / p.theta)
