@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from neko_rules.rules import Backprop as Backprop
     from neko_rules.rules import EProp as EProp
     from neko_rules.rules import Eprop as Eprop
+    from neko_rules.rules import EventProp as EventProp
     from neko_rules.rules import FeedbackAlignment as FeedbackAlignment
     from neko_rules.rules import KolenPollack as KolenPollack
     from neko_rules.rules import LearningRule as LearningRule
@@ -128,6 +129,7 @@ _HOMES = {
         "Backprop",
         "EProp",
         "Eprop",
+        "EventProp",
         "FeedbackAlignment",
         "KolenPollack",
         "LearningRule",

@@ -153,13 +153,17 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "spikes judged": (lambda: layers(12, output_cell="lif"), ("bptt",)),
     "constants per neuron": (
         lambda: layers(3, cell=LIFCell(threshold=[0.4, 0.3, 0.2], learnable=["membrane_decay"])),
-        ("bptt", "pp_prop", *ESTIMATED),
+        ("bptt", "pp_prop", "event_prop", *ESTIMATED),
+    ),
+    "synaptic currents": (
+        lambda: layers(16, 12, cell=LIFCell(tau_synapse=5e-3, reset="zero")),
+        ("bptt", "eprop", "event_prop"),
     ),
     "a reset that is learned through": (lambda: layers(24, cell=ALIFCell(detach_reset=False)), ("pp_prop", "otpe")),
     "two recurrent matrices": (twice_recurrent, ("bptt", "eprop")),
-    "layers that are late": (late, ("bptt", "eprop", "ottt", "pp_prop")),
+    "layers that are late": (late, ("bptt", "eprop", "ottt", "pp_prop", "event_prop")),
     "an input that is late": (lambda: late(1), ("bptt", "eprop")),
-    "a circuit": (circuit, ("bptt", "eprop", "pp_prop")),
+    "a circuit": (circuit, ("bptt", "eprop", "pp_prop", "event_prop")),
     "a circuit of neurons that differ": (lambda: circuit("low", "high"), ("bptt", "eprop", "pp_prop")),
     "connections that skip": (skipping, ("bptt", "eprop")),
 }

@@ -10,8 +10,11 @@ to 0 is
     dE/dc = Σ_t λs_t·∂s_t/∂c + λz_t ∂z_t/∂c             for a learnable constant c of the neuron
 
 and the signal to a population below is δ_t Wᵀ where the signal keeps its paths through time, or q_t·(h_t G_t + g_t) Wᵀ
-where it is instantaneous. The recursion steps through time, evaluating the local derivatives as it goes, while they
-are in the processor's cache; weight gradients and signals are one matrix product over all time steps after it.
+where it is instantaneous. To one whose spikes move in time it is (δ_{t-1} + δ_t) Wᵀ/2: a membrane above that jumps at a
+spike was before it what it was a step earlier, and the spike moves the loss between the two.
+
+The recursion steps through time, evaluating the local derivatives as it goes, while they are in the processor's cache;
+weight gradients and signals are one matrix product over all time steps after it.
 """
 
 from __future__ import annotations
@@ -302,6 +305,11 @@ def _flat(nx: Backend, array: Array) -> Array:
     return nx.reshape(array, (array.shape[0] * array.shape[1], array.shape[2]))
 
 
+def _with_earlier(nx: Backend, history: Array) -> Array:
+    """The mean of every step and the one before; the first as it is."""
+    return nx.concat([history[:1], 0.5 * (history[:-1] + history[1:])], 0)
+
+
 def receiving(
     graph: Graph, credit: Credit, name: str, together: tuple[str, ...]
 ) -> list[tuple[str, Connection | None]]:
@@ -341,10 +349,11 @@ def _pass_down(
     nx, graph, credit, versions = problem.nx, problem.graph, problem.credit, problem.versions
 
     def carried(source: str, connection: Connection | None, now: bool) -> Array | Product:
+        error = _with_earlier(nx, below) if problem.jacobians[source].timed else below
         if versions is not None and versions.down and connection is not None and not now:
-            return nx.matmul(below, versions.by_step(nx, connection, below.shape[0]))
+            return nx.matmul(error, versions.by_step(nx, connection, below.shape[0]))
         back = back_to(nx, credit, problem.parameters, problem.feedback, source, connection)
-        product = Product(below, back)
+        product = Product(error, back)
         # Kept apart where a compiled loop takes it up, and the backend's product would be one of slim matrices.
         return product if host_of(nx) is not None and back.shape[0] <= FEW_ABOVE else product.whole(nx)
 

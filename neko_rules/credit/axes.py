@@ -49,6 +49,12 @@ LEARNING_SIGNAL = {
 }
 """Along which paths in time an error travels on its way down to a population."""
 
+SPIKE_DERIVATIVES = {
+    "surrogate": "a function of the membrane potential stands for dz/du, whether there is a spike or not",
+    "spike_time": "an error moves the times of the spikes that there are (EventProp)",
+}
+"""What stands for the derivative of a spike."""
+
 _USUAL_SIGNAL = {
     "full": "exact",
     "layer": "instantaneous",
@@ -70,14 +76,15 @@ class Credit:
             of the literature with this temporal credit use: exact for full (BPTT), filtered for neuron (e-prop),
             instantaneous for the others (OSTL, OTTT) and wherever no error of the output is used.
         trace: ``"exact"``, ``"rank_one"``, ``"sparse_N"`` with a number N from 1, or ``"random_projection"``.
+        spike_derivative: ``"surrogate"``, or ``"spike_time"`` for full temporal credit in an exact form.
 
     Raises:
         ArgumentError: a value is unknown.
         IncompatibleError: a combination without a meaning; it says why.
 
     Example:
-        >>> Credit("neuron", "random")
-        Credit(temporal='neuron', spatial='random', learning_signal='filtered', trace='exact')
+        >>> Credit("neuron", "random").learning_signal
+        'filtered'
         >>> Credit("full", learning_signal="filtered")
         Traceback (most recent call last):
         neko_rules.errors.IncompatibleError: temporal credit 'full' and an exact learning signal go together
@@ -89,6 +96,7 @@ class Credit:
     spatial: str = "symmetric"
     learning_signal: str = ""
     trace: str = "exact"
+    spike_derivative: str = "surrogate"
 
     def __post_init__(self) -> None:
         arguments.choice("temporal", self.temporal, tuple(TEMPORAL))
@@ -103,6 +111,7 @@ class Credit:
                 "trace must be exact, rank_one, sparse_N with a whole number N from 1, or random_projection",
                 received=self.trace,
             )
+        arguments.choice("spike_derivative", self.spike_derivative, tuple(SPIKE_DERIVATIVES))
         self._check_signal()
         self._check_trace()
 
@@ -150,6 +159,13 @@ class Credit:
                 f"the trace {self.trace!r} approximates full temporal credit",
                 received=f"temporal={self.temporal!r}",
                 works="use temporal='full'",
+            )
+
+        if self.spike_derivative == "spike_time" and (self.temporal != "full" or self.trace != "exact"):
+            raise IncompatibleError(
+                "what changes if a spike comes later is known from all that follows it, in full",
+                received=f"spike_derivative='spike_time', temporal={self.temporal!r}, trace={self.trace!r}",
+                works="use temporal='full', trace='exact', as EventProp does, or spike_derivative='surrogate'",
             )
 
     @property

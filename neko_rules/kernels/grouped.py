@@ -165,6 +165,18 @@ def shift_earlier(history: Array, into: Array) -> None:
 
 
 @kernel
+def mean_with_earlier(history: Array, into: Array) -> None:
+    """into[t] = (history[t - 1] + history[t]) / 2, and history[0] at the first step."""
+    steps, examples, size = history.shape
+    half = history.dtype.type(0.5)
+    for t in range(steps):
+        for b in range(examples):
+            row, now, before = into[t, b], history[t, b], history[max(t - 1, 0), b]
+            for n in range(size):
+                row[n] = half * (before[n] + now[n])
+
+
+@kernel
 def weigh_targets(target: Array, weight: Array, into: Array) -> None:
     """into[t, b] = -weight[t, b] target[t, b], or of a target that is the same at all time steps."""
     steps, examples, size = into.shape

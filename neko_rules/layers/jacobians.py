@@ -14,7 +14,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from neko_rules.layers.printed import Printed, kept
 Entry = tuple[str, ...]
 """Which derivative: ("D", "v", "a") is ∂v_t/∂a_{t-1}, ("r", "a") is ∂a_t/∂z_{t-1}, ("q", "v"), ("h", "v").
 
-("c", "v", "alpha") is ∂v_t/∂α for a learned α, and ("c", "z", "theta") is ∂z_t/∂θ.
+("c", "v", "alpha") is ∂v_t/∂α for a learned α, and ("c", "z", "theta") is ∂z_t/∂θ. ("l", "v") is of ``spike_times``.
 """
 
 PREVIOUS = "previous_"
@@ -114,6 +114,8 @@ class Symbolic(NamedTuple):
         states, constants, learnable: names, as in ``Jacobians``.
         entries: the derivatives that are not identically zero.
         spikes: how many different spikes a step evaluates.
+        after: the equation of every state.
+        emitted: that of the output.
     """
 
     states: tuple[str, ...]
@@ -121,6 +123,8 @@ class Symbolic(NamedTuple):
     learnable: tuple[str, ...]
     entries: dict[Entry, Any]
     spikes: int
+    after: dict[str, Any]
+    emitted: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +142,7 @@ class Jacobians:
         spikes: how many different spikes a step evaluates.
         key: what they depend on, as text; empty where that has none.
         symbolic: derives them, for whoever goes on from the expressions themselves.
+        timed: whether an error moves spikes in time, and h is of that.
 
     Example:
         >>> from neko_rules.layers.integrate_and_fire import ALIFCell
@@ -160,6 +165,7 @@ class Jacobians:
     spikes: int
     key: str
     symbolic: Callable[[], Symbolic]
+    timed: bool = False
 
     @staticmethod
     def of(cell: Cell, dt: float) -> Jacobians:
@@ -194,6 +200,25 @@ class Jacobians:
         """
         return _cut(self, temporal)
 
+    def in_time(self, slowest: float) -> Jacobians:
+        """The derivatives by which an error moves spikes in time (``spike_times``); of a smooth neuron, the same.
+
+        Args:
+            slowest: the slowest crossing of the threshold that counts as what it is, in thresholds per time step.
+
+        Raises:
+            IncompatibleError: the neuron spikes within its update, or its output is no single spike.
+
+        Example:
+            >>> from neko_rules.layers.integrate_and_fire import LIFCell
+            >>> print(Jacobians.of(LIFCell(threshold=2.0), dt=1e-3).in_time(slowest=1e-3))  # doctest: +ELLIPSIS
+            ∂v/∂v' = alpha
+            Δv/Δz' = -theta
+            ∂v/∂I = 1
+            ∂z/∂v = Choice(...
+        """
+        return self if not self.spikes else _in_time(self, slowest)
+
     @property
     def with_slope(self) -> Jacobians | None:
         """The same derivatives with ψ as one more name that is recorded; None where a step has not exactly one spike.
@@ -218,8 +243,9 @@ class Jacobians:
         return dict(zip(self.expressions, results, strict=True))
 
     def __str__(self) -> str:
-        letters = {"D": "{}/∂{}'", "r": "{}/∂z'", "q": "{}/∂I", "h": "z/∂{}", "c": "{}/∂{}"}
-        lines = (f"∂{letters[e[0]].format(*e[1:])} = {value}" for e, value in self.expressions.items())
+        letters = {"D": "∂{}/∂{}'", "q": "∂{}/∂I", "h": "∂z/∂{}", "c": "∂{}/∂{}"}
+        letters |= {"r": "Δ{}/Δz'", "l": "Δ{}/Δz' a step later"} if self.timed else {"r": "∂{}/∂z'"}
+        lines = (f"{letters[e[0]].format(*e[1:])} = {value}" for e, value in self.expressions.items())
         return "\n".join(lines)
 
 
@@ -285,7 +311,7 @@ def _derive(cell: Cell, dt: float) -> Symbolic:
     nonzero = {e: value.replace(detached, lambda x: x) for e, value in entries.items() if value != 0}
     spike = symbolic_functions()["Spike"]
     spikes = set().union(*(each.atoms(spike) for each in (*after.values(), emitted)))
-    return Symbolic(states, constants, learnable, nonzero, len(spikes))
+    return Symbolic(states, constants, learnable, nonzero, len(spikes), after, emitted)
 
 
 def _printed(symbolic: Symbolic) -> Printed:
@@ -339,6 +365,14 @@ def _cut_off(symbolic: Symbolic, temporal: str) -> Symbolic:
         elif entry[0] not in ("D", "r"):
             left[entry] = value
     return symbolic._replace(entries=left)
+
+
+@lru_cache(maxsize=256)
+def _in_time(jacobians: Jacobians, slowest: float) -> Jacobians:
+    from neko_rules.layers.spike_times import in_time
+
+    key = jacobians.key and f"{jacobians.key}\nin time, from {slowest!r} on"
+    return replace(_found(key, lambda: in_time(jacobians.symbolic(), slowest)), timed=True)
 
 
 @lru_cache(maxsize=256)

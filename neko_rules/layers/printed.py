@@ -87,6 +87,6 @@ def _tuples(value: Any) -> Any:
 @lru_cache(maxsize=1)
 def _edition() -> str:
     """What derives and prints: the text of this package's modules that do, and the version of SymPy."""
-    modules = [Path(__file__).with_name(f"{name}.py") for name in ("equations", "jacobians", "printed")]
+    modules = [Path(__file__).with_name(f"{name}.py") for name in ("equations", "jacobians", "printed", "spike_times")]
     text = "".join(path.read_text(encoding="utf-8") for path in modules)
     return hashlib.sha256(text.encode()).hexdigest() + version("sympy")

@@ -4,6 +4,7 @@ from neko_rules.rules.bptt import BPTT, Backprop, TruncatedBPTT
 from neko_rules.rules.decolle import DECOLLE
 from neko_rules.rules.eprop import EProp, Eprop
 from neko_rules.rules.etlp import ETLP
+from neko_rules.rules.event_prop import EventProp
 from neko_rules.rules.feedback_alignment import DFA, DRTP, FeedbackAlignment, KolenPollack, SignSymmetric, WeightMirror
 from neko_rules.rules.fptt import FPTT
 from neko_rules.rules.learning_rule import CreditOptions, LearningRule
@@ -49,6 +50,7 @@ __all__ = [
     "Decision",
     "EProp",
     "Eprop",
+    "EventProp",
     "FeedbackAlignment",
     "KolenPollack",
     "LearningRule",

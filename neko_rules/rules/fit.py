@@ -40,6 +40,12 @@ def check_fit(rule: LearningRule) -> None:
             received=f"evaluation='adjoint', trace={credit.trace!r}, learning_signal={credit.learning_signal!r}",
             works="use evaluation='traces'",
         )
+    if credit.spike_derivative == "spike_time" and rule.evaluation == "traces":
+        raise IncompatibleError(
+            "what changes if a spike comes later is known backward in time",
+            received="spike_derivative='spike_time', evaluation='traces'",
+            works="use evaluation='adjoint'",
+        )
     if credit.trace == "random_projection" and network.learned:
         raise IncompatibleError(
             "a random projection follows the states of the neurons alone, not constants that act on their output",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.host import host_of, lends
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Signals, Trajectory, add_signals
+from neko_rules.layers.forward import Signals, Trajectory, Z, add_signals
 from neko_rules.layers.jacobians import SLOPE, Jacobians
 from neko_rules.layers.moment import moments
 from neko_rules.layers.network import Network
@@ -43,6 +44,9 @@ from neko_rules.rules.steady_windows import SteadyWindows
 from neko_rules.rules.streaming import StreamLearner
 
 EVALUATIONS = ("adjoint", "traces")
+
+PRESENCE = "presence"
+"""What a penalty wants of spikes as such, where errors move them in time: its gradient is that of the surrogate."""
 
 MIRROR_ROWS = 32
 """Rows of noise that a weight mirror sees in one update."""
@@ -68,6 +72,10 @@ class LearningRule(UpdatedByLoop):
             ``"instantaneous"`` or ``"estimated"``; by default the usual one for the other choices.
         trace: in what form influence is carried forward: ``"exact"``, ``"rank_one"``, ``"sparse_N"`` or
             ``"random_projection"``.
+        spike_derivative: what stands for the derivative of a spike: ``"surrogate"``, or ``"spike_time"``, where an
+            error moves the times of spikes.
+        slowest_crossing: spike times only: the slowest crossing of a threshold, in thresholds per second, that counts
+            as what it is; a spike moves the further, the slower its neuron reached the threshold.
         evaluation: of whole sequences: ``"adjoint"`` (backward in time) or ``"traces"`` (forward); they give the same
             number where both can. By default the adjoint wherever it can.
         trace_decay: a of the rank-one trace, from 0 to below 1.
@@ -106,6 +114,8 @@ class LearningRule(UpdatedByLoop):
         spatial: str = "symmetric",
         learning_signal: str = "",
         trace: str = "exact",
+        spike_derivative: str = "surrogate",
+        slowest_crossing: float = 1.0,
         evaluation: str = "",
         trace_decay: float = 0.9,
         feedback_decay: float = 0.0,
@@ -126,7 +136,8 @@ class LearningRule(UpdatedByLoop):
             clipping=clipping,
             seed=seed,
         )
-        self.credit = Credit(temporal, spatial, learning_signal, trace)
+        self.credit = Credit(temporal, spatial, learning_signal, trace, spike_derivative)
+        self.slowest_crossing = arguments.number("slowest_crossing", slowest_crossing, above=0)
         self.trace_decay = arguments.number("trace_decay", trace_decay, at_least=0, below=1)
         self.feedback_decay = arguments.number("feedback_decay", feedback_decay, at_least=0)
         self.mirror_rate = arguments.number("mirror_rate", mirror_rate, above=0, at_most=1)
@@ -175,8 +186,11 @@ class LearningRule(UpdatedByLoop):
 
     @cached_property
     def jacobians(self) -> dict[str, Jacobians]:
-        """The local derivatives of every population, cut to the temporal credit."""
-        found, temporal = self.model.network.jacobians, self.credit.temporal
+        """The local derivatives of every population, cut to the temporal credit, or of spikes that move in time."""
+        network, temporal = self.model.network, self.credit.temporal
+        found = network.jacobians
+        if self.credit.spike_derivative == "spike_time":
+            return {name: each.in_time(self.slowest_crossing * network.dt) for name, each in found.items()}
         if temporal not in ("presynaptic", "none"):
             return found
         return {name: each.cut(temporal) for name, each in found.items()}
@@ -391,7 +405,14 @@ class LearningRule(UpdatedByLoop):
         network = self.model.network
         constants = self.constants_with(values)
         given = self.jacobians, constants, values, own["feedback"], trajectory, self.credit, earlier, self.alone
-        return adjoint.gradients(adjoint.Problem(self.nx, network.graph, *given), signals)
+        problem = adjoint.Problem(self.nx, network.graph, *given)
+        wanted = {(name, Z): each for (name, key), each in signals.items() if key == PRESENCE}
+        if not wanted:
+            return adjoint.gradients(problem, signals)
+        found = adjoint.gradients(problem, {key: each for key, each in signals.items() if key[1] != PRESENCE})
+        surrogate = replace(self.credit, spike_derivative="surrogate")
+        more = adjoint.gradients(problem._replace(jacobians=network.jacobians, credit=surrogate), wanted)
+        return {name: found[name] + more[name] for name in found}
 
     def _traced(
         self, values: Parameters, own: Own, drawn: Parameters, trajectory: Trajectory, signals: Signals
@@ -456,6 +477,8 @@ class LearningRule(UpdatedByLoop):
         activity = Activity.of(network, trajectory)
         for regularizer in self.regularizers:
             signals = add_signals(signals, regularizer.gradient(self.nx, activity, network.dt))
+        if self.credit.spike_derivative == "spike_time":
+            return {(name, PRESENCE if key == Z else key): each for (name, key), each in signals.items()}
         return signals
 
     def _trained(
@@ -551,6 +574,7 @@ class LearningRule(UpdatedByLoop):
         c = self.credit
         said = f"temporal {c.temporal}, spatial {c.spatial}, learning signal {c.learning_signal}"
         said += f", trace {c.trace}" if c.trace != "exact" else ""
+        said += ", spikes that move in time" if c.spike_derivative == "spike_time" else ""
         if self.online:
             said += ", online" if self.online == 1 else f", every {self.online} steps"
         return f"{type(self).__name__}({said}{f', window {self.window}' if self.window else ''})"

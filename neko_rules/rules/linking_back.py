@@ -329,13 +329,19 @@ class LinkingBack(Linking):
     def _hand_down(self, name: str, below: str, source: str, connection: Connection | None) -> None:
         """Add a population's error to the signal of one that it receives from."""
         back = self._back(source, connection)
+        number = self.numbers[name]
+        if self.setting.jacobians[source].timed:
+            below = self._once(f"between_{number}", name, grouped.mean_with_earlier, below)
         if connection is not None and connection.delay:
-            later = f"later_{self.numbers[name]}"
-            if not self.chain.has(later):
-                self.chain.room(later, "steps", "n", self._size(name))
-                self.chain.call(grouped.shift_earlier, below, later)
-            below = later
+            below = self._once(f"later_{below}", name, grouped.shift_earlier, below)
         self._send(below, name, source, back)
+
+    def _once(self, room: str, name: str, filled: Any, history: str) -> str:
+        """A history of a population that a loop makes of another, when it is first asked for."""
+        if not self.chain.has(room):
+            self.chain.room(room, "steps", "n", self._size(name))
+            self.chain.call(filled, history, room)
+        return room
 
     def _send(self, error: str, above: str, source: str, back: str) -> None:
         """Add what a matrix makes of an error to the signal of a population."""
