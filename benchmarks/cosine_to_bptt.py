@@ -20,7 +20,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
+from places import places
 from rich.progress import track
 from rule_cases import CASES, COLOURS, Case
 
@@ -38,8 +38,7 @@ from neko_rules import BPTT, Evaluator, Network
 from neko_rules.datasets import Randman
 from neko_rules.report.style import STYLE, save
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-STORED = DOCS / "results" / "cosine_to_bptt.json"
+NAME = "cosine_to_bptt"
 DEPTHS = (1, 3, 5)
 CODES = ("rate", "time")
 SEEDS = (0, 1, 2)
@@ -235,13 +234,8 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="of results and figure; docs/ if all is asked for, else a new one")
     given = parser.parse_args()
-    known = json.loads(STORED.read_text()) if STORED.exists() and given.backend == BACKEND else {}
-    if given.folder is None and complete(given):
-        path, drawing = STORED, DOCS / "figures" / "cosine_to_bptt.png"
-    else:
-        folder = given.folder or Path(tempfile.mkdtemp(prefix="cosine_to_bptt_"))
-        folder.mkdir(parents=True, exist_ok=True)
-        path, drawing = folder / "cosine_to_bptt.json", folder / "cosine_to_bptt.png"
+    stored, (path, drawing) = places(NAME, True).results, places(NAME, complete(given), given.folder)
+    known = json.loads(stored.read_text()) if stored.exists() and given.backend == BACKEND else {}
     wanted = {
         f"{label}/{code}/{depth}/{seed}": (CASES[label], code, depth, seed, given.backend)
         for code in CODES
@@ -249,7 +243,7 @@ def main() -> None:
         for seed in given.seeds
         for label in given.rules
     }
-    results = known if path == STORED else {key: known[key] for key in wanted if key in known}
+    results = known if path == stored else {key: known[key] for key in wanted if key in known}
     for key in track([key for key in wanted if key not in results], description="Gradients"):
         results[key] = cosines(*wanted[key])
         path.write_text(json.dumps(results, indent=0) + "\n")

@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from places import places
 
 from neko_rules import HMC, LIF, EProp, Evaluator, Posterior, Trainer
 from neko_rules.datasets import DATASETS
@@ -117,7 +118,7 @@ def table(results: dict[str, tuple[Predictive, int]], labels: np.ndarray) -> str
     return "\n".join(["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *lines])
 
 
-def compute(given: argparse.Namespace) -> None:
+def compute(given: argparse.Namespace, stored: Path) -> None:
     """Sample, train, predict, and keep: name → (predictions, passes over the data)."""
     x, y, x_test, y_test = DATASETS.resolve({"name": "mnist1d", "num_samples": 5000}).load()
     x, y, x_test = windows(x)[: given.examples], y[: given.examples], windows(x_test)
@@ -172,7 +173,7 @@ def compute(given: argparse.Namespace) -> None:
                 f"{seed + 1} members: {right:.1f} %, {loss:.3f} nats, {time.perf_counter() - begin:.0f} s", flush=True
             )
             # What there is so far: a run may be stopped.
-            keep(results, y_test, given.results / f"{NAME}.npz")
+            keep(results, y_test, stored)
 
 
 def keep(results: dict[str, tuple[Predictive, int]], labels: np.ndarray, path: Path) -> None:
@@ -216,16 +217,18 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="chains side by side")
     parser.add_argument("--members", type=int, default=64, help="of the ensemble")
     parser.add_argument("--folder", type=Path, help="where the draws are kept; a run that was stopped goes on")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"))
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--out", type=Path, help="of results and figure; docs/ with the usual plan, else a new folder")
     parser.add_argument("--draw", action="store_true", help="draw the figure from the results that are there")
     given = parser.parse_args()
-    stored = given.results / f"{NAME}.npz"
+    plan = ("examples", "draws", "warmup", "chains", "steps", "step_size", "hidden", "neurons", "members")
+    usual = all(getattr(given, name) == parser.get_default(name) for name in plan)
+    stored, drawing = places(NAME, usual, given.out, ".npz")
     if not given.draw:
-        compute(given)
+        compute(given, stored)
     results, labels = kept(stored)
     print(table(results, labels))
-    save_uncertainty_figure({name: told for name, (told, _) in results.items()}, labels, given.out / f"{NAME}.png")
+    save_uncertainty_figure({name: told for name, (told, _) in results.items()}, labels, drawing)
+    print(f"Results: {stored}\nFigure: {drawing}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ CASES = {
     case.label: case
     for case in (
         Case("BPTT", "bptt", {}, "backward"),
+        Case("EventProp", "event_prop", {}, "backward"),
         Case("truncated BPTT, 10 steps", "truncated_bptt", {"window": 10}, "backward"),
         Case("e-prop, symmetric", "eprop", {}, "local"),
         Case("e-prop, random", "eprop", {"mode": "random"}, "local"),

@@ -1,10 +1,11 @@
 """Where the time of a training step goes: the kernels of its chain one by one, and the Python around them.
 
     python benchmarks/speed_profile.py                          # NumPy, e-prop and BPTT, workloads A, B and C
-    python benchmarks/speed_profile.py --backend torch --rules bptt --workloads B --docs
+    python benchmarks/speed_profile.py --docs                   # … and the tables go to docs/speed.md
+    python benchmarks/speed_profile.py --backend torch --rules bptt --workloads B
 
 For the backends whose steps are compiled chains, NumPy and PyTorch on the CPU. Medians over some steps after the first
-ones. With --docs the tables go to docs/speed.md.
+ones.
 """
 
 from __future__ import annotations
@@ -108,6 +109,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for how long a rule is looked at, or three steps")
     parser.add_argument("--docs", action="store_true", help="write the tables to docs/speed.md")
     given = parser.parse_args()
+    if given.docs and any(
+        getattr(given, each) != parser.get_default(each) for each in ("backend", "rules", "workloads")
+    ):
+        parser.error(
+            "docs/speed.md shows e-prop and BPTT on NumPy, workloads A, B and C: leave the others out with --docs"
+        )
     cases = [(name, rule) for name in given.workloads for rule in given.rules]
     text = "\n\n".join(table(name, given.backend, rule, given.seconds) for name, rule in cases)
     print(text)

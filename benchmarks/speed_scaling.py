@@ -16,11 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from places import places
 
 from neko_rules.experiments.workloads import WORKLOADS, Workload, calibrated
 from speed.arena import Arena, machine
@@ -28,8 +29,6 @@ from speed.figures import by_size
 from speed.suites import neko_cases, recurrent_peers
 from speed.tables import Row, milliseconds
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-RESULTS = DOCS / "results" / "speed_scaling.json"
 ROUNDS = 7
 BACKENDS = ["numpy", "torch", "jax"]
 BASE = WORKLOADS["B"]
@@ -63,12 +62,8 @@ def main() -> None:
     parser.add_argument("--peers", default=sys.executable, help="Python of the peers' environment")
     parser.add_argument("--folder", type=Path, help="of results and figure; docs/ by default, or a new one for a look")
     options = parser.parse_args()
-    if options.folder is None and options.rounds >= ROUNDS and options.backends == BACKENDS:
-        path, drawing = RESULTS, DOCS / "figures" / "speed_scaling.png"
-    else:
-        folder = options.folder or Path(tempfile.mkdtemp(prefix="speed_scaling_"))
-        folder.mkdir(parents=True, exist_ok=True)
-        path, drawing = folder / "speed_scaling.json", folder / "speed_scaling.png"
+    shown = options.rounds >= ROUNDS and options.backends == BACKENDS
+    path, drawing = places("speed_scaling", shown, options.folder)
     arena = Arena(options.peers, options.rounds)
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"curves": {}}
     for axis in options.axes:
