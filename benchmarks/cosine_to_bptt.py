@@ -54,8 +54,10 @@ SAME_AT_FIRST = {
     *("OTTT, online", "OSTL, online", "RTRL, online"),
 }
 
-USUAL = [label for label, case in CASES.items() if label not in SAME_AT_FIRST and case.group != "sampled"]
-"""Rules of the docs: those left out have the row of another, or are right on average only."""
+LEFT_OUT = {*SAME_AT_FIRST, "EventProp"}
+USUAL = [label for label, case in CASES.items() if label not in LEFT_OUT and case.group != "sampled"]
+"""Rules of the docs: those left out have the row of another, or are right on average only, or follow spike times, which
+have no derivative where membranes are driven by jumps as here."""
 
 FAMILIES = {
     "backward": "back in time",
