@@ -41,6 +41,7 @@ VARIANTS: dict[str, Cell] = {
     "alif, decays": ALIFCell(membrane_decay=[0.2, 0.5, 0.9], adaptation_decay=0.8, beta=0.3),
     "tanh, leaky": TanhCell(membrane_decay=0.7),
     "relu, leaky per neuron": ReLUCell(tau_membrane=[1e-3, 5e-3, 0.0]),
+    "readout, synaptic current": LeakyReadoutCell(tau_synapse=3e-3),
     "readout per neuron": LeakyReadoutCell(membrane_decay=[0.0, 0.5, 1.0]),
 }
 

@@ -12,7 +12,7 @@ from neko_rules import Evaluator, Layer, Network, Stack
 from neko_rules.credit import autodiff
 from neko_rules.errors import IncompatibleError
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
-from neko_rules.layers.rate import ReLUCell, TanhCell
+from neko_rules.layers.rate import LeakyReadoutCell, ReLUCell, TanhCell
 from neko_rules.rules import RULES, LearningRule, Rule
 
 AUTODIFF_BACKENDS = ("torch", "tensorflow", "jax")
@@ -98,7 +98,10 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
     "reset not detached": stack(ALIFCell(detach_reset=False, beta=0.3)),
     "reset to zero, not detached": stack(LIFCell(reset="zero", detach_reset=False)),
     "refractory": stack(ALIFCell(refractory_period=2e-3, threshold=0.5)),
-    "synaptic currents": stack(LIFCell(tau_synapse=3e-3, threshold=1.5), ALIFCell(synapse_decay=0.4, reset="zero")),
+    "synaptic currents": stack(
+        LIFCell(tau_synapse=3e-3, threshold=1.5), ALIFCell(synapse_decay=0.4, reset="zero"),
+        output_cell=LeakyReadoutCell(tau_synapse=4e-3),
+    ),
     "gaussian surrogate": stack(LIFCell(surrogate="gaussian")),
     "deep": stack(ALIFCell(beta=0.3, threshold=0.5), LIFCell(threshold=0.3), ALIFCell(threshold=0.3)),
     "deep, no readout memory": stack(ALIFCell(), TanhCell(), tau_readout=0.0),

@@ -20,6 +20,7 @@ from neko_rules.errors import IncompatibleError
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.cell import Cell
 from neko_rules.layers.integrate_and_fire import LIFCell
+from neko_rules.layers.rate import LeakyReadoutCell
 from neko_rules.regularizers import FiringRate
 
 INPUTS, HIDDEN, OUTPUTS, DURATION = 3, 3, 2, 0.03
@@ -70,17 +71,16 @@ def stepped(name: str, dt: float, **options: Any) -> tuple[dict[str, np.ndarray]
     # A current acts on a membrane once per time step, and on the synapse of an output as well.
     scales = {"W": dt, "V": dt, "O": dt, "b": dt * dt}
     if circuit.output_has_synapse:
-        synaptic = LIFCell(tau_synapse=circuit.tau_synapse, tau_membrane=circuit.tau_output, threshold=1e9)
-        given["output_cell"], loss = synaptic, "membrane_squared_error"
+        given["output_cell"] = LeakyReadoutCell(circuit.tau_output, tau_synapse=circuit.tau_synapse)
     else:
-        given["tau_readout"], scales["O"], loss = circuit.tau_output, 1.0, "mean_squared_error"
+        given["tau_readout"], scales["O"] = circuit.tau_output, 1.0
     adaptive = {"beta": circuit.beta, "tau_adaptation": circuit.tau_adaptation}
     network: Network = ALIF(HIDDEN, OUTPUTS, **adaptive, **given) if circuit.beta else LIF(HIDDEN, OUTPUTS, **given)
     names = {
         "W": "hidden.input.weight", "V": "hidden.recurrent.weight", "O": "readout.input.weight", "b": "hidden.bias",
     }  # fmt: skip
     network.set_parameters({names[key]: scales[key] * value for key, value in weights.items()})
-    model, wanted = Evaluator(network, loss=loss), np.tile(circuit.wanted, (1, steps, 1))
+    model, wanted = Evaluator(network, loss="mean_squared_error"), np.tile(circuit.wanted, (1, steps, 1))
     found = EventProp(model, slowest_crossing=FREE, **options).gradients(x, wanted)
     return {key: scales[key] * found[names[key]] for key in weights}, model.evaluate(x, wanted)["loss"]
 

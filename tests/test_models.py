@@ -108,7 +108,7 @@ def test_arguments_of_the_cell_arrive() -> None:
     changed = {
         "threshold": 0.5, "reset": "zero", "detach_reset": False, "refractory_period": 2e-3, "tau_membrane": 5e-3,
         "membrane_decay": 0.3, "tau_adaptation": 0.1, "adaptation_decay": 0.7, "beta": (0.0, 0.5),
-        "learnable": ("beta", "threshold"),
+        "learnable": ("beta", "threshold"), "tau_synapse": 1e-3, "synapse_decay": (0.0, 0.4),
     }  # fmt: skip
     cell = ALIF(2, 2, **changed, surrogate="gaussian").graph.cell("hidden")
     assert cell == ALIFCell(**changed, surrogate="gaussian")  # type: ignore[arg-type]

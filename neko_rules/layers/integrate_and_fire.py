@@ -14,11 +14,12 @@ period in seconds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from neko_rules import arguments
 from neko_rules.layers.cell import CELLS, Cell, PerNeuron, Trainable, decay
+from neko_rules.layers.membrane import Membrane
 
 RESETS = ("subtract", "zero", "none")
 
@@ -111,7 +112,7 @@ class IFCell(_Spiking):
 
 @CELLS.register("lif")
 @dataclass(frozen=True)
-class LIFCell(_Spiking):
+class LIFCell(Membrane, _Spiking):
     """Leaky integrate-and-fire neuron: v_t = α v_{t-1} + I_t - θ z_{t-1}, α = exp(-dt/τ_membrane).
 
     Args:
@@ -138,41 +139,14 @@ class LIFCell(_Spiking):
         ('v', 'i')
     """
 
-    tau_membrane: PerNeuron = 20e-3
-    membrane_decay: PerNeuron | None = None
-    tau_synapse: PerNeuron = field(default=0.0, kw_only=True)
-    synapse_decay: PerNeuron | None = field(default=None, kw_only=True)
-
-    trainable = {
-        **_Spiking.trainable,
-        "membrane_decay": Trainable("alpha", lowest=0, highest=1),
-        "synapse_decay": Trainable("epsilon", lowest=0, highest=1),
-    }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_decay("tau_membrane", "membrane_decay")
-        self._check_decay("tau_synapse", "synapse_decay")
-
-    @property
-    def synaptic(self) -> bool:
-        """Whether a synaptic current of any neuron has a memory, or may learn to have one."""
-        given = self.tau_synapse if self.synapse_decay is None else self.synapse_decay
-        return "synapse_decay" in self.learnable or (any(given) if isinstance(given, tuple) else given > 0)
-
-    def state_names(self) -> tuple[str, ...]:
-        names = super().state_names()
-        return (*self.states, "i", *names[len(self.states) :]) if self.synaptic else names
+    trainable = {**_Spiking.trainable, **Membrane.trainable}
 
     def constants(self, dt: float) -> dict[str, PerNeuron]:
-        values = {**super().constants(dt), "alpha": decay(self.tau_membrane, self.membrane_decay, dt)}
-        return {**values, "epsilon": decay(self.tau_synapse, self.synapse_decay, dt)} if self.synaptic else values
+        return {**super().constants(dt), **self._decays(dt)}
 
     def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
-        if not self.synaptic:
-            return self._integrated(nx, p, s, z, current)
-        arriving = p.epsilon * s.i + current
-        return {**self._integrated(nx, p, s, z, arriving), "i": arriving}
+        driving, synapses = self._arriving(p, s, current)
+        return {**self._integrated(nx, p, s, z, driving), **synapses}
 
 
 @CELLS.register("alif")

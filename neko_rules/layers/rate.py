@@ -2,7 +2,8 @@
 
     v_t = α v_{t-1} + I_t        z_t = tanh(v_t)  or  max(0, v_t)
 
-With α = 0 (τ_membrane = 0, the default) these are the units of an Elman network.
+With α = 0 (τ_membrane = 0, the default) these are the units of an Elman network. Synapses may have a memory, as those
+of every ``membrane``.
 """
 
 from __future__ import annotations
@@ -11,32 +12,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from neko_rules.layers.cell import CELLS, Cell, PerNeuron, Trainable, decay
+from neko_rules.layers.cell import CELLS, PerNeuron
+from neko_rules.layers.membrane import Membrane
 from neko_rules.surrogates import Surrogate
 
 
 @dataclass(frozen=True)
-class _Leaky(Cell):
+class _Leaky(Membrane):
     """A membrane without spikes."""
 
     tau_membrane: PerNeuron = 0.0
-    membrane_decay: PerNeuron | None = None
     # Without spikes there is no choice of a surrogate, so this is no argument.
     surrogate: Surrogate | str | Mapping[str, Any] = field(default="straight_through", init=False, repr=False)
 
     states = ("v",)
     spiking = False
-    trainable = {"membrane_decay": Trainable("alpha", lowest=0, highest=1)}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_decay("tau_membrane", "membrane_decay")
 
     def constants(self, dt: float) -> dict[str, PerNeuron]:
-        return {"alpha": decay(self.tau_membrane, self.membrane_decay, dt)}
+        return self._decays(dt)
 
     def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
-        return {"v": p.alpha * s.v + current}
+        driving, synapses = self._arriving(p, s, current)
+        return {"v": p.alpha * s.v + driving, **synapses}
 
 
 @CELLS.register("tanh")
@@ -47,7 +44,8 @@ class TanhCell(_Leaky):
     Args:
         tau_membrane: τ in seconds, a number or one per neuron; 0 means no memory.
         membrane_decay: α given directly, instead of ``tau_membrane``.
-        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``.
+        tau_synapse, synapse_decay: as for LIFCell.
+        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``, ``"synapse_decay"``.
 
     Example:
         >>> TanhCell(membrane_decay=0.5).constants(dt=1e-3)
@@ -66,7 +64,8 @@ class ReLUCell(_Leaky):
     Args:
         tau_membrane: τ in seconds, a number or one per neuron; 0 means no memory.
         membrane_decay: α given directly, instead of ``tau_membrane``.
-        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``.
+        tau_synapse, synapse_decay: as for LIFCell.
+        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``, ``"synapse_decay"``.
 
     Example:
         >>> ReLUCell().constants(dt=1e-3)
@@ -85,7 +84,8 @@ class LeakyReadoutCell(_Leaky):
     Args:
         tau_membrane: τ in seconds, a number or one per neuron; 0 means no memory.
         membrane_decay: κ given directly, instead of ``tau_membrane``.
-        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``.
+        tau_synapse, synapse_decay: as for LIFCell.
+        learnable: arguments that are learned, one value per unit: ``"membrane_decay"``, ``"synapse_decay"``.
 
     Example:
         >>> round(LeakyReadoutCell(tau_membrane=20e-3).constants(dt=1e-3)["alpha"], 4)
