@@ -11,7 +11,7 @@ the deferred gradient, with firing rates replaced by the means over the steps so
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,6 +32,7 @@ __all__ = [
     "MembraneBounds",
     "Regularizer",
     "SpikeL1",
+    "resolve_regularizers",
 ]
 
 
@@ -495,6 +496,23 @@ class MembraneBounds(_Selecting):
         """How far above the upper bound, and how far below the lower one."""
         over = 0.0 * v if self.upper is None else nx.maximum(v - self.upper, 0.0)
         return over, 0.0 * v if self.lower is None else nx.maximum(self.lower - v, 0.0)
+
+
+def resolve_regularizers(given: Iterable[str | Mapping[str, Any] | Regularizer]) -> tuple[Regularizer, ...]:
+    """Penalties from a list of names, mappings or objects.
+
+    Raises:
+        ArgumentError: it is no list, or one of them is unknown.
+
+    Example:
+        >>> resolve_regularizers(["spike_l1"])
+        (SpikeL1(populations=None, strength=1.0),)
+    """
+    if isinstance(given, (str, Mapping, Regularizer)) or not isinstance(given, Iterable):
+        raise ArgumentError(
+            "regularizers must be a list", received=given, works="put a single one in a list: ['firing_rate']"
+        )
+    return tuple(REGULARIZERS.resolve(each) for each in given)
 
 
 def of_states(regularizer: Regularizer) -> MembraneBounds | None:

@@ -10,7 +10,7 @@ from neko_rules.layers.network import Network
 from neko_rules.on_request import COMPILED, is_made
 from neko_rules.ours import is_ours
 
-_MOVING = frozenset({"steps", "_own", "_memory", "model", "network", "held"})
+_MOVING = frozenset({"steps", "_own", "_memory", "_shown", "model", "network", "held"})
 """What a step changes, and what is looked into itself."""
 
 

@@ -14,7 +14,7 @@ drawn by ``draw`` on the host and handed in.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class Crossbar:
         tolerance: write-verify: how far from its target a conductance may stay, as a fraction of the range.
         budget: write-verify: pulses spent on a device at most; 0 writes the first weights exactly.
         refresh_at: one-sided: a pair is written again when one of the two is above this fraction of the range.
-        seed: of the devices and of all noise.
+        seed: of the devices and of all noise; None: that of the rule that trains on it, or 0.
 
     Example:
         >>> from neko_rules.devices import Constant
@@ -80,7 +80,7 @@ class Crossbar:
     tolerance: float = 0.01
     budget: int = 0
     refresh_at: float = 0.9
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", DEVICES.resolve(self.device))
@@ -90,12 +90,17 @@ class Crossbar:
             arguments.number(f"w_max of {name}" if name != "w_max" else name, limit, above=0)
         if isinstance(self.parameters, str):
             arguments.choice("parameters", self.parameters, WHICH)
+        elif not isinstance(self.parameters, Sequence) or not all(isinstance(each, str) for each in self.parameters):
+            raise ArgumentError(
+                "parameters must be 'weights', 'all', or a list of names of parameters", received=self.parameters
+            )
         arguments.number("half_select", self.half_select, at_least=0, at_most=1)
         _ = self.converters  # checks what belongs to them
         arguments.number("tolerance", self.tolerance, above=0)
         arguments.integer("budget", self.budget, at_least=0)
         arguments.number("refresh_at", self.refresh_at, above=0, at_most=1)
-        arguments.integer("seed", self.seed, at_least=0)
+        if self.seed is not None:
+            arguments.integer("seed", self.seed, at_least=0)
         if self.memristor.one_way and self.encoding != "one_sided":
             raise IncompatibleError(
                 f"{type(self.memristor).__name__} is gradual upwards only",
@@ -113,6 +118,10 @@ class Crossbar:
     def converters(self) -> Converters:
         """What its inputs and outputs go through."""
         return Converters(self.dac_bits, self.dac_bound, self.adc_bits, self.adc_bound)
+
+    def seeded(self, seed: int) -> Crossbar:
+        """The same with a seed, if it has none of its own."""
+        return self if self.seed is not None else replace(self, seed=seed)
 
     # Which weights live here, and in what units.
 
@@ -181,7 +190,7 @@ class Crossbar:
         rest = np.zeros_like(weight) if self.budget else weight
         found: dict[str, np.ndarray] = {}
         for side, g in split(self.encoding, self.memristor, rest, self.largest(name)).items():
-            rng = stream(self.seed, f"devices/{side}/{name}")
+            rng = stream(self.seed or 0, f"devices/{side}/{name}")
             cells = self.memristor.draw(g.shape, rng)
             found[f"{side}.conductance"] = self.memristor.settled(g, cells)
             if self.memristor.write_noise:
@@ -189,6 +198,34 @@ class Crossbar:
             found |= {f"{side}.{key}": value for key, value in cells.items() if isinstance(value, np.ndarray)}
             found |= {f"{side}.{counter}": np.zeros(g.shape) for counter in COUNTERS}
         return found
+
+    def rewritten(
+        self, state: Mapping[str, Mapping[str, np.ndarray]], weights: Mapping[str, np.ndarray], step: int
+    ) -> dict[str, Any]:
+        """The state with other weights on the same devices, on the host: counters go on.
+
+        As ``first`` it writes them by write-verify where there is a ``budget``, from what the devices hold, and exactly
+        otherwise, as far as every device reaches.
+
+        Args:
+            state: the state; not changed.
+            weights: those to be written, by name; the others stay.
+            step: a number on which noise depends beside the seed.
+        """
+        after = {group: dict(values) for group, values in state.items()}
+        if self.budget:
+            from neko_rules.backend import get_backend
+
+            shapes = {name: np.shape(weight) for name, weight in weights.items()}
+            drawn = self.draw(shapes, step, self.budget)
+            return self.write_verify(get_backend("numpy"), after, dict(weights), drawn)[0]
+        for name, weight in weights.items():
+            for side, g in split(self.encoding, self.memristor, weight, self.largest(name)).items():
+                after[f"{side}.conductance"][name] = self.memristor.settled(g, self._cells(after, side, name))
+                if self.memristor.write_noise:
+                    rng = stream(self.seed or 0, f"written/{step}/{side}/{name}")
+                    after[f"{side}.offset"][name] = rng.standard_normal(g.shape)
+        return after
 
     def draw(self, shapes: Mapping[str, Sequence[int]], step: int, limit: int = 1) -> dict[str, np.ndarray]:
         """The random numbers of one update: cycle noise, write noise, read noise; none that the device does not need.
@@ -201,7 +238,7 @@ class Crossbar:
         drawn: dict[str, np.ndarray] = {}
         device = self.memristor
         for name, shape in shapes.items():
-            rng = stream(self.seed, f"noise/{step}/{name}")
+            rng = stream(self.seed or 0, f"noise/{step}/{name}")
             for side in SIDES:
                 devices = shape_of(self.encoding, side, tuple(shape))
                 if side in pulsed(self.encoding):

@@ -38,6 +38,9 @@ REGISTRIES = {
 }
 """The keys whose value names a part (or a list of parts), with the module and the registry that knows it."""
 
+PLAIN = {"crossbar": ("neko_rules.devices", "Crossbar"), "fast": ("neko_rules.devices", "Crossbar")}
+"""The keys whose value is the arguments of one class."""
+
 SUPPLIED = {
     "model": ("backend", "dtype", "task_type", "seed"),
     "rule": ("model", "seed"),
@@ -94,6 +97,9 @@ def written_out(spec: Any, key: str) -> Any:
     if isinstance(spec, (list, tuple)):
         return [written_out(each, key) for each in spec]
     registry = registry_of(key)
+    if key in PLAIN and isinstance(spec, Mapping):
+        module, name = PLAIN[key]
+        return with_defaults(getattr(importlib.import_module(module), name), spec)
     if registry is None:
         return _written_out_values(spec) if isinstance(spec, Mapping) else spec
     if not isinstance(spec, (str, Mapping)):

@@ -24,6 +24,7 @@ from neko_rules.experiments.settings import apply_setting
 from neko_rules.experiments.yaml_file import dump, read_mapping
 from neko_rules.probabilistic import SamplingRule
 from neko_rules.registry import construct
+from neko_rules.rules import Rule
 from neko_rules.trainers import Callback, Checkpoint, EarlyStopping, History, ProgressBar, Trainer
 
 if TYPE_CHECKING:
@@ -261,6 +262,10 @@ def load_data(experiment: Experiment) -> Data:
         experiment.rule.model.check(x_test, y_test)
         if isinstance(experiment.rule, SamplingRule):
             experiment.rule.posterior.examples(x_train, y_train)
+    # What a rule cannot begin with is said before anything is written: a crossbar's names of parameters.
+    if isinstance(experiment.rule, Rule):
+        with within("rule"):
+            experiment.rule.prepared()
     return (x_train, y_train), (x_test, y_test)
 
 

@@ -3,7 +3,8 @@
     Δw = δ n  (digital),    G± ← device's answer to ±n pulses  (crossbar),    n = decision(u),  u = -g by default
 
 With the decision ``sign`` and no crossbar it is signSGD; on a crossbar it is the Manhattan rule of Zamanidoost et al.
-A zero gradient moves nothing, nor does one within the dead zone.
+A zero gradient asks for nothing, nor does one within the dead zone; what an optimiser or a decision remembers of
+earlier ones may still be pulsed.
 
 References: E. Zamanidoost, F. M. Bayat, D. Strukov, I. Kataeva, Manhattan rule training for memristive crossbar
 circuit pattern classifiers, IEEE WISP 2015; further ones with each decision in ``neko_rules.rules.pulses``.
@@ -32,12 +33,22 @@ from neko_rules.regularizers import Regularizer
 from neko_rules.replaced import forget_compiled
 from neko_rules.rules.pulses import DECISIONS, Decision
 from neko_rules.rules.rule import RULES, Arrays, Batch, Kept, Own, Rule, rule_of
+from neko_rules.rules.setting import Setting
 from neko_rules.schedules import Schedule, resolve_learning_rate
 from neko_rules.seeding import stream
+from neko_rules.trees import OnHost, made
 
-GRADIENT, DECISION, CROSSBAR = "gradient.", "decision.", "crossbar."
+GRADIENT, DECISION, CROSSBAR, READ = "gradient.", "decision.", "crossbar.", ".read/"
 DEAD_ZONES = ("rms", "absolute")
 DELTA = "delta of the step"
+MOST = 1000
+"""Pulses on a noisy device at once, at most."""
+
+EXAMPLES = 1 << 24
+"""Examples of a batch at most, whose pulses each have random numbers of their own."""
+
+_BETWEEN = -(1 << 40)
+"""Where the numbers of reads between updates begin, far from those of updates."""
 
 
 class PulseOptions(TypedDict, total=False):
@@ -82,7 +93,9 @@ class Manhattan(Rule):
         gradient: the rule whose gradient decides: a Rule of the same model, or its name or mapping; BPTT by default.
         crossbar: the Crossbar (or a mapping of its arguments) that the weights live on; None for digital weights.
             Parameters that do not live on it, such as biases, are digital. From then on the network's products with
-            its weights go through its converters, in evaluation too; their derivative is straight-through.
+            its weights go through its converters, in evaluation too; their derivative is straight-through. Weights
+            that are set or loaded afterwards are written to its devices before the next step. Without a seed of its
+            own it has the rule's.
         decision: how many pulses: ``"sign"``, ``"stochastic"``, ``"top_k"``, ``"accumulate"``, ``"momentum"``,
             ``"multi_pulse"``, a mapping, or a Decision.
         dead_zone: θ: gradients of at most this size count as zero.
@@ -94,12 +107,13 @@ class Manhattan(Rule):
         optimizer: makes u of the gradient: by default u = -g (``"naive"``); with ``"sgd"`` or ``"adam"`` the pulses
             stand for their updates. ``accumulate`` and ``multi_pulse`` compare u with the weight change of a pulse, so
             that it has to have a size: use ``"sgd"``.
-        regularizers: of the gradient; given to its rule instead where that is an object.
+        regularizers: of the gradient; given to its rule instead where that is an object. A rule that is made here has
+            this one's seed, unless its mapping gives another.
         weight_decay, clipping, seed: as for Rule.
 
     Raises:
-        IncompatibleError: the gradient's rule is of another model or changes weights within a sequence, or one-sided
-            pairs have no budget of pulses to be written again.
+        IncompatibleError: the gradient's rule is of another model, changes weights within a sequence or is one of
+            pulses itself, or one-sided pairs have no budget of pulses to be written again.
 
     Example:
         >>> from neko_rules import LIF, EProp, Evaluator, Manhattan
@@ -113,6 +127,7 @@ class Manhattan(Rule):
     """
 
     options: ClassVar[type] = PulseOptions
+    arrays = (*Rule.arrays, "_shown")
     requires: ClassVar[str] = "loss_gradient"
     about: ClassVar[dict[str, str]] = {
         "paper": "Zamanidoost et al. 2015",
@@ -120,6 +135,14 @@ class Manhattan(Rule):
         "memory": "that of its gradient",
         "identity": "= signSGD without a crossbar",
     }
+
+    delta = Setting[float | Schedule](lambda _, value: resolve_learning_rate(value, "delta"))
+    gradient = Setting[Rule](lambda rule, value: rule._led_by(value))
+    decision = Setting[Decision](lambda rule, value: rule._decided_by(value))
+    dead_zone = Setting[float](lambda _, value: arguments.number("dead_zone", value, at_least=0))
+    dead_zone_unit = Setting[str](lambda _, value: arguments.choice("dead_zone_unit", value, DEAD_ZONES))
+    per_sample = Setting[bool](lambda _, value: arguments.flag("per_sample", value))
+    refresh_every = Setting[int](lambda _, value: arguments.integer("refresh_every", value, at_least=1))
 
     def __init__(
         self,
@@ -138,18 +161,24 @@ class Manhattan(Rule):
         **options: Unpack[PulseOptions],
     ) -> None:
         super().__init__(model, optimizer=optimizer, **options)
-        self.delta = resolve_learning_rate(delta)
-        self.gradient = self._deciding(model, gradient, regularizers)
-        self.decision = DECISIONS.resolve(decision)
-        self.dead_zone = arguments.number("dead_zone", dead_zone, at_least=0)
-        self.dead_zone_unit = arguments.choice("dead_zone_unit", dead_zone_unit, DEAD_ZONES)
-        self.per_sample = arguments.flag("per_sample", per_sample)
-        self.refresh_every = arguments.integer("refresh_every", refresh_every, at_least=1)
-        self._crossbar = None if crossbar is None else create(Crossbar, crossbar)
+        self.delta = delta
+        if isinstance(gradient, Rule) and regularizers:
+            raise IncompatibleError(
+                "regularizers are given to the rule whose gradient decides",
+                received=f"regularizers beside gradient={gradient!r}",
+                works="give them to that rule",
+            )
+        self.gradient = "bptt" if gradient is None else gradient
+        if regularizers:
+            self.regularizers = regularizers
+        self._shown: Parameters | OnHost | None = None
+        self._crossbar = None if crossbar is None else create(Crossbar, crossbar).seeded(self.seed)
+        self.decision = decision
+        self.dead_zone, self.dead_zone_unit = dead_zone, dead_zone_unit
+        self.per_sample, self.refresh_every = per_sample, refresh_every
         if self._crossbar is not None:
             convert(model.network, self._crossbar)
             model.forget_compiled()
-        self._check_gradient()
         if self._crossbar is not None and self._crossbar.encoding == "one_sided" and not self._crossbar.budget:
             raise IncompatibleError(
                 "one-sided pairs fill up in training, and have to be written again",
@@ -159,43 +188,77 @@ class Manhattan(Rule):
         if model.network.built:
             self.prepared()
 
-    def _check_gradient(self) -> None:
-        name = type(self.gradient).__name__
-        if self.gradient.model is not self.model:
+    def _led_by(self, gradient: str | Mapping[str, Any] | Rule) -> Rule:
+        """The rule whose gradient decides, as one of its own, whose updates nobody else counts."""
+        if isinstance(gradient, Rule):
+            led = copy.copy(gradient)
+            forget_compiled(led)
+        else:
+            spec = {"name": gradient} if isinstance(gradient, str) else gradient
+            name = spec.get("name") if isinstance(spec, Mapping) else None
+            # Refused before it is made: it would write the weights to a crossbar of its own.
+            if isinstance(name, str) and name in RULES and _pulses(RULES[name]):
+                self._refuse_pulses(name)
+            led = rule_of(self.model, {"seed": self.seed, **spec} if isinstance(spec, Mapping) else spec)
+        self._check_gradient(led)
+        if self._own is not None:
+            kept = {group: each for group, each in self.prepared()[0].items() if not group.startswith(GRADIENT)}
+            self._own = kept | self._in_backend({GRADIENT + group: each for group, each in led._first().items()})
+        return led
+
+    def _decided_by(self, decision: str | Mapping[str, Any] | Decision) -> Decision:
+        """A decision; one that remembers other things than the one before begins without memory."""
+        found, known = DECISIONS.resolve(decision), vars(self).get("decision")
+        self._check_pulses(found)
+        if self._own is not None and known is not None and known.slots != found.slots:
+            kept = {group: each for group, each in self.prepared()[0].items() if not group.startswith(DECISION)}
+            self._own = kept | self._in_backend(self._remembered(found))
+        return found
+
+    def _check_pulses(self, decision: Decision) -> None:
+        noisy = self._crossbar is not None and self._crossbar.memristor.noisy
+        if noisy and decision.pulses > MOST:
+            raise IncompatibleError(
+                f"devices with noise are sent at most {MOST} pulses at once, since it is drawn for every one",
+                received=f"{decision!r}",
+                works="give the decision a smaller limit",
+            )
+
+    def _remembered(self, decision: Decision) -> dict[str, dict[str, np.ndarray]]:
+        """What a decision remembers at first."""
+        shapes = {name: tuple(value.shape) for name, value in self.model.network.values.items()}
+        return {DECISION + slot: {name: np.zeros(shape) for name, shape in shapes.items()} for slot in decision.slots}
+
+    def _in_backend(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> Own:
+        dtype = self.model.network.dtype
+        return {g: {name: self.nx.asarray(each, dtype) for name, each in of.items()} for g, of in groups.items()}
+
+    @staticmethod
+    def _refuse_pulses(name: str) -> None:
+        raise IncompatibleError(
+            "pulses are decided by a gradient",
+            received=f"{name}, which sends pulses itself",
+            works="use a rule on the axes of credit, such as bptt or eprop",
+        )
+
+    def _check_gradient(self, gradient: Rule) -> None:
+        name = type(gradient).__name__
+        if isinstance(gradient, Manhattan):
+            self._refuse_pulses(name)
+        if gradient.model is not self.model:
             raise IncompatibleError("the gradient's rule must be of the same model", received=f"{name} of another")
-        if self.gradient._updates_in(1000) != 1 or getattr(self.gradient, "window", None) is not None:
+        if gradient._updates_in(1000) != 1 or getattr(gradient, "window", None) is not None:
             raise IncompatibleError(
                 "pulses are decided by a gradient of the whole sequence",
                 received=f"{name}, which changes weights within it",
                 works="use it without online and window",
             )
-        if self.gradient.weight_decay or self.gradient.clipping is not None:
+        if gradient.weight_decay or gradient.clipping is not None:
             raise IncompatibleError(
                 "weight_decay and clipping are given to the rule that changes the weights",
                 received=f"{name} with weight_decay or clipping",
                 works="give them to Manhattan",
             )
-
-    @staticmethod
-    def _deciding(
-        model: Evaluator,
-        gradient: str | Mapping[str, Any] | Rule | None,
-        regularizers: Sequence[str | Mapping[str, Any] | Regularizer],
-    ) -> Rule:
-        """The rule whose gradient decides, to which the regularisers are given."""
-        if isinstance(gradient, Rule):
-            if regularizers:
-                raise IncompatibleError(
-                    "regularizers are given to the rule whose gradient decides",
-                    received=f"regularizers beside gradient={gradient!r}",
-                    works="give them to that rule",
-                )
-            # One of its own, whose updates nobody else counts.
-            own = copy.copy(gradient)
-            forget_compiled(own)
-            return own
-        spec = {"name": "bptt"} if gradient is None else {"name": gradient} if isinstance(gradient, str) else gradient
-        return rule_of(model, {**spec, **({"regularizers": regularizers} if regularizers else {})})
 
     def _penalised_by(self, regularizers: Any) -> tuple[Regularizer, ...]:
         """Penalties are those of the rule whose gradient decides, to which they are handed on."""
@@ -209,13 +272,7 @@ class Manhattan(Rule):
         """The crossbar as it is now, or None for digital weights."""
         if self._crossbar is None:
             return None
-        own, _ = self.prepared()
-        held = {group: values for group, values in own.items() if group.startswith(CROSSBAR)}
-        state = {
-            group.removeprefix(CROSSBAR): {name: self.nx.to_numpy(value) for name, value in values.items()}
-            for group, values in held.items()
-        }
-        return LoadedCrossbar(self._crossbar, state)
+        return LoadedCrossbar(self._crossbar, self._on_host(self.prepared()[0], CROSSBAR))
 
     # Own arrays and random numbers.
 
@@ -224,31 +281,87 @@ class Manhattan(Rule):
         return {name: s for name, s in shapes.items() if self._crossbar is not None and self._crossbar.holds(name, s)}
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
-        weights = self.model.network.parameters
         first = {GRADIENT + group: values for group, values in self.gradient._first().items()}
-        for slot in self.decision.slots:
-            first[DECISION + slot] = {name: np.zeros(value.shape) for name, value in weights.items()}
+        first |= self._remembered(self.decision)
         if self._crossbar is not None:
-            first |= {CROSSBAR + group: values for group, values in self._crossbar.first(weights).items()}
+            held = self._crossbar.first(self.model.network.parameters)
+            first |= {CROSSBAR + group: values for group, values in held.items()}
         return first
 
     def prepared(self) -> tuple[Own, dict[str, Parameters]]:
-        """Own arrays and memory; at first the weights are written to the crossbar, and are what it then holds."""
+        """Own arrays and memory. Weights that the crossbar does not show yet, as at first, are written to it."""
         new = self._own is None
         own, memory = super().prepared()
-        if new and self._crossbar is not None:
-            network = self.model.network
-            read = self.nx.jit(lambda held: self._read(held, {}))(own)
-            network.values = {**network.values, **read}
+        if self._crossbar is not None:
+            if new:
+                self._show(own)
+            elif self._shown is not None:
+                own = self._with_weights_set(own)
         return own, memory
+
+    def _show(self, own: Own) -> None:
+        """Read the crossbar, whose weights the network then has."""
+        network = self.model.network
+        network.values = {**network.values, **self._compiled_read(own, self._between())}
+        self._shown = self._on_it(network.values)
+
+    def _on_it(self, values: Parameters) -> Parameters:
+        return {name: values[name] for name in self._on_crossbar()}
+
+    def _with_weights_set(self, own: Own) -> Own:
+        """Own arrays with weights written to the crossbar that were set since it was read."""
+        assert self._crossbar is not None, "only a crossbar is written to"
+        nx, now, shown = self.nx, self._on_it(self.model.network.values), made(self.nx, self._shown)
+        others = {name: nx.to_numpy(each) for name, each in now.items() if each is not shown[name]}
+        given = {name: each for name, each in others.items() if not np.array_equal(each, nx.to_numpy(shown[name]))}
+        if not given:
+            self._shown = now
+            return own
+        state, number = self._on_host(own, CROSSBAR), _BETWEEN - self.steps
+        written = self._crossbar.rewritten(state, self._stored(own, given), number)
+        self._own = own = {**own, **self._in_backend({CROSSBAR + group: each for group, each in written.items()})}
+        self._show(own)
+        return own
+
+    def _stored(self, own: Own, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the crossbar has to hold, for the network to have these weights."""
+        return weights
+
+    def _on_host(self, own: Own, prefix: str) -> dict[str, dict[str, np.ndarray]]:
+        """The state of an array as NumPy arrays."""
+        return {
+            group: {name: self.nx.to_numpy(value) for name, value in values.items()}
+            for group, values in _group(own, prefix).items()
+        }
+
+    def _between(self) -> Parameters:
+        """The noise of a read that no update makes, by prefix and name."""
+        assert self._crossbar is not None, "only a crossbar is read"
+        return self._noise_of_reading(self._crossbar, CROSSBAR)
+
+    def _noise_of_reading(self, crossbar: Crossbar, prefix: str) -> Parameters:
+        drawn = crossbar.draw(self._on_crossbar(), _BETWEEN - self.steps)
+        dtype = self.model.network.dtype
+        return {prefix + name: self.nx.asarray(each, dtype) for name, each in drawn.items() if READ in name}
+
+    @cached_property
+    def _compiled_read(self) -> Callable[..., Any]:
+        return self.nx.jit(self._read)
+
+    def take(self, values: Parameters, own: Own, memory: dict[str, Parameters], updates: int) -> None:
+        """As for ``Rule``: the weights are what the crossbar among the own arrays shows."""
+        super().take(values, own, memory, updates)
+        if self._crossbar is not None:
+            self._shown = self._on_it(self.model.network.values)
 
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
         self.gradient.steps = self.steps
         drawn = {GRADIENT + name: value for name, value in self.gradient._draw(steps, examples).items()}
-        rounds = examples if self.per_sample else 1
-        number = self.steps * rounds
-        each = [self._draw_pulses(number + i) for i in range(rounds)]
-        drawn |= each[0] if not self.per_sample else {name: np.stack([one[name] for one in each]) for name in each[0]}
+        if self.per_sample:
+            each = [self._draw_pulses(self.steps * EXAMPLES + i) for i in range(examples)]
+            drawn |= {name: np.stack([one[name] for one in each]) for name in each[0]}
+        else:
+            drawn |= self._draw_pulses(self.steps)
         rate = self.delta(self.steps) if isinstance(self.delta, Schedule) else self.delta
         return {**drawn, DELTA: np.array(rate)}
 
@@ -384,8 +497,8 @@ class Manhattan(Rule):
         drawn = {name: self.nx.asarray(value, network.dtype) for name, value in noise.items()}
         own, _ = self.prepared()
         state = self._compiled_refresh(_group(own, CROSSBAR), drawn)
-        self._own = {**own, **{CROSSBAR + group: each for group, each in state.items()}}
-        network.values = {**network.values, **self.nx.jit(lambda held: self._read(held, {}))(self._own)}
+        self._own = own = {**own, **{CROSSBAR + group: each for group, each in state.items()}}
+        self._show(own)
 
     def wait(self, seconds: float, since: float | None = None) -> None:
         """Let time pass without a pulse: every device drifts and leaks, and the network's weights are what is left.
@@ -401,9 +514,8 @@ class Manhattan(Rule):
             raise IncompatibleError(
                 "only weights on a crossbar change by waiting", received="digital weights", works="give crossbar=…"
             )
-        self._own = self._waited(self.prepared()[0], self._crossbar, CROSSBAR, seconds, since)
-        network = self.model.network
-        network.values = {**network.values, **self.nx.jit(lambda held: self._read(held, {}))(self._own)}
+        self._own = own = self._waited(self.prepared()[0], self._crossbar, CROSSBAR, seconds, since)
+        self._show(own)
 
     def _waited(self, own: Own, crossbar: Crossbar, prefix: str, seconds: float, since: float | None) -> Own:
         state = self.nx.jit(lambda held: crossbar.wait(self.nx, held, seconds, since))(_group(own, prefix))
@@ -418,8 +530,9 @@ class Manhattan(Rule):
     def clone(self) -> Any:
         """The same rule in the same state, on a clone of its model."""
         twin = super().clone()
-        twin.gradient = self.gradient.clone()
-        twin.gradient.model = twin.model
+        led = self.gradient.clone()
+        led.model = twin.model
+        vars(twin)["gradient"] = led
         return twin
 
     def __repr__(self) -> str:
@@ -428,6 +541,11 @@ class Manhattan(Rule):
             said.append(f"dead zone {self.dead_zone:g} ({self.dead_zone_unit})")
         said.append("digital" if self._crossbar is None else repr(self._crossbar))
         return f"{type(self).__name__}({', '.join(said)})"
+
+
+def _pulses(maker: Any) -> bool:
+    """Whether a class is of rules that send pulses."""
+    return isinstance(maker, type) and issubclass(maker, Manhattan)
 
 
 def _group(groups: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Pulse decisions: how many pulses, up or down, a wanted weight change becomes.
 
-u is the change that gradient and optimiser ask for, ε the weight change of one pulse. Where u is 0 nothing is pulsed.
+u is the change that gradient and optimiser ask for, ε the weight change of one pulse. Where u is 0 nothing is pulsed,
+but for what is remembered of earlier ones; nor is anything where ε is 0, as at the end of a schedule.
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ class Decision:
             noise: uniform between 0 and 1, for decisions that are ``random``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define counts()")
+
+
+def in_pulses(nx: Backend, size: Array, unit: float | Array) -> Array:
+    """How many pulses of a unit a change amounts to; none of a unit of 0, which would change nothing."""
+    if not nx.is_tensor(unit):
+        return size / unit
+    none = unit <= 0
+    return nx.where(none, 0.0 * size, size / nx.where(none, 0.0 * unit + 1.0, unit))
 
 
 DECISIONS: Registry[Decision] = Registry("pulse decision", Decision)
@@ -100,7 +109,7 @@ class StochasticPulse(Decision):
         self, nx: Backend, u: Array, unit: float | Array, memory: tuple[Array, ...], noise: Array | None
     ) -> tuple[Array, tuple[Array, ...]]:
         """sign(u) floor(|u|/r + ξ), at most the limit."""
-        share = nx.abs(u) / (unit if self.reference is None else self.reference)
+        share = in_pulses(nx, nx.abs(u), unit if self.reference is None else self.reference)
         return nx.sign(u) * nx.minimum(nx.floor(share + noise), float(self.limit)), ()
 
 
@@ -165,7 +174,7 @@ class AccumulateAndFire(Decision):
     ) -> tuple[Array, tuple[Array, ...]]:
         """trunc(χ/ε) and what is left of χ."""
         accumulated = memory[0] + u
-        size = nx.minimum(nx.floor(nx.abs(accumulated) / unit), float(self.limit))
+        size = nx.minimum(nx.floor(in_pulses(nx, nx.abs(accumulated), unit)), float(self.limit))
         fired = nx.sign(accumulated) * size
         return fired, (accumulated - fired * unit,)
 
@@ -219,4 +228,4 @@ class MultiPulse(Decision):
         self, nx: Backend, u: Array, unit: float | Array, memory: tuple[Array, ...], noise: Array | None
     ) -> tuple[Array, tuple[Array, ...]]:
         """sign(u) floor(|u|/ε + 1/2), at most the limit."""
-        return nx.sign(u) * nx.minimum(nx.floor(nx.abs(u) / unit + 0.5), float(self.limit)), ()
+        return nx.sign(u) * nx.minimum(nx.floor(in_pulses(nx, nx.abs(u), unit) + 0.5), float(self.limit)), ()

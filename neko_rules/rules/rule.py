@@ -20,7 +20,7 @@ from neko_rules.layers.network import TASK_TYPES
 from neko_rules.optimizers import OPTIMIZERS, Optimizer
 from neko_rules.portable import Portable
 from neko_rules.registry import Registry
-from neko_rules.regularizers import REGULARIZERS, Regularizer
+from neko_rules.regularizers import Regularizer, resolve_regularizers
 from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.rules.saved import load, saved
 from neko_rules.rules.setting import Setting
@@ -131,7 +131,7 @@ class Rule(Portable):
     tasks: ClassVar[tuple[str, ...]] = TASK_TYPES
     """The task types of models that it can train."""
 
-    arrays = ("_own", "_memory")
+    arrays: ClassVar[tuple[str, ...]] = ("_own", "_memory")
     optimizer = Setting[Optimizer](lambda rule, value: rule._optimised_by(value))
     """What makes a gradient into a weight change; another one counts from the next step on. One of the same class goes
     on with the memory that there is, one of another begins anew: Adam corrects its averages by their number."""
@@ -289,7 +289,7 @@ class Rule(Portable):
         if (stand_in := self._stand_in(arrays)) and (met := stand_in.gradients(self, arrays)) is not None:
             return met
         batch = self._given(arrays)
-        values, own = self.model.network.values, self.prepared()[0]
+        own, values = self.prepared()[0], self.model.network.values
         found = self._compiled_gradients(values, own, self._drawn(batch), batch)[1]
         return {name: self.nx.to_numpy(found[name]) for name in values}
 
@@ -385,7 +385,7 @@ class Rule(Portable):
 
     def _penalised_by(self, regularizers: Sequence[str | Mapping[str, Any] | Regularizer]) -> tuple[Regularizer, ...]:
         """Penalties, for a model that they fit."""
-        found = tuple(REGULARIZERS.resolve(each) for each in regularizers)
+        found = resolve_regularizers(regularizers)
         for each in found:
             each.check(self.model.network)
         return found

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import Array, Parameters
+from neko_rules.backend import Array, Parameters, get_backend
 from neko_rules.devices import Crossbar
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
@@ -92,11 +92,12 @@ class TikiTaka(Manhattan):
         regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         **options: Unpack[PulseOptions],
     ) -> None:
-        slow = create(Crossbar, crossbar if crossbar is not None else {})
+        slow = create(Crossbar, crossbar if crossbar is not None else {}).seeded(options.get("seed", 0))
         if slow.encoding == "one_sided":
             raise IncompatibleError("Tiki-Taka needs devices that are pulsed both ways", received="one_sided pairs")
-        given = slow if fast is None else create(Crossbar, fast)
-        self._fast = replace(given, encoding="one_fixed", parameters=slow.parameters, budget=0, seed=given.seed + 1)
+        given = slow if fast is None else create(Crossbar, fast).seeded(options.get("seed", 0))
+        own = int(given.seed or 0) + 1
+        self._fast = replace(given, encoding="one_fixed", parameters=slow.parameters, budget=0, seed=own)
         if self._fast.memristor.one_way:
             raise IncompatibleError("the fast array needs devices that are pulsed both ways", received=given)
         self.transfer_every = arguments.integer("transfer_every", transfer_every, at_least=1)
@@ -118,16 +119,20 @@ class TikiTaka(Manhattan):
     @property
     def fast(self) -> LoadedCrossbar:
         """The fast array as it is now."""
-        own, _ = self.prepared()
-        state = {
-            group: {name: self.nx.to_numpy(value) for name, value in values.items()}
-            for group, values in _group(own, FAST).items()
-        }
-        return LoadedCrossbar(self._fast, state)
+        return LoadedCrossbar(self._fast, self._on_host(self.prepared()[0], FAST))
 
     def _waited(self, own: Own, crossbar: Crossbar, prefix: str, seconds: float, since: float | None) -> Own:
         slow = super()._waited(own, crossbar, prefix, seconds, since)
         return super()._waited(slow, self._fast, FAST, seconds, since)
+
+    def _between(self) -> Parameters:
+        return super()._between() | self._noise_of_reading(self._fast, FAST)
+
+    def _stored(self, own: Own, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not self.gamma:
+            return weights
+        fast = self._fast.weights(get_backend("numpy"), self._on_host(own, FAST))
+        return {name: weight - self.gamma * fast[name] for name, weight in weights.items()}
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         first = super()._first()
