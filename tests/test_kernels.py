@@ -13,7 +13,7 @@ import pytest
 from cell_cases import VARIANTS
 from credit_cases import OUTPUTS, data, feedback_network, recurrent_readout
 
-from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, LearningRule, Network
+from neko_rules import ALIF, BPTT, LIF, OSTL, EProp, Evaluator, EventProp, LearningRule, Network
 from neko_rules.backend import get_backend
 from neko_rules.credit import fused as fused_adjoint
 from neko_rules.credit import traces
@@ -38,7 +38,7 @@ from neko_rules.threads import set_threads, threads
 
 NX = get_backend("numpy")
 SAME = 1e-12
-RULES: dict[str, Callable[[Evaluator], Any]] = {"bptt": BPTT, "eprop": EProp, "ostl": OSTL}
+RULES: dict[str, Callable[[Evaluator], Any]] = {"bptt": BPTT, "event_prop": EventProp, "eprop": EProp, "ostl": OSTL}
 
 
 def network_of(cell: Any, size: int = 3, backend: str = "numpy", dtype: str = "float64") -> Network:

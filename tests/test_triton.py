@@ -20,7 +20,7 @@ from neko_rules.backends.torch import TorchBackend  # noqa: E402
 from neko_rules.credit.on_gpu import Launch  # noqa: E402
 from neko_rules.kernels.host import unfused  # noqa: E402
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell  # noqa: E402
-from neko_rules.rules import OTPE, ApproximateOTPE, PPProp, SnAp  # noqa: E402
+from neko_rules.rules import OTPE, ApproximateOTPE, EventProp, PPProp, SnAp  # noqa: E402
 
 SAME = 1e-12
 
@@ -59,10 +59,10 @@ def test_every_neuron(label: str, rule: str, monkeypatch: pytest.MonkeyPatch) ->
     assert distance(launched, plain) < SAME
 
 
-@pytest.mark.parametrize("rule", [PPProp, OTPE, ApproximateOTPE, SnAp])
+@pytest.mark.parametrize("rule", [PPProp, OTPE, ApproximateOTPE, SnAp, EventProp])
 @pytest.mark.parametrize("cell", [LIFCell(), ALIFCell(), ALIFCell(detach_reset=False, learnable=["threshold"])])
 def test_factors_and_errors_that_stay_with_their_neurons(cell: Any, rule: Any) -> None:
-    """What goes forward beside the neurons by operations, and back by kernels."""
+    """What goes forward beside the neurons by operations, and back by kernels; and spikes that move in time."""
     model = Evaluator(network_of(cell, backend=Interpreted()))  # type: ignore[arg-type]
     x, y = data()
     launched = rule(model).gradients(x, y)
