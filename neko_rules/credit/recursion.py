@@ -16,7 +16,7 @@ with G^above what comes from the layer above, and q_t ḡ_t (G_t + G^above_t) wh
 
 Where an error moves spikes in time (``layers.spike_times``) h_t meets what changes if a spike comes one step later,
 
-    λz_t = O_t - O_{t+1} + j_{t+1}·λs_{t+1} - l_{t+1}·λs_{t+2},                         O_t = G_t + V δ_{t+1}
+    λz_t = O_t - O_{t+1} + c_{t+1}·λs_{t+1},                                            O_t = G_t + V δ_{t+1}
 
 The step is a function of arrays [batch, neuron] and of values that stand for a single neuron alike: ``adjoint`` scans
 it, and ``fused`` writes a compiled loop from it.
@@ -34,7 +34,6 @@ from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import Signals, Z
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.layers.jacobians import Entry, Jacobians
-from neko_rules.layers.spike_times import LATER
 
 Local = dict[Entry, Array]
 """The local derivatives of a population at one step: entries [batch, neuron], or constant in time."""
@@ -42,8 +41,7 @@ Local = dict[Entry, Array]
 Carried = tuple[str, str, str]
 """What a step back sends to the step before: (population, "state", state name), (…, "z", "") or (…, "delta", ""); of
 one that has factors (…, "trace", "") is a δ and (…, "above", "") is λ Ĝ, and (…, "apart", state or "z") is the same for
-learned constants as for weights that meet no such factor. Of one whose spikes move in time (…, "others", "") is O, and
-(…, "lambda", state) λs."""
+learned constants as for weights that meet no such factor. Of one whose spikes move in time (…, "others", "") is O."""
 
 Constant = tuple[str, str]
 """A learnable constant: the population and the constant's name in the cell's equations."""
@@ -186,7 +184,7 @@ class Recursion:
         if any(connection.delay and connection.target == name for connection in edges):
             keys.append((name, "delta", ""))
         if self.setting.jacobians[name].timed:
-            own = [(name, "others", ""), *((name, "lambda", entry[1]) for entry in entries if entry[0] == "r")]
+            own = [(name, "others", "")]
         return keys + own
 
     def step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
@@ -233,16 +231,14 @@ class Recursion:
             z = z + leaking
         elif leaking is not None:
             onto_states = {**signals, **self._onto_membrane(name, leaking, signals)}
-        timed = self.setting.jacobians[name].timed
-        if (name, "z", "") in later and not timed:
-            z = z + later[name, "z", ""]
         for connection, back in self.outgoing[name]:
             error = later[connection.target, "delta", ""] if connection.delay else delta[connection.target]
             z = z + self.nx.matmul(error, backs.get(connection.weight, back))
         others = z
-        if timed:
+        if (name, "others", "") in later:
             z = z - later[name, "others", ""]
-            z = z + later[name, "z", ""] if (name, "z", "") in later else z
+        if (name, "z", "") in later:
+            z = z + later[name, "z", ""]
         by_factors = self.setting.factored.get(name) == RANK_ONE
         wanted = not by_factors or self._learned(name)
         lam = self._lambda(name, local, later, onto_states, z) if wanted else {}
@@ -255,12 +251,10 @@ class Recursion:
             entries: list[Entry] = [("D", k, key[2]) if key[1] == "state" else ("r", k) for k in lam]
             if key[1] in ("trace", "above"):
                 sent[key] = self.setting.constants[DECAYS][name] * (own if key[1] == "trace" else leaking)
-            elif key[1] in ("others", "lambda"):
-                sent[key] = others if key[1] == "others" else lam[key[2]]
+            elif key[1] in ("others", "delta"):
+                sent[key] = others if key[1] == "others" else own
             else:
-                sent[key] = own if key[1] == "delta" else total(self.nx, local, entries, lam, z)
-            if timed and key[1] == "z":
-                sent[key] = sent[key] - self._a_step_later(name, local, later)
+                sent[key] = total(self.nx, local, entries, lam, z)
         within = self._within(name, local, signals, recorded) if name in self.instantaneous else None
         met = {**lam, Z: z}
         if self._has_constants_apart(name):
@@ -273,12 +267,6 @@ class Recursion:
         for constant in self._learned(name):
             constants[constant] = total(self.nx, local, [("c", k, constant) for k in met], met, z)
         return Stepped(own, sent, within, constants)
-
-    def _a_step_later(self, name: str, local: Local, later: Mapping[Carried, Array]) -> Array:
-        """l_t·λs_{t+1}: what a spike does to its own neuron if it comes one step later."""
-        lam = {key[2]: each for key, each in later.items() if key[:2] == (name, "lambda")}
-        jumps: Local = {("r", k): local[(LATER, k) if (LATER, k) in local else ("r", k)] for k in lam}
-        return total(self.nx, jumps, list(jumps), lam, later[name, "others", ""])
 
     def _has_constants_apart(self, name: str) -> bool:
         """Whether learned constants meet h where weights meet ḡ, and so have a recursion of their own."""

@@ -28,7 +28,7 @@ from neko_rules.layers.printed import Printed, kept
 Entry = tuple[str, ...]
 """Which derivative: ("D", "v", "a") is ∂v_t/∂a_{t-1}, ("r", "a") is ∂a_t/∂z_{t-1}, ("q", "v"), ("h", "v").
 
-("c", "v", "alpha") is ∂v_t/∂α for a learned α, and ("c", "z", "theta") is ∂z_t/∂θ. ("l", "v") is of ``spike_times``.
+("c", "v", "alpha") is ∂v_t/∂α for a learned α, and ("c", "z", "theta") is ∂z_t/∂θ.
 """
 
 PREVIOUS = "previous_"
@@ -213,7 +213,7 @@ class Jacobians:
             >>> from neko_rules.layers.integrate_and_fire import LIFCell
             >>> print(Jacobians.of(LIFCell(threshold=2.0), dt=1e-3).in_time(slowest=1e-3))  # doctest: +ELLIPSIS
             ∂v/∂v' = alpha
-            Δv/Δz' = -theta
+            ∂v/∂t of z' = -alpha*theta + theta
             ∂v/∂I = 1
             ∂z/∂v = Choice(...
         """
@@ -244,7 +244,7 @@ class Jacobians:
 
     def __str__(self) -> str:
         letters = {"D": "∂{}/∂{}'", "q": "∂{}/∂I", "h": "∂z/∂{}", "c": "∂{}/∂{}"}
-        letters |= {"r": "Δ{}/Δz'", "l": "Δ{}/Δz' a step later"} if self.timed else {"r": "∂{}/∂z'"}
+        letters["r"] = "∂{}/∂t of z'" if self.timed else "∂{}/∂z'"
         lines = (f"{letters[e[0]].format(*e[1:])} = {value}" for e, value in self.expressions.items())
         return "\n".join(lines)
 

@@ -5,13 +5,14 @@ the place of ψ(u_t) stands
 
     z_t/Δu_t,    Δu_t = u(s_t) - u(s_{t-1} + j z_{t-1})        the rise of u in a time step, its last reset taken off
 
-and an error meets it by what changes if the spike comes one time step later. What a spike adds to its own neuron's
-state, j = s_t(z_{t-1} = 1) - s_t(z_{t-1} = 0) with nothing detached, stands in the place of r; from one that comes a
-step later it is
+and an error meets it by what changes if the spike comes one time step later. To its own neuron's state a spike adds
+j = s_t(z_{t-1} = 1) - s_t(z_{t-1} = 0), with nothing detached. One that comes a step later finds the state as it went
+on without it, and adds to that, where of a jump that came in time D j would be left. In the place of r stands the
+difference,
 
-    l = j at s_{t-1} ← s_t - j z_{t-1}
+    c_t = D j - j(s_{t-1} ← s_t - j z_{t-1}),        D at z_{t-1} = 0
 
-which differs from j where a reset depends on the state that it meets. For a leak, any reset and any adaptation this is
+which is of the order of dt, whatever a step later another spike does. For a leak, any reset and any adaptation this is
 the jump of the adjoint at an event, up to O(dt).
 
 References: T. C. Wunderlich, C. Pehle, Event-based backpropagation can compute exact gradients for spiking neural
@@ -25,9 +26,6 @@ from typing import Any
 
 from neko_rules.errors import IncompatibleError
 from neko_rules.layers.jacobians import PREVIOUS, Entry, Symbolic, symbolic_functions
-
-LATER = "l"
-"""What the entries begin with of what a spike adds to a state if it comes one step later: ("l", "v")."""
 
 
 def in_time(symbolic: Symbolic, slowest: float) -> Symbolic:
@@ -59,12 +57,15 @@ def in_time(symbolic: Symbolic, slowest: float) -> Symbolic:
         return sympy.diff(of, by).replace(sympy.Function("SpikeDerivative"), lambda u: moved)
 
     felt = _felt(attached, emitted, before, now)
+    later = {
+        name: jumps[name].subs({before[k]: now[k] - jumps[k] * z for k in now}, simultaneous=True) for name in felt
+    }
     entries: dict[Entry, Any] = {}
     for name in felt:
-        entries.update({("D", name, other): derivative(attached[name], before[other]) for other in felt})
-        entries["r", name] = jumps[name]
-        later = jumps[name].subs({before[k]: now[k] - jumps[k] * z for k in now}, simultaneous=True)
-        entries[LATER, name] = zero if later == jumps[name] else later
+        of_states = {other: derivative(attached[name], before[other]) for other in felt}
+        entries.update({("D", name, other): value for other, value in of_states.items()})
+        kept = sum((value.subs(z, 0) * jumps[other] for other, value in of_states.items()), zero)
+        entries["r", name] = sympy.simplify(kept - later[name])
         entries["q", name] = derivative(attached[name], _symbol("current"))
         entries["h", name] = derivative(emitted, now[name])
         entries.update({("c", name, c): derivative(attached[name], _symbol(c)) for c in symbolic.learnable})

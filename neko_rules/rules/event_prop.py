@@ -14,7 +14,8 @@ and no surrogate enters. Neurons are those of every other rule, stepped in time;
 to O(dt). That takes currents that flow, such as those of synapses with a memory (``tau_synapse``): where a membrane is
 driven by jumps alone, its speed at the threshold depends on dt.
 
-A neuron that is silent has no spike to move, and no gradient of the loss. Penalties on firing rates, which want spikes
+Spikes are told apart by their steps: gradients explode where neurons fire at hundreds of Hz in steps of 1 ms. A neuron
+that is silent has no spike to move, and no gradient of the loss. Penalties on firing rates, which want spikes
 to be there and not when, have the gradient of BPTT, and wake it.
 
 Reference: T. C. Wunderlich, C. Pehle, Event-based backpropagation can compute exact gradients for spiking neural
