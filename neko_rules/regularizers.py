@@ -506,7 +506,7 @@ def resolve_regularizers(given: Iterable[str | Mapping[str, Any] | Regularizer])
 
     Example:
         >>> resolve_regularizers(["spike_l1"])
-        (SpikeL1(populations=None, strength=1.0),)
+        (SpikeL1(populations=None, strength=0.001),)
     """
     if isinstance(given, (str, Mapping, Regularizer)) or not isinstance(given, Iterable):
         raise ArgumentError(

@@ -213,7 +213,7 @@ class Jacobians:
             >>> from neko_rules.layers.integrate_and_fire import LIFCell
             >>> print(Jacobians.of(LIFCell(threshold=2.0), dt=1e-3).in_time(slowest=1e-3))  # doctest: +ELLIPSIS
             ∂v/∂v' = alpha
-            ∂v/∂t of z' = -alpha*theta + theta
+            ∂v/∂t of z' = theta*(1 - alpha)
             ∂v/∂I = 1
             ∂z/∂v = Choice(...
         """
