@@ -92,6 +92,27 @@ class TestEveryEncoding:
         assert np.abs(expected - WEIGHT).max() > 0.01
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_neither_pulses_nor_time_move_a_stuck_device(encoding: str) -> None:
+    device = Constant(step=2e-6, write_noise=0.1, stuck=0.4, drift=0.1, retention=50.0)
+    crossbar = bar(encoding, device=device, half_select=0.1, budget=4)
+    state = crossbar.first({"w": WEIGHT})
+    drawn = crossbar.draw({"w": WEIGHT.shape}, step=0, limit=4)
+    pulsed_on = crossbar.pulse(NX, state, {"w": np.ones(WEIGHT.shape)}, drawn)
+    written, _ = crossbar.write_verify(NX, pulsed_on, {"w": -WEIGHT}, drawn)
+    later = crossbar.wait(NX, written, seconds=100.0)
+    stuck = {side: state[f"{side}.free"]["w"] == 0 for side in ("plus", "minus")}
+    for side in pulsed(encoding):
+        assert 0 < stuck[side].sum() < stuck[side].size
+        before, after = (each[f"{side}.offset"]["w"] for each in (state, written))
+        assert np.array_equal(after[stuck[side]], before[stuck[side]])
+        assert (after != before)[~stuck[side]].any()
+    for side in ("plus", "minus"):
+        before, after = (each[f"{side}.conductance"]["w"] for each in (state, later))
+        assert np.array_equal(after[stuck[side]], before[stuck[side]])
+        assert (after != before)[~stuck[side] & (before > 0)].all()
+
+
 def test_half_select_moves_the_rest_of_row_and_column() -> None:
     crossbar = bar("one_fixed", half_select=0.1)
     state = crossbar.first({"w": np.zeros((3, 4))})

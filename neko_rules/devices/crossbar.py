@@ -23,7 +23,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.devices.converters import Converters
 from neko_rules.devices.crossbar_report import CrossbarReport, report
-from neko_rules.devices.device import DEVICES, Cells, Device
+from neko_rules.devices.device import DEVICES, Cells, Device, unless_stuck
 from neko_rules.devices.encoding import ENCODINGS, pulsed, scale, shape_of, split
 from neko_rules.devices.steps import SoftBounds
 from neko_rules.errors import ArgumentError, IncompatibleError, nearest
@@ -322,7 +322,7 @@ class Crossbar:
             moved = self._disturbed(nx, moved, up, down, cells)
         if device.write_noise:
             old = after[f"{side}.offset"][name]
-            after[f"{side}.offset"][name] = nx.where(due == 0, old, drawn[f"{side}.write/{name}"])
+            after[f"{side}.offset"][name] = _rewritten(nx, old, drawn[f"{side}.write/{name}"], due, cells)
         after[f"{side}.conductance"][name] = moved
         after[f"{side}.up"][name] = after[f"{side}.up"][name] + up
         after[f"{side}.down"][name] = after[f"{side}.down"][name] + down
@@ -341,7 +341,7 @@ class Crossbar:
 
         moved = others(up) * device.change(nx, g, one, cells) + others(down) * device.change(nx, g, -one, cells)
         after = nx.minimum(nx.maximum(g + self.half_select * moved, cells["g_min"]), cells["g_max"])
-        return nx.where(cells["free"] > 0, after, g) if "free" in cells else after
+        return unless_stuck(nx, after, g, cells)
 
     def write_verify(
         self, nx: Backend, state: State, targets: Parameters, drawn: Parameters | None = None
@@ -403,7 +403,7 @@ class Crossbar:
         if device.write_noise:
             touched = end[1] + end[2] - begin[1] - begin[2]
             old = after[f"{side}.offset"][name]
-            after[f"{side}.offset"][name] = nx.where(touched == 0, old, drawn[f"{side}.write/{name}"])
+            after[f"{side}.offset"][name] = _rewritten(nx, old, drawn[f"{side}.write/{name}"], touched, cells)
         return nx.astype(nx.abs(target - end[0]) <= allowed, nx.dtype(end[0]))
 
     def refresh(self, nx: Backend, state: State, drawn: Parameters | None = None) -> State:
@@ -424,8 +424,7 @@ class Crossbar:
             full[name] = nx.maximum(fractions[0], fractions[1]) > self.refresh_at
             for side in SIDES:
                 cells, g = self._cells(state, side, name), state[f"{side}.conductance"][name]
-                reset = nx.where(full[name], cells["g_min"] + 0.0 * g, g)
-                reset = nx.where(cells["free"] > 0, reset, g) if "free" in cells else reset
+                reset = unless_stuck(nx, nx.where(full[name], cells["g_min"] + 0.0 * g, g), g, cells)
                 one = nx.astype(full[name], nx.dtype(g))
                 cleared[f"{side}.conductance"][name] = reset
                 cleared[f"{side}.down"][name] = state[f"{side}.down"][name] + one
@@ -460,3 +459,8 @@ class Crossbar:
             if name != "device" and getattr(self, name) != each.default:
                 shown.append(f"{name}={getattr(self, name)!r}")
         return f"Crossbar({', '.join(shown)})"
+
+
+def _rewritten(nx: Backend, offset: Array, fresh: Array, pulses: Array, cells: Cells) -> Array:
+    """The offsets ξ of devices after pulses: a new one for each that was pulsed and is not stuck."""
+    return unless_stuck(nx, nx.where(pulses == 0, offset, fresh), offset, cells)

@@ -23,7 +23,7 @@ class ArrayReport:
         down: pulses down (reset), all devices together.
         busiest: pulses on the device with the most.
         energy: joules spent on them.
-        stuck: devices that no pulse moves.
+        stuck: devices that nothing moves.
         at_bounds: fraction of the pulsed devices at an end of their range.
     """
 
@@ -83,7 +83,7 @@ class CrossbarReport:
 
     @property
     def stuck(self) -> int:
-        """Devices that no pulse moves."""
+        """Devices that nothing moves."""
         return sum(each.stuck for each in self.arrays)
 
     @property

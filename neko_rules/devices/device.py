@@ -80,8 +80,8 @@ class Device:
     asymmetry_spread: float = quantity(0.0, "", "standard deviation of β over devices")
     g_min_spread: float = quantity(0.0, "", "standard deviation of G_min over devices, relative to G_max - G_min")
     g_max_spread: float = quantity(0.0, "", "standard deviation of G_max over devices, relative to G_max - G_min")
-    stuck: float = quantity(0.0, "", "fraction of devices that no pulse moves")
-    stuck_at: str = quantity("random", "", "where they are: anywhere in their range, at its low or at its high end")
+    stuck: float = quantity(0.0, "", "fraction of devices that neither pulses nor time move")
+    stuck_at: str = quantity("random", "", "where they stay: anywhere in their range, at its low or at its high end")
     levels: int = quantity(0, "", "number of distinct conductances, evenly spaced over the range; 0: continuous")
     drift: float = quantity(0.0, "", "ν: G(t) = G(t₀) (t/t₀)^-ν after programming")
     drift_spread: float = quantity(0.0, "", "standard deviation of ν over devices")
@@ -264,8 +264,7 @@ class Device:
         if self.levels:
             after = self._on_a_level(nx, after, cells)
         # Exactly as it was, where nothing was pulsed: rounding must not move a device.
-        after = nx.where(direction == 0, g, after)
-        return nx.where(cells["free"] > 0, after, g) if "free" in cells else after
+        return unless_stuck(nx, nx.where(direction == 0, g, after), g, cells)
 
     def pulses(
         self, nx: Backend, g: Array, counts: Array, cells: Cells, noise: Array | None = None, limit: int = 1
@@ -301,7 +300,7 @@ class Device:
         return g if noise is None or not self.read_noise else g + (self.read_noise * self.range) * noise
 
     def wait(self, nx: Backend, g: Array, cells: Cells, seconds: float, since: float | None = None) -> Array:
-        """The conductances ``seconds`` later: drift as a power of time, and decay towards rest.
+        """The conductances ``seconds`` later: drift as a power of time, and decay towards rest; the stuck stay.
 
         Args:
             seconds: how long.
@@ -309,6 +308,7 @@ class Device:
         """
         arguments.number("seconds", seconds, at_least=0)
         begin = self.drift_start if since is None else arguments.number("since", since, at_least=self.drift_start)
+        before = g
         if "drift" in cells:
             exponent = cells["drift"] * math.log((begin + seconds) / begin)
             g = g * (nx.exp(-exponent) if nx.is_tensor(exponent) else math.exp(-exponent))
@@ -316,7 +316,7 @@ class Device:
         if self.retention != math.inf:
             towards = cells["g_min"] + self.rest * (cells["g_max"] - cells["g_min"])
             g = towards + (g - towards) * math.exp(-seconds / self.retention)
-        return g
+        return unless_stuck(nx, g, before, cells)
 
     def energy(self, nx: Backend, g: Array, direction: Array) -> Array:
         """The energy of a pulse on every device in joules: V² G t, or ``pulse_energy``; 0 without a pulse."""
@@ -400,6 +400,11 @@ class Device:
 
 
 DEVICES: Registry[Device] = Registry("device", Device)
+
+
+def unless_stuck(nx: Backend, after: Array, before: Array, cells: Cells) -> Array:
+    """What devices hold after something that moves all but those that are stuck."""
+    return nx.where(cells["free"] > 0, after, before) if "free" in cells else after
 
 
 def _silenced(device: Device) -> Device:
