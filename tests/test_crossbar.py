@@ -73,7 +73,7 @@ class TestEveryEncoding:
         state = crossbar.first({"w": WEIGHT})
         assert all(np.array_equal(state[g]["w"], crossbar.first({"w": WEIGHT})[g]["w"]) for g in state)
         counts = np.random.default_rng(1).integers(-2, 3, WEIGHT.shape).astype(float)
-        drawn = crossbar.draw({"w": WEIGHT.shape}, 3, limit=5)
+        drawn = crossbar.draw({"w": WEIGHT.shape}, 3, limit=5, verified=True)
 
         def run(nx: Any, state: Any, counts: Any, drawn: Any) -> Any:
             after = crossbar.pulse(
@@ -97,7 +97,7 @@ def test_neither_pulses_nor_time_move_a_stuck_device(encoding: str) -> None:
     device = Constant(step=2e-6, write_noise=0.1, stuck=0.4, drift=0.1, retention=50.0)
     crossbar = bar(encoding, device=device, half_select=0.1, budget=4)
     state = crossbar.first({"w": WEIGHT})
-    drawn = crossbar.draw({"w": WEIGHT.shape}, step=0, limit=4)
+    drawn = crossbar.draw({"w": WEIGHT.shape}, step=0, limit=4, verified=True)
     pulsed_on = crossbar.pulse(NX, state, {"w": np.ones(WEIGHT.shape)}, drawn)
     written, _ = crossbar.write_verify(NX, pulsed_on, {"w": -WEIGHT}, drawn)
     later = crossbar.wait(NX, written, seconds=100.0)
@@ -175,6 +175,88 @@ def test_write_verify_reaches_its_tolerance_and_counts() -> None:
     assert few.report(few.first({"w": WEIGHT})).arrays[0].busiest <= 3
     with pytest.raises(ArgumentError, match="needs a budget"):
         Crossbar().write_verify(NX, state, {"w": WEIGHT})
+
+
+@pytest.mark.parametrize("noise", ["write_noise", "read_noise"])
+def test_write_verify_reports_what_it_reads_at_the_end(noise: str) -> None:
+    device = replace(Constant(step=3e-6), **{noise: 0.03})
+    crossbar = Crossbar(device, tolerance=0.02, budget=40)
+    state = crossbar.first({"w": np.zeros(WEIGHT.shape)})
+    drawn = crossbar.draw({"w": WEIGHT.shape}, 7, limit=40, verified=True)
+    after, reached = crossbar.write_verify(NX, state, {"w": WEIGHT}, drawn)
+    truly, shown = np.ones(WEIGHT.shape, bool), np.ones(WEIGHT.shape, bool)
+    for side, target in (("plus", 0.5 + WEIGHT / 2), ("minus", 0.5 - WEIGHT / 2)):
+        g = after[f"{side}.conductance"]["w"] / device.range
+        last = after[f"{side}.offset"]["w"] if noise == "write_noise" else drawn[f"{side}.look/w"][-1]
+        seen = np.clip(g + 0.03 * last, 0, 1) if noise == "write_noise" else g + 0.03 * last
+        truly &= np.abs(g - target) <= 0.02
+        shown &= np.abs(seen - target) <= 0.02
+    assert np.array_equal(reached["w"], shown.astype(float))
+    assert (truly != shown).any()
+    if noise == "write_noise":
+        found = crossbar.weights(NX, after)["w"]
+        assert np.abs(found - WEIGHT)[shown].max() <= 2 * 0.02 + 1e-12
+
+
+def test_write_verify_draws_an_offset_at_every_pulse_and_leaves_other_draws_alone() -> None:
+    crossbar = bar(device=replace(IDEAL, write_noise=0.2, read_noise=0.1, cycle_noise=0.5), tolerance=0.2, budget=1)
+    state = crossbar.first({"w": np.zeros(WEIGHT.shape)})
+    drawn = crossbar.draw({"w": WEIGHT.shape}, 7, verified=True)
+    after, _ = crossbar.write_verify(NX, state, {"w": WEIGHT}, drawn)
+    for side in ("plus", "minus"):
+        pulses = (after[f"{side}.{way}"]["w"] - state[f"{side}.{way}"]["w"] for way in ("up", "down"))
+        written = sum(pulses) > 0
+        assert 0 < written.sum() < written.size
+        expected = np.where(written, drawn[f"{side}.rewrite/w"][0], state[f"{side}.offset"]["w"])
+        assert np.array_equal(after[f"{side}.offset"]["w"], expected)
+    for name, value in crossbar.draw({"w": WEIGHT.shape}, 7).items():
+        assert np.array_equal(value, drawn[name])
+    for device in (replace(IDEAL, write_noise=0.2), replace(IDEAL, read_noise=0.1)):
+        with pytest.raises(ArgumentError, match="verified=True"):
+            replace(crossbar, device=device).write_verify(NX, state, {"w": WEIGHT}, {})
+
+
+def test_write_verify_disturbs_the_rest_of_row_and_column() -> None:
+    crossbar = bar("one_fixed", half_select=0.1, budget=1, tolerance=0.001)
+    state = bar("one_fixed").first({"w": np.zeros((3, 4))})
+    wanted = np.zeros((3, 4))
+    wanted[1, 2] = 0.5
+    written, _ = crossbar.write_verify(NX, state, {"w": wanted})
+    pulsed_once = crossbar.pulse(NX, state, {"w": np.sign(wanted)})
+    for group, values in pulsed_once.items():
+        assert np.array_equal(written[group]["w"], values["w"]), group
+    assert (written["plus.conductance"]["w"] != state["plus.conductance"]["w"]).sum() == 6
+
+
+def test_refresh_draws_new_offsets_of_the_devices_that_it_resets() -> None:
+    crossbar = bar("one_sided", device=replace(IDEAL, write_noise=0.01), budget=200, refresh_at=0.5)
+    state = crossbar.first({"w": np.array([[0.9, 0.1]])})
+    drawn = crossbar.draw({"w": (1, 2)}, 3, limit=200, verified=True)
+    after = crossbar.refresh(NX, state, drawn)
+    for side in ("plus", "minus"):
+        changed = after[f"{side}.offset"]["w"] != state[f"{side}.offset"]["w"]
+        assert changed.tolist() == [[True, False]]
+    np.testing.assert_allclose(crossbar.weights(NX, after)["w"], crossbar.weights(NX, state)["w"], atol=0.021)
+
+
+def test_refresh_gives_no_pulse_to_pairs_that_are_not_full_and_disturbs_them() -> None:
+    """A full pair beside three that stand where write-verify would not leave them."""
+    kept = bar("one_sided", budget=200, refresh_at=0.9)
+    state = kept.first({"w": np.array([[0.95, 0.0], [0.0, 0.0]])})
+    for side in ("plus", "minus"):
+        g = state[f"{side}.conductance"]["w"].copy()
+        g[[0, 1, 1], [1, 0, 1]] = 40e-6
+        state[f"{side}.conductance"]["w"] = g
+    disturbing = replace(kept, half_select=0.01)
+    for crossbar, moved in ((kept, [[0, 0], [0, 0]]), (disturbing, [[0, 1], [1, 0]])):
+        after = crossbar.refresh(NX, state)
+        for side in ("plus", "minus"):
+            before, later = (each[f"{side}.conductance"]["w"] for each in (state, after))
+            pulses = after[f"{side}.up"]["w"] + after[f"{side}.down"]["w"]
+            pulses = pulses - state[f"{side}.up"]["w"] - state[f"{side}.down"]["w"]
+            assert np.array_equal(pulses > 0, [[True, False], [False, False]])
+            others = [[0, 1], [1, 1]] & (later != before)
+            assert np.array_equal(others, moved)
 
 
 def test_refresh_keeps_the_weight_and_frees_the_pair() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules import arguments
+from neko_rules import arguments, trees
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.devices.converters import Converters
 from neko_rules.devices.crossbar_report import CrossbarReport, report
@@ -47,11 +47,11 @@ class Crossbar:
         w_max: the largest weight that can be held; a number, or one by the name of the parameter.
         parameters: which parameters live here: ``"weights"`` (all with at least two axes), ``"all"``, or their names;
             the others stay digital.
-        half_select: part of a step that a pulse also gives to every other device of its row and of its column, which
-            see half of its voltage.
+        half_select: part of a step that a pulse, of write-verify too, also gives to every other device of its row and
+            of its column, which see half of its voltage.
         dac_bits, dac_bound: resolution (0: exact) and largest size of the inputs of a product with the weights.
         adc_bits, adc_bound: the same of its outputs (``neko_rules.devices.converters``).
-        tolerance: write-verify: how far from its target a conductance may stay, as a fraction of the range.
+        tolerance: write-verify: how far from its target a conductance may be read, as a fraction of the range.
         budget: write-verify: pulses spent on a device at most; 0 writes the first weights exactly.
         refresh_at: one-sided: a pair is written again when one of the two is above this fraction of the range.
         seed: of the devices and of all noise; None: that of the rule that trains on it, or 0.
@@ -183,7 +183,8 @@ class Crossbar:
 
             nx = get_backend("numpy")
             targets = {name: np.asarray(weights[name], np.float64) for name in state["plus.conductance"]}
-            state, _ = self.write_verify(nx, state, targets, self.draw(self._shapes(state), -1, self.budget))
+            drawn = self.draw(self._shapes(state), -1, self.budget, verified=True)
+            state, _ = self.write_verify(nx, state, targets, drawn)
         return state
 
     def _first_of(self, name: str, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -217,7 +218,7 @@ class Crossbar:
             from neko_rules.backend import get_backend
 
             shapes = {name: np.shape(weight) for name, weight in weights.items()}
-            drawn = self.draw(shapes, step, self.budget)
+            drawn = self.draw(shapes, step, self.budget, verified=True)
             return self.write_verify(get_backend("numpy"), after, dict(weights), drawn)[0]
         for name, weight in weights.items():
             for side, g in split(self.encoding, self.memristor, weight, self.largest(name)).items():
@@ -227,13 +228,16 @@ class Crossbar:
                     after[f"{side}.offset"][name] = rng.standard_normal(g.shape)
         return after
 
-    def draw(self, shapes: Mapping[str, Sequence[int]], step: int, limit: int = 1) -> dict[str, np.ndarray]:
+    def draw(
+        self, shapes: Mapping[str, Sequence[int]], step: int, limit: int = 1, *, verified: bool = False
+    ) -> dict[str, np.ndarray]:
         """The random numbers of one update: cycle noise, write noise, read noise; none that the device does not need.
 
         Args:
             shapes: of the parameters on the crossbar.
             step: number of the update, on which the numbers depend beside the seed.
             limit: the largest number of pulses on a device.
+            verified: whether also what write-verify needs: an offset for every pulse, and read noise for every look.
         """
         drawn: dict[str, np.ndarray] = {}
         device = self.memristor
@@ -248,6 +252,20 @@ class Crossbar:
                         drawn[f"{side}.write/{name}"] = rng.standard_normal(devices)
                 if device.read_noise:
                     drawn[f"{side}.read/{name}"] = rng.standard_normal(devices)
+            if verified:
+                drawn |= self._draw_looks(name, tuple(shape), step, limit)
+        return drawn
+
+    def _draw_looks(self, name: str, shape: tuple[int, ...], step: int, limit: int) -> dict[str, np.ndarray]:
+        drawn: dict[str, np.ndarray] = {}
+        # A stream of its own: what an update without write-verify draws does not depend on it.
+        rng = stream(self.seed, f"looks/{step}/{name}")
+        for side in pulsed(self.encoding):
+            devices = shape_of(self.encoding, side, shape)
+            if self.memristor.write_noise:
+                drawn[f"{side}.rewrite/{name}"] = rng.standard_normal((limit, *devices))
+            if self.memristor.read_noise:
+                drawn[f"{side}.look/{name}"] = rng.standard_normal((limit + 1, *devices))
         return drawn
 
     def _shapes(self, state: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
@@ -272,12 +290,14 @@ class Crossbar:
         return {name: self._weight(nx, state, name, drawn or {}) for name in state["plus.conductance"]}
 
     def _weight(self, nx: Backend, state: State, name: str, drawn: Parameters) -> Array:
-        seen = []
-        for side in SIDES:
-            offset = state.get(f"{side}.offset", {}).get(name)
-            g = self.memristor.seen(nx, state[f"{side}.conductance"][name], offset, self._cells(state, side, name))
-            seen.append(self.memristor.read(nx, g, drawn.get(f"{side}.read/{name}")))
-        return (seen[0] - seen[1]) * (self.scale(name) / self.memristor.range)
+        plus, minus = (self._look(nx, state, side, name, drawn) for side in SIDES)
+        return (plus - minus) * (self.scale(name) / self.memristor.range)
+
+    def _look(self, nx: Backend, state: State, side: str, name: str, drawn: Parameters) -> Array:
+        """The conductances that a reader sees."""
+        offset = state.get(f"{side}.offset", {}).get(name)
+        g = self.memristor.seen(nx, state[f"{side}.conductance"][name], offset, self._cells(state, side, name))
+        return self.memristor.read(nx, g, drawn.get(f"{side}.read/{name}"))
 
     def multiply(self, nx: Backend, inputs: Array, weight: Array) -> Array:
         """inputs @ weight through the converters: inputs rounded and cut by the DAC, outputs by the ADC.
@@ -344,18 +364,32 @@ class Crossbar:
         return unless_stuck(nx, after, g, cells)
 
     def write_verify(
-        self, nx: Backend, state: State, targets: Parameters, drawn: Parameters | None = None
+        self,
+        nx: Backend,
+        state: State,
+        targets: Parameters,
+        drawn: Parameters | None = None,
+        only: Parameters | None = None,
     ) -> tuple[State, Parameters]:
-        """Write weights in a closed loop: read, pulse towards the target, until within ``tolerance`` or ``budget``.
+        """Write weights in a closed loop: in each of ``budget`` rounds, read, and pulse towards the target.
+
+        Pulsed is what is read further than ``tolerance`` from its target. A reader sees G + σ_w ξ with the offset of
+        the last pulse, and read noise of its own at every look; a device that was within the tolerance is pulsed again
+        when a later look, or the disturbance by its neighbours' pulses, says otherwise.
 
         Args:
             nx: the backend of the state.
             state: the state; not changed.
             targets: weights by name.
-            drawn: what ``draw`` gave for a limit of ``budget``.
+            drawn: what ``draw`` gave for a limit of ``budget`` and ``verified=True``.
+            only: by name 1 for every weight that is written and 0 for those that get no pulse; by default all are.
 
         Returns:
-            The state, and by name for every weight whether all of its devices are within the tolerance (1 or 0).
+            The state, and by name for every weight whether all of its devices are within the tolerance (1 or 0) in a
+            last look after all pulses.
+
+        Raises:
+            ArgumentError: the budget is 0, or random numbers of a noisy device are missing.
         """
         if not self.budget:
             raise ArgumentError("write-verify needs a budget of pulses", works="set budget=… of the Crossbar")
@@ -365,7 +399,8 @@ class Crossbar:
         for name, target in targets.items():
             wanted = self._targets(nx, target, name)
             for side in pulsed(self.encoding):
-                within = self._written(nx, after, side, name, wanted[side], drawn)
+                chosen = None if only is None else only[name]
+                within = self._written(nx, after, side, name, wanted[side], drawn, chosen)
                 reached[name] = within if name not in reached else reached[name] * within
         return after, reached
 
@@ -381,64 +416,99 @@ class Crossbar:
             sides = {"plus": nx.minimum(nx.maximum(0.5 + fraction, 0.0), 1.0)}
         return {side: device.g_min + u * device.range for side, u in sides.items()}
 
-    def _written(self, nx: Backend, after: State, side: str, name: str, target: Array, drawn: Parameters) -> Array:
+    def _written(
+        self,
+        nx: Backend,
+        after: State,
+        side: str,
+        name: str,
+        target: Array,
+        drawn: Parameters,
+        chosen: Array | None,
+    ) -> Array:
         device, cells = self.memristor, self._cells(after, side, name)
         allowed = self.tolerance * device.range
-        noise = drawn.get(f"{side}.pulse/{name}")
-        groups = [f"{side}.conductance", *(f"{side}.{counter}" for counter in COUNTERS)]
+        noise = self._noise(side, name, drawn)
+        kinds = ["conductance", *(["offset"] if device.write_noise else []), *COUNTERS]
 
-        def one(carry: tuple[Array, ...], each: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-            g, up, down, energy = carry
-            error = target - g
-            due = nx.where(nx.abs(error) > allowed, nx.sign(error), 0.0 * error)
-            moved = device.pulse(nx, g, due, cells, each[0] if device.noisy else None)
-            counted = up + nx.maximum(due, 0.0), down + nx.maximum(-due, 0.0), energy + device.energy(nx, g, due)
-            return (moved, *counted), ()
+        def error(held: Parameters, look: Array | None) -> Array:
+            return target - device.read(nx, device.seen(nx, held["conductance"], held.get("offset"), cells), look)
 
-        begin = tuple(after[group][name] for group in groups)
-        given = (noise,) if device.noisy else ()
-        end, _ = nx.scan(one, begin, given, self.budget)
-        for group, array in zip(groups, end, strict=True):
-            after[group][name] = array
-        if device.write_noise:
-            touched = end[1] + end[2] - begin[1] - begin[2]
-            old = after[f"{side}.offset"][name]
-            after[f"{side}.offset"][name] = _rewritten(nx, old, drawn[f"{side}.write/{name}"], touched, cells)
-        return nx.astype(nx.abs(target - end[0]) <= allowed, nx.dtype(end[0]))
+        def one(held: Parameters, each: Parameters) -> tuple[Parameters, Parameters]:
+            off = error(held, each.get("look"))
+            due = nx.where(nx.abs(off) > allowed, nx.sign(off), 0.0 * off)
+            due = due if chosen is None else due * chosen
+            up, down = nx.maximum(due, 0.0), nx.maximum(-due, 0.0)
+            moved = device.pulse(nx, held["conductance"], due, cells, each.get("pulse"))
+            now = {
+                "conductance": self._disturbed(nx, moved, up, down, cells) if self.half_select else moved,
+                "up": held["up"] + up,
+                "down": held["down"] + down,
+                "energy": held["energy"] + device.energy(nx, held["conductance"], due),
+            }
+            if device.write_noise:
+                now["offset"] = _rewritten(nx, held["offset"], each["rewrite"], due, cells)
+            return now, {}
+
+        begin = {kind: after[f"{side}.{kind}"][name] for kind in kinds}
+        rounds = {kind: values[: self.budget] for kind, values in noise.items()}
+        end, _ = trees.scan(nx, one, begin, rounds, self.budget)
+        for kind, array in end.items():
+            after[f"{side}.{kind}"][name] = array
+        last = noise["look"][self.budget] if device.read_noise else None
+        return nx.astype(nx.abs(error(end, last)) <= allowed, nx.dtype(end["conductance"]))
+
+    def _noise(self, side: str, name: str, drawn: Parameters) -> Parameters:
+        """The random numbers of write-verify on one side of a weight, by kind."""
+        device = self.memristor
+        needed = {"pulse": device.noisy, "rewrite": device.write_noise > 0, "look": device.read_noise > 0}
+        missing = [kind for kind, is_needed in needed.items() if is_needed and f"{side}.{kind}/{name}" not in drawn]
+        if missing:
+            raise ArgumentError(
+                "write-verify of a noisy device needs the random numbers of its pulses and looks",
+                received=f"none for {', '.join(missing)} of {name}",
+                works="pass drawn=crossbar.draw(shapes, step, limit=crossbar.budget, verified=True)",
+            )
+        return {kind: drawn[f"{side}.{kind}/{name}"] for kind, is_needed in needed.items() if is_needed}
 
     def refresh(self, nx: Backend, state: State, drawn: Parameters | None = None) -> State:
         """One-sided pairs of which one device is nearly full, reset and written again by write-verify.
 
-        Every reset is a pulse down on both devices. Pairs that are not full are left alone.
+        Which are full, and the weights to be written, are what one read shows. Every reset is a pulse down on both
+        devices. Pairs that are not full get no pulse.
+
+        Args:
+            nx: the backend of the state.
+            state: the state; not changed.
+            drawn: what ``draw`` gave for a limit of ``budget`` and ``verified=True``.
         """
         if self.encoding != "one_sided":
             raise ArgumentError("only one-sided pairs are refreshed", received=self.encoding)
-        weights = self.weights(nx, state)
+        drawn = drawn or {}
+        weights = self.weights(nx, state, drawn)
         cleared = {group: dict(values) for group, values in state.items()}
         full: Parameters = {}
         for name in weights:
             fractions = []
             for side in SIDES:
-                cells, g = self._cells(state, side, name), state[f"{side}.conductance"][name]
-                fractions.append((g - cells["g_min"]) / (cells["g_max"] - cells["g_min"]))
-            full[name] = nx.maximum(fractions[0], fractions[1]) > self.refresh_at
+                cells, seen = self._cells(state, side, name), self._look(nx, state, side, name, drawn)
+                fractions.append((seen - cells["g_min"]) / (cells["g_max"] - cells["g_min"]))
+            is_full = nx.maximum(fractions[0], fractions[1]) > self.refresh_at
             for side in SIDES:
+                self._noise(side, name, drawn)
                 cells, g = self._cells(state, side, name), state[f"{side}.conductance"][name]
-                reset = unless_stuck(nx, nx.where(full[name], cells["g_min"] + 0.0 * g, g), g, cells)
-                one = nx.astype(full[name], nx.dtype(g))
+                one = full[name] = nx.astype(is_full, nx.dtype(g))
+                reset = unless_stuck(nx, nx.where(is_full, cells["g_min"] + 0.0 * g, g), g, cells)
+                if self.half_select:
+                    reset = self._disturbed(nx, reset, 0.0 * one, one, cells)
                 cleared[f"{side}.conductance"][name] = reset
                 cleared[f"{side}.down"][name] = state[f"{side}.down"][name] + one
+                if self.memristor.write_noise:
+                    old, fresh = state[f"{side}.offset"][name], drawn[f"{side}.write/{name}"]
+                    cleared[f"{side}.offset"][name] = _rewritten(nx, old, fresh, one, cells)
                 spent = self.memristor.energy(nx, g, -one)
                 cleared[f"{side}.energy"][name] = state[f"{side}.energy"][name] + spent
-        written, _ = self.write_verify(nx, cleared, weights, drawn)
-        # What was not full stays as it was, counters included.
-        kept = {"conductance", "offset", *COUNTERS}
-        return {
-            group: {name: nx.where(full[name], value, state[group][name]) for name, value in values.items()}
-            if group.split(".")[1] in kept
-            else values
-            for group, values in written.items()
-        }
+        return self.write_verify(nx, cleared, weights, drawn, full)[0]
 
     def wait(self, nx: Backend, state: State, seconds: float, since: float | None = None) -> State:
         """The state after time has passed without a pulse: drift and retention of every device."""

@@ -493,7 +493,7 @@ class Manhattan(Rule):
     def _refresh(self) -> None:
         assert self._crossbar is not None, "only a crossbar is refreshed"
         network = self.model.network
-        noise = self._crossbar.draw(self._on_crossbar(), -2 - self.steps, self._crossbar.budget)
+        noise = self._crossbar.draw(self._on_crossbar(), -2 - self.steps, self._crossbar.budget, verified=True)
         drawn = {name: self.nx.asarray(value, network.dtype) for name, value in noise.items()}
         own, _ = self.prepared()
         state = self._compiled_refresh(_group(own, CROSSBAR), drawn)
