@@ -15,14 +15,18 @@ Its up_down β makes steps up dw min(1, 1 + β) and steps down dw min(1, 1 - β)
 
 What differs: aihwkit scales some shapes by every device's own bounds, here a shape belongs to the fraction u of the
 device's own range. Its log-normal steps have the median dw (so measured with version 1.1), here ΔG is the mean.
+
+Nothing is dropped: a field or a parameter without a counterpart is refused unless it has no effect.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
+from neko_rules import arguments
 from neko_rules.devices.device import Device
 from neko_rules.devices.steps import Constant, Exponential, Linear, Power, SoftBounds, Tabulated
 from neko_rules.errors import ArgumentError, nearest
@@ -42,7 +46,8 @@ def from_aihwkit(parameters: Any, g_min: float = 0.0, g_max: float = G_MAX, **ot
         others: fields to set beside.
 
     Raises:
-        ArgumentError: the class has no counterpart, or a parameter that changes the pulses has none.
+        ArgumentError: the class has no counterpart, a parameter is unknown or has none and is not at the value at which
+            it does nothing, or the bounds are not in order.
 
     Example:
         >>> device = from_aihwkit({"class": "SoftBoundsDevice", "dw_min": 0.02, "w_max": 1.0, "w_min": -1.0})
@@ -54,9 +59,10 @@ def from_aihwkit(parameters: Any, g_min: float = 0.0, g_max: float = G_MAX, **ot
     name = next((known for known in _SHAPES if known in _lineage(parameters, kind)), None)
     if name is None:
         raise ArgumentError("this aihwkit device has no counterpart here", received=kind, works=nearest(kind, _SHAPES))
-    span = p.get("w_max", 0.6) - p.get("w_min", -0.6)
-    scale = (g_max - g_min) / span
     p = {"w_max": 0.6, "w_min": -0.6, "dw_min": 0.001, "up_down": 0.0, **p}
+    _check_parameters(name, p)
+    span = p["w_max"] - p["w_min"]
+    scale = (g_max - g_min) / span
     model, shape, factors = _SHAPES[name](p, span)
     step, beta = p["dw_min"] * scale, p["up_down"]
     lognormal = bool(p.get("dw_min_dtod_log_normal", False))
@@ -87,21 +93,23 @@ def to_aihwkit(device: Device, w_min: float = -1.0, w_max: float = 1.0) -> dict[
         w_min, w_max: the weights that stand for G_min and G_max.
 
     Raises:
-        ArgumentError: the device has a property that aihwkit's model lacks.
+        ArgumentError: the device has a property that aihwkit's model lacks, or the bounds are not in order.
 
     Example:
         >>> to_aihwkit(SoftBounds(step=2e-6))["class"], to_aihwkit(SoftBounds(step=2e-6))["dw_min"]
         ('SoftBoundsDevice', 0.02)
     """
-    for name in ("read_noise", "levels"):
-        if getattr(device, name):
-            raise ArgumentError(f"an aihwkit device has no {name}", received=getattr(device, name))
-    span = w_max - w_min
-    scale = span / device.range
-    writer = next((write for model, write in _WRITERS if isinstance(device, model)), None)
+    kind, writer = next(((name, write) for model, name, write in _WRITERS if isinstance(device, model)), ("", None))
     if writer is None:
         raise ArgumentError("this device has no counterpart in aihwkit", received=type(device).__name__)
-    name, shape, factors = writer(device, w_min, w_max)
+    _check_bounds(kind, w_min, w_max)
+    _check_fields(kind, device)
+    for name, spread, bound in (("w_min", device.g_min_spread, w_min), ("w_max", device.g_max_spread, w_max)):
+        if spread and not bound:
+            raise ArgumentError(f"an aihwkit bound has no spread at {name} = 0", received=f"a spread of {spread:g}")
+    span = w_max - w_min
+    scale = span / device.range
+    shape, factors = writer(device, w_min, w_max)
     up = device.step * (1 + device.asymmetry) * scale / factors[0]
     down = device.step * (1 - device.asymmetry) * scale / factors[1]
     lognormal = device.step_distribution == "lognormal"
@@ -119,10 +127,70 @@ def to_aihwkit(device: Device, w_min: float = -1.0, w_max: float = 1.0) -> dict[
         "w_min_dtod": device.g_min_spread * span / abs(w_min) if w_min else 0.0,
         "dw_min_std": noise,
         "corrupt_devices_prob": device.stuck,
+        # Beyond both bounds stuck weights are anywhere between them; aihwkit's default keeps them near 0.
+        **({"corrupt_devices_range": max(abs(w_min), abs(w_max))} if device.stuck else {}),
         **({"write_noise_std": device.write_noise * span / step} if device.write_noise else {}),
-        **({"mult_noise": device.noise == "multiplicative"} if "Linear" in name or "Soft" in name else {}),
+        **({"mult_noise": device.noise == "multiplicative"} if "mult_noise" in _OWN[kind] else {}),
     }
-    return {"class": name, **common, **shape}
+    return {"class": kind, **common, **shape}
+
+
+def _check_fields(kind: str, device: Device) -> None:
+    """Refuse fields without a counterpart that differ from their default and have an effect."""
+    silent = {
+        "noise": not device.cycle_noise or "mult_noise" in _OWN[kind],
+        "write_noise": "write_noise_std" in _OWN[kind],
+        "step_correlation": not device.step_spread,
+        "stuck_at": not device.stuck,
+        "drift_start": not (device.drift or device.drift_spread),
+        "rest": device.retention == math.inf,
+    }
+    for each in fields(Device):
+        value = getattr(device, each.name)
+        if each.name not in _EXCHANGED and value != each.default and not silent.get(each.name, False):
+            raise ArgumentError(
+                f"a {kind} of aihwkit has no {each.name}", received=value, works=f"set {each.name}={each.default!r}"
+            )
+
+
+def _check_parameters(kind: str, p: Mapping[str, Any]) -> None:
+    """Refuse parameters that are unknown or have no counterpart, and bounds and steps that are none."""
+    neutral = {**_NEUTRAL, **_SWITCHED_OFF[kind]}
+    known = [*_COMMON, *_OWN[kind], *neutral, *_NO_PULSE, "drift"]
+    for name, value in p.items():
+        if name not in known:
+            raise ArgumentError(f"a parameter of {kind} is not known", received=name, works=nearest(name, known))
+        if name in neutral and value != neutral[name]:
+            raise ArgumentError(
+                f"{name} of {kind} has no counterpart here", received=value, works=f"set {name}={neutral[name]!r}"
+            )
+    drift = p.get("drift") or {}
+    if (drift if isinstance(drift, Mapping) else vars(drift)).get("nu"):
+        raise ArgumentError(f"drift of {kind} has no counterpart here", received=drift, works="give drift=… beside it")
+    _check_bounds(kind, p["w_min"], p["w_max"])
+    arguments.number("dw_min", p["dw_min"], above=0)
+    arguments.number("up_down", p["up_down"], at_least=-1, at_most=1)
+    reach, furthest = p.get("corrupt_devices_range", math.inf), max(abs(p["w_min"]), abs(p["w_max"]))
+    if p.get("corrupt_devices_prob") and reach < furthest:
+        raise ArgumentError(
+            f"stuck devices are anywhere in their range here, so corrupt_devices_range must be at least {furthest:g}",
+            received=reach,
+            works="leave it out",
+        )
+    grows = "allow_increasing" in _OWN[kind] and min(p.get("gamma_up", 0.0), p.get("gamma_down", 0.0)) < 0
+    if grows and not p.get("allow_increasing", False):
+        raise ArgumentError(
+            f"{kind} takes a negative gamma for a positive one without allow_increasing",
+            received=f"{p.get('gamma_up', 0.0)} and {p.get('gamma_down', 0.0)}",
+            works="set allow_increasing=True",
+        )
+
+
+def _check_bounds(kind: str, low: Any, high: Any) -> None:
+    # Steps that are scaled by a bound need one on either side of 0.
+    scaled = kind in ("LinearStepDevice", "SoftBoundsDevice", "SoftBoundsReferenceDevice")
+    arguments.number("w_min", low, below=0 if scaled else None)
+    arguments.number("w_max", high, above=0 if scaled else low)
 
 
 def _bias(up: float, down: float) -> float:
@@ -190,7 +258,8 @@ def _power(p: Mapping[str, Any], span: float) -> Shape:
 
 
 def _table(p: Mapping[str, Any], span: float) -> Shape:
-    tables = {"table_up": tuple(p["piecewise_up"]), "table_down": tuple(p["piecewise_down"])[::-1]}
+    up, down = (tuple(p.get(f"piecewise_{way}", (1.0,))) for way in ("up", "down"))
+    tables = {"table_up": up, "table_down": down[::-1]}
     return Tabulated, {name: each * 2 if len(each) == 1 else each for name, each in tables.items()}, (1.0, 1.0)
 
 
@@ -204,7 +273,86 @@ _SHAPES = {
     "PiecewiseStepDevice": _table,
 }
 
-Written = tuple[str, dict[str, Any], tuple[float, float]]
+_COMMON = (
+    "dw_min",
+    "dw_min_dtod",
+    "dw_min_dtod_log_normal",
+    "dw_min_std",
+    "up_down",
+    "up_down_dtod",
+    "w_min",
+    "w_min_dtod",
+    "w_max",
+    "w_max_dtod",
+    "corrupt_devices_prob",
+    "corrupt_devices_range",
+)
+"""Parameters of every aihwkit device that have a counterpart."""
+
+_NO_PULSE = (
+    "construction_seed",
+    "count_pulses",
+    "reset",
+    "reset_dtod",
+    "reset_std",
+    "diffusion_dtod",
+    "lifetime_dtod",
+    "reverse_offset",
+    "mean_bound_reference",
+)
+"""Parameters that change nothing by themselves; how bounds scale shapes is said in the first lines of this file."""
+
+_NEUTRAL: dict[str, Any] = {"diffusion": 0.0, "lifetime": 0.0, "perfect_bias": False, "enforce_consistency": True}
+"""Parameters of every aihwkit device without a counterpart, with the value at which they do nothing."""
+
+_WRITE = {"apply_write_noise_on_set": True}
+_REVERSE = {"reverse_up": False, "reverse_down": False}
+
+_SWITCHED_OFF: dict[str, dict[str, Any]] = {
+    "ConstantStepDevice": {},
+    "LinearStepDevice": {"gamma_up_dtod": 0.0, "gamma_down_dtod": 0.0, **_WRITE, **_REVERSE},
+    "SoftBoundsDevice": {**_WRITE, **_REVERSE},
+    "SoftBoundsReferenceDevice": {
+        "slope_up_dtod": 0.0,
+        "slope_down_dtod": 0.0,
+        "reference_mean": 0.0,
+        "reference_std": 0.0,
+        "subtract_symmetry_point": False,
+        **_WRITE,
+    },
+    "ExpStepDevice": {"dw_min_std_add": 0.0, "dw_min_std_slope": 0.0, **_WRITE},
+    "PowStepDevice": {"pow_gamma_dtod": 0.0, "pow_up_down_dtod": 0.0, **_WRITE},
+    "PiecewiseStepDevice": {**_WRITE},
+}
+"""The same of every class."""
+
+_OWN: dict[str, tuple[str, ...]] = {
+    "ConstantStepDevice": (),
+    "LinearStepDevice": ("gamma_up", "gamma_down", "allow_increasing", "mult_noise", "write_noise_std"),
+    "SoftBoundsDevice": ("mult_noise", "write_noise_std"),
+    "SoftBoundsReferenceDevice": ("mult_noise", "write_noise_std"),
+    "ExpStepDevice": ("A_up", "A_down", "gamma_up", "gamma_down", "a", "b", "write_noise_std"),
+    "PowStepDevice": ("pow_gamma", "pow_up_down", "write_noise_std"),
+    "PiecewiseStepDevice": ("piecewise_up", "piecewise_down", "write_noise_std"),
+}
+"""Parameters of single classes that have a counterpart."""
+
+_EXCHANGED = (
+    "g_min",
+    "g_max",
+    "step",
+    "asymmetry",
+    "cycle_noise",
+    "step_spread",
+    "step_distribution",
+    "asymmetry_spread",
+    "g_min_spread",
+    "g_max_spread",
+    "stuck",
+)
+"""Fields of every device that have a counterpart in each of aihwkit's classes."""
+
+Written = tuple[dict[str, Any], tuple[float, float]]
 
 
 def _write_linear(device: Any, low: float, high: float) -> Written:
@@ -214,11 +362,12 @@ def _write_linear(device: Any, low: float, high: float) -> Written:
     down = device.gamma_down * -low / span / (1 - device.gamma_down * high / span)
     first = 1 - up * low / high, 1 - down * high / low
     spreads = {"gamma_up_dtod": 0.0, "gamma_down_dtod": 0.0}
-    return "LinearStepDevice", {"gamma_up": up, "gamma_down": down, **spreads}, first
+    grows = {"allow_increasing": True} if min(up, down) < 0 else {}
+    return {"gamma_up": up, "gamma_down": down, **spreads, **grows}, first
 
 
 def _write_soft(device: Any, low: float, high: float) -> Written:
-    return "SoftBoundsDevice", {}, ((high - low) / high, (high - low) / abs(low))
+    return {}, ((high - low) / high, (high - low) / abs(low))
 
 
 def _write_exponential(device: Any, low: float, high: float) -> Written:
@@ -227,7 +376,6 @@ def _write_exponential(device: Any, low: float, high: float) -> Written:
     a, share = math.copysign(0.5, device.k_up), low / (high - low)
     up, down = device.k_up / (2 * a), device.k_down / (2 * a)
     return (
-        "ExpStepDevice",
         {
             "a": a,
             "b": 0.0,
@@ -243,19 +391,19 @@ def _write_exponential(device: Any, low: float, high: float) -> Written:
 def _write_power(device: Any, low: float, high: float) -> Written:
     beta = _bias(device.gamma_up, device.gamma_down)
     gamma = max(device.gamma_up, device.gamma_down)
-    return "PowStepDevice", {"pow_gamma": gamma, "pow_up_down": beta, "pow_gamma_dtod": 0.0}, (1.0, 1.0)
+    return {"pow_gamma": gamma, "pow_up_down": beta, "pow_gamma_dtod": 0.0}, (1.0, 1.0)
 
 
 def _write_table(device: Any, low: float, high: float) -> Written:
     shape = {"piecewise_up": list(device.table_up), "piecewise_down": list(device.table_down[::-1])}
-    return "PiecewiseStepDevice", shape, (1.0, 1.0)
+    return shape, (1.0, 1.0)
 
 
-_WRITERS: tuple[tuple[type[Device], Callable[[Any, float, float], Written]], ...] = (
-    (Linear, _write_linear),
-    (SoftBounds, _write_soft),
-    (Exponential, _write_exponential),
-    (Power, _write_power),
-    (Tabulated, _write_table),
-    (Constant, lambda device, low, high: ("ConstantStepDevice", {}, (1.0, 1.0))),
+_WRITERS: tuple[tuple[type[Device], str, Callable[[Any, float, float], Written]], ...] = (
+    (Linear, "LinearStepDevice", _write_linear),
+    (SoftBounds, "SoftBoundsDevice", _write_soft),
+    (Exponential, "ExpStepDevice", _write_exponential),
+    (Power, "PowStepDevice", _write_power),
+    (Tabulated, "PiecewiseStepDevice", _write_table),
+    (Constant, "ConstantStepDevice", lambda device, low, high: ({}, (1.0, 1.0))),
 )
