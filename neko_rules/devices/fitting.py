@@ -36,8 +36,8 @@ class Fit:
 
     Args:
         device: the device; its ``cycle_noise`` is what the steps scatter by.
-        uncertainty: standard error of every fitted field, in its unit; those of ``step`` and ``asymmetry`` come from
-            the steps up and down.
+        uncertainty: standard error of every fitted field, in its unit, none of those that were fixed; ``step`` and
+            ``asymmetry`` have theirs from the covariance of the steps up and down.
         curve: what was measured.
         predicted: the noise-free curve of the device, in S.
     """
@@ -156,10 +156,10 @@ def fit(
 
     Fitted are the steps up and down, the shape of the model, the first conductance, and for soft bounds and powers the
     ends of the range, which the curve does not reach; the other models' range is that of the curve. The standard
-    errors are s √diag((JᵀJ)⁻¹) with s² the residual variance: they hold for noise of the reads. Cycle noise adds up
-    along a curve, and where it is large they are too small: fit several curves and look at the spread. The fitted
-    cycle noise is the scatter of the measured changes about the predicted ones, relative to ΔG, so that ``noise`` is
-    additive: read noise in the measurement counts to it.
+    errors come from the covariance s² (JᵀJ)⁻¹ with s² the residual variance: they hold for noise of the reads, and take
+    a range that is the curve's for known. Cycle noise adds up along a curve, and where it is large they are too small:
+    fit several curves and look at the spread. The fitted cycle noise is the scatter of the measured changes about the
+    predicted ones, relative to ΔG, so that ``noise`` is additive: read noise in the measurement counts to it.
 
     Args:
         curve: a Curve, a CSV file as ``read_curve`` takes it, or conductances up to a maximum and down again.
@@ -285,12 +285,12 @@ class _Problem:
         predicted = self.predicted(found.x)
         freedom = max(len(predicted) - len(found.x), 1)
         variance = float(np.sum(found.fun**2)) / freedom
-        errors = np.sqrt(np.diag(variance * np.linalg.pinv(found.jac.T @ found.jac)))
+        covariance = variance * np.linalg.pinv(found.jac.T @ found.jac)
         device = self.device(found.x)
         noise = self._noise(device)
         if noise > 1e-9 and "cycle_noise" not in self.fixed:
             device = self.device(found.x, cycle_noise=noise, noise="additive")
-        return Fit(device, self._uncertainty(found.x, errors), self.curve, predicted)
+        return Fit(device, self._uncertainty(found.x, covariance), self.curve, predicted)
 
     def _starts(self) -> list[np.ndarray]:
         steps = np.array([name.startswith("step_") for name in self.names])
@@ -304,19 +304,27 @@ class _Problem:
         expected = device.change(nx, within, self.curve.directions, device.nominal())
         return float(np.std(np.diff(measured) - expected) / device.step)
 
-    def _uncertainty(self, x: np.ndarray, errors: np.ndarray) -> dict[str, float]:
-        p, e = (dict(zip(self.names, values.tolist(), strict=True)) for values in (x, errors))
+    def _uncertainty(self, x: np.ndarray, covariance: np.ndarray) -> dict[str, float]:
+        """Standard errors √(gᵀ C g) of the device's fields, g being a field's gradient in the fitted numbers."""
+
+        def error(**gradient: float) -> float:
+            g = np.array([gradient.get(name, 0.0) for name in self.names])
+            # Rounding may leave a variance of nothing a little below 0.
+            return math.sqrt(max(float(g @ covariance @ g), 0.0))
+
+        p = dict(zip(self.names, x.tolist(), strict=True))
         up, down = (p.get(f"step_{side}") for side in ("up", "down"))
         said: dict[str, float] = {}
         if up is not None and down is not None:
-            a, b = e["step_up"], e["step_down"]
-            said["step"] = self.unit * math.hypot(a, b) / 2
-            said["asymmetry"] = 2 * math.hypot(down * a, up * b) / (up + down) ** 2
+            total = (up + down) ** 2
+            said["step"] = self.unit * error(step_up=0.5, step_down=0.5)
+            said["asymmetry"] = error(step_up=2 * down / total, step_down=-2 * up / total)
         else:
-            said["step"] = self.unit * e[f"step_{self.sides[0]}"]
+            said["step"] = self.unit * error(**{f"step_{self.sides[0]}": 1.0})
         if self.open:
-            said |= {"g_min": self.unit * e["below"], "g_max": self.unit * e["above"]}
-        return said | {name: e[name] for name, count in self.layout if count == 1}
+            said |= {"g_min": self.unit * error(below=1.0), "g_max": self.unit * error(above=1.0)}
+        said |= {name: error(**{name: 1.0}) for name, count in self.layout if count == 1}
+        return {name: value for name, value in said.items() if name not in self.fixed}
 
 
 def _rests(conductances: np.ndarray, low: float, high: float) -> int:
