@@ -19,6 +19,7 @@ from neko_rules.devices import (
     curve_of,
     fit,
     presets,
+    read_curve,
 )
 from neko_rules.errors import ArgumentError, DataError
 
@@ -122,12 +123,35 @@ def test_file_picture_and_text(tmp_path: Path) -> None:
         ("conductance\n1e-6\nx\n", "line 3"),
         ("conductance\n1e-6\n1e-6\n1e-6\n1e-6\n", "must vary"),
         ("conductance,direction\n1e-6,\n2e-6,up\n3e-6,sideways\n4e-6,up\n", "line 4 .* up or down"),
+        ("conductance,direction,Direction\n1e-6,,\n2e-6,up,up\n", "one column 'direction'.* 2 of that name"),
+        ("conductance, Conductance\n1e-6,1e-6\n", "one column 'conductance'.* 2 of that name"),
+        ("conductance,pulse_direction\n1e-6,\n2e-6,up\n", "pulse_direction.*call it 'direction'"),
+        ("", "no rows"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "curve.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=match):
+        fit(path)
+
+
+@pytest.mark.parametrize("header", ["Conductance, Direction,note", " CONDUCTANCE ,direction ,Time (s)"])
+def test_names_of_columns_may_be_padded_and_capital_and_others_beside_them(tmp_path: Path, header: str) -> None:
+    conductances, directions = [1e-6, 3e-6, 2e-6, 4e-6, 3e-6], ["", "up", "down", "up", "down"]
+    path = tmp_path / "curve.csv"
+    rows = [f"{g}, {way},x" for g, way in zip(conductances, directions, strict=True)]
+    path.write_text("\n".join([header, *rows]), encoding="utf-8")
+    curve = read_curve(path)
+    assert curve.conductances.tolist() == conductances
+    assert curve.directions.tolist() == [1, -1, 1, -1]
+    assert curve_of(conductances).directions.tolist() != [1, -1, 1, -1]
+
+
+def test_a_file_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_bytes("conductance,Größe\n1e-6,1\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"UTF-8 .*curve\.csv"):
         fit(path)
 
 

@@ -94,16 +94,22 @@ def read_curve(path: str | os.PathLike[str]) -> Curve:
 
     The first row is the conductance before the first pulse; the direction of each other row is that of the pulse
     before it: ``up`` or ``down`` (or 1 and -1, set and reset). Without the column, pulses are up as far as the largest
-    conductance and down from there, which noise may shift by a few pulses.
+    conductance and down from there, which noise may shift by a few pulses. Names may be padded and have capitals, and
+    other columns may stand beside them.
 
     Raises:
-        DataError: the file lacks the column, has fewer than four rows, or holds something else.
+        DataError: the file lacks the column or has two of one name, calls the direction something else, has fewer than
+            four rows, is not in UTF-8, or holds something else.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            table = csv.DictReader(file)
+            table.fieldnames = _columns(table.fieldnames or ())
+            rows = list(table)
     except OSError as error:
         raise DataError("a pulse curve must be a readable CSV file", received=f"{error.strerror}: {path}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError("a pulse curve must be a CSV file in UTF-8", received=f"{path}: {error}") from error
     if not rows or "conductance" not in rows[0]:
         found = ", ".join(map(str, rows[0])) if rows else "no rows"
         raise DataError("a pulse curve must have the column 'conductance', in siemens", received=found)
@@ -122,6 +128,24 @@ def read_curve(path: str | os.PathLike[str]) -> Curve:
             raise DataError(f"line {line} of {path} must hold a direction, up or down", received=row["direction"])
         directions.append(DIRECTIONS[word])
     return curve_of(values, directions)
+
+
+def _columns(header: Sequence[str]) -> list[str]:
+    """The names of columns without capitals and padding, refused where it is not clear which one is meant."""
+    names = [name.strip().lower() for name in header]
+    for wanted in ("conductance", "direction"):
+        if names.count(wanted) > 1:
+            raise DataError(
+                f"a pulse curve must have one column {wanted!r}", received=f"{names.count(wanted)} of that name"
+            )
+    near = [name for name in names if "direction" in name]
+    if near and "direction" not in near:
+        raise DataError(
+            "which column holds the directions must be clear, or they would be guessed",
+            received=", ".join(near),
+            works="call it 'direction'",
+        )
+    return names
 
 
 def curve_of(conductances: Sequence[float], directions: Sequence[int] | None = None) -> Curve:
