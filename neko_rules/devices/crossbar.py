@@ -123,6 +123,9 @@ class Crossbar:
         """The same with a seed, if it has none of its own."""
         return self if self.seed is not None else replace(self, seed=seed)
 
+    def _random(self, what: str) -> np.random.Generator:
+        return stream(self.seed or 0, what)
+
     # Which weights live here, and in what units.
 
     def holds(self, name: str, shape: Sequence[int]) -> bool:
@@ -191,7 +194,7 @@ class Crossbar:
         rest = np.zeros_like(weight) if self.budget else weight
         found: dict[str, np.ndarray] = {}
         for side, g in split(self.encoding, self.memristor, rest, self.largest(name)).items():
-            rng = stream(self.seed or 0, f"devices/{side}/{name}")
+            rng = self._random(f"devices/{side}/{name}")
             cells = self.memristor.draw(g.shape, rng)
             found[f"{side}.conductance"] = self.memristor.settled(g, cells)
             if self.memristor.write_noise:
@@ -224,7 +227,7 @@ class Crossbar:
             for side, g in split(self.encoding, self.memristor, weight, self.largest(name)).items():
                 after[f"{side}.conductance"][name] = self.memristor.settled(g, self._cells(after, side, name))
                 if self.memristor.write_noise:
-                    rng = stream(self.seed or 0, f"written/{step}/{side}/{name}")
+                    rng = self._random(f"written/{step}/{side}/{name}")
                     after[f"{side}.offset"][name] = rng.standard_normal(g.shape)
         return after
 
@@ -242,7 +245,7 @@ class Crossbar:
         drawn: dict[str, np.ndarray] = {}
         device = self.memristor
         for name, shape in shapes.items():
-            rng = stream(self.seed or 0, f"noise/{step}/{name}")
+            rng = self._random(f"noise/{step}/{name}")
             for side in SIDES:
                 devices = shape_of(self.encoding, side, tuple(shape))
                 if side in pulsed(self.encoding):
@@ -259,7 +262,7 @@ class Crossbar:
     def _draw_looks(self, name: str, shape: tuple[int, ...], step: int, limit: int) -> dict[str, np.ndarray]:
         drawn: dict[str, np.ndarray] = {}
         # A stream of its own: what an update without write-verify draws does not depend on it.
-        rng = stream(self.seed, f"looks/{step}/{name}")
+        rng = self._random(f"looks/{step}/{name}")
         for side in pulsed(self.encoding):
             devices = shape_of(self.encoding, side, shape)
             if self.memristor.write_noise:
