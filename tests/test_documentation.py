@@ -92,6 +92,13 @@ def test_evidence_accumulation() -> None:
     assert re.search(r"right in [\d.]+% of the answers", said), said
 
 
+def test_spike_times_are_learned_to_the_time_step() -> None:
+    said = script(str(ROOT / "examples" / "spike_times.py"))
+    off = re.search(r"off by ([\d.]+) ms on average, where a time step is 1 ms", said)
+    assert off, said
+    assert float(off[1]) <= 0.2
+
+
 @pytest.mark.parametrize("other", [name for name in BUILT_IN if name != "numpy"])
 def test_user_neuron_has_the_same_numbers_on_two_backends(other: str) -> None:
     if not is_installed(other):
