@@ -320,6 +320,8 @@ def test_report_names_what_training_cost() -> None:
         ({"encoding": "thermometer"}, "encoding must be one of"),
         ({"w_max": -1.0}, "w_max must be"),
         ({"adc_bits": 1}, "adc_bits is 0"),
+        ({"adc_bits": 1100}, "adc_bits must be .* at most 32"),
+        ({"dac_bits": 33}, "dac_bits must be .* at most 32"),
         ({"device": "sand"}, "unknown device"),
         ({"parameters": "biases"}, "parameters must be one of"),
     ],

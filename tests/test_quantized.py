@@ -75,11 +75,23 @@ def test_the_engines_gradient_through_a_rounded_membrane_is_straight_through(aut
         np.testing.assert_allclose(gradient, model.nx.to_numpy(expected[name]), rtol=1e-10, atol=1e-14)
 
 
+def test_the_last_of_several_roundings_of_a_membrane_counts() -> None:
+    x, y = data()
+    network = NETWORKS["alif"]("numpy")
+    once = quantize(network, membrane_bits=3, membrane_bound=2.0)
+    fine = quantize(network, membrane_bits=8, membrane_bound=3.0)
+    losses = [Evaluator(each).evaluate(x, y)["loss"] for each in (once, fine)]
+    again = quantize(fine, membrane_bits=3, membrane_bound=2.0)
+    assert Evaluator(again).evaluate(x, y)["loss"] == losses[0] != losses[1]
+    assert Evaluator(fine).evaluate(x, y)["loss"] == losses[1]
+    assert again.graph.populations["hidden"].cell == once.graph.populations["hidden"].cell
+
+
 def test_many_bits_are_the_network_itself_and_few_are_not() -> None:
     x, y = data()
     network = NETWORKS["alif"]("numpy")
     loss = Evaluator(network).evaluate(x, y)["loss"]
-    fine = quantize(network, weight_bits=30, membrane_bits=40, membrane_bound=10.0)
+    fine = quantize(network, weight_bits=30, membrane_bits=32, membrane_bound=10.0)
     coarse = quantize(network, membrane_bits=3, membrane_bound=2.0)
     assert Evaluator(fine).evaluate(x, y)["loss"] == pytest.approx(loss, rel=1e-5)
     assert abs(Evaluator(coarse).evaluate(x, y)["loss"] - loss) > 1e-3
@@ -110,5 +122,18 @@ def test_what_makes_no_sense_is_refused() -> None:
         QuantizedCell("lif", state="w")
     with pytest.raises(ArgumentError, match="at least 2 bits"):
         QuantizedCell("lif", bits=1)
+    with pytest.raises(ArgumentError, match="rounded already"):
+        QuantizedCell(QuantizedCell("alif", state="a"))
+    with pytest.raises(ArgumentError, match=r"bits must be .* at most 32"):
+        QuantizedCell("lif", bits=33)
+    for wrong, match in (
+        ({"weight_bits": 1100}, "weight_bits must be .* at most 32"),
+        ({"membrane_bits": 33}, "membrane_bits must be .* at most 32"),
+        ({"membrane_bound": -1}, "membrane_bound must be .* above 0"),
+        ({"weight_bits": 4, "training": "no"}, "training must be true or false"),
+    ):
+        with pytest.raises(ArgumentError, match=match):
+            quantize(network, **wrong)
+    assert quantize(network, weight_bits=32).weight_bits == 32
     with pytest.raises(IncompatibleError, match="not rounded"):
         EProp(Evaluator(quantize(network, weight_bits=4)), online=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend
-from neko_rules.devices.quantization import quantized, straight_through
+from neko_rules.devices.quantization import MOST_BITS, quantized, straight_through
 from neko_rules.errors import ArgumentError
 
 
@@ -21,7 +21,7 @@ class Converters:
     """Resolution and bounds of the converters of an array.
 
     Args:
-        dac_bits: of the inputs; 0 leaves them exact, and is at least 2 otherwise, of which one is the sign.
+        dac_bits: of the inputs; 0 leaves them exact, and is 2 to 32 otherwise, of which one is the sign.
         dac_bound: the largest input, in the unit of the inputs (1 for spikes).
         adc_bits: of the outputs; 0 leaves them exact.
         adc_bound: the largest output, in the unit of inputs times weights.
@@ -41,7 +41,7 @@ class Converters:
 
     def __post_init__(self) -> None:
         for name in ("dac_bits", "adc_bits"):
-            bits = arguments.integer(name, getattr(self, name), at_least=0)
+            bits = arguments.integer(name, getattr(self, name), at_least=0, at_most=MOST_BITS)
             if bits == 1:
                 raise ArgumentError(f"{name} is 0 (exact) or at least 2, of which one is the sign", received=bits)
         for name in ("dac_bound", "adc_bound"):

@@ -6,6 +6,9 @@ from typing import Any
 
 from neko_rules.backend import Array, Backend
 
+MOST_BITS = 32
+"""More than any converter has, and as many as a number of single precision takes."""
+
 
 def quantized(nx: Backend, x: Array, bits: int, bound: Any) -> Array:
     """x rounded to 2^bits - 1 evenly spaced values from -bound to bound, 0 among them; larger values become ±bound.

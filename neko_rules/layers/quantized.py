@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters
-from neko_rules.devices.quantization import quantized
+from neko_rules.devices.quantization import MOST_BITS, quantized
 from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.layers.cell import CELLS, Cell, PerNeuron
 from neko_rules.surrogates import Surrogate
@@ -59,7 +59,7 @@ class QuantizedCell(Cell):
 
     Args:
         cell: the neuron, by name, mapping or object.
-        bits: n, at least 2.
+        bits: n, 2 to 32.
         bound: c, in the unit of v, a number or one per neuron.
         state: the state that is rounded.
 
@@ -79,9 +79,15 @@ class QuantizedCell(Cell):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", CELLS.resolve(self.cell))
-        if arguments.integer("bits", self.bits, at_least=0) < 2:
+        if arguments.integer("bits", self.bits, at_least=0, at_most=MOST_BITS) < 2:
             raise ArgumentError(
                 "a membrane potential has at least 2 bits, of which one is the sign", received=self.bits
+            )
+        if isinstance(self.inner, QuantizedCell):
+            raise ArgumentError(
+                "one state of a neuron is rounded",
+                received=f"one of which {self.inner.state} is rounded already",
+                works="round the neuron in it",
             )
         self._check("bound", above=0)
         if self.state not in self.inner.state_names():
@@ -135,14 +141,16 @@ def quantize(
 
     Args:
         network: a network or a wrapped model; not changed.
-        weight_bits: bits of the weights, at least 2; 0 leaves them alone.
-        membrane_bits: bits of every hidden neuron's state ``v``, at least 2; 0 leaves them alone.
+        weight_bits: bits of the weights, 2 to 32; 0 leaves them alone.
+        membrane_bits: bits of every hidden neuron's state ``v``, 2 to 32, in place of those that it may have; 0 leaves
+            them alone.
         membrane_bound: the largest membrane potential.
         training: whether weights keep their full precision behind what the network sees, so that it can be trained on
             (straight-through); False rounds the weights themselves, once: post-training quantisation.
 
     Raises:
-        ArgumentError: a number of bits is 1 or negative.
+        ArgumentError: a number of bits is 1, negative or above 32, the bound is not above 0, or ``training`` is neither
+            true nor false.
         IncompatibleError: a wrapped model has no membrane potentials.
 
     Example:
@@ -153,8 +161,10 @@ def quantize(
         True
     """
     for name, bits in (("weight_bits", weight_bits), ("membrane_bits", membrane_bits)):
-        if arguments.integer(name, bits, at_least=0) == 1:
+        if arguments.integer(name, bits, at_least=0, at_most=MOST_BITS) == 1:
             raise ArgumentError(f"{name} is 0 (off) or at least 2, of which one is the sign", received=bits)
+    arguments.number("membrane_bound", membrane_bound, above=0)
+    arguments.flag("training", training)
     twin: Any = network.clone()
     if weight_bits and training:
         twin.weight_bits = weight_bits
@@ -179,8 +189,9 @@ def _round_membranes(network: Any, bits: int, bound: float) -> None:
     populations = {}
     for name, population in network.graph.populations.items():
         cell = population.cell
-        if name != network.graph.output and "v" in cell.state_names() and not isinstance(cell, QuantizedCell):
-            population = replace(population, cell=QuantizedCell(cell, bits, bound))
+        if name != network.graph.output and "v" in cell.state_names():
+            own = cell.inner if isinstance(cell, QuantizedCell) and cell.state == "v" else cell
+            population = replace(population, cell=QuantizedCell(own, bits, bound))
         populations[name] = population
     network.graph = copy.copy(network.graph)
     object.__setattr__(network.graph, "populations", populations)
