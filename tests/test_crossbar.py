@@ -312,6 +312,7 @@ def test_report_names_what_training_cost() -> None:
     assert "480" not in str(report)
     assert all(word in str(report) for word in ("240", "energy", "stuck", "1 % of the endurance"))
     assert "endurance not known" in str(bar().report(bar().first({"w": WEIGHT})))
+    assert "busiest device: 0 % of the endurance" in str(crossbar.report(crossbar.first({"w": WEIGHT})))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,8 @@ class CrossbarReport:
             for each in self.arrays
         ]
         total = f"{'all':28} {self.devices:8} {self.up:10} {self.down:10} {'':8} {self.energy:8.2e} J {self.stuck:6}"
-        used = f"{100 * self.endurance_used:.2g} % of the endurance" if self.endurance_used else "endurance not known"
+        known = math.isfinite(self.device.endurance)
+        used = f"{100 * self.endurance_used:.2g} % of the endurance" if known else "endurance not known"
         return "\n".join([f"{self.device!r}, {self.encoding}; busiest device: {used}", head, *rows, total])
 
 
