@@ -188,12 +188,30 @@ class TestCurves:
         assert ax.patches[0].get_data().values.sum() == pytest.approx(1)  # type: ignore[attr-defined]
         heat = comparison_figures.deviation_heat([0, 10, 20], [deviations, deviations, 0 * deviations])
         shares = np.ma.getdata(heat.collections[0].get_array())
-        assert shares[:, 2].max() == pytest.approx(1)
-        for kept in ([0, 100], [0]):
-            heat = comparison_figures.deviation_heat(kept, [deviations] * len(kept), extent=(0, 124))
-            mesh: Any = heat.collections[0]
-            assert heat.get_xlim() == (0, 124)
-            assert (mesh.get_coordinates()[..., 0].min(), mesh.get_coordinates()[..., 0].max()) == (0, 124)
+        assert shares[:, -1].max() == pytest.approx(1)
+
+    @pytest.mark.parametrize("kept", [[0, 100], [0], [5, 6, 40, 124], list(range(125))])
+    def test_only_batches_that_were_kept_have_a_column(self, kept: list[int]) -> None:
+        deviations = np.random.default_rng(0).standard_normal(500)
+        heat = comparison_figures.deviation_heat(kept, [deviations] * len(kept), extent=(0, 124))
+        mesh: Any = heat.collections[0]
+        edges, shown = mesh.get_coordinates()[0, :, 0], ~np.ma.getmaskarray(mesh.get_array()).all(axis=0)
+        middles, widths = (0.5 * (edges[1:] + edges[:-1]))[shown], np.diff(edges)[shown]
+        np.testing.assert_allclose(middles, kept, atol=1e-12)
+        # At least a batch wide, which is all of the way to the next where every batch was kept.
+        np.testing.assert_allclose(widths, 1.0 if len(kept) > 3 else 124 / 40)
+        low, high = heat.get_xlim()
+        assert (low, high) == (pytest.approx(-widths[0] / 2), pytest.approx(124 + widths[0] / 2))
+
+    def test_one_kept_batch_is_no_course(self) -> None:
+        x, y = data()
+        model = Evaluator(ALIF(6, 2, seed=1, threshold=0.2))
+        result = GradientComparison(BPTT(model), {"random": EProp(model, mode="random")}).train(x, y, 4, 3)
+        assert result.kept == [0]
+        figure = result.plot()
+        last = next(ax for ax in figure.axes if "Deviations over training" in ax.get_title(loc="left"))
+        assert not last.collections
+        assert any("1 batch was kept in full" in word for word in words_within(figure))
 
     @pytest.mark.parametrize("hidden", [6, [6, 5]])
     def test_a_comparison_shows_every_rule_alike_in_every_panel(self, hidden: Any) -> None:
@@ -215,7 +233,8 @@ class TestCurves:
         marked = {line.get_marker() for line in titles["Direction by layer"].get_lines()}
         assert len(marked) == layers
         assert len(titles["Direction by layer"].get_lines()) == 3 * layers
-        strips = [ax for ax in figure.axes if ax.collections and ax.get_xlim() == (0, 6) and ax.get_ylabel() != "x"]
+        whole = (-0.5, 6.5)
+        strips = [ax for ax in figure.axes if ax.collections and ax.get_xlim() == whole and ax.get_ylabel() != "x"]
         assert len([ax for ax in strips if any(text.get_text() in others for text in ax.texts)]) == 3
         assert not [text for text in words if "weight (" in text]
 

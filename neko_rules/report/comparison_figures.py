@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Series = Mapping[str, np.ndarray]
 
+WIDEST = 40
+"""A batch among very many has a column of this part of the training, so that it can be seen."""
+
 
 def deviation_distributions(deviations: Series, ax: Axes | None = None, bins: int = 61) -> Axes:
     """The distribution of the entries' deviations in one batch: a snapshot, upper panel of Neko's figure 4.
@@ -53,7 +56,9 @@ def deviation_heat(
 ) -> Axes:
     """The distribution of deviations over training: a column of shading per batch, on a logarithmic scale.
 
-    The scale reaches from one weight to all of them, so that figures of equally many weights can be compared.
+    A column stands over its batch; it is one batch wide, or a fortieth of the training where that can be seen better
+    and the columns stay apart. What lies between is not known and stays white. The scale reaches from one weight to all
+    of them, so that figures of equally many weights can be compared.
 
     Args:
         batches: number of the batch of every column.
@@ -67,7 +72,7 @@ def deviation_heat(
     Example:
         >>> ax = deviation_heat([0, 100], [np.zeros(3), np.ones(3)], extent=(0, 124))
         >>> ax.get_xlabel(), [float(limit) for limit in ax.get_xlim()]
-        ('Batch', [0.0, 124.0])
+        ('Batch', [-1.55, 125.55])
     """
     from matplotlib.colors import LogNorm
 
@@ -77,17 +82,28 @@ def deviation_heat(
     shares = np.stack([np.histogram(each, edges)[0] / max(np.size(each), 1) for each in deviations], axis=1)
     places = np.asarray(batches, float)
     first, last = (float(places[0]), float(places[-1])) if extent is None else extent
-    if first >= last:
-        first, last = first - 0.5, first + 0.5
-    columns = np.concatenate([[first], 0.5 * (places[1:] + places[:-1]), [last]])
+    width = max(1.0, min([(last - first) / WIDEST, *np.diff(places).tolist()]))
+    shares, columns = _apart(np.ma.masked_equal(shares, 0), places, width)
     scale = LogNorm(min(1 / max(max(map(np.size, deviations)), 1), 0.5), 1.0)
-    mesh = ax.pcolormesh(columns, edges, np.ma.masked_equal(shares, 0), norm=scale, cmap="cividis", rasterized=True)
+    mesh = ax.pcolormesh(columns, edges, shares, norm=scale, cmap="cividis", rasterized=True)
     if bar:
         ax.figure.colorbar(mesh, ax=ax, label="Share of weights")
-    ax.set_xlim(first, last)
+    ax.set_xlim(first - width / 2, last + width / 2)
     ax.set_xlabel("Batch")
     ax.set_ylabel("Deviation of gradient")
     return ax
+
+
+def _apart(shares: np.ndarray, places: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of a width around their places with masked ones between, and the edges of all."""
+    columns, edges = [shares[:, 0]], [places[0] - width / 2, places[0] + width / 2]
+    for place, column in zip(places[1:], shares.T[1:], strict=True):
+        if place - width / 2 > edges[-1]:
+            columns.append(np.ma.array(np.zeros_like(column), mask=True))
+            edges.append(place - width / 2)
+        columns.append(column)
+        edges.append(place + width / 2)
+    return np.ma.stack(columns, axis=1), np.array(edges)
 
 
 def typical_largest(deviations: Sequence[np.ndarray]) -> float:

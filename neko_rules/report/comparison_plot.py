@@ -56,7 +56,8 @@ def comparison_figure(result: Compared, parameter: str, batch: int | None = None
     (a) distribution of the deviations in one batch and (b) mean absolute deviation over training, the two panels of
     figure 4 of Zhao et al. 2021 (Neko, ICONS); (c) the angle to the reference over training; (d) bias² and variance by
     parameter, those left out in which a rule does not deviate; (e) cosine of every layer over training, as in figure
-    10b of the Slax paper (Summe et al. 2024); (f) the distribution of the deviations of every rule over training.
+    10b of the Slax paper (Summe et al. 2024); (f) the distribution of the deviations of every rule in the batches that
+    were kept, if these are at least two.
 
     Args:
         result: a ``Comparison``.
@@ -96,7 +97,8 @@ def comparison_figure(result: Compared, parameter: str, batch: int | None = None
         if bottom > 4:
             figure.set_figheight(2.6 + 0.65 * bottom)
             grid.set_height_ratios([2.6, 0.65 * bottom])
-        first = _heats(result, with_gradient, parameter, heat)
+        in_strips = len(result.kept) > 1
+        first = _heats(result, with_gradient, parameter, heat) if in_strips else _without_course(heat)
         titles = (
             f"Deviations in batch {at}",
             "Size of the deviations",
@@ -107,7 +109,8 @@ def comparison_figure(result: Compared, parameter: str, batch: int | None = None
         )
         for letter, title, ax in zip("abcdef", titles, (snapshot, course, angle, shares, layers, first), strict=True):
             # Above the first strip stands the name of its rule.
-            ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left", fontsize=9, pad=13 if ax is first else None)
+            pad = 13 if ax is first and in_strips else None
+            ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left", fontsize=9, pad=pad)
         handles, labels = angle.get_legend_handles_labels()
         if (marks := layers.get_legend()) is not None:
             handles += marks.get_lines()
@@ -132,6 +135,14 @@ def in_words(parameter: str) -> str:
     *label, kind = rest.split(".") if rest else [population]
     words = {"weight": "weights", "bias": "biases"}.get(kind, kind)
     return " ".join([*label, words]) + (f" of {population}" if rest else "")
+
+
+def _without_course(ax: Axes) -> Axes:
+    """A panel that says why it is empty."""
+    ax.set_axis_off()
+    said = "Only 1 batch was kept in full,\nwhich shows no course (keep_every)"
+    ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", va="center", fontsize=8)
+    return ax
 
 
 def _heats(result: Compared, rules: list[str], parameter: str, whole: Axes) -> Axes:
