@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from neko_rules import ALIF, LIF, Evaluator
 from neko_rules.cli import main
 from neko_rules.errors import ArgumentError
 from neko_rules.report.landscape import loss_landscape, round_ticks
+from neko_rules.report.style import STYLE, new_figure
 from neko_rules.trainers.landscape import Plane, loss_surface
 
 TINY = """
@@ -106,6 +109,20 @@ def test_a_bowl_is_drawn_with_its_ways() -> None:
     assert [text.get_text() for text in bar.get_yticklabels()] == ["0.1", "0.3", "1", "3"]
     even = loss_landscape(grid, grid, 1 + 0.1 * np.abs(grid) + np.zeros((9, 1)), unit="Loss").figure.axes[-1]
     assert even.get_ylabel() == "Loss"
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (-0.75, 1.35), (-0.0123, 0.0123), (1000.2, 1001.3), (-130, 170)])
+def test_labels_of_ticks_do_not_run_into_each_other(low: float, high: float) -> None:
+    grid = np.linspace(low, high, 9)
+    with matplotlib.rc_context(STYLE):
+        ax: Any = new_figure(1, width=3.6, height=3.0).axes[0]
+        loss_landscape(grid, grid, 1 + np.linspace(0, 1, 9)[:, None] + np.linspace(0, 1, 9), ax=ax)
+    ax.figure.draw_without_rendering()
+    shown = [tick for tick in ax.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    boxes = [tick.label1.get_window_extent() for tick in shown]
+    assert 3 <= len(boxes) <= 5
+    em = ax.figure.dpi * shown[0].label1.get_fontsize() / 72
+    assert all(left.x1 + 0.5 * em <= right.x0 for left, right in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.562, 8.2), (0.91, 3.1), (1e-5, 3.0), (2.1, 2.2), (0.0, 1.0), (5, 6)])

@@ -69,6 +69,8 @@ def loss_landscape(
         ax.plot(xs[-1], ys[-1], "*", color=colour, markersize=10, markeredgecolor="black", markeredgewidth=0.6)
     if ways:
         ax.legend(loc="best", facecolor="0.75", framealpha=0.9)
+    # The scale of colours leaves little width, in which more labels would run into each other.
+    ax.locator_params(axis="x", nbins=4, steps=[1, 2, 4, 5, 6, 10])
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     return ax
