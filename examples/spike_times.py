@@ -10,6 +10,7 @@ the time that it is asked for, with no surrogate derivative; only a penalty that
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,11 @@ def main() -> None:
     x[0, np.linspace(0, 0.9 * steps, inputs).astype(int), np.arange(inputs)] = 1.0
     wanted = WANTED[None] * 1e-3 / given.dt
 
-    neurons = {"tau_synapse": 5e-3, "tau_membrane": 20e-3, "surrogate": {"name": "fast_sigmoid", "slope": 2.0}}
+    neurons: dict[str, Any] = {
+        "tau_synapse": 5e-3,
+        "tau_membrane": 20e-3,
+        "surrogate": {"name": "fast_sigmoid", "slope": 2.0},
+    }
     network = LIF(
         60,
         len(WANTED),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -292,10 +293,11 @@ class TestBenchmarks:
         self, benchmark_named: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
     ) -> None:
         benchmark = benchmark_named("cosine_to_bptt")
-        kept = [benchmark.STORED, *(benchmark.DOCS / "figures").glob("cosine_to_bptt.*")]
+        shown = benchmark.places(benchmark.NAME, True)
+        kept = [shown.results, *shown.figure.parent.glob("cosine_to_bptt.*")]
         before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept]
         monkeypatch.setattr(sys, "argv", ["cosine_to_bptt.py", "--seeds", "0", "--rules", "DFA", "OTTT"])
-        monkeypatch.setattr(benchmark.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+        monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
         benchmark.main()
         assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept] == before
         found = json.loads((tmp_path / "cosine_to_bptt.json").read_text())
@@ -303,6 +305,16 @@ class TestBenchmarks:
         printed = capsys.readouterr().out
         assert str(tmp_path) in printed
         assert {line.split(" | ")[0] for line in printed.splitlines() if line[2:3].isupper()} == {"| DFA", "| OTTT"}
+
+    def test_what_is_measured_as_the_docs_show_it_goes_there(self, benchmark_named: Any, tmp_path: Path) -> None:
+        places = benchmark_named("cosine_to_bptt").places
+        docs = Path(__file__).parents[1] / "docs"
+        assert places("speed", True) == (docs / "results" / "speed.json", docs / "figures" / "speed.png")
+        assert places("speed", True, tmp_path / "new") == (tmp_path / "new/speed.json", tmp_path / "new/speed.png")
+        looked = places("speed", False, ending=".npz")
+        assert looked.results.name == "speed.npz"
+        assert docs not in looked.results.parents
+        assert looked.figure.parent.is_dir()
 
     def test_costs_stand_by_rule_the_fastest_first(self, benchmark_named: Any) -> None:
         benchmark = benchmark_named("cost_by_rule")
