@@ -76,6 +76,30 @@ class TestRunFolder:
         assert about["libraries"]["numpy"] == np.__version__
         assert (tmp_path / "run" / "learning_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
+    def test_what_training_cost_a_crossbar_is_told(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
+        device = "{name: constant, stuck: 0.2, endurance: 1000}"
+        on_devices = f"{{name: manhattan, crossbar: {{device: {device}, w_max: 2.0}}}}"
+        said = []
+        for rule in (on_devices, "manhattan"):
+            folder = tmp_path / f"run{len(said)}"
+            settings = ["--set", f"rule={rule}", "--set", "train.epochs=1"]
+            assert main(["run", str(tiny), "--out", str(folder), *settings]) == 0
+            assert main(["show", str(folder)]) == 0
+            said.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("crossbar ")])
+        found = json.loads((tmp_path / "run0" / "summary.json").read_text())["crossbar"]
+        assert found["pulses"] == found["up"] + found["down"] > 100
+        assert 0.15 < found["stuck"] / found["devices"] < 0.25
+        assert found["energy"] > 0
+        assert 0 < found["endurance_used"] < 0.1
+        assert len(said[0]) == 2
+        assert said[0][0] == said[0][1]
+        assert f"{found['pulses']:,} pulses" in said[0][0]
+        assert f"{found['stuck']} of {found['devices']:,} devices stuck" in said[0][0]
+        assert main(["report", str(tmp_path / "run0"), "--no-activity"]) == 0
+        assert said[0][0].removeprefix("crossbar  ") in (tmp_path / "run0" / "report.html").read_text()
+        assert said[1] == []
+        assert "crossbar" not in json.loads((tmp_path / "run1" / "summary.json").read_text())
+
     def test_weights_are_those_that_were_measured(self, tiny: Path, tmp_path: Path) -> None:
         run_file(tiny, out=tmp_path / "run", progress=False)
         experiment = Experiment.build(load(tmp_path / "run" / "config.yaml"))

@@ -92,6 +92,24 @@ class CrossbarReport:
         busiest = max((each.busiest for each in self.arrays), default=0)
         return busiest / self.device.endurance if math.isfinite(self.device.endurance) else 0.0
 
+    def totals(self) -> dict[str, float | None]:
+        """What all arrays have been through together, as numbers; ``endurance_used`` is None where it is not known.
+
+        Example:
+            >>> array = ArrayReport("w", devices=8, up=3, down=2, busiest=2, energy=1e-9, stuck=0, at_bounds=0.0)
+            >>> CrossbarReport(Device(endurance=100.0), "differential", (array,)).totals()["endurance_used"]
+            0.02
+        """
+        return {
+            "devices": self.devices,
+            "pulses": self.pulses,
+            "up": self.up,
+            "down": self.down,
+            "energy": self.energy,
+            "stuck": self.stuck,
+            "endurance_used": self.endurance_used if math.isfinite(self.device.endurance) else None,
+        }
+
     def __str__(self) -> str:
         names = f"{'set':>10} {'reset':>10} {'busiest':>8} {'energy':>10} {'stuck':>6} {'at end':>7}"
         head = f"{'weight':28} {'devices':>8} {names}"

@@ -57,6 +57,7 @@ def show(path: Path, console: Console) -> None:
     train = configuration.get("train")
     epochs = train.get("epochs", len(records)) if isinstance(train, dict) else len(records)
     status, reason = str(summary.get("status", "unfinished")), str(summary.get("reason", ""))
+    _show_crossbar(summary, console)
     console.print(tables.status_line(status, reason, len(records), epochs, float(summary.get("seconds") or 0.0)))
     show_paths(console, figure=folder.figure)
     if compared:
@@ -73,9 +74,15 @@ def show_outcome(outcome: Outcome | sampling.Drawn, console: Console) -> None:
             console.print()
             console.print(tables.figures_table(records))
             console.print()
+        _show_crossbar(outcome.summary(), console)
         epochs = read_mapping(outcome.folder.config)["train"]["epochs"]
         console.print(tables.status_line(outcome.status, outcome.reason, len(records), epochs, outcome.seconds))
     show_paths(console, folder=outcome.folder.path)
+
+
+def _show_crossbar(summary: Mapping[str, Any], console: Console) -> None:
+    if summary.get("crossbar"):
+        console.print(tables.crossbar_line(summary["crossbar"]), highlight=False, soft_wrap=True)
 
 
 def show_tables(result: Comparison, console: Console) -> None:

@@ -154,6 +154,26 @@ def status_line(status: str, reason: str, epochs: int, of: int, seconds: float) 
     return text.append(f" ({reason})", style="not bold default") if reason else text
 
 
+def crossbar_line(totals: Mapping[str, Any]) -> str:
+    """What a training has cost the devices of a crossbar, from the totals of its report.
+
+    Example:
+        >>> totals = {"devices": 1200, "pulses": 5300, "up": 2000, "down": 3300, "energy": 2.5e-9, "stuck": 3}
+        >>> crossbar_line(totals)
+        'crossbar  5,300 pulses (2,000 set, 3,300 reset), 2.5e-09 J, 3 of 1,200 devices stuck'
+        >>> crossbar_line({**totals, "endurance_used": 0.002})[-33:]
+        'busiest at 0.2 % of its endurance'
+    """
+    said = [
+        f"{totals['pulses']:,} pulses ({totals['up']:,} set, {totals['down']:,} reset)",
+        f"{totals['energy']:.3g} J",
+        f"{totals['stuck']:,} of {totals['devices']:,} devices stuck",
+    ]
+    if (used := totals.get("endurance_used")) is not None:
+        said.append(f"busiest at {100 * used:.2g} % of its endurance")
+    return "crossbar  " + ", ".join(said)
+
+
 def curves(records: Sequence[Mapping[str, Any]], width: int, loss: str = "") -> list[RenderableType]:
     """Every quantity over the epochs, drawn in characters; the loss has the unit of the loss of that name."""
     from rich.text import Text
