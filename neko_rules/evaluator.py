@@ -19,11 +19,12 @@ from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss
-from neko_rules.metrics import METRICS, Measurement, Metric, TopK
+from neko_rules.metrics import Measurement, Metric, TopK, resolve_metrics
 from neko_rules.portable import Portable
 from neko_rules.recorded import Recorded
 from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.scoring import Scored, Scoring
+from neko_rules.setting import Setting
 from neko_rules.targets import Targets, as_array, encode, of_whole_sequence
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class Evaluator(Portable):
         (4, 5, 2)
     """
 
+    loss = Setting[Loss](lambda _, value: LOSSES.resolve(value))
+    metrics = Setting[tuple[Metric, ...]](lambda _, value: resolve_metrics(value))
+
     def __init__(
         self,
         network: Network | Adaptor,
@@ -99,10 +103,8 @@ class Evaluator(Portable):
             )
         # To a type checker a wrapped model is a network: what it lacks, rules ask for by their ``requires``.
         self.network: Network = network  # type: ignore[assignment]
-        self.loss = LOSSES.resolve(loss if loss is not None else _USUAL_LOSS[network.task_type])
-        if isinstance(metrics, (str, Mapping)) or not isinstance(metrics, Sequence):
-            raise ArgumentError("metrics must be a list", received=metrics, works="for example ['accuracy']")
-        self.metrics = tuple(METRICS.resolve(metric) for metric in metrics)
+        self.loss = loss if loss is not None else _USUAL_LOSS[network.task_type]
+        self.metrics = metrics
         self._check_fit()
 
     def __repr__(self) -> str:

@@ -7,16 +7,25 @@ the figure of all the data.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from neko_rules.arguments import integer
 from neko_rules.backend import Array, Backend
-from neko_rules.errors import IncompatibleError
+from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.registry import Registry
 
-__all__ = ["METRICS", "Accuracy", "FiringRateMetric", "Measurement", "Metric", "SpikeSparsity", "TopK"]
+__all__ = [
+    "METRICS",
+    "Accuracy",
+    "FiringRateMetric",
+    "Measurement",
+    "Metric",
+    "SpikeSparsity",
+    "TopK",
+    "resolve_metrics",
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,21 @@ class Metric(ABC):
 
 
 METRICS: Registry[Metric] = Registry("metric", Metric)  # type: ignore[type-abstract]
+
+
+def resolve_metrics(given: Sequence[str | Mapping[str, Any] | Metric]) -> tuple[Metric, ...]:
+    """Metrics from a list of names, mappings or objects.
+
+    Raises:
+        ArgumentError: it is no list, or one of them is unknown.
+
+    Example:
+        >>> resolve_metrics(["accuracy"])
+        (Accuracy(),)
+    """
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
+        raise ArgumentError("metrics must be a list", received=given, works="for example ['accuracy']")
+    return tuple(METRICS.resolve(metric) for metric in given)
 
 
 @METRICS.register("accuracy", "acc")

@@ -242,7 +242,7 @@ class StraightThrough(Surrogate):
 
     def derivative(self, nx: Backend, u: Array) -> Array:
         """γ in the shape of ``u``."""
-        return nx.full(tuple(u.shape), self.gamma, nx.dtype(u))
+        return nx.full(u.shape, self.gamma, nx.dtype(u))
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class Custom(Surrogate):
     def derivative(self, nx: Backend, u: Array) -> Array:
         """What the function returns, refused when its shape is not that of ``u``."""
         slope = self.function(nx, u)
-        if not nx.is_tensor(slope) or tuple(slope.shape) != tuple(u.shape):
+        if not nx.is_tensor(slope) or (slope.shape is not u.shape and tuple(slope.shape) != tuple(u.shape)):
             raise ArgumentError(
                 "a surrogate function must return an array in the shape of u",
                 received=f"{getattr(slope, 'shape', slope)} for u of shape {tuple(u.shape)}",

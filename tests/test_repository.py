@@ -100,7 +100,7 @@ ROWS = (
     ("threads",),
     ("backend",),
     ("recorded",),
-    ("alike", "arguments", "on_request", "optional", "ours", "registry", "seeding", "tensor_file"),
+    ("alike", "arguments", "on_request", "optional", "ours", "registry", "seeding", "setting", "tensor_file"),
     ("errors",),
 )
 """Every module or package of neko_rules; each imports only from rows below its own."""

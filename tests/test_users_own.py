@@ -411,3 +411,102 @@ def test_a_data_set_of_which_some_counts_is_trained_on() -> None:
     assert all(np.isfinite(epoch["loss"]) for epoch in history.epochs)
     with pytest.raises(DataError, match="at least one time step"):
         trained.train(x, np.full(x.shape[:2], -1), epochs=3, batch_size=2, progress=False)
+
+
+@dataclass(frozen=True)
+class DecayingMatrices(SGD):
+    """By how many axes a parameter has."""
+
+    def _change(self, nx: Any, g: Any, memory: Any, p: Any, rate: Any, t: Any) -> Any:
+        return -rate * g - (0.5 * rate * p if len(p.shape) > 1 else 0 * p), ()
+
+
+@dataclass(frozen=True)
+class KeepingZeros(SGD):
+    """By what a parameter is equal to."""
+
+    def _change(self, nx: Any, g: Any, memory: Any, p: Any, rate: Any, t: Any) -> Any:
+        return -rate * g * (p != 0), ()
+
+
+@dataclass(frozen=True)
+class LargeAtFirst(SGD):
+    """By the number of the update, and in Python's own words."""
+
+    def _change(self, nx: Any, g: Any, memory: Any, p: Any, rate: Any, t: Any) -> Any:
+        return nx.where(t == 1, -3 * rate * (+g), -rate * abs(g)), ()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"], indirect=True)
+@pytest.mark.parametrize("optimizer", [DecayingMatrices, KeepingZeros, LargeAtFirst])
+def test_optimizers_that_ask_what_a_number_does_not_have(optimizer: type[SGD], backend: str) -> None:
+    def trained(kind: type[SGD]) -> dict[str, np.ndarray]:
+        rule = EProp(Evaluator(LIF(8, CLASSES, backend=backend, **DOUBLE)), optimizer=kind(0.1))
+        rule.model.check(*data())
+        weights = rule.model.network.parameters["hidden.input.weight"]
+        weights[:, ::2] = 0.0
+        rule.model.network.set_parameters({"hidden.input.weight": weights})
+        return after_steps(rule)
+
+    found = trained(optimizer)
+    with unfused():
+        wanted = trained(optimizer)
+        assert apart(trained(SGD), wanted) > 1e-3, "the optimiser makes no difference: this would prove nothing"
+    assert apart(found, wanted) < 1e-12
+
+
+@dataclass(frozen=True)
+class Smoothed(CategoricalCrossentropy):
+    """A loss that asks for the number of classes."""
+
+    def gradient(self, nx: Any, outputs: Any, target: Any) -> Any:
+        return 2 * (outputs - (0.9 * target + 0.1 / outputs.shape[-1]))
+
+    def value(self, nx: Any, outputs: Any, target: Any) -> Any:
+        return nx.sum((outputs - (0.9 * target + 0.1 / outputs.shape[-1])) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"], indirect=True)
+def test_a_loss_that_asks_for_a_shape(backend: str) -> None:
+    def trained() -> dict[str, np.ndarray]:
+        return after_steps(BPTT(Evaluator(LIF(8, CLASSES, backend=backend, **DOUBLE), loss=Smoothed())))
+
+    found = trained()
+    with unfused():
+        assert apart(found, trained()) < 1e-10
+
+
+@dataclass(frozen=True)
+class Equal(LIFCell):
+    """A neuron that leaks only from where it is not."""
+
+    def update(self, nx: Any, p: Any, s: Any, z: Any, current: Any) -> dict[str, Any]:
+        return {"v": p.alpha * s.v * (s.v != 0) + current}
+
+
+def test_a_neuron_that_asks_what_is_equal_is_refused() -> None:
+    with pytest.raises(TypeError, match="compares its values by > or <"):
+        BPTT(Evaluator(network(Equal(), "numpy"))).gradients(*data())
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"], indirect=True)
+def test_a_stream_is_pickled(backend: str) -> None:
+    learner = EProp(Evaluator(LIF(8, CLASSES, backend=backend, **DOUBLE)), online=1).stream()
+    (x, y), more = data(1), np.ones((1, FEATURES))
+    for x_t in x[0]:
+        learner.observe(x_t, int(y[0]))
+    twin = pickle.loads(pickle.dumps(learner))
+    for _ in range(3):
+        np.testing.assert_array_equal(twin.observe(more[0], 1), learner.observe(more[0], 1))
+
+
+def test_a_models_loss_and_metrics_are_looked_at_when_they_are_assigned() -> None:
+    rule = BPTT(Evaluator(LIF(8, CLASSES, **DOUBLE)))
+    rule.step(*data())
+    rule.model.loss, rule.model.metrics = "mean_squared_error", ["accuracy"]
+    fresh = BPTT(Evaluator(rule.model.network, "mean_squared_error", ["accuracy"]))
+    assert rule.model.evaluate(*data()) == fresh.model.evaluate(*data())
+    with pytest.raises(ArgumentError, match="metrics must be a list"):
+        rule.model.metrics = "accuracy"
+    with pytest.raises(ArgumentError, match="mean_squared_error"):
+        rule.model.loss = "mean_squared_eror"

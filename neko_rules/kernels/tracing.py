@@ -140,9 +140,22 @@ class Body:
         """A traced value as it is, a Python number as a literal of the type of what it meets."""
         if isinstance(value, Traced):
             return value
-        if np.ndim(value):
-            raise NotTraceableError("an array among numbers")
+        if not isinstance(value, (int, float, np.number, np.bool_)) and (np.ndim(value) or not hasattr(value, "dtype")):
+            raise NotTraceableError(f"{type(value).__name__} among numbers")
         return self.literal(float(value), self.dtype if like is None or like.dtype == BOOL else like.dtype)
+
+
+class _Shape:
+    """The shape of arrays of which one number is looked at: it can be handed on, and says nothing of itself."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise NotTraceableError("a shape among numbers")
+
+    __len__ = __iter__ = __getitem__ = __bool__ = __eq__ = __ne__ = __add__ = __radd__ = __index__ = _refuse
+    __hash__ = object.__hash__
+
+
+SHAPE: Any = _Shape()
 
 
 class Traced:
@@ -155,8 +168,7 @@ class Traced:
         number: its value if it is a literal.
     """
 
-    shape: tuple[int, ...] = ()
-    ndim = 0
+    shape = SHAPE
 
     def __init__(self, body: Body, name: str, dtype: str, number: float | None = None) -> None:
         self.body, self.name, self.dtype, self.number = body, name, dtype, number
@@ -196,6 +208,12 @@ class Traced:
     def __rtruediv__(self, other: Any) -> Traced:
         return self._with("/", other, swapped=True)
 
+    def __abs__(self) -> Traced:
+        return self.body.statement(f"{self.body.dialect.functions['abs']}({self.name})", self.dtype)
+
+    def __pos__(self) -> Traced:
+        return self
+
     def __neg__(self) -> Traced:
         return self.body.statement(f"-{self.name}", self.dtype)
 
@@ -209,6 +227,16 @@ class Traced:
 
     def __rpow__(self, base: Any) -> Traced:
         return self._with("**", base, swapped=True)
+
+    # What is equal is a matter of the numbers, as it is of arrays.
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return self._with("==", other, BOOL)
+
+    def __ne__(self, other: object) -> Any:
+        return self._with("!=", other, BOOL)
 
     def __gt__(self, other: Any) -> Traced:
         return self._with(">", other, BOOL)
@@ -268,6 +296,9 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "less": operator.lt,
     "greater_equal": operator.ge,
     "less_equal": operator.le,
+    "equal": operator.eq,
+    "not_equal": operator.ne,
+    "absolute": operator.abs,
 }
 """What NumPy calls the operators of Python."""
 
@@ -321,6 +352,8 @@ class TracingBackend:
 
     def where(self, condition: Traced, yes: Any, no: Any) -> Traced:
         """A choice."""
+        if not isinstance(condition, Traced):
+            raise NotTraceableError("a choice by what is no comparison of numbers")
         like = yes if isinstance(yes, Traced) else no if isinstance(no, Traced) else None
         yes, no = self.body.value(yes, like), self.body.value(no, like)
         return self._chosen(condition.name, yes, no)

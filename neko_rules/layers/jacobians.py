@@ -290,6 +290,7 @@ def _derive(cell: Cell, dt: float) -> Symbolic:
 
     nx = SymbolicOperations()
     states, constants = cell.state_names(), tuple(cell.constants(dt))
+    _refuse_equality(cell, constants)
     p = SimpleNamespace(**_symbols(constants))
     before, now = _symbols(states, PREVIOUS), _symbols(states)
     z, current = _symbols((PREVIOUS + "z", "current")).values()
@@ -312,6 +313,20 @@ def _derive(cell: Cell, dt: float) -> Symbolic:
     spike = symbolic_functions()["Spike"]
     spikes = set().union(*(each.atoms(spike) for each in (*after.values(), emitted)))
     return Symbolic(states, constants, learnable, nonzero, len(spikes), after, emitted)
+
+
+def _refuse_equality(cell: Cell, constants: tuple[str, ...]) -> None:
+    """Refuse == and != between values: symbols would be told apart as such, whatever numbers they stand for."""
+    from neko_rules.kernels.tracing import Body, NotTraceableError
+    from neko_rules.layers.traced import traced_results
+
+    body = Body("float64")
+    try:
+        traced_results(cell, constants, body)
+    except NotTraceableError:
+        return
+    if any(sign in statement for statement in body.statements for sign in (" == ", " != ")):
+        raise TypeError("a cell compares its values by > or <, whose derivatives are known, not by == or !=")
 
 
 def _printed(symbolic: Symbolic) -> Printed:

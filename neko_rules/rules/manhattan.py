@@ -33,9 +33,9 @@ from neko_rules.regularizers import Regularizer
 from neko_rules.replaced import forget_compiled
 from neko_rules.rules.pulses import DECISIONS, Decision
 from neko_rules.rules.rule import RULES, Arrays, Batch, Kept, Own, Rule, rule_of
-from neko_rules.rules.setting import Setting
 from neko_rules.schedules import Schedule, resolve_learning_rate
 from neko_rules.seeding import stream
+from neko_rules.setting import Setting
 from neko_rules.trees import OnHost, made
 
 GRADIENT, DECISION, CROSSBAR, READ = "gradient.", "decision.", "crossbar.", ".read/"

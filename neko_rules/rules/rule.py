@@ -23,8 +23,8 @@ from neko_rules.registry import Registry
 from neko_rules.regularizers import Regularizer, resolve_regularizers
 from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.rules.saved import load, saved
-from neko_rules.rules.setting import Setting
 from neko_rules.seeding import stream
+from neko_rules.setting import Setting
 from neko_rules.trees import OnHost, made, still
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from neko_rules import arguments, tensor_file, trees
 from neko_rules.errors import CheckpointError, DataError, IncompatibleError, NonFiniteError
 from neko_rules.kernels.host import HostBackend, host_of, lends
 from neko_rules.layers.moment import at_rest
+from neko_rules.on_request import own_state
 from neko_rules.replaced import forget_if_replaced
 from neko_rules.rules.chained_pass import Begin, chained_pass, host_for_chains
 from neko_rules.rules.online import Online
@@ -206,7 +207,7 @@ class StreamLearner:
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: no session, whose chain changes memory of its own."""
         self._leave()
-        return vars(self)
+        return own_state(self)
 
     def _look_for_changes(self) -> None:
         """Forget what was made for what has been replaced; begin rates anew where there were no penalties before."""

@@ -1,4 +1,4 @@
-"""Setting: an argument of a rule that may be assigned again, and is then looked at as when the rule was made."""
+"""Setting: an argument of a rule or model that may be assigned again, and is looked at as when that was made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Setting(Generic[Value]):
     """An attribute that keeps what a function makes of what is assigned to it.
 
     Args:
-        resolve: the function of the rule and of what is assigned: it refuses what the rule cannot be made with.
+        resolve: the function of the object and of what is assigned: it refuses what that cannot be made with.
 
     Example:
         >>> from neko_rules import BPTT, LIF, Evaluator
