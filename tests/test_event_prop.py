@@ -244,6 +244,8 @@ class Impulsive(LIFCell):
 class Graded(LIFCell):
     """One that sends how far it is above its threshold."""
 
+    spiking = False
+
     def emit(self, nx: Any, p: Any, s: Any) -> Any:
         return nx.spike(s.v - p.theta) + 0.1 * s.v
 
@@ -251,6 +253,8 @@ class Graded(LIFCell):
 @dataclass(frozen=True)
 class Twofold(LIFCell):
     """One of two thresholds."""
+
+    spiking = False
 
     def emit(self, nx: Any, p: Any, s: Any) -> Any:
         return 0.5 * nx.spike(s.v - p.theta) + 0.5 * nx.spike(s.v - 2 * p.theta)

@@ -14,6 +14,7 @@ from neko_rules import LIF, MALA, EProp, Evaluator, Posterior, Trainer
 from neko_rules.cli import main
 from neko_rules.datasets import DATASETS
 from neko_rules.errors import ConfigurationError
+from neko_rules.experiments import sampling
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.rules import ALL_RULES
 from neko_rules.experiments.run import resume, run
@@ -237,3 +238,12 @@ def test_a_run_that_has_drawn_nothing_has_a_report(tiny, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "unfinished after 0 of 12 draws of 2 chains" in page
     assert "must hold a draw" in page
+
+
+def test_chains_that_never_moved_do_not_agree() -> None:
+    """R-hat of such is not a number, which a file has as null."""
+    figures = {f"{name}_{figure}": None for name in sampling.FOLLOWED for figure in ("r_hat", "ess_bulk")}
+    assert sampling.converged({**figures, "chains": 4, "draws": 100}) is False
+    assert sampling.converged({**figures, "chains": 4, "draws": 1}) is None
+    good = {key: 1.0 if key.endswith("r_hat") else 5000.0 for key in figures}
+    assert sampling.converged({**good, "chains": 4, "draws": 2000}) is True

@@ -211,6 +211,7 @@ def test_r_hat_of_the_definition():
     # A hand-made case without ranks in the way: the split halves are normal scores of themselves.
     x = np.random.default_rng(0).normal(size=(3, 10, 2, 2))
     assert r_hat(x).shape == ess_tail(x).shape == (2, 2)
+    assert np.isnan(ess_tail(np.where(np.arange(10)[:, None, None] == 3, np.nan, x))).all()
     np.testing.assert_allclose(r_hat(x)[1, 0], r_hat(x[:, :, 1, 0]))
     np.testing.assert_allclose(r_hat(np.exp(x)), r_hat(x), rtol=0.2)
 

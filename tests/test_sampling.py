@@ -19,11 +19,26 @@ from posterior_cases import linear, linear_data, posterior_of, spiking, spiking_
 from rich.console import Console
 from scipy import stats
 
-from neko_rules import BPTT, HMC, LIF, MALA, NUTS, SGHMC, SGLD, EProp, Evaluator, Posterior, RandomWalk, Trainer
+from neko_rules import (
+    BPTT,
+    HMC,
+    LIF,
+    MALA,
+    NUTS,
+    SGHMC,
+    SGLD,
+    EProp,
+    Evaluator,
+    FiringRate,
+    Posterior,
+    RandomWalk,
+    Trainer,
+)
 from neko_rules.errors import ArgumentError, CheckpointError, DataError, IncompatibleError, NekoError
 from neko_rules.probabilistic import SAMPLING_RULES, sample
 from neko_rules.probabilistic import arviz as adapter
 from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord
+from neko_rules.probabilistic.comparisons import MonteCarloDropout
 from neko_rules.probabilistic.predictive import entropies, of_logits, of_values
 from neko_rules.samplers import Chain, ess_bulk, r_hat
 from neko_rules.trainers.sampling_progress import SamplingProgress
@@ -509,3 +524,52 @@ def main(folder):
 
 if __name__ == "__main__":
     main(sys.argv[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("populations", {"tau_membrane": 5e-3}),
+        ("populations", {"threshold": 0.5}),
+        ("populations", {"surrogate": "fast_sigmoid"}),
+        ("readout", {"readout": "last"}),
+        ("dt", {"dt": 2e-3}),
+    ],
+    ids=str,
+)
+def test_a_chain_is_not_taken_up_on_another_model(name, changed, tmp_path):
+    """Two posteriors would be spliced into one chain."""
+
+    def sampled(resume, **options):
+        model = Evaluator(LIF(4, 2, **{"inputs": X.shape[2], "readout": "mean", "dtype": "float64", **options}))
+        return Trainer(MALA(Posterior(model))).sample(X, Y, **RUN, folder=tmp_path / "run", resume=resume)
+
+    sampled(False)
+    with pytest.raises(CheckpointError, match=f"resumed with the {name}"):
+        sampled(True, **changed)
+    sampled(True)
+
+
+def test_a_chain_is_not_taken_up_by_another_force_or_from_other_weights(tmp_path):
+    def sampled(folder, resume, *, seed=0, weights=0, **options):
+        model = Evaluator(LIF(4, 2, inputs=X.shape[2], readout="mean", dtype="float64", seed=weights))
+        rule = MALA(Posterior(model), gradient=EProp(model, mode="random", seed=seed, **options), start="model")
+        return Trainer(rule).sample(X, Y, **RUN, folder=tmp_path / folder, resume=resume)
+
+    sampled("run", False)
+    for name, changed in (
+        ("feedback", {"seed": 1}),
+        ("gradient", {"regularizers": [FiringRate(target=10.0)]}),
+        ("start", {"weights": 1}),
+    ):
+        with pytest.raises(CheckpointError, match=f"resumed with the {name}"):
+            sampled("run", True, **changed)
+    sampled("run", True)
+
+
+def test_a_step_of_dropout_that_fails_leaves_the_weights():
+    model = Evaluator(LIF(4, 2, inputs=X.shape[2], readout="mean", dtype="float64"))
+    dropout, before = MonteCarloDropout(EProp(model), rate=0.5), model.network.parameters
+    with pytest.raises(DataError):
+        dropout.step(X, np.full(len(Y), 7))
+    assert all(np.array_equal(before[name], each) for name, each in model.network.parameters.items())

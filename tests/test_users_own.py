@@ -510,3 +510,27 @@ def test_a_models_loss_and_metrics_are_looked_at_when_they_are_assigned() -> Non
         rule.model.metrics = "accuracy"
     with pytest.raises(ArgumentError, match="mean_squared_error"):
         rule.model.loss = "mean_squared_eror"
+
+
+@dataclass(frozen=True)
+class Silent(LIFCell):
+    """A neuron that sends its membrane potential, and does not say that this is no spike."""
+
+    def emit(self, nx: Any, p: Any, s: Any) -> Any:
+        return nx.tanh(s.v)
+
+
+@dataclass(frozen=True)
+class Told(Silent):
+    """One that does."""
+
+    spiking = False
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"], indirect=True)
+def test_a_neuron_that_sends_no_spikes_says_so(backend: str) -> None:
+    with pytest.raises(ArgumentError, match=r"Silent, of hidden, sends other numbers than 0 and 1.* spiking = False"):
+        network(Silent(), backend)
+    found = BPTT(Evaluator(network(Told(), backend))).gradients(*data())
+    with unfused():
+        assert apart(BPTT(Evaluator(network(Told(), backend))).gradients(*data()), found) < 1e-10

@@ -283,12 +283,15 @@ def unfinished(found: Mapping[str, list[np.ndarray]]) -> dict[str, Any]:
 
 
 def converged(found: Mapping[str, Any]) -> bool | None:
-    """Whether R-hat and ESS of what is known are good enough; None if there are none, as of a single draw."""
-    chains = found.get("chains")
+    """Whether R-hat and ESS of what is known are good enough; None if there are none, as of a single draw.
+
+    What is not a number, as R-hat of chains that never moved, is written as null and is not good enough.
+    """
+    chains, draws = found.get("chains"), found.get("draws")
     rows: list[list[Any]] = [[found.get(f"{name}_{figure}") for figure in ("r_hat", "ess_bulk")] for name in FOLLOWED]
-    if chains is None or None in [value for row in rows for value in row]:
+    if chains is None or draws is None or draws < LEAST:
         return None
-    return all(agrees(worst, least, chains) for worst, least in rows)
+    return all(None not in (r_hat, ess) and agrees(r_hat, ess, chains) for r_hat, ess in rows)
 
 
 def last_drawn(rule: SamplingRule, folder: RunFolder) -> dict[str, np.ndarray]:

@@ -12,12 +12,13 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, available, get_backend
 from neko_rules.errors import ArgumentError, DataError, nearest
-from neko_rules.layers.cell import Constants, backend_constants
+from neko_rules.layers.cell import CellOperations, Constants, backend_constants, namespace
 from neko_rules.layers.forward import NetworkState, Trajectory, run
 from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.pooling import POOLINGS
 from neko_rules.layers.protocol import NetworkProtocol
+from neko_rules.ours import is_ours
 from neko_rules.portable import Portable
 from neko_rules.registry import Registry, create
 from neko_rules.seeding import stream
@@ -93,6 +94,7 @@ class Network(Portable, NetworkProtocol):
         self.held: Parameters | OnHost = {}
         """The parameters as they lie, for the engine: backend arrays, or what these are made from when asked for."""
         self.constants: dict[str, Constants] = self._constants()
+        self._check_spikes()
         if inputs is not None:
             self.build(inputs)
 
@@ -112,6 +114,24 @@ class Network(Portable, NetworkProtocol):
             name: backend_constants(self.nx, self.graph.cell(name), population.size, self.dt, self.dtype, name)
             for name, population in self.graph.populations.items()
         }
+
+    def _check_spikes(self) -> None:
+        """Refuse a user's neuron that sends other numbers than 0 and 1, and does not say so."""
+        for name, population in self.graph.populations.items():
+            cell = self.graph.cell(name)
+            if not cell.spiking or is_ours(cell):
+                continue
+            names, shape = cell.state_names(), (16, population.size)
+            drawn = np.random.default_rng(0).uniform(-3, 3, (len(names), *shape))
+            states = {key: self.nx.asarray(each, self.dtype) for key, each in zip(names, drawn, strict=True)}
+            operations = CellOperations(self.nx, cell.surrogate)
+            z = self.nx.to_numpy(cell.emit(operations, namespace(self.constants[name]), namespace(states)))
+            if not np.isin(z, (0, 1)).all():
+                raise ArgumentError(
+                    f"{type(cell).__name__}, of {name}, sends other numbers than 0 and 1, as spikes are",
+                    received=f"{z[~np.isin(z, (0, 1))][0]:g}",
+                    works="say so in its class: spiking = False",
+                )
 
     @property
     def backend(self) -> str:

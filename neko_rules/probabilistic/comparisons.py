@@ -108,7 +108,12 @@ class MonteCarloDropout:
         before = network.parameters
         network.set_parameters({name: before[name] * mask for name, mask in masks.items()})
         masked = network.parameters
-        metrics = self.rule.step(x, y)
+        try:
+            metrics = self.rule.step(x, y)
+        except BaseException:
+            # Ctrl-C too: what is silenced for a step must not stay so.
+            network.set_parameters(before)
+            raise
         after = network.parameters
         # The update of a masked weight is that of the weight times the mask (chain rule); a silenced one stays.
         changes = {name: before[name] + mask * (after[name] - masked[name]) for name, mask in masks.items()}

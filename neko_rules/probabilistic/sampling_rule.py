@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn, Self, TypedDict
 
@@ -11,6 +12,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.evaluator import Evaluator
+from neko_rules.layers.network import Network
 from neko_rules.probabilistic.force import resolve
 from neko_rules.probabilistic.posterior import Posterior
 from neko_rules.registry import Registry
@@ -149,17 +151,19 @@ class SamplingRule:
 
     def describe(self) -> dict[str, Any]:
         """What must be equal for a run to go on as the same one, in values that JSON can hold."""
-        posterior = self.posterior
+        posterior, network, gradient = self.posterior, self.model.network, self.gradient
+        begun = network.parameters if self.start == "model" else {}
         return {
             "rule": type(self).__name__,
-            "kernel": repr(self.kernel),
-            "gradient": f"{type(self.gradient).__name__}: {self.gradient!r}",
+            "kernel": _told(self.kernel),
+            "gradient": f"{type(gradient).__name__}: {gradient!r}, {gradient.regularizers!r}",
+            "feedback": _checksum(gradient.state(), "feedback/"),
             "batch_size": self.batch_size,
             "adaptation": repr(self._adaptation),
             "scales": self.scales,
             "neurons": self.neurons,
-            "start": self.start,
-            "model": repr(self.model.network),
+            "start": f"{self.start} {_checksum(begun)}" if begun else self.start,
+            **_described(network),
             "likelihood": f"{self.model.loss!r}, noise scale {posterior.noise_scale}",
             "prior": f"{posterior.prior!r}, scale {posterior.prior_scale}, {posterior.layers!r}",
             "fixed": list(posterior.fixed),
@@ -186,6 +190,32 @@ class SamplingRule:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kernel!r}, gradient {self.gradient!r})"
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], prefix: str = "") -> str:
+    """Of arrays whose names begin alike."""
+    names = sorted(name for name in arrays if name.startswith(prefix))
+    return f"{zlib.crc32(b''.join(np.ascontiguousarray(arrays[name]).tobytes() for name in names)):08x}"
+
+
+def _described(network: Any) -> dict[str, Any]:
+    """A model by all that its outputs depend on beside its weights; a wrapped one by what it says of itself."""
+    if not isinstance(network, Network):
+        return {"model": repr(network)}
+    return {
+        "model": repr(network),
+        "populations": {name: _told(each) for name, each in network.graph.populations.items()},
+        "connections": [_told(each) for each in network.graph.connections],
+        "readout": network.readout,
+        "dt": network.dt,
+        "weight_bits": network.weight_bits,
+    }
+
+
+def _told(part: Any) -> str:
+    """What a part says of itself, or what it holds where that would be its place in memory."""
+    told = repr(part)
+    return told if " object at 0x" not in told else f"{type(part).__name__} {sorted(vars(part).items())}"
 
 
 SamplingRule.__signature__ = inspect.Signature(list(inspect.signature(SamplingRule.__init__).parameters.values())[1:])

@@ -58,6 +58,8 @@ def ess_tail(draws: np.ndarray) -> np.ndarray:
     """The smaller of the effective sample sizes of the 5 % and the 95 % quantile."""
 
     def one(chains: np.ndarray) -> float:
+        if np.isnan(chains).any():
+            return float("nan")
         limits = np.quantile(chains, [0.05, 0.95])
         return min(_ess(_split((chains <= limit).astype(np.float64))) for limit in limits)
 
