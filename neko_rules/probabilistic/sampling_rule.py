@@ -49,7 +49,7 @@ class SamplingRule:
         mass: ``"diagonal"``, found in windows, or ``"identity"``: the prior's scales, kept.
         scales: layer or parameter → how far it moves beside the others, a factor of the prior's scale, above 0. Where a
             weight is upstream of many spikes the energy is rough, and long steps of a readout ask for short ones there:
-            ``{"hidden": 0.01}``.
+            ``{"hidden": 0.01}``. Their part of the mass stays as it is.
         neurons: layer → how many of its neurons, drawn anew in every transition, also move alone: all that enters a
             neuron makes a random step in units of the prior's scales, accepted by the true energy, which costs a
             forward pass over the data. It is how hidden weights get anywhere where ``scales`` must be small:
@@ -122,14 +122,21 @@ class SamplingRule:
     def adaptation(self, warmup: int) -> Adaptation:
         """How a chain is tuned over its warm-up."""
         given = self._adaptation
-        return Adaptation(warmup, given.target_acceptance, given.method, given.mass, given.step_size)
+        # What somebody has set is not found anew: a window of draws says nothing of how rough the energy is.
+        kept = tuple(place for name, _, place in self.posterior.layout if self._scale(name) is not None)
+        return Adaptation(warmup, given.target_acceptance, given.method, given.mass, given.step_size, kept)
 
     def inverse_mass(self) -> np.ndarray:
         """The M⁻¹ that adaptation begins with, [dimension]: the square of how far each weight is to move."""
         moves = self.posterior.prior_scales()
         for name, _, place in self.posterior.layout:
-            moves[place] *= self.scales.get(name, self.scales.get(name.split(".")[0], 1.0))
+            scale = self._scale(name)
+            moves[place] *= 1.0 if scale is None else scale
         return moves**2
+
+    def _scale(self, name: str) -> float | None:
+        """What was given for a parameter, or for its layer."""
+        return self.scales.get(name, self.scales.get(name.split(".")[0]))
 
     def transitions(self) -> Kernel:
         """What moves a chain: the kernel, and moves of single neurons beside it if they were asked for.

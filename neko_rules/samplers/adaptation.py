@@ -180,6 +180,7 @@ class Adaptation:
         method: ``"dual_averaging"`` or ``"robbins_monro"``.
         mass: ``"diagonal"`` or ``"identity"``.
         step_size: where to begin; found by doubling and halving if left out. With ``warmup=0`` it is what is used.
+        kept: parts of the position of which M⁻¹ stays as it began.
 
     Example:
         >>> from neko_rules.samplers.hmc import HMCKernel
@@ -195,6 +196,7 @@ class Adaptation:
     method: str = "dual_averaging"
     mass: str = "diagonal"
     step_size: float | None = None
+    kept: tuple[slice, ...] = ()
 
     def __post_init__(self) -> None:
         arguments.integer("warmup", self.warmup, at_least=0)
@@ -270,6 +272,8 @@ class Adaptation:
         if count not in ends:
             return Adapting(count, step, variance, adapting.inverse_mass)
         inverse_mass = variance.shrunk()
+        for place in self.kept:
+            inverse_mass[place] = adapting.inverse_mass[place]
         found = initial_step_size(rng, kernel, density, state, inverse_mass, begin=float(np.exp(step.log_step)))
         return Adapting(count, StepSize.at(found), Variance.empty(len(inverse_mass)), inverse_mass)
 
