@@ -224,6 +224,43 @@ def test_batch_norm_and_dropout_have_the_modes_of_a_usual_training_loop() -> Non
     )
 
 
+def test_a_torch_module_that_uses_a_part_or_a_weight_twice_trains_as_in_torch() -> None:
+    torch = pytest.importorskip("torch")
+
+    def make() -> Any:
+        torch.manual_seed(0)
+        cell, norm, one, other = (
+            torch.nn.Linear(5, 5),
+            torch.nn.BatchNorm1d(5),
+            torch.nn.Linear(5, 5),
+            torch.nn.Linear(5, 5),
+        )
+        other.weight = one.weight
+        tanh = torch.nn.Tanh()
+        return torch.nn.Sequential(cell, norm, tanh, cell, norm, tanh, one, tanh, other, torch.nn.Linear(5, 2)).double()
+
+    module, reference = make(), make()
+    objects = dict(module.named_parameters(remove_duplicate=False))
+    rule = BPTT(Evaluator(TorchModel(module, inputs=5)), optimizer={"name": "sgd", "learning_rate": 0.1})
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    x = X.astype(np.float64)
+    for _ in range(5):
+        gradients = rule.gradients(x, Y)
+        rule.step(x, Y)
+        reference.train()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(reference(torch.from_numpy(x)), torch.from_numpy(Y)).backward()
+        for name, each in reference.named_parameters():
+            np.testing.assert_allclose(gradients[name], each.grad.numpy(), rtol=1e-10, atol=1e-14, err_msg=name)
+        optimizer.step()
+    rule.model.predict(x)
+    after = dict(module.named_parameters(remove_duplicate=False))
+    assert after.keys() == objects.keys()
+    assert all(after[name] is each for name, each in objects.items())
+    for name, value in reference.state_dict().items():
+        np.testing.assert_allclose(module.state_dict()[name].numpy(), value.numpy(), rtol=1e-10, err_msg=name)
+
+
 def test_dropout_is_drawn_per_step_from_the_seed_and_off_in_evaluation() -> None:
     torch = pytest.importorskip("torch")
 

@@ -100,9 +100,20 @@ class TorchModel(Adaptor):
         """Outputs with the given parameters; buffers and modes stay as they are."""
         from torch.func import functional_call
 
-        held = {name: each.clone() for name, each in self.module.named_buffers()} if training else {}
+        instead = {id(each): values[name] for name, each in self.module.named_parameters() if name in values}
+        if training:
+            instead |= {id(each): each.clone() for each in self.module.buffers()}
+        # Torch's own tie_weights swaps what a module used twice holds once for each of its names, and puts it back in
+        # the same order, so that the first name's stand-in would stay in the user's module.
+        held = {
+            name: instead[id(each)]
+            for prefix, part in self.module.named_modules()
+            for found in (part.named_parameters, part.named_buffers)
+            for name, each in found(prefix, recurse=False, remove_duplicate=False)
+            if id(each) in instead
+        }
         with self._mode(training):
-            return functional_call(self.module, {**values, **held}, (x,))
+            return functional_call(self.module, held, (x,), tie_weights=False)
 
     def observe(self, inputs: Array) -> None:
         """One pass in training mode, in which batch normalisation updates its running mean and variance."""
