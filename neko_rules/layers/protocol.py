@@ -167,4 +167,4 @@ class NetworkProtocol:
         return
 
     def observe(self, inputs: Array) -> None:
-        """Bring what the model keeps of its data up to date with a batch, once per step."""
+        """Bring what the model keeps of its data up to date with a batch, once per step, with the dropout of the step."""

@@ -328,8 +328,7 @@ class Rule(Portable):
         if (stand_in := self._stand_in(arrays)) and (met := stand_in.stepped(self, arrays, observed)) is not None:
             return met
         batch = self._given(arrays)
-        own, memory = self.prepared()
-        network = self.model.network
+        network, (own, memory) = self.model.network, self.prepared()
         updates = self._updates_in(batch[0].shape[0])
         handed = network.values, own, memory, self._drawn(batch), batch, *self.rates(updates)
         trained, found = self._compiled_observed_step(*handed) if observed else (self._compiled_step(*handed), {})
@@ -338,7 +337,8 @@ class Rule(Portable):
         for name in (*network.values, *odd) if odd else ():
             if name in odd:
                 raise NonFiniteError(name, self.steps + updates)
-        network.observe(batch[0])
+        with network.seeded(handed[3].get(DROPOUT)):
+            network.observe(batch[0])
         self.take(values, own, memory, updates)
         figures = {name: [float(self.nx.to_numpy(part)) for part in totals[name]] for name in self.model.figures}
         names = network.values if observed else ()

@@ -15,6 +15,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ from neko_rules.layers.forward import Record, Trajectory
 from neko_rules.layers.network import TASK_TYPES
 from neko_rules.layers.pooling import POOLINGS
 from neko_rules.layers.protocol import NetworkProtocol
+from neko_rules.on_request import own_state
 
 OUTPUT = "output"
 
@@ -269,11 +271,11 @@ class Adaptor(NetworkProtocol):
     @contextmanager
     def seeded(self, seed: Array | None) -> Iterator[None]:
         """Let dropout draw from a seed, a whole number in an array."""
-        self._seed = seed
+        before, self._seed = self._seed, seed
         try:
             yield
         finally:
-            self._seed = None
+            self._seed = before
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -283,6 +285,27 @@ class Adaptor(NetworkProtocol):
             yield
         finally:
             self._evaluating = before
+
+    def _called(self, values: Parameters, x: Array, training: bool) -> tuple[Array, Any]:
+        """Outputs, and what the model would keep of its data afterwards, where a library has both as a function."""
+        raise NotImplementedError(f"{type(self).__name__} must define _called()")
+
+    @cached_property
+    def _compiled_observation(self) -> Callable[..., Any]:
+        # Compiled as a training step is: eager JAX and TensorFlow draw other random numbers from the same seed.
+        def run(values: Parameters, x: Array, *seed: Array) -> Any:
+            with self.seeded(seed[0] if seed else None):
+                return self._called(values, x, training=True)[1]
+
+        return self.compiled(run)
+
+    def _observed_after(self, inputs: Array) -> Any:
+        """What a pass in training mode leaves the model to keep of its data."""
+        x = self._swapped(inputs) if self.sequence else inputs[0]
+        return self._compiled_observation(self.values, x, *(() if self._seed is None else (self._seed,)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return own_state(self)
 
     def _copied(self) -> Self:
         return copy.copy(self)

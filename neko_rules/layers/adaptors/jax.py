@@ -148,9 +148,7 @@ class JaxModel(Adaptor):
     def observe(self, inputs: Array) -> None:
         """One pass in training mode, which gives the next state."""
         if self.state is not None:
-            inputs = self.nx.asarray(inputs)
-            x = self._swapped(inputs) if self.sequence else inputs[0]
-            self.state = self._called(self._values, x, training=True)[1]
+            self.state = self._observed_after(self.nx.asarray(inputs))
 
     def loss_gradient(
         self, model: Any, values: Parameters, inputs: Array, target: Array, mask: Array

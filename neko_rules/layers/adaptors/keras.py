@@ -113,26 +113,29 @@ class KerasModel(Adaptor):
 
     def call(self, values: Parameters, x: Array, training: bool) -> Array:
         """Outputs with the given parameters; no variable changes."""
+        return self._called(values, x, training)[0]
+
+    def _called(self, values: Parameters, x: Array, training: bool) -> tuple[Array, list[Any]]:
+        """Outputs, and what the variables that are not trained would be afterwards."""
         import tensorflow as tf
 
         trained = [values[name] for name in self._named(self.model.trainable_variables)]
         kept: list[Any] = []
-        for each in self.model.non_trainable_variables:
+        for place, each in enumerate(self.model.non_trainable_variables):
             if training and self._seed is not None and SEED in each.path:
-                number = tf.cast(self._seed, each.value.dtype)
-                kept.append(tf.stack([number, tf.zeros_like(number)]))
+                # Keras counts draws in the second number: far apart, so that no two layers draw the same.
+                kept.append(tf.stack([tf.cast(self._seed, each.dtype), tf.constant(place << 16, each.dtype)]))
             else:
                 kept.append(each.value)
-        outputs, _ = self.model.stateless_call(trained, kept, x, training=training)
-        return outputs
+        outputs, after = self.model.stateless_call(trained, kept, x, training=training)
+        return outputs, after
 
     def observe(self, inputs: Array) -> None:
         """One pass in training mode, in which batch normalisation updates its moving mean and variance."""
         if self.observed:
-            before = [(each, each.value + 0) for each in self.model.non_trainable_variables if SEED in each.path]
-            self.model(self._swapped(inputs) if self.sequence else inputs[0], training=True)
-            for each, state in before:
-                each.assign(state)
+            for each, value in zip(self.model.non_trainable_variables, self._observed_after(inputs), strict=True):
+                if SEED not in each.path:
+                    each.assign(value)
 
     @contextmanager
     def visiting(self, visit: Callable[[str, Array], Array], cut: bool = False) -> Iterator[None]:
