@@ -67,13 +67,15 @@ class JaxModel(Adaptor):
                 received=", ".join(sorted(types)) or "none",
             )
         self.dtype = types.pop()
-        self.state = state
+        # In the types that JAX gives them: NumPy's doubles would stay doubles where JAX has none of its own.
+        self.state = jax.tree_util.tree_map(jax.numpy.asarray, state)
         self._values: Parameters = {}
         self._leaves = [leaf for _, leaf in leaves]
         super().__init__(backend, inputs=None, sequence=sequence, task_type=task_type, readout=readout, dt=dt)
         if self.nx.name != "jax":
             raise ArgumentError("a JaxModel runs on the jax backend", received=self.nx.name)
-        self._values = {name: self.nx.asarray(leaf) for name, leaf in zip(self._names, self._leaves, strict=True)}
+        given = zip(self._names, self._leaves, strict=True)
+        self._values = {name: self.nx.asarray(leaf, self.dtype) for name, leaf in given}
         if inputs is not None:
             self.build(inputs)
 
