@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neko_rules import BPTT, EProp, Evaluator, JaxModel, KerasModel, TorchModel, Trainer
+from neko_rules import BPTT, EProp, Evaluator, JaxModel, KerasModel, TorchModel, Trainer, tensor_file
 from neko_rules.backend import is_installed
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 
@@ -394,6 +394,68 @@ def test_a_jax_function_gets_key_mode_and_state() -> None:
     assert np.abs(rule.gradients(X, Y)["w"] - one).max() > 1e-4
     assert np.array_equal(first["w"], np.zeros((5, 2)))
     assert np.array_equal(np.asarray(model.tree["w"]), model.parameters["w"])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_file_holds_statistics_and_frozen_parameters_too(library: str, tmp_path: Any) -> None:
+    def make(seed: int) -> Any:
+        if library == "torch":
+            import torch
+
+            module = torch_module(torch.nn.BatchNorm1d(8))
+            torch.nn.init.normal_(module[0].weight, generator=torch.Generator().manual_seed(seed)).requires_grad_(False)
+            return TorchModel(module, inputs=5)
+        if library == "tensorflow":
+            import keras
+
+            user = keras_model(keras.layers.BatchNormalization(name="norm"))
+            model = KerasModel(user, inputs=5)
+            user.layers[0].kernel.assign(np.random.default_rng(seed).normal(size=(5, 8)))
+            user.layers[0].trainable = False
+            return model
+        state = {"mean": np.full(6, seed, np.float32), "seen": np.zeros((), np.int32)}
+
+        def function(p: Any, state: Any, x: Any, training: bool) -> Any:
+            after = {"mean": 0.9 * state["mean"] + x.mean(), "seen": state["seen"] + 1} if training else state
+            return x @ p["w"] + state["mean"][:2], after
+
+        return JaxModel(function, {"w": np.full((5, 2), seed, np.float32)}, state=state, inputs=5)
+
+    rule = BPTT(Evaluator(make(0)))
+    rule.step(X, Y)
+    path = tmp_path / "weights.safetensors"
+    rule.model.network.save(path)
+    loaded, resumed = Evaluator(make(1)), BPTT(Evaluator(make(1)))
+    loaded.network.load(path)
+    resumed.load_state(rule.state())
+    for each in (loaded, resumed.model):
+        assert np.array_equal(each.predict(X), rule.model.predict(X))
+        for name, value in rule.model.network.observed.items():
+            assert np.array_equal(np.asarray(each.network.observed[name]), np.asarray(value)), name
+    tensor_file.write(path, loaded.network.parameters, tensor_file.WEIGHTS)
+    with pytest.raises(ArgumentError, match="all parameters and all that the model keeps beside them"):
+        loaded.network.load(path)
+
+
+def test_double_numpy_parameters_take_the_type_that_jax_has_and_resume_bit_for_bit() -> None:
+    jax = pytest.importorskip("jax")
+
+    def function(p: Any, state: Any, x: Any, training: bool) -> Any:
+        mean = 0.9 * state["mean"] + 0.1 * x.mean() if training else state["mean"]
+        return jax.numpy.tanh(x @ p["w"]) @ p["v"] + mean, {"mean": mean}
+
+    tree = {"w": np.random.default_rng(0).normal(size=(5, 8)), "v": np.random.default_rng(1).normal(size=(8, 2))}
+    network = JaxModel(function, tree, state={"mean": np.zeros(())}, inputs=5)
+    rule = BPTT(Evaluator(network), optimizer="adam")
+    rule.step(X, Y)
+    assert tree["w"].dtype == np.float64
+    saved, kept = rule.state(), [*network.parameters.values(), *map(np.asarray, network.observed.values())]
+    assert {str(each.dtype) for each in kept} == {network.dtype} == {str(jax.numpy.asarray(tree["w"]).dtype)}
+    rule.step(X, Y)
+    after = rule.state()
+    rule.load_state(saved)
+    rule.step(X, Y)
+    assert all(np.array_equal(rule.state()[name], value) for name, value in after.items())
 
 
 @pytest.mark.parametrize(

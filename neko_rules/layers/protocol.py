@@ -21,6 +21,9 @@ from neko_rules.errors import ArgumentError
 from neko_rules.layers.forward import Trajectory
 from neko_rules.layers.quantized import rounded_weights
 
+OBSERVED = "observed/"
+"""How the names begin under which a file has what a model keeps beside its parameters."""
+
 
 class NetworkProtocol:
     """A model as rules, evaluators and samplers see it; Network and the adaptors are the two kinds.
@@ -94,6 +97,8 @@ class NetworkProtocol:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters by name in the safetensors format, whole or not at all.
 
+        Of a wrapped model also what it keeps beside them (``observed``), under names that begin with ``observed/``.
+
         Raises:
             CheckpointError: the file cannot be written.
 
@@ -107,21 +112,30 @@ class NetworkProtocol:
             >>> bool((other.parameters["hidden.input.weight"] == trained.parameters["hidden.input.weight"]).all())
             True
         """
-        tensor_file.write(path, self.parameters, tensor_file.WEIGHTS)
+        kept = {OBSERVED + name: self.nx.to_numpy(value) for name, value in self.observed.items()}
+        tensor_file.write(path, self.parameters | kept, tensor_file.WEIGHTS)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over parameters that ``save``, a run or any other program has written, on whatever library.
 
         Raises:
             CheckpointError: the file cannot be read, or is damaged.
-            ArgumentError: a parameter is unknown or lacking, or has another shape than here.
+            ArgumentError: a parameter, or what a wrapped model keeps beside them, is unknown or lacking, or has another
+                shape than here.
         """
-        parameters = tensor_file.read(path, tensor_file.WEIGHTS)[0]
-        lacking = [name for name in self.names if name not in parameters]
+        arrays = tensor_file.read(path, tensor_file.WEIGHTS)[0]
+        kept = {OBSERVED + name: tuple(value.shape) for name, value in self.observed.items()}
+        lacking = [name for name in (*self.names, *kept) if name not in arrays]
         if lacking:
             works = "a file of a network made alike, or set_parameters() for some of them"
-            raise ArgumentError(f"{path} must hold all parameters", received=f"no {', '.join(lacking)}", works=works)
-        self.set_parameters(parameters)
+            what = "all parameters and all that the model keeps beside them" if kept else "all parameters"
+            raise ArgumentError(f"{path} must hold {what}", received=f"no {', '.join(lacking)}", works=works)
+        for name, shape in kept.items():
+            if arrays[name].shape != shape:
+                raise ArgumentError(f"{name} must have shape {shape}", received=arrays[name].shape)
+        self.set_parameters({name: value for name, value in arrays.items() if name not in kept})
+        if kept:
+            self.observed = {name.removeprefix(OBSERVED): self.nx.asarray(arrays[name]) for name in kept}
 
     def clone(self) -> Self:
         """The same model with parameters of its own."""
@@ -159,12 +173,17 @@ class NetworkProtocol:
 
     @property
     def observed(self) -> Parameters:
-        """What the model keeps of its data, by name, such as running means and variances."""
+        """What the model keeps beside its parameters, by name: running means and variances, and what is frozen."""
         return {}
 
     @observed.setter
     def observed(self, observed: Parameters) -> None:
         return
 
+    @property
+    def observes(self) -> bool:
+        """Whether a pass in training may change what is kept of the data, with which examples are no longer apart."""
+        return bool(self.observed)
+
     def observe(self, inputs: Array) -> None:
-        """Bring what the model keeps of its data up to date with a batch, once per step, with the dropout of the step."""
+        """Bring what the model keeps of its data up to date with a batch, once per step, in the dropout of the step."""

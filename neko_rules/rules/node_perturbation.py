@@ -147,7 +147,7 @@ class NodePerturbation(Rule):
 
         def score_gradient(noise: Parameters, xi: Parameters) -> Parameters:
             rise = model.example_losses(network.noisy(values, inputs, noise), target, mask) - before
-            if network.observed:
+            if network.observes:
                 rise = nx.sum(rise) + 0 * rise
             factor = rise / (parts * self.size)
             weights = {

@@ -18,7 +18,7 @@ class TorchModel(Adaptor):
 
     The module stays the user's own: it holds the trained parameters at every moment, in the same Parameter objects,
     its modes (``train()``, ``eval()``) are left as they were, and it knows nothing of this wrapper. Parameters that do
-    not require a gradient are left alone.
+    not require a gradient are left alone, and saved with the buffers.
 
     Args:
         module: the module; takes [batch, …feature], or [batch, time, feature] with ``sequence=True``.
@@ -85,16 +85,31 @@ class TorchModel(Adaptor):
 
     @property
     def observed(self) -> Parameters:
-        """The module's buffers."""
-        return {name: each.detach().clone() for name, each in self.module.named_buffers()}
+        """The module's buffers, and the parameters that do not require a gradient."""
+        import torch
+
+        # NumPy, in whose arrays states and files are, has no bfloat16, and all of its numbers are in float32.
+        return {
+            name: each.detach().to(torch.float32 if each.dtype is torch.bfloat16 else each.dtype, copy=True)
+            for name, each in self._kept().items()
+        }
 
     @observed.setter
     def observed(self, observed: Parameters) -> None:
         import torch
 
         with torch.no_grad():
-            for name, each in self.module.named_buffers():
+            for name, each in self._kept().items():
                 each.copy_(observed[name])
+
+    def _kept(self) -> dict[str, Any]:
+        frozen = {name: each for name, each in self.module.named_parameters() if not each.requires_grad}
+        return dict(self.module.named_buffers()) | frozen
+
+    @property
+    def observes(self) -> bool:
+        """Whether the module has buffers."""
+        return any(True for _ in self.module.buffers())
 
     def call(self, values: Parameters, x: Array, training: bool) -> Array:
         """Outputs with the given parameters; buffers and modes stay as they are."""
@@ -119,7 +134,7 @@ class TorchModel(Adaptor):
         """One pass in training mode, in which batch normalisation updates its running mean and variance."""
         import torch
 
-        if not any(True for _ in self.module.buffers()):
+        if not self.observes:
             return
         with torch.no_grad(), self._mode(training=True):
             self.module(self._swapped(inputs) if self.sequence else inputs[0])
