@@ -372,6 +372,70 @@ def test_keras_batch_norm_and_dropout() -> None:
     np.testing.assert_allclose(user(X, training=False), rule.model.predict(X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["kernel_regularizer", "activity_regularizer", "add_loss"])
+def test_losses_of_a_keras_model_are_refused(kind: str) -> None:
+    keras = pytest.importorskip("keras")
+    pytest.importorskip("tensorflow")
+    if kind == "add_loss":
+
+        class Adding(keras.layers.Layer):  # type: ignore[misc, name-defined]
+            def call(self, x: Any) -> Any:
+                self.add_loss(keras.ops.mean(x**2))
+                return x
+
+        layers = [Adding(), keras.layers.Dense(2)]
+    else:
+        layers = [keras.layers.Dense(2, **{kind: keras.regularizers.L2(0.1)})]
+    with pytest.raises(IncompatibleError, match="losses of its own: regularizers, activity regularizers or add_loss"):
+        Evaluator(KerasModel(keras.Sequential(layers))).predict(X)
+
+
+def test_constraints_of_a_keras_model_end_every_update() -> None:
+    keras = pytest.importorskip("keras")
+    tf = pytest.importorskip("tensorflow")
+
+    def make() -> Any:
+        keras.utils.set_random_seed(0)
+        tanh = keras.layers.Dense(8, "tanh", name="first", kernel_constraint=keras.constraints.UnitNorm())
+        return keras.Sequential([tanh, keras.layers.Dense(2, bias_constraint=keras.constraints.NonNeg(), name="last")])
+
+    user, reference = make(), make()
+    rule = BPTT(Evaluator(KerasModel(user, inputs=5)), optimizer={"name": "sgd", "learning_rate": 0.5})
+    reference(X)
+    reference.set_weights(user.get_weights())
+    optimizer = keras.optimizers.SGD(0.5)
+    for _ in range(4):
+        rule.step(X, Y)
+        with tf.GradientTape() as tape:
+            loss = keras.losses.sparse_categorical_crossentropy(Y, reference(X), from_logits=True)
+            loss = tf.reduce_mean(loss)
+        gradients = tape.gradient(loss, [each.value for each in reference.trainable_variables])
+        optimizer.apply_gradients(zip(gradients, reference.trainable_variables, strict=True))
+    for one, other in zip(user.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(user.layers[0].kernel.numpy(), axis=0), 1, rtol=1e-5)
+
+
+def test_a_keras_model_whose_call_has_no_training_still_drops_out_in_training() -> None:
+    keras = pytest.importorskip("keras")
+    tf = pytest.importorskip("tensorflow")
+
+    class Own(keras.Model):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout, self.out = keras.layers.Dropout(0.5), keras.layers.Dense(5, kernel_initializer="identity")
+
+        def call(self, x: Any) -> Any:
+            return self.out(self.dropout(x))
+
+    network = KerasModel(Own(), inputs=5)
+    np.testing.assert_allclose(Evaluator(network).predict(X), network.model(X), rtol=1e-6)
+    with network.seeded(tf.constant(3.0)):
+        outputs = network.forward(network.values, tf.ones((1, 200, 5))).z("output").numpy()
+    assert set(np.unique(outputs)) == {0.0, 2.0}
+    assert np.isfinite(BPTT(Evaluator(network)).step(X, Y)["loss"])
+
+
 def test_a_jax_function_gets_key_mode_and_state() -> None:
     jax = pytest.importorskip("jax")
     import jax.numpy as jnp

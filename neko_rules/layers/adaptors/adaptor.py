@@ -138,6 +138,7 @@ class Adaptor(NetworkProtocol):
 
         Raises:
             DataError: the model was built for another shape, cannot run on it, or returns something of another form.
+            IncompatibleError: it has what the adaptor of its library cannot keep to.
         """
         shape = (inputs,) if isinstance(inputs, int) else tuple(inputs)
         if self.inputs == shape:
@@ -147,6 +148,8 @@ class Adaptor(NetworkProtocol):
         example = np.zeros((2, *((3,) if self.sequence else ()), *shape), self.dtype)
         try:
             found = self.nx.jit(lambda x: self._run(x))(self.nx.asarray(example))
+        except IncompatibleError:
+            raise
         except Exception as error:
             raise DataError(
                 f"{type(self).__name__} cannot run on examples of shape {shape}",

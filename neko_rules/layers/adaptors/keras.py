@@ -20,7 +20,8 @@ class KerasModel(Adaptor):
 
     The model stays the user's own: its variables hold the trained parameters at every moment. Parameters are named by
     their path without the model's own name, with dots: ``dense.kernel``. The model returns logits: it ends without a
-    softmax, as the losses here have it.
+    softmax, as the losses here have it. Constraints of its variables end every update; losses of its own (regularizers,
+    ``add_loss``) are refused.
 
     Args:
         model: the model; takes [batch, …feature], or [batch, time, feature] with ``sequence=True``.
@@ -30,7 +31,7 @@ class KerasModel(Adaptor):
         task_type, readout, dt: as for Adaptor.
 
     Raises:
-        IncompatibleError: it is no Keras model, or Keras does not run on TensorFlow.
+        IncompatibleError: it is no Keras model, has losses of its own, or Keras does not run on TensorFlow.
 
     Example:
         >>> import keras
@@ -117,6 +118,7 @@ class KerasModel(Adaptor):
 
     def _called(self, values: Parameters, x: Array, training: bool) -> tuple[Array, list[Any]]:
         """Outputs, and what the variables that are not trained would be afterwards."""
+        import keras
         import tensorflow as tf
 
         trained = [values[name] for name in self._named(self.model.trainable_variables)]
@@ -127,8 +129,25 @@ class KerasModel(Adaptor):
                 kept.append(tf.stack([tf.cast(self._seed, each.dtype), tf.constant(place << 16, each.dtype)]))
             else:
                 kept.append(each.value)
-        outputs, after = self.model.stateless_call(trained, kept, x, training=training)
-        return outputs, after
+        variables = [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        given = list(zip(variables, [*trained, *kept], strict=True))
+        # What Keras' stateless_call does by the model's ``call``, which need not have an argument ``training``.
+        with keras.StatelessScope(state_mapping=given, collect_losses=True) as scope:
+            outputs = self.model(x, training=training)
+            if self.model.losses:
+                raise IncompatibleError(
+                    "a KerasModel has no losses of its own: regularizers, activity regularizers or add_loss",
+                    received=f"{len(self.model.losses)} in {self.model.name}",
+                    works="take them out, and give the rule weight_decay or a sampler a prior",
+                )
+        return outputs, [scope.get_current_value(each) for each in self.model.non_trainable_variables]
+
+    def within_bounds(self, parameters: Parameters) -> Parameters:
+        """The parameters after the constraints of their variables, which Keras too applies after every update."""
+        bounds = {name: each.constraint for name, each in self._named(self.model.trainable_variables).items()}
+        return {
+            name: value if (bound := bounds.get(name)) is None else bound(value) for name, value in parameters.items()
+        }
 
     def observe(self, inputs: Array) -> None:
         """One pass in training mode, in which batch normalisation updates its moving mean and variance."""
