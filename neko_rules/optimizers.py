@@ -94,6 +94,20 @@ class Optimizer(Alike, ABC):
             for slot in self.slots
         }
 
+    def extended(self, nx: Backend, state: OptimizerState, parameters: Parameters) -> OptimizerState:
+        """A state that also remembers parameters that were not there before, with zeros.
+
+        Example:
+            >>> import numpy as np
+            >>> from neko_rules.backend import get_backend
+            >>> nx, momentum = get_backend("numpy"), Momentum()
+            >>> state = momentum.init(nx, {"w": np.ones(1)})
+            >>> momentum.extended(nx, state, {"w": np.ones(1), "b": np.ones(2)})
+            {'velocity': {'w': array([0.]), 'b': array([0., 0.])}}
+        """
+        new = {name: p for name, p in parameters.items() if any(name not in state[slot] for slot in self.slots)}
+        return {slot: {**state[slot], **zeros} for slot, zeros in self.init(nx, new).items()} if new else state
+
     def update(
         self,
         nx: Backend,

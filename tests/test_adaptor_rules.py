@@ -372,6 +372,34 @@ def test_a_torch_and_a_keras_model_with_the_same_weights_train_alike(rule: str) 
         assert np.abs(one - start).max() > 1e-2
 
 
+@pytest.mark.parametrize("library", [name for name in LIBRARIES if name != "jax"])
+def test_a_layer_that_is_thawed_in_mid_training_trains_on_with_the_rest(library: str) -> None:
+    network = wrapped(library)
+    frozen = network.module[0] if library == "torch" else network.model.layers[0]
+
+    def thaw(thawed: bool) -> None:
+        if library == "torch":
+            frozen.requires_grad_(thawed)
+        else:
+            frozen.trainable = thawed
+
+    thaw(False)
+    rule = BPTT(Evaluator(network), optimizer={"name": "momentum", "learning_rate": 0.1})
+    rule.step(X, Y)
+    assert len(network.names) == 2
+    thaw(True)
+    assert len(network.names) == 4
+    before, found, velocity = network.parameters, rule.gradients(X, Y), rule.state()
+    rule.step(X, Y)
+    for name, gradient in found.items():
+        # A layer that is new has the velocity 0, the other goes on with its own.
+        change = -0.1 * (0.9 * velocity[f"optimizer/velocity/{name}"] + gradient)
+        np.testing.assert_allclose(network.parameters[name] - before[name], change, rtol=1e-3, atol=1e-6)
+    thaw(False)
+    rule.step(X, Y)
+    rule.load_state(rule.state())
+
+
 # Flax and Equinox shapes: a function of a parameter pytree, and of a state.
 
 

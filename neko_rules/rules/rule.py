@@ -562,7 +562,7 @@ class Rule(Portable):
             }
         if self._memory is None:
             self._memory = self.optimizer.init(self.nx, network.values)
-        return made(self.nx, self._own), made(self.nx, self._memory)
+        return made(self.nx, self._own), self.optimizer.extended(self.nx, made(self.nx, self._memory), network.values)
 
     @property
     def held(self) -> Held:
