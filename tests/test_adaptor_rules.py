@@ -400,6 +400,32 @@ def test_a_layer_that_is_thawed_in_mid_training_trains_on_with_the_rest(library:
     rule.load_state(rule.state())
 
 
+def test_a_keras_model_made_again_in_the_same_process_has_the_same_names(tmp_path: Any) -> None:
+    keras = pytest.importorskip("keras")
+    pytest.importorskip("tensorflow")
+    dense = keras.layers.Dense
+
+    def make() -> Any:
+        inner = keras.Sequential([dense(4), keras.layers.BatchNormalization()])
+        return KerasModel(keras.Sequential([dense(6), inner, dense(4, name="dense_a"), dense(2)]), inputs=5)
+
+    first, again = BPTT(Evaluator(make())), BPTT(Evaluator(make()))
+    assert first.model.network.names == again.model.network.names
+    # The user's own name stays as it is.
+    wanted = {"dense", "sequential.dense_1", "sequential.batch_normalization", "dense_a", "dense_2"}
+    assert set(first.model.network.layers) == wanted
+    first.step(X, Y)
+    again.load_state(first.state())
+    assert np.array_equal(again.model.predict(X), first.model.predict(X))
+    first.model.network.save(tmp_path / "weights.safetensors")
+    loaded = Evaluator(make())
+    loaded.network.load(tmp_path / "weights.safetensors")
+    assert np.array_equal(loaded.predict(X), first.model.predict(X))
+    names = loaded.network.names
+    loaded.network.model.layers[0].trainable = False  # type: ignore[attr-defined]
+    assert set(loaded.network.names) < set(names)
+
+
 # Flax and Equinox shapes: a function of a parameter pytree, and of a state.
 
 

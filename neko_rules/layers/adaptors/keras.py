@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -19,9 +21,10 @@ class KerasModel(Adaptor):
     """A Keras model as a model for BPTT, Manhattan, samplers and perturbation rules.
 
     The model stays the user's own: its variables hold the trained parameters at every moment. Parameters are named by
-    their path without the model's own name, with dots: ``dense.kernel``. The model returns logits: it ends without a
-    softmax, as the losses here have it. Constraints of its variables end every update; losses of its own (regularizers,
-    ``add_loss``) are refused.
+    their path without the model's own name, with dots: ``dense.kernel``. Names that Keras gave to layers are numbered
+    within the model: the second is ``dense_1``, however many layers the process has made before. The model returns
+    logits: it ends without a softmax, as the losses here have it. Constraints of its variables end every update; losses
+    of its own (regularizers, ``add_loss``) are refused.
 
     Args:
         model: the model; takes [batch, …feature], or [batch, time, feature] with ``sequence=True``.
@@ -84,7 +87,31 @@ class KerasModel(Adaptor):
 
     def _named(self, variables: Sequence[Any]) -> dict[str, Any]:
         prefix = f"{self.model.name}/"
-        return {each.path.removeprefix(prefix).replace("/", "."): each for each in variables}
+        numbered = self._numbered()
+        return {
+            ".".join(numbered.get(part, part) for part in each.path.removeprefix(prefix).split("/")): each
+            for each in variables
+        }
+
+    def _numbered(self) -> dict[str, str]:
+        """The names that Keras itself gave to layers, which count all layers of the process, counted in this model."""
+        automatic, given = {}, set()
+        for layer in self.model._flatten_layers(include_self=False):
+            stem = re.sub(r"_\d+$", "", layer.name)
+            if stem.replace("_", "") == type(layer).__name__.replace("_", "").lower():
+                automatic[layer.name] = stem
+            else:
+                given.add(layer.name)
+        # In the order of the variables, which is the same in a model made alike, and whatever of it is frozen.
+        parts = dict.fromkeys(part for each in self.model.variables for part in each.path.split("/"))
+        found: dict[str, str] = {}
+        for part in parts:
+            if part in automatic:
+                stem = automatic[part]
+                names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(1)))
+                found[part] = next(name for name in names if name not in given)
+                given.add(found[part])
+        return found
 
     @property
     def values(self) -> Parameters:
