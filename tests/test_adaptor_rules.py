@@ -28,7 +28,7 @@ from neko_rules import (
 )
 from neko_rules.backend import is_installed
 from neko_rules.devices import Constant, SoftBounds
-from neko_rules.errors import IncompatibleError
+from neko_rules.errors import DataError, IncompatibleError
 from neko_rules.rules import RULES
 
 FIT = ("bptt", "manhattan", "tiki_taka", "tiki_taka_v2", "weight_perturbation")
@@ -424,6 +424,30 @@ def test_a_keras_model_made_again_in_the_same_process_has_the_same_names(tmp_pat
     names = loaded.network.names
     loaded.network.model.layers[0].trainable = False  # type: ignore[attr-defined]
     assert set(loaded.network.names) < set(names)
+
+
+@libraries
+def test_a_model_that_returns_more_than_one_array_is_refused(library: str) -> None:
+    if library == "torch":
+        import torch
+
+        network: Any = TorchModel(torch.nn.RNN(5, 2))
+    elif library == "tensorflow":
+        import keras
+
+        x = keras.Input((5,))
+        network = KerasModel(keras.Model(x, [keras.layers.Dense(2)(x), x]))
+    else:
+        network = JaxModel(lambda p, x: (x @ p["w"], x), {"w": np.zeros((5, 2), np.float32)})
+    with pytest.raises(DataError, match=r"must return \[batch, n_out\], in one array"):
+        Evaluator(network).predict(X)
+
+
+def test_leaves_of_a_jax_model_with_one_name_are_refused() -> None:
+    pytest.importorskip("jax")
+    one, other = np.zeros((5, 2), np.float32), np.ones((5, 2), np.float32)
+    with pytest.raises(IncompatibleError, match=r"a\.b more than once"):
+        JaxModel(lambda p, x: x @ p["a.b"], {"a.b": one, "a": {"b": other}})
 
 
 # Flax and Equinox shapes: a function of a parameter pytree, and of a state.

@@ -156,8 +156,14 @@ class Adaptor(NetworkProtocol):
                 received=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             ) from error
         wanted = example.shape[: 2 if self.sequence else 1]
+        form = "[batch, time, n_out]" if self.sequence else "[batch, n_out]"
+        if not self.nx.is_tensor(found):
+            raise DataError(
+                f"{type(self).__name__} must return {form}, in one array",
+                received=f"a {type(found).__name__}",
+                works="wrap a model around this one that returns the outputs alone",
+            )
         if len(found.shape) != len(wanted) + 1 or tuple(found.shape[:-1]) != wanted:
-            form = "[batch, time, n_out]" if self.sequence else "[batch, n_out]"
             raise DataError(f"{type(self).__name__} must return {form}", received=f"shape {tuple(found.shape)}")
         self.inputs, self._outputs = shape, int(found.shape[-1])
 

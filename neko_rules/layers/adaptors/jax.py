@@ -60,6 +60,13 @@ class JaxModel(Adaptor):
         self._accepted = {"key", "training"} & set(inspect.signature(function).parameters)
         leaves, self._structure = jax.tree_util.tree_flatten_with_path(parameters)
         self._names = [_name(path) for path, _ in leaves]
+        kept = [_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
+        if twice := sorted({name for names in (self._names, kept) for name in names if names.count(name) > 1}):
+            raise IncompatibleError(
+                "every leaf of a JaxModel needs a name of its own, its path with dots",
+                received=f"{', '.join(twice)} more than once",
+                works="take the dots out of the keys",
+            )
         types = {str(jax.numpy.asarray(leaf).dtype) for _, leaf in leaves}
         if len(types) != 1 or not types <= {"float32", "float64"}:
             raise IncompatibleError(
