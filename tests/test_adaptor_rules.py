@@ -28,7 +28,7 @@ from neko_rules import (
 )
 from neko_rules.backend import is_installed
 from neko_rules.devices import Constant, SoftBounds
-from neko_rules.errors import DataError, IncompatibleError
+from neko_rules.errors import IncompatibleError
 from neko_rules.rules import RULES
 
 FIT = ("bptt", "manhattan", "tiki_taka", "tiki_taka_v2", "weight_perturbation")
@@ -427,27 +427,44 @@ def test_a_keras_model_made_again_in_the_same_process_has_the_same_names(tmp_pat
 
 
 @libraries
-def test_a_model_that_returns_more_than_one_array_is_refused(library: str) -> None:
+def test_weight_decay_shrinks_what_has_two_axes_and_nothing_else(library: str) -> None:
+    """Against the same step without a decay: a weight w ends lower by rate · decay · w."""
     if library == "torch":
         import torch
 
-        network: Any = TorchModel(torch.nn.RNN(5, 2))
+        class Own(torch.nn.Linear):
+            def __init__(self) -> None:
+                super().__init__(4, 2)
+                self.lstm, self.norm = torch.nn.LSTM(5, 4, batch_first=True), torch.nn.LayerNorm(4)
+
+            def forward(self, x: Any) -> Any:
+                return super().forward(self.norm(self.lstm(x)[0]))
+
+        torch.manual_seed(0)
+        network: Any = TorchModel(Own(), sequence=True, inputs=5)
+        wanted = {"weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0"}
     elif library == "tensorflow":
         import keras
 
-        x = keras.Input((5,))
-        network = KerasModel(keras.Model(x, [keras.layers.Dense(2)(x), x]))
+        layers = [keras.layers.GRU(4, return_sequences=True), keras.layers.LayerNormalization(), keras.layers.Dense(2)]
+        network = KerasModel(keras.Sequential(layers), sequence=True, inputs=5)
+        wanted = {"gru.gru_cell.kernel", "gru.gru_cell.recurrent_kernel", "dense.kernel"}
     else:
-        network = JaxModel(lambda p, x: (x @ p["w"], x), {"w": np.zeros((5, 2), np.float32)})
-    with pytest.raises(DataError, match=r"must return \[batch, n_out\], in one array"):
-        Evaluator(network).predict(X)
-
-
-def test_leaves_of_a_jax_model_with_one_name_are_refused() -> None:
-    pytest.importorskip("jax")
-    one, other = np.zeros((5, 2), np.float32), np.ones((5, 2), np.float32)
-    with pytest.raises(IncompatibleError, match=r"a\.b more than once"):
-        JaxModel(lambda p, x: x @ p["a.b"], {"a.b": one, "a": {"b": other}})
+        ones = np.ones(2, np.float32)
+        tree = {"w": np.ones((5, 2), np.float32), "b": ones, "norm": {"weight": ones}}
+        network = JaxModel(lambda p, x: (x @ p["w"] + p["b"]) * p["norm"]["weight"], tree, sequence=True, inputs=5)
+        wanted = {"w"}
+    x, before = np.stack([X[:8]] * 3, 1), network.parameters
+    after = []
+    for decay in (0.0, 0.5):
+        network.set_parameters({name: value + 1 for name, value in before.items()})
+        options = {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "weight_decay": decay}
+        BPTT(Evaluator(network), **options).step(x, Y[:8])
+        after.append(network.parameters)
+    for name, value in before.items():
+        shrunk = 0.1 * 0.5 * (value + 1) if name in wanted else np.zeros_like(value)
+        np.testing.assert_allclose(after[0][name] - after[1][name], shrunk, atol=1e-6, err_msg=name)
+    assert wanted <= set(before)
 
 
 # Flax and Equinox shapes: a function of a parameter pytree, and of a state.

@@ -522,6 +522,30 @@ def test_double_numpy_parameters_take_the_type_that_jax_has_and_resume_bit_for_b
     assert all(np.array_equal(rule.state()[name], value) for name, value in after.items())
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_model_that_returns_more_than_one_array_is_refused(library: str) -> None:
+    if library == "torch":
+        import torch
+
+        network: Any = TorchModel(torch.nn.RNN(5, 2))
+    elif library == "tensorflow":
+        import keras
+
+        x = keras.Input((5,))
+        network = KerasModel(keras.Model(x, [keras.layers.Dense(2)(x), x]))
+    else:
+        network = JaxModel(lambda p, x: (x @ p["w"], x), {"w": np.zeros((5, 2), np.float32)})
+    with pytest.raises(DataError, match=r"must return \[batch, n_out\], in one array"):
+        Evaluator(network).predict(X)
+
+
+def test_leaves_of_a_jax_model_with_one_name_are_refused() -> None:
+    pytest.importorskip("jax")
+    one, other = np.zeros((5, 2), np.float32), np.ones((5, 2), np.float32)
+    with pytest.raises(IncompatibleError, match=r"a\.b more than once"):
+        JaxModel(lambda p, x: x @ p["a.b"], {"a.b": one, "a": {"b": other}})
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [

@@ -80,6 +80,10 @@ class NetworkProtocol:
         """What stands before the last dot in the names of parameters, in order: that for which a prior can be given."""
         return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in self.names))
 
+    def is_weight(self, name: str) -> bool:
+        """Whether a parameter is one of the weights, which a weight decay shrinks."""
+        return name.endswith(".weight")
+
     def fan_in(self, name: str) -> int:
         """How many inputs a weight sums over: all axes but the last, which is that of the neurons; 1 for a vector."""
         return math.prod(tuple(self.values[name].shape)[:-1])

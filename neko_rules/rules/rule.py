@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from neko_rules.rules.steady import Steady
     from neko_rules.rules.steady_windows import SteadyWindows
 
-WEIGHT = (".weight", ".kernel")
-"""How the names of weights end, here and in torch, and in Keras."""
-
 NEEDS = {
     "cells": "neurons whose local derivatives are known",
     "nodes": "neurons or layers that noise can be added to",
@@ -91,8 +88,8 @@ class Rule(Portable):
         model: an Evaluator.
         optimizer: name, mapping or Optimizer.
         regularizers: names, mappings or Regularizers.
-        weight_decay: all weights (not biases) shrink by learning rate times this in each step (decoupled, as in
-            Loshchilov & Hutter 2019).
+        weight_decay: all weights (not biases; of a wrapped model what has two axes or more) shrink by learning rate
+            times this in each step (decoupled, as in Loshchilov & Hutter 2019).
         clipping: name, mapping or Clipping of the gradients.
         seed: of whatever the rule draws at random.
 
@@ -261,7 +258,7 @@ class Rule(Portable):
 
     def _decay_of(self, name: str) -> float:
         """The decay of a parameter, in units of the learning rate."""
-        return self.weight_decay if name.endswith(WEIGHT) else 0.0
+        return self.weight_decay if self.model.network.is_weight(name) else 0.0
 
     @property
     def _ever_decays(self) -> bool:

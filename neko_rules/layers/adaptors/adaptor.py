@@ -174,6 +174,16 @@ class Adaptor(NetworkProtocol):
         """The parameters themselves: none of them is bounded."""
         return parameters
 
+    def is_weight(self, name: str) -> bool:
+        """Whether a parameter has two axes or more and is no bias: names say less, as scales are ``weight`` in torch.
+
+        Keras has biases of two axes, in GRUs and in attention.
+        """
+        return self._axes(name) > 1 and not name.endswith("bias")
+
+    def _axes(self, name: str) -> int:
+        return len(self.values[name].shape)
+
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them).
 

@@ -180,6 +180,10 @@ class TorchModel(Adaptor):
             for handle in handles:
                 handle.remove()
 
+    def _axes(self, name: str) -> int:
+        # Asked for every parameter in every step, for which all of them would be read each time.
+        return int(self.module.get_parameter(name).ndim)
+
     def fan_in(self, name: str) -> int:
         """How many inputs a weight sums over: torch has them on all axes but the first; 1 for a vector."""
         shape = tuple(self.values[name].shape)
