@@ -159,6 +159,15 @@ def wide(**options):
 WIDE = np.random.default_rng(5).normal(size=(10, 6, 3)), np.arange(10) % 2
 
 
+@pytest.mark.parametrize("neurons", [None, {"hidden": 2}])
+def test_the_mass_that_is_found_leaves_scales_as_they_were_given(neurons):
+    rule = HMC(Posterior(wide()), steps=3, gradient="eprop", scales={"hidden": 1e-4}, neurons=neurons)
+    samples = Trainer(rule).sample(*WIDE, draws=5, warmup=120, chains=1)
+    found, given = samples.inverse_mass[0], rule.inverse_mass()
+    for name, _, place in rule.posterior.layout:
+        assert np.array_equal(found[place], given[place]) == name.startswith("hidden"), name
+
+
 @pytest.mark.parametrize("make", [HMC, NUTS, MALA, RandomWalk])
 def test_neurons_move_alone_where_a_trajectory_does_not_take_them(make):
     # Scales so far apart ask for as long a trajectory as may be.
