@@ -236,9 +236,8 @@ def test_constants_and_metrics_may_be_replaced(backend: str, groups: list[Any]) 
     pytest.importorskip(backend)
     x, y = data()
     model = Evaluator(layers(12, backend=backend), metrics=[Accuracy()])
-    model.metrics = list(model.metrics)
     before = model.evaluate(x, y)
-    model.metrics.append(METRICS.resolve("firing_rate"))
+    model.metrics = [*model.metrics, METRICS.resolve("firing_rate")]
     assert set(model.evaluate(x, y)) - set(before) == {"firing_rate"}
     model.network.constants = layers(12, backend=backend, threshold=0.3).constants
     assert abs(model.evaluate(x, y)["loss"] - before["loss"]) > 1e-3

@@ -318,7 +318,8 @@ class TracingBackend:
     def __getattr__(self, name: str) -> Any:
         raise NotTraceableError(f"nx.{name}")
 
-    def _call(self, function: str, array: Traced) -> Traced:
+    def _call(self, function: str, given: Any) -> Traced:
+        array = self.body.value(given)
         called = self.body.dialect.functions[function].format(dtype=array.dtype)
         return self.body.statement(f"{called}({array.name})", array.dtype)
 
