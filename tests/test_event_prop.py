@@ -285,3 +285,12 @@ def test_through_fixed_random_weights_it_is_a_rule_without_a_name() -> None:
     model, (x, y) = Evaluator(stack("lif", "lif")("numpy")), data()
     found = LearningRule(model, temporal="full", spatial="random", spike_derivative="spike_time").gradients(x, y)
     assert distance(found, EventProp(model).gradients(x, y)) > 1e-2
+
+
+def test_losses_of_counts_are_refused() -> None:
+    spiking = LIF(8, 2, output_cell={"name": "lif", "tau_synapse": 5e-3})
+    for loss in ("ce_count", "ce_rate", "categorical_crossentropy"):
+        with pytest.raises(IncompatibleError, match="does not change with the times"):
+            EventProp(Evaluator(spiking, loss))
+    for loss in ("first_spike_crossentropy", "membrane_crossentropy"):
+        EventProp(Evaluator(spiking, loss))

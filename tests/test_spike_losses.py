@@ -463,8 +463,16 @@ def test_training_lowers_every_loss_with_every_rule(rule: str, name: str) -> Non
     x = np.zeros((24, 12, 6))
     x[np.arange(24), :, y] = 1.5
     x = x + 0.1 * rng.standard_normal(x.shape)
-    network = LIF(24, CLASSES, recurrent=False, output_cell={"name": "lif", "tau_membrane": 5e-3}, dtype="float64")
+    # The times of spikes are followed where membranes are driven by currents that flow, and all outputs fire.
+    synapses: dict[str, Any] = {"tau_synapse": 3e-3} if rule == "event_prop" else {}
+    strong = {"readout_initializer": {"name": "scaled_normal", "gain": 2.0}} if synapses else {}
+    output = {"name": "lif", "tau_membrane": 5e-3, **synapses}
+    network = LIF(24, CLASSES, recurrent=False, output_cell=output, dtype="float64", **synapses, **strong)
     model = Evaluator(network, name, ["accuracy"])
+    if rule == "event_prop" and model.loss.observes == "z" and not model.loss.of_times:
+        with pytest.raises(IncompatibleError, match="does not change with the times"):
+            deferred(rule, model)
+        return
     if not model.loss.online and rule in WITHIN:
         with pytest.raises(IncompatibleError, match="has no value before the end"):
             deferred(rule, model)

@@ -12,7 +12,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, available, get_backend
 from neko_rules.errors import ArgumentError, DataError, nearest
-from neko_rules.layers.cell import CellOperations, Constants, backend_constants, namespace
+from neko_rules.layers.cell import Cell, CellOperations, Constants, backend_constants, namespace
 from neko_rules.layers.forward import NetworkState, Trajectory, run
 from neko_rules.layers.graph import Connection, Graph, Population
 from neko_rules.layers.jacobians import Jacobians
@@ -119,7 +119,7 @@ class Network(Portable, NetworkProtocol):
         """Refuse a user's neuron that sends other numbers than 0 and 1, and does not say so."""
         for name, population in self.graph.populations.items():
             cell = self.graph.cell(name)
-            if not cell.spiking or is_ours(cell):
+            if not cell.spiking or is_ours(cell) or type(cell).emit is Cell.emit:
                 continue
             names, shape = cell.state_names(), (16, population.size)
             drawn = np.random.default_rng(0).uniform(-3, 3, (len(names), *shape))

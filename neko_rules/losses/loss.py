@@ -40,12 +40,14 @@ class Loss(Alike, ABC):
             of the whole sequence has none until its end.
         observes: what it looks at in the output population: ``"z"`` or the name of a state.
         of_spikes: whether it has a meaning only for an output population that spikes.
+        of_times: whether of its spikes it looks at when they are, and not at how many.
     """
 
     target_kind: ClassVar[str]
     online: ClassVar[bool] = True
     observes: ClassVar[str] = "z"
     of_spikes: ClassVar[bool] = False
+    of_times: ClassVar[bool] = False
 
     @property
     def is_of_outputs(self) -> bool:

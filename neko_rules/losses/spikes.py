@@ -117,6 +117,7 @@ class _FirstSpike(Loss):
 
     online: ClassVar[bool] = False
     of_spikes: ClassVar[bool] = True
+    of_times: ClassVar[bool] = True
 
     def scores(self, nx: Backend, history: Array, mask: Array) -> Array:
         times, chosen = first_spikes(nx, history, mask)

@@ -16,7 +16,7 @@ driven by jumps alone, its speed at the threshold depends on dt.
 
 Spikes are told apart by their steps: gradients explode where neurons fire at hundreds of Hz in steps of 1 ms. A neuron
 that is silent has no spike to move, and no gradient of the loss. Penalties on firing rates, which want spikes
-to be there and not when, have the gradient of BPTT, and wake it.
+to be there and not when, have the gradient of BPTT, and wake it. Losses of how often outputs spike are refused.
 
 Reference: T. C. Wunderlich, C. Pehle, Event-based backpropagation can compute exact gradients for spiking neural
 networks, Scientific Reports 11:12829, 2021. On discrete time steps, and on losses: T. Nowotny, J. P. Turner, J. C.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from neko_rules.credit.feedback import carriers
 from neko_rules.errors import IncompatibleError
+from neko_rules.layers.forward import Z
 from neko_rules.optimizers import AdamW
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ def check_fit(rule: LearningRule) -> None:
             "what changes if a spike comes later is known backward in time",
             received="spike_derivative='spike_time', evaluation='traces'",
             works="use evaluation='adjoint'",
+        )
+    loss = rule.model.loss
+    counts = loss.observes == Z and not loss.of_times and network.graph.cell(network.graph.output).spiking
+    if credit.spike_derivative == "spike_time" and counts:
+        raise IncompatibleError(
+            "how often outputs spike does not change with the times at which they do",
+            received=f"spike_derivative='spike_time', the loss {type(loss).__name__} of spiking outputs",
+            works="use a loss of first spikes or membranes, outputs that do not spike, or BPTT",
         )
     if credit.trace == "random_projection" and network.learned:
         raise IncompatibleError(
