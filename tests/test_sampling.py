@@ -582,3 +582,12 @@ def test_a_step_of_dropout_that_fails_leaves_the_weights():
     with pytest.raises(DataError):
         dropout.step(X, np.full(len(Y), 7))
     assert all(np.array_equal(before[name], each) for name, each in model.network.parameters.items())
+
+
+def test_numbers_of_numpy_are_those_of_python(tmp_path):
+    def sampled(number, whole, **more):
+        rule = rule_of(MALA, wide(), step_size=number(0.1), neurons={"hidden": whole(2)}, target_acceptance=number(0.6))
+        return Trainer(rule).sample(*WIDE, draws=4, warmup=2, chains=1, folder=tmp_path / "run", **more)
+
+    begun = sampled(np.float64, np.int64)
+    same(begun, sampled(float, int, resume=True))

@@ -175,3 +175,11 @@ def test_the_figure_shows_what_it_was_given(tmp_path):
     assert f"AUROC {rank_test(one.entropy, right)[0]:.2f}" in boxes.texts[0].get_text()
     save_uncertainty_figure({"honest": one}, labels, tmp_path / "doubt.png")
     assert (tmp_path / "doubt.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("labels", [[-1, 0], [0, 2]])
+def test_labels_that_are_no_class_are_refused(labels: list[int]) -> None:
+    probabilities = np.array([[0.1, 0.9], [0.8, 0.2]])
+    for figure in (negative_log_likelihood, expected_calibration_error):
+        with pytest.raises(DataError, match="labels of 2 classes lie from 0 to 1"):
+            figure(probabilities, np.array(labels))

@@ -144,4 +144,11 @@ def _judged(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
             "calibration needs probabilities [examples, classes] and integer labels [examples]",
             received=f"shapes {probabilities.shape} and {labels.shape}",
         )
+    classes = probabilities.shape[1]
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"labels of {classes} classes lie from 0 to {classes - 1}",
+            received=f"{labels.min()} to {labels.max()}",
+            works="leave out what does not count",
+        )
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels

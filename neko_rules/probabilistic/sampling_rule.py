@@ -92,10 +92,12 @@ class SamplingRule:
             posterior.check_name("scales", name): arguments.number(f"scales[{name!r}]", factor, above=0)
             for name, factor in (scales or {}).items()
         }
-        self.neurons = dict(neurons or {})
-        for name, moves in self.neurons.items():
-            arguments.choice("neurons", name, posterior.model.network.layers)
-            arguments.integer(f"neurons[{name!r}]", moves, at_least=1)
+        self.neurons = {
+            arguments.choice("neurons", name, posterior.model.network.layers): arguments.integer(
+                f"neurons[{name!r}]", moves, at_least=1
+            )
+            for name, moves in (neurons or {}).items()
+        }
         self._adaptation = Adaptation(0, target_acceptance, adaptation, mass, step_size)
 
     def __new__(cls, *_: Any, **options: Any) -> Self:

@@ -200,12 +200,14 @@ class Adaptation:
 
     def __post_init__(self) -> None:
         arguments.integer("warmup", self.warmup, at_least=0)
+        # As Python's own numbers: what a run was begun with is told by what they look like.
         if self.target_acceptance is not None:
-            arguments.number("target_acceptance", self.target_acceptance, above=0, below=1)
+            target = arguments.number("target_acceptance", self.target_acceptance, above=0, below=1)
+            object.__setattr__(self, "target_acceptance", target)
         arguments.choice("method", self.method, METHODS)
         arguments.choice("mass", self.mass, MASSES)
         if self.step_size is not None:
-            arguments.number("step_size", self.step_size, above=0)
+            object.__setattr__(self, "step_size", arguments.number("step_size", self.step_size, above=0))
 
     def begin(
         self,
