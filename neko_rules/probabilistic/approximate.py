@@ -22,8 +22,8 @@ class SGLD(SamplingRule):
         posterior: the density to draw near.
         step_size: h; it is not adapted.
         batch_size: examples per mini-batch, drawn without replacement.
-        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect, and
-            neurons are refused.
+        gradient, scales, start: as for SamplingRule; target_acceptance, adaptation and mass have no effect, since
+            nothing is adapted, and neurons are refused.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -56,8 +56,8 @@ class SGHMC(SamplingRule):
         batch_size: examples per mini-batch, drawn without replacement.
         friction: α, the part of the momentum lost in a step.
         gradient_noise: β̂, the part of the noise that the mini-batches are thought to bring.
-        gradient, mass, scales, start: as for SamplingRule; target_acceptance and adaptation have no effect, and
-            neurons are refused.
+        gradient, scales, start: as for SamplingRule; target_acceptance, adaptation and mass have no effect, since
+            nothing is adapted, and neurons are refused.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
