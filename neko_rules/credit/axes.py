@@ -114,6 +114,7 @@ class Credit:
         arguments.choice("spike_derivative", self.spike_derivative, tuple(SPIKE_DERIVATIVES))
         self._check_signal()
         self._check_trace()
+        self._check_spike_derivative()
 
     def _check_signal(self) -> None:
         if (self.temporal == "full") != (self.learning_signal == "exact"):
@@ -161,12 +162,18 @@ class Credit:
                 works="use temporal='full'",
             )
 
-        if self.spike_derivative == "spike_time" and (self.temporal != "full" or self.trace != "exact"):
+    def _check_spike_derivative(self) -> None:
+        if self.timed and (self.temporal != "full" or self.trace != "exact"):
             raise IncompatibleError(
                 "what changes if a spike comes later is known from all that follows it, in full",
                 received=f"spike_derivative='spike_time', temporal={self.temporal!r}, trace={self.trace!r}",
                 works="use temporal='full', trace='exact', as EventProp does, or spike_derivative='surrogate'",
             )
+
+    @property
+    def timed(self) -> bool:
+        """Whether errors move spikes in time."""
+        return self.spike_derivative == "spike_time"
 
     @property
     def passes_down(self) -> bool:

@@ -184,7 +184,7 @@ class Recursion:
         if any(connection.delay and connection.target == name for connection in edges):
             keys.append((name, "delta", ""))
         if self.setting.jacobians[name].timed:
-            own = [(name, "others", "")]
+            keys.append((name, "others", ""))
         return keys + own
 
     def step(self, carry: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules import arguments, trees
-from neko_rules.backend import Array, Backend, Parameters
+from neko_rules.backend import Array, Backend, Parameters, get_backend
 from neko_rules.devices.converters import Converters
 from neko_rules.devices.crossbar_report import CrossbarReport, report
 from neko_rules.devices.device import DEVICES, Cells, Device, unless_stuck
@@ -182,8 +182,6 @@ class Crossbar:
                 for group, array in self._first_of(name, np.asarray(value, np.float64)).items():
                     state.setdefault(group, {})[name] = array
         if self.budget:
-            from neko_rules.backend import get_backend
-
             nx = get_backend("numpy")
             targets = {name: np.asarray(weights[name], np.float64) for name in state["plus.conductance"]}
             drawn = self.draw(self._shapes(state), -1, self.budget, verified=True)
@@ -218,8 +216,6 @@ class Crossbar:
         """
         after = {group: dict(values) for group, values in state.items()}
         if self.budget:
-            from neko_rules.backend import get_backend
-
             shapes = {name: np.shape(weight) for name, weight in weights.items()}
             drawn = self.draw(shapes, step, self.budget, verified=True)
             return self.write_verify(get_backend("numpy"), after, dict(weights), drawn)[0]
@@ -345,7 +341,7 @@ class Crossbar:
             moved = self._disturbed(nx, moved, up, down, cells)
         if device.write_noise:
             old = after[f"{side}.offset"][name]
-            after[f"{side}.offset"][name] = _rewritten(nx, old, drawn[f"{side}.write/{name}"], due, cells)
+            after[f"{side}.offset"][name] = _offsets_after(nx, old, drawn[f"{side}.write/{name}"], due, cells)
         after[f"{side}.conductance"][name] = moved
         after[f"{side}.up"][name] = after[f"{side}.up"][name] + up
         after[f"{side}.down"][name] = after[f"{side}.down"][name] + down
@@ -450,7 +446,7 @@ class Crossbar:
                 "energy": held["energy"] + device.energy(nx, held["conductance"], due),
             }
             if device.write_noise:
-                now["offset"] = _rewritten(nx, held["offset"], each["rewrite"], due, cells)
+                now["offset"] = _offsets_after(nx, held["offset"], each["rewrite"], due, cells)
             return now, {}
 
         begin = {kind: after[f"{side}.{kind}"][name] for kind in kinds}
@@ -508,7 +504,7 @@ class Crossbar:
                 cleared[f"{side}.down"][name] = state[f"{side}.down"][name] + one
                 if self.memristor.write_noise:
                     old, fresh = state[f"{side}.offset"][name], drawn[f"{side}.write/{name}"]
-                    cleared[f"{side}.offset"][name] = _rewritten(nx, old, fresh, one, cells)
+                    cleared[f"{side}.offset"][name] = _offsets_after(nx, old, fresh, one, cells)
                 spent = self.memristor.energy(nx, g, -one)
                 cleared[f"{side}.energy"][name] = state[f"{side}.energy"][name] + spent
         return self.write_verify(nx, cleared, weights, drawn, full)[0]
@@ -534,6 +530,6 @@ class Crossbar:
         return f"Crossbar({', '.join(shown)})"
 
 
-def _rewritten(nx: Backend, offset: Array, fresh: Array, pulses: Array, cells: Cells) -> Array:
+def _offsets_after(nx: Backend, offset: Array, fresh: Array, pulses: Array, cells: Cells) -> Array:
     """The offsets ξ of devices after pulses: a new one for each that was pulsed and is not stuck."""
     return unless_stuck(nx, nx.where(pulses == 0, offset, fresh), offset, cells)

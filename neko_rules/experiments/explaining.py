@@ -135,7 +135,7 @@ def _axes(name: str) -> str:
     assert isinstance(rule, LearningRule), "made by a subclass of it"
     parts = [rule.credit.temporal, rule.credit.spatial, rule.credit.learning_signal]
     parts += [rule.credit.trace.replace("_", " ")] if rule.credit.trace != "exact" else []
-    parts += ["spike times"] if rule.credit.spike_derivative == "spike_time" else []
+    parts += ["spike times"] if rule.credit.timed else []
     parts += ["online"] if rule.online else [f"windows of {rule.window}"] if rule.window else []
     return " · ".join(parts)
 

@@ -278,10 +278,16 @@ def _found(key: str, derive: Callable[[], Symbolic]) -> Jacobians:
     )
 
 
-def _symbols(names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+def symbols(names: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """The symbols of names."""
     import sympy
 
     return {name: sympy.Symbol(prefix + name, real=True) for name in names}
+
+
+def attached(value: Any) -> Any:
+    """An expression of which nothing is detached."""
+    return value.replace(symbolic_functions()["Detached"], lambda x: x)
 
 
 def _derive(cell: Cell, dt: float) -> Symbolic:
@@ -291,9 +297,9 @@ def _derive(cell: Cell, dt: float) -> Symbolic:
     nx = SymbolicOperations()
     states, constants = cell.state_names(), tuple(cell.constants(dt))
     _refuse_equality(cell, constants)
-    p = SimpleNamespace(**_symbols(constants))
-    before, now = _symbols(states, PREVIOUS), _symbols(states)
-    z, current = _symbols((PREVIOUS + "z", "current")).values()
+    p = SimpleNamespace(**symbols(constants))
+    before, now = symbols(states, PREVIOUS), symbols(states)
+    z, current = symbols((PREVIOUS + "z", "current")).values()
     stepped = cell.update(nx, p, SimpleNamespace(**before), z, current)
     emitted = sympy.sympify(cell.emit(nx, p, SimpleNamespace(**now)))
     learnable = tuple(cell.trainable[name].constant for name in cell.learnable)
@@ -304,12 +310,11 @@ def _derive(cell: Cell, dt: float) -> Symbolic:
     entries.update({("r", name): sympy.diff(after[name], z) for name in states})
     entries.update({("q", name): sympy.diff(after[name], current) for name in states})
     entries.update({("h", name): sympy.diff(emitted, now[name]) for name in states})
-    for name, symbol in _symbols(learnable).items():
+    for name, symbol in symbols(learnable).items():
         entries.update({("c", state, name): sympy.diff(after[state], symbol) for state in states})
         entries["c", "z", name] = sympy.diff(emitted, symbol)
     # Where a detached term remains after differentiation its value is wanted; only its derivative was zero.
-    detached = symbolic_functions()["Detached"]
-    nonzero = {e: value.replace(detached, lambda x: x) for e, value in entries.items() if value != 0}
+    nonzero = {e: attached(value) for e, value in entries.items() if value != 0}
     spike = symbolic_functions()["Spike"]
     spikes = set().union(*(each.atoms(spike) for each in (*after.values(), emitted)))
     return Symbolic(states, constants, learnable, nonzero, len(spikes), after, emitted)
@@ -364,7 +369,7 @@ def _cut_off(symbolic: Symbolic, temporal: str) -> Symbolic:
     import sympy
 
     z = sympy.Symbol(PREVIOUS + "z", real=True)
-    known = set(_symbols(symbolic.constants).values())
+    known = set(symbols(symbolic.constants).values())
     left: dict[Entry, Any] = {}
     for entry, value in symbolic.entries.items():
         if entry[0] == "D" and temporal == "presynaptic":

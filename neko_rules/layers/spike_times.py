@@ -22,10 +22,11 @@ dynamic systems with discontinuities, Chaos, Solitons & Fractals 5:1671, 1995.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from neko_rules.errors import IncompatibleError
-from neko_rules.layers.jacobians import PREVIOUS, Entry, Symbolic, symbolic_functions
+from neko_rules.layers.jacobians import PREVIOUS, Entry, Symbolic, attached, symbolic_functions, symbols
 
 
 def in_time(symbolic: Symbolic, slowest: float) -> Symbolic:
@@ -40,47 +41,38 @@ def in_time(symbolic: Symbolic, slowest: float) -> Symbolic:
     """
     import sympy
 
-    functions = symbolic_functions()
-    attached = {name: value.replace(functions["Detached"], lambda x: x) for name, value in symbolic.after.items()}
-    emitted = symbolic.emitted.replace(functions["Detached"], lambda x: x)
-    (spike,) = _only_spikes(attached.values(), emitted)
-    before, now = ({name: _symbol(mark + name) for name in symbolic.states} for mark in (PREVIOUS, ""))
-    z = _symbol(PREVIOUS + "z")
-    jumps = {name: sympy.simplify(value.subs(z, 1) - value.subs(z, 0)) for name, value in attached.items()}
-    u = spike.args[0]
+    after, emitted = {name: attached(value) for name, value in symbolic.after.items()}, attached(symbolic.emitted)
+    u = _crossing(after.values(), emitted)
+    before, now = symbols(symbolic.states, PREVIOUS), symbols(symbolic.states)
+    learnable, (z, current) = symbols(symbolic.learnable), symbols((PREVIOUS + "z", "current")).values()
+    jumps = {name: sympy.simplify(value.subs(z, 1) - value.subs(z, 0)) for name, value in after.items()}
     rise = u - u.subs({now[name]: before[name] + jumps[name] * z for name in now}, simultaneous=True)
-    choice, maximum = functions["Choice"], functions["Maximum"]
+    choice, maximum = (symbolic_functions()[name] for name in ("Choice", "Maximum"))
     one, zero = sympy.Integer(1), sympy.Integer(0)
     moved = choice(u, one, zero) * choice(rise, one, zero) / maximum(rise, sympy.Float(slowest))
 
     def derivative(of: Any, by: Any) -> Any:
         return sympy.diff(of, by).replace(sympy.Function("SpikeDerivative"), lambda u: moved)
 
-    felt = _felt(attached, emitted, before, now)
+    felt = _felt(after, emitted, before, now)
     later = {
         name: jumps[name].subs({before[k]: now[k] - jumps[k] * z for k in now}, simultaneous=True) for name in felt
     }
     entries: dict[Entry, Any] = {}
     for name in felt:
-        of_states = {other: derivative(attached[name], before[other]) for other in felt}
+        of_states = {other: derivative(after[name], before[other]) for other in felt}
         entries.update({("D", name, other): value for other, value in of_states.items()})
         kept = sum((value.subs(z, 0) * jumps[other] for other, value in of_states.items()), zero)
         entries["r", name] = sympy.simplify(kept - later[name])
-        entries["q", name] = derivative(attached[name], _symbol("current"))
+        entries["q", name] = derivative(after[name], current)
         entries["h", name] = derivative(emitted, now[name])
-        entries.update({("c", name, c): derivative(attached[name], _symbol(c)) for c in symbolic.learnable})
-    entries.update({("c", "z", c): derivative(emitted, _symbol(c)) for c in symbolic.learnable})
+        entries.update({("c", name, c): derivative(after[name], by) for c, by in learnable.items()})
+    entries.update({("c", "z", c): derivative(emitted, by) for c, by in learnable.items()})
     return symbolic._replace(entries={entry: value for entry, value in entries.items() if value != 0}, spikes=0)
 
 
-def _symbol(name: str) -> Any:
-    import sympy
-
-    return sympy.Symbol(name, real=True)
-
-
-def _only_spikes(after: Any, emitted: Any) -> set[Any]:
-    """The one spike that an output is, or is while the neuron is ready."""
+def _crossing(after: Iterable[Any], emitted: Any) -> Any:
+    """What crosses zero at the one spike that an output is, or is while the neuron is ready."""
     import sympy
 
     spike, mark = symbolic_functions()["Spike"], sympy.Symbol("spike")
@@ -93,7 +85,7 @@ def _only_spikes(after: Any, emitted: Any) -> set[Any]:
             received=f"z = {emitted}" + (f", with {len(within)} spikes within the update" if within else ""),
             works="use BPTT, whose surrogate stands for the derivative of any spike",
         )
-    return found
+    return next(iter(found)).args[0]
 
 
 def _felt(after: dict[str, Any], emitted: Any, before: dict[str, Any], now: dict[str, Any]) -> list[str]:

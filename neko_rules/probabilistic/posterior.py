@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -319,8 +319,8 @@ class Posterior:
     def fingerprint(self) -> str:
         """How many numbers are sampled, and a checksum of the weights that are not."""
         sampled = {name for name, _, _ in self.layout}
-        held = [value.tobytes() for name, value in self.model.network.parameters.items() if name not in sampled]
-        return f"{self.dimension} sampled, {zlib.crc32(b''.join(held)):08x}"
+        held = [value for name, value in self.model.network.parameters.items() if name not in sampled]
+        return f"{self.dimension} sampled, {checksum(held)}"
 
     def density(self, x: Any, y: Any, gradient: Rule | None = None, batch_size: int | None = None) -> Density:
         """p(θ | x, y) as a density that a sampler can take, driven by a rule (BPTT by default).
@@ -353,6 +353,11 @@ class Posterior:
             each = weights * (factor * self.model.loss.value(nx, outputs, target) + constant)
             found.append(-nx.to_numpy(nx.sum(each, axis=0)))
         return np.concatenate(found).astype(np.float64)
+
+
+def checksum(arrays: Iterable[np.ndarray]) -> str:
+    """CRC-32 of the bytes of arrays, one after the other."""
+    return f"{zlib.crc32(b''.join(each.tobytes() for each in arrays)):08x}"
 
 
 def _likelihood(loss: Loss, noise_scale: float, outputs: int) -> tuple[float, float]:

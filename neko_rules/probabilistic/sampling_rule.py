@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn, Self, TypedDict
 
 import numpy as np
@@ -14,7 +14,7 @@ from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.evaluator import Evaluator
 from neko_rules.layers.network import Network
 from neko_rules.probabilistic.force import resolve
-from neko_rules.probabilistic.posterior import Posterior
+from neko_rules.probabilistic.posterior import Posterior, checksum
 from neko_rules.registry import Registry
 from neko_rules.rules import Rule
 from neko_rules.samplers import Adaptation, BlockwiseKernel, Kernel
@@ -123,10 +123,9 @@ class SamplingRule:
 
     def adaptation(self, warmup: int) -> Adaptation:
         """How a chain is tuned over its warm-up."""
-        given = self._adaptation
         # What somebody has set is not found anew: a window of draws says nothing of how rough the energy is.
         kept = tuple(place for name, _, place in self.posterior.layout if self._scale(name) is not None)
-        return Adaptation(warmup, given.target_acceptance, given.method, given.mass, given.step_size, kept)
+        return replace(self._adaptation, warmup=warmup, kept=kept)
 
     def inverse_mass(self) -> np.ndarray:
         """The M⁻¹ that adaptation begins with, [dimension]: the square of how far each weight is to move."""
@@ -166,12 +165,12 @@ class SamplingRule:
             "rule": type(self).__name__,
             "kernel": _told(self.kernel),
             "gradient": f"{type(gradient).__name__}: {gradient!r}, {gradient.regularizers!r}",
-            "feedback": _checksum(gradient.state(), "feedback/"),
+            "feedback": checksum(each for name, each in gradient.state().items() if name.startswith("feedback/")),
             "batch_size": self.batch_size,
             "adaptation": repr(self._adaptation),
             "scales": self.scales,
             "neurons": self.neurons,
-            "start": f"{self.start} {_checksum(begun)}" if begun else self.start,
+            "start": f"{self.start} {checksum(begun.values())}" if begun else self.start,
             **_described(network),
             "likelihood": f"{self.model.loss!r}, noise scale {posterior.noise_scale}",
             "prior": f"{posterior.prior!r}, scale {posterior.prior_scale}, {posterior.layers!r}",
@@ -199,12 +198,6 @@ class SamplingRule:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kernel!r}, gradient {self.gradient!r})"
-
-
-def _checksum(arrays: Mapping[str, np.ndarray], prefix: str = "") -> str:
-    """Of arrays whose names begin alike."""
-    names = sorted(name for name in arrays if name.startswith(prefix))
-    return f"{zlib.crc32(b''.join(np.ascontiguousarray(arrays[name]).tobytes() for name in names)):08x}"
 
 
 def _described(network: Any) -> dict[str, Any]:

@@ -185,13 +185,12 @@ def _possible(rule: LearningRule) -> bool:
     model, network = rule.model, rule.model.network
     graph, full = network.graph, rule.credit.temporal == "full"
     asked = [] if model.loss.is_of_outputs else [model.loss]
-    # There the gradient of a penalty on rates is another's, gone back for by itself.
-    timed = rule.credit.spike_derivative == "spike_time"
     return (
         rule.plain
         and not rule.alone
         and model.plain
-        and all(of_states(penalty) or (of_rates(penalty) and not timed) for penalty in rule.regularizers)
+        # Where spikes move in time the gradient of a penalty on rates is another's, gone back for by itself.
+        and all(of_states(penalty) or (of_rates(penalty) and not rule.credit.timed) for penalty in rule.regularizers)
         # They are asked about NumPy's arrays, where what a user wrote may be for those of one library.
         and (rule.nx.name == "numpy" or is_ours(*rule.regularizers, *asked))
         and (not rule.credit.outside_chain or _has_signals(rule))

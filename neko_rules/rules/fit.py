@@ -41,20 +41,8 @@ def check_fit(rule: LearningRule) -> None:
             received=f"evaluation='adjoint', trace={credit.trace!r}, learning_signal={credit.learning_signal!r}",
             works="use evaluation='traces'",
         )
-    if credit.spike_derivative == "spike_time" and rule.evaluation == "traces":
-        raise IncompatibleError(
-            "what changes if a spike comes later is known backward in time",
-            received="spike_derivative='spike_time', evaluation='traces'",
-            works="use evaluation='adjoint'",
-        )
-    loss = rule.model.loss
-    counts = loss.observes == Z and not loss.of_times and network.graph.cell(network.graph.output).spiking
-    if credit.spike_derivative == "spike_time" and counts:
-        raise IncompatibleError(
-            "how often outputs spike does not change with the times at which they do",
-            received=f"spike_derivative='spike_time', the loss {type(loss).__name__} of spiking outputs",
-            works="use a loss of first spikes or membranes, outputs that do not spike, or BPTT",
-        )
+    if credit.timed:
+        _check_spike_times(rule)
     if credit.trace == "random_projection" and network.learned:
         raise IncompatibleError(
             "a random projection follows the states of the neurons alone, not constants that act on their output",
@@ -64,6 +52,22 @@ def check_fit(rule: LearningRule) -> None:
     # A cut that a cell does not allow is refused where it is made, and a memory that cannot be estimated.
     for name in ("jacobians", "decays"):
         getattr(rule, name)
+
+
+def _check_spike_times(rule: LearningRule) -> None:
+    if rule.evaluation == "traces":
+        raise IncompatibleError(
+            "what changes if a spike comes later is known backward in time",
+            received="spike_derivative='spike_time', evaluation='traces'",
+            works="use evaluation='adjoint'",
+        )
+    loss, graph = rule.model.loss, rule.model.network.graph
+    if loss.observes == Z and not loss.of_times and graph.cell(graph.output).spiking:
+        raise IncompatibleError(
+            "how often outputs spike does not change with the times at which they do",
+            received=f"spike_derivative='spike_time', the loss {type(loss).__name__} of spiking outputs",
+            works="use a loss of first spikes or membranes, outputs that do not spike, or BPTT",
+        )
 
 
 def check_schedule(rule: LearningRule) -> None:

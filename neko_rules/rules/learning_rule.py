@@ -189,7 +189,7 @@ class LearningRule(UpdatedByLoop):
         """The local derivatives of every population, cut to the temporal credit, or of spikes that move in time."""
         network, temporal = self.model.network, self.credit.temporal
         found = network.jacobians
-        if self.credit.spike_derivative == "spike_time":
+        if self.credit.timed:
             return {name: each.in_time(self.slowest_crossing * network.dt) for name, each in found.items()}
         if temporal not in ("presynaptic", "none"):
             return found
@@ -477,7 +477,7 @@ class LearningRule(UpdatedByLoop):
         activity = Activity.of(network, trajectory)
         for regularizer in self.regularizers:
             signals = add_signals(signals, regularizer.gradient(self.nx, activity, network.dt))
-        if self.credit.spike_derivative == "spike_time":
+        if self.credit.timed:
             return {(name, PRESENCE if key == Z else key): each for (name, key), each in signals.items()}
         return signals
 
@@ -574,7 +574,7 @@ class LearningRule(UpdatedByLoop):
         c = self.credit
         said = f"temporal {c.temporal}, spatial {c.spatial}, learning signal {c.learning_signal}"
         said += f", trace {c.trace}" if c.trace != "exact" else ""
-        said += ", spikes that move in time" if c.spike_derivative == "spike_time" else ""
+        said += ", spikes that move in time" if c.timed else ""
         if self.online:
             said += ", online" if self.online == 1 else f", every {self.online} steps"
         return f"{type(self).__name__}({said}{f', window {self.window}' if self.window else ''})"

@@ -202,8 +202,7 @@ class Manhattan(Rule):
             led = rule_of(self.model, {"seed": self.seed, **spec} if isinstance(spec, Mapping) else spec)
         self._check_gradient(led)
         if self._own is not None:
-            kept = {group: each for group, each in self.prepared()[0].items() if not group.startswith(GRADIENT)}
-            self._own = kept | self._in_backend({GRADIENT + group: each for group, each in led._first().items()})
+            self._begin_anew(GRADIENT, {GRADIENT + group: each for group, each in led._first().items()})
         return led
 
     def _decided_by(self, decision: str | Mapping[str, Any] | Decision) -> Decision:
@@ -211,9 +210,13 @@ class Manhattan(Rule):
         found, known = DECISIONS.resolve(decision), vars(self).get("decision")
         self._check_pulses(found)
         if self._own is not None and known is not None and known.slots != found.slots:
-            kept = {group: each for group, each in self.prepared()[0].items() if not group.startswith(DECISION)}
-            self._own = kept | self._in_backend(self._remembered(found))
+            self._begin_anew(DECISION, self._remembered(found))
         return found
+
+    def _begin_anew(self, prefix: str, first: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """Put others in the place of the own arrays of a prefix."""
+        kept = {group: each for group, each in self.prepared()[0].items() if not group.startswith(prefix)}
+        self._own = kept | self._in_backend(first)
 
     def _check_pulses(self, decision: Decision) -> None:
         noisy = self._crossbar is not None and self._crossbar.memristor.noisy
@@ -228,10 +231,6 @@ class Manhattan(Rule):
         """What a decision remembers at first."""
         shapes = {name: tuple(value.shape) for name, value in self.model.network.values.items()}
         return {DECISION + slot: {name: np.zeros(shape) for name, shape in shapes.items()} for slot in decision.slots}
-
-    def _in_backend(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> Own:
-        dtype = self.model.network.dtype
-        return {g: {name: self.nx.asarray(each, dtype) for name, each in of.items()} for g, of in groups.items()}
 
     @staticmethod
     def _refuse_pulses(name: str) -> None:

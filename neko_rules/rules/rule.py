@@ -553,13 +553,14 @@ class Rule(Portable):
         network = self.model.network
         network.require_built()
         if self._own is None:
-            self._own = {
-                group: {name: self.nx.asarray(value, network.dtype) for name, value in values.items()}
-                for group, values in self._first().items()
-            }
+            self._own = self._in_backend(self._first())
         if self._memory is None:
             self._memory = self.optimizer.init(self.nx, network.values)
         return made(self.nx, self._own), self.optimizer.extended(self.nx, made(self.nx, self._memory), network.values)
+
+    def _in_backend(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> Own:
+        dtype = self.model.network.dtype
+        return {g: {name: self.nx.asarray(each, dtype) for name, each in of.items()} for g, of in groups.items()}
 
     @property
     def held(self) -> Held:
