@@ -21,6 +21,8 @@ import pytest
 
 import neko_rules
 from neko_rules.backend import BUILT_IN, get_backend
+from neko_rules.experiments.listing import KINDS
+from neko_rules.experiments.parts import registry_of
 from neko_rules.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +30,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 TESTS = sorted((ROOT / "tests").glob("*.py"))
 PYTHON = sorted(
     path
-    for folder in ("neko_rules", "backends", "benchmarks", "examples", "tests")
+    for folder in ("neko_rules", "backends", "benchmarks", "docs", "examples", "tests")
     for path in (ROOT / folder).rglob("*.py")
 )
 
@@ -55,6 +57,23 @@ def run(*command: str, **options: Any) -> str:
 def test_a_tool_has_nothing_to_say(command: str) -> None:
     pytest.importorskip(command.split()[0])
     run(sys.executable, "-m", *command.split())
+
+
+def test_the_site_has_every_part(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    run(sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
+    for kind, key in KINDS.items():
+        registry = registry_of(key)
+        if registry is None:
+            continue
+        page = (tmp_path / "reference" / kind / "index.html").read_text(encoding="utf-8")
+        names = [f"{each.__module__}.{each.__qualname__}" for each in map(registry.__getitem__, registry)]
+        # What the tests themselves register is no part of the package.
+        own = [name for name in names if name.startswith("neko_rules.")]
+        assert own, kind
+        assert [name for name in own if f'id="{name}"' not in page] == []
+        assert "```" not in page, "a fence of an example was taken for text"
 
 
 # Imports.
