@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,6 +39,9 @@ class Initializer(ABC):
     """
 
     gain: float = field(default=1.0, kw_only=True)
+
+    by_inputs: ClassVar[bool] = True
+    """Whether weights are the smaller the more inputs a neuron has, of which a sparse connection leaves out some."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gain", number("gain", self.gain))
@@ -230,6 +234,8 @@ class Constant(Initializer):
     """
 
     value: float = 0.0
+
+    by_inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,7 @@ from neko_rules.rules import RULES, LearningRule, Rule
 
 AUTODIFF_BACKENDS = ("torch", "tensorflow", "jax")
 INPUTS, OUTPUTS = 4, 3
+STRONG = {"name": "scaled_normal", "gain": 2.0}
 
 
 def data(
@@ -93,6 +94,13 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
     "autapses": lambda backend: Stack(
         [Layer(ALIFCell(), 6, autapses=True, initializer={"name": "scaled_normal", "gain": 2.0})],
         OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64",
+    ),
+    "sparse": lambda backend: Stack(
+        [
+            Layer("alif", 8, initializer=STRONG, connectivity=0.6, recurrent_connectivity=0.4),
+            Layer("lif", 6, connectivity={"name": "fixed_in_degree", "number": 3}, recurrent_connectivity=0.5),
+        ],
+        OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2, readout_connectivity=0.7,
     ),
     "reset to zero": stack(LIFCell(reset="zero")),
     "reset not detached": stack(ALIFCell(detach_reset=False, beta=0.3)),

@@ -67,17 +67,20 @@ class Population:
 
 @dataclass(frozen=True)
 class Edge:
-    """A connection; ``weight`` names its parameter, [source, target]."""
+    """A connection; ``weight`` names its parameter, [source, target]; ``synapses`` are all that count of it."""
 
     source: str
     target: str
     delay: int
     autapses: bool
     weight: str
+    synapses: tuple[tuple[int, ...], ...] | None = None
 
     def effective(self, parameters: Tensors) -> torch.Tensor:
-        """The weight without what is stored on its diagonal, where neurons do not connect to themselves."""
+        """The weight without what is stored where there is no synapse: from a neuron onto itself, for example."""
         weight = parameters[self.weight]
+        if self.synapses is not None:
+            weight = weight * torch.tensor(self.synapses, dtype=weight.dtype)
         if self.source == self.target and not self.autapses:
             weight = weight * (1 - torch.eye(len(weight), dtype=weight.dtype))
         return weight

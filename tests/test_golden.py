@@ -17,6 +17,7 @@ from neko_rules.credit import adjoint, fused, recursion
 from neko_rules.kernels.events import Events
 from neko_rules.kernels.host import unfused
 from neko_rules.layers import forward
+from neko_rules.layers.graph import Connection
 from neko_rules.layers.jacobians import Jacobians
 
 TOLERANCE = 1e-10
@@ -125,8 +126,8 @@ def recurrent_input_without_delay(patch: pytest.MonkeyPatch) -> None:
 
 def diagonal_not_masked(patch: pytest.MonkeyPatch) -> None:
     """Autapses get a gradient although there are none."""
-    patch.setattr(adjoint, "without_diagonal", lambda nx, matrix: matrix)
-    patch.setattr(adjoint, "clear_diagonal", lambda matrix: None)
+    patch.setattr(adjoint, "connected", lambda nx, connection, matrix: matrix)
+    patch.setattr(Connection, "clear", lambda self, matrix: None)
 
 
 def decay_left_out_of_the_presynaptic_trace(patch: pytest.MonkeyPatch) -> None:

@@ -124,10 +124,10 @@ def test_two_connections_between_the_same_ends_by_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "autapses", "masked"), [("a", False, True), ("a", True, False), ("b", False, False)]
+    ("source", "autapses", "hollow"), [("a", False, True), ("a", True, False), ("b", False, False)]
 )
-def test_only_a_population_s_own_connection_lacks_a_diagonal(source: str, autapses: bool, masked: bool) -> None:
-    assert Connection(source, "a", 1, autapses=autapses).masked is masked
+def test_only_a_population_s_own_connection_lacks_a_diagonal(source: str, autapses: bool, hollow: bool) -> None:
+    assert Connection(source, "a", 1, autapses=autapses).hollow is hollow
 
 
 def test_parts_by_name_mapping_or_object() -> None:

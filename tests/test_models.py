@@ -17,7 +17,9 @@ from neko_rules.layers.rate import LeakyReadoutCell, ReLUCell, TanhCell
 
 OF_NETWORK = {"inputs", "backend", "dtype", "task_type", "readout", "dt", "seed"}
 OF_STACK = OF_NETWORK | {"output_cell", "tau_readout", "readout_decay", "readout_bias", "readout_initializer"}
+OF_STACK |= {"readout_connectivity"}
 OF_LAYER = {"recurrent", "bias", "initializer", "recurrent_initializer", "autapses"}
+OF_LAYER |= {"connectivity", "recurrent_connectivity"}
 
 
 def arguments_of(model: Any) -> dict[str, inspect.Parameter]:

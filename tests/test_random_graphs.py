@@ -127,6 +127,12 @@ def random_edges(rng: np.random.Generator, names: list[str]) -> tuple[Edge, ...]
     return tuple(Edge(*end, f"{end[1]}.c{place}.weight") for place, end in enumerate(shuffled))
 
 
+def thinned(rng: np.random.Generator, edge: Edge, sizes: Mapping[str, int]) -> Edge:
+    """One in four without some of its synapses."""
+    drawn = (rng.random((sizes[edge.source], sizes[edge.target])) < 0.6).astype(int)
+    return replace(edge, synapses=tuple(map(tuple, drawn.tolist()))) if rng.random() < 0.25 else edge
+
+
 def random_targets(rng: np.random.Generator, batch: int, steps: int, size: int) -> np.ndarray:
     """Values to regress, or labels of which some are -1, but not all."""
     if rng.random() < 0.5:
@@ -152,13 +158,22 @@ def random_case(seed: int) -> Case:
     edges = random_edges(rng, names)
     pooling = str(rng.choice(POOLINGS))
     inputs, batch = int(rng.integers(1, 4)), int(rng.choice([1, 3]))
+    sizes, (other,) = {INPUT: inputs, **{p.name: p.size for p in populations}}, rng.spawn(1)
+    edges = tuple(thinned(other, edge, sizes) for edge in edges)
     steps = int(rng.choice([1, 2, 5, 9], p=[0.1, 0.2, 0.3, 0.4]))
     x = 2 * rng.normal(size=(batch, steps, inputs))
     y = random_targets(rng, batch, steps if pooling == "sequence" else 1, declared[output]["size"])
     network = Network(
         {str(name): declared[name] for name in rng.permutation(names)},
         [
-            {"source": e.source, "target": e.target, "delay": e.delay, "autapses": e.autapses, "label": f"c{place}"}
+            {
+                "source": e.source,
+                "target": e.target,
+                "delay": e.delay,
+                "autapses": e.autapses,
+                "label": f"c{place}",
+                "connectivity": "dense" if e.synapses is None else e.synapses,
+            }
             for place, e in enumerate(edges)
         ],
         output,
@@ -168,7 +183,7 @@ def random_case(seed: int) -> Case:
         task_type="regression" if y.ndim == 3 else "classification",
         seed=seed,
     )
-    # Whole matrices: what is stored on a masked diagonal must have no effect.
+    # Whole matrices: what is stored where there is no synapse must have no effect.
     scales = {name: 0.3 if name.endswith("bias") else 1.0 for name in network.parameters}
     values = {name: scales[name] * rng.normal(size=value.shape) for name, value in network.parameters.items()}
     network.set_parameters(values)
@@ -274,17 +289,19 @@ def traits(case: Case) -> set[str]:
         if p.neuron.kind in SPIKING:
             found |= {f"reset {p.neuron.reset}", f"reset detached: {p.neuron.detach_reset}"}
             found |= {"refractory"} if np.any(p.neuron.refractory_steps) else set()
-    ends = [replace(e, weight="") for e in edges]
+    ends = [replace(e, weight="", synapses=None) for e in edges]
     twins = [e for e, between in zip(edges, ends, strict=True) if ends.count(between) > 1]
     for e in edges:
         if e.source == INPUT:
             found.add(f"input delayed by {e.delay}")
         elif e.source == e.target:
-            found.add("autapses" if e.autapses else "masked diagonal")
+            found.add("autapses" if e.autapses else "no autapses")
+            found |= {"sparse, of a population with itself"} if e.synapses else set()
         elif e.delay:
             found.add("delayed up" if place[e.source] < place[e.target] else "delayed down")
         else:
             found.add("skip" if place[e.target] - place[e.source] > 1 else "next")
+        found |= {"sparse"} if e.synapses else set()
         found |= {"twins, of a population with itself" if e.source == e.target else "twins"} if e in twins else set()
     found.add("regression" if case.y.ndim == 3 else "unlabelled" if (case.y == -1).any() else "labelled")
     found.add("regularised" if case.regularizers else "not regularised")
@@ -300,8 +317,8 @@ def test_the_sample_holds_every_trait_at_least_three_times() -> None:
     wanted = {f"{n} populations" for n in range(1, 6)} | {f"{n} steps" for n in (1, 2, 5, 9)}
     wanted |= {"batch of 1", "batch of 3", "bias", "no bias", "refractory", *CELLS, *POOLINGS}
     wanted |= {*(f"reset {reset}" for reset in RESETS), "reset detached: True", "reset detached: False"}
-    wanted |= {"input delayed by 0", "input delayed by 1", "autapses", "masked diagonal", "skip", "next"}
-    wanted |= {"twins", "twins, of a population with itself"}
+    wanted |= {"input delayed by 0", "input delayed by 1", "autapses", "no autapses", "skip", "next"}
+    wanted |= {"twins", "twins, of a population with itself", "sparse", "sparse, of a population with itself"}
     wanted |= {"delayed up", "delayed down", "regression", "labelled", "unlabelled"}
     wanted |= {"regularised", "not regularised", "output on top", "output below"}
     assert set(counts) == wanted

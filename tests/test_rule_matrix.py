@@ -6,6 +6,7 @@ A cell of the matrix is *equal* where gradients and the weights after two update
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from neko_rules.layers.cell import CELLS
 from neko_rules.optimizers import SGD
 from neko_rules.rules import RULES
 
-TOPOLOGIES = {"feed-forward": ([5], False), "recurrent": ([5], True), "deep": ([5, 4], True)}
+TOPOLOGIES = {"feed-forward": ([5], False), "recurrent": ([5], True), "deep": ([5, 5], True)}
+"""Sizes of the hidden layers, and whether they are recurrent; the upper of two is sparse."""
 COMPILING = {"jax": ("deep",), "tensorflow": ("deep",)}
 """What is tried on the libraries that take a moment for every operation on every new shape: deep networks, which hold
 the connections of both others."""
@@ -44,6 +46,8 @@ def network(cell: str, topology: str, backend: Backend) -> Network:
     sizes, recurrent = TOPOLOGIES[topology]
     strong = {"name": "scaled_normal", "gain": 2.0}
     layers = [Layer(cell, size, recurrent, initializer=strong, recurrent_initializer=strong) for size in sizes]
+    if topology == "deep":
+        layers[1] = replace(layers[1], connectivity=0.7, recurrent_connectivity=0.7)
     return Stack(layers, OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=3)
 
 

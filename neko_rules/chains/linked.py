@@ -80,6 +80,7 @@ class Linked(NamedTuple):
         crossovers: argument → how many neurons there are whose events are few below that density.
         spikes: argument → the population whose spikes it counts.
         pushes: argument → the population whose neurons have that signal.
+        synapses: argument → the connection whose synapses it says, 1 where there is one.
         calls: argument → what loops call that are given where it begins.
         handed: what it takes from the time steps before and hands on; nothing for whole sequences.
         update: the place in its addresses of what changes the parameters between two windows.
@@ -97,6 +98,7 @@ class Linked(NamedTuple):
     crossovers: dict[str, int]
     spikes: dict[str, str]
     pushes: dict[str, str]
+    synapses: dict[str, Connection]
     calls: dict[str, Calls]
     handed: Handed
     update: int

@@ -53,6 +53,7 @@ class Linking:
         self.crossovers: dict[str, int] = {}
         self.spikes: dict[str, str] = {}
         self.pushes: dict[str, str] = {}
+        self.synapses: dict[str, Connection] = {}
         self.calls: dict[str, Calls] = {}
         self.handed = Handed({}, {}, {}, {}, {})
         self.update = 0
@@ -80,6 +81,7 @@ class Linking:
             self.crossovers,
             self.spikes,
             self.pushes,
+            self.synapses,
             self.calls,
             self.handed,
             self.update,

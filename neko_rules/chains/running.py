@@ -15,13 +15,13 @@ from neko_rules.backend import Backend, Parameters, get_backend
 from neko_rules.kernels.buffers import Form, together
 from neko_rules.kernels.chain import WINDOWS
 from neko_rules.kernels.events import crossover, sorted_together
-from neko_rules.kernels.host import BUFFERS, HostBackend, clear_diagonal, handed_over, holding
+from neko_rules.kernels.host import BUFFERS, HostBackend, handed_over, holding
 from neko_rules.kernels.parallel import each
 from neko_rules.kernels.tracing import Memo
 from neko_rules.kernels.writer import TOGETHER
 from neko_rules.layers.cell import Constants
 from neko_rules.layers.forward import effective_weight
-from neko_rules.layers.graph import INPUT, Graph, bias_name
+from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.losses import Loss
 from neko_rules.metrics import Metric
@@ -106,7 +106,7 @@ class Plan(NamedTuple):
         sizes: whole numbers, in the order of the chain.
         judged: how many time steps are.
         gradients: how they lie in memory.
-        masked: which of them have no diagonal.
+        partial: connections of which some weights stay zero, and which of them are theirs.
         biases: parameter by argument, of the populations that have one.
         ranges: the examples of each thread.
         groups: how many of them make a group in each, and how its rooms lie in memory.
@@ -119,7 +119,7 @@ class Plan(NamedTuple):
     sizes: list[int]
     judged: int
     gradients: Form
-    masked: list[int]
+    partial: list[tuple[Connection, int]]
     biases: dict[str, str]
     ranges: list[tuple[int, int]]
     groups: list[tuple[int, Layout]]
@@ -363,6 +363,8 @@ def planned(
         value = host.host(given.constants[population][key])
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
     known |= {name: crossover(size) for name, size in links.crossovers.items()}
+    for name, connection in links.synapses.items():
+        known[name] = connection.synapses(*given.values[connection.weight].shape).view(np.uint8)
     known |= more
     biases = {name: bias_name(population) for name, population in links.biases.items()}
     for name, population in links.biases.items():
@@ -386,7 +388,7 @@ def planned(
         [sizes[name] for name in chain.sizes[own:]],
         judged,
         together(shapes or ((0,),), np.dtype(kind.dtype)),
-        [parameters.index(c.weight) for c in graph.connections if c.masked and c.weight in parameters],
+        [(c, parameters.index(c.weight)) for c in graph.connections if c.partial and c.weight in parameters],
         biases,
         list(ranges),
         [(size, layouts[size]) for size in in_each],
@@ -483,8 +485,8 @@ def called(
     *gradients, whole = found[0]
     for other in found[1:]:
         whole += other[-1]
-    for number in plan.masked:
-        clear_diagonal(gradients[number])
+    for connection, number in plan.partial:
+        connection.clear(gradients[number])
     by_name = dict(zip(links.gradients.values(), gradients, strict=False))
     if pieces:
         scores = np.concatenate([pieces[begin] for begin in sorted(pieces)], axis=1)

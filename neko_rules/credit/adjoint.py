@@ -34,10 +34,10 @@ from neko_rules.credit.spans import Earlier
 from neko_rules.credit.traced import Product, Solved
 from neko_rules.credit.versions import Versions
 from neko_rules.kernels.dense import multiplied
-from neko_rules.kernels.host import clear_diagonal, contiguous, host_of
+from neko_rules.kernels.host import contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Record, Signals, Trajectory, Z, effective_weight, without_diagonal
+from neko_rules.layers.forward import Record, Signals, Trajectory, Z, connected, effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Jacobians
 
@@ -259,19 +259,19 @@ def weight_gradients(
             sent, received = meeting(problem, connection, delta)
             gradient = multiplied(nx, nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
         gradient = with_earlier(connection.weight, gradient)
-        found[connection.weight] = _unconnected(nx, gradient) if connection.masked else gradient
+        found[connection.weight] = _connected(nx, connection, gradient)
     if problem.graph.populations[name].bias:
         total = nx.sum(_flat(nx, delta), axis=0) if summed is None else summed
         found[bias_name(name)] = with_earlier(bias_name(name), total[None])[0]
     return found
 
 
-def _unconnected(nx: Backend, gradient: Array) -> Array:
-    """A gradient that was just made, without that of autapses."""
+def _connected(nx: Backend, connection: Connection, gradient: Array) -> Array:
+    """A gradient that was just made, without that of what is no synapse."""
     host = host_of(nx)
     if host is None:
-        return without_diagonal(nx, gradient)
-    clear_diagonal(host.host(gradient))
+        return connected(nx, connection, gradient)
+    connection.clear(host.host(gradient))
     return gradient
 
 

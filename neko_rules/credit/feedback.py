@@ -23,13 +23,14 @@ factor 1 - η_m, as ⟨ξᵀ ξ⟩ is the identity; the response to noise ξ W i
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.initializers import ScaledNormal
-from neko_rules.layers.forward import Signals, Z, project
+from neko_rules.layers.forward import Signals, Z, connected, effective_weight, project
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.losses import Loss, output_gradient
 from neko_rules.seeding import stream
@@ -49,7 +50,8 @@ def draw(graph: Graph, credit: Credit, seed: int, targets: int) -> dict[str, np.
     """First feedback weights by the name of the weight or population they belong to; none where there are none.
 
     They are drawn from N(0, 1 / fan_in), each in a stream of its own, whatever the weights start from: a readout that
-    starts at zero still sends errors down. The fan-in of a matrix [neuron, n_out] is the number of neurons.
+    starts at zero still sends errors down. The fan-in of a matrix [neuron, n_out] is the number of neurons. What takes
+    the place of a sparse connection has its synapses.
 
     Args:
         graph: the network.
@@ -61,12 +63,12 @@ def draw(graph: Graph, credit: Credit, seed: int, targets: int) -> dict[str, np.
         return {}
     if credit.passes_down:
         shapes = graph.parameter_shapes(inputs=0)
-        wanted = {connection.weight: shapes[connection.weight] for connection in carriers(graph)}
-    else:
-        outputs = graph.populations[graph.output].size if credit.spatial == "direct" else targets
-        wanted = {
-            direct_name(name): (graph.populations[name].size, outputs) for name in graph.order if name != graph.output
-        }
+        like = {each.weight: replace(each, initializer=ScaledNormal()) for each in carriers(graph)}
+        return {name: each.drawn(stream(seed, f"feedback/{name}"), *shapes[name]) for name, each in like.items()}
+    outputs = graph.populations[graph.output].size if credit.spatial == "direct" else targets
+    wanted = {
+        direct_name(name): (graph.populations[name].size, outputs) for name in graph.order if name != graph.output
+    }
     return {name: ScaledNormal().sample(stream(seed, f"feedback/{name}"), *shape) for name, shape in wanted.items()}
 
 
@@ -75,8 +77,17 @@ def backward_weight(nx: Backend, connection: Connection, weight: Array, feedback
     if connection.delay:
         return weight
     if credit.spatial == "sign":
-        return nx.sign(weight) / math.sqrt(weight.shape[0])
+        return nx.sign(weight) / _root_of_fan_in(nx, connection, weight)
     return feedback.get(connection.weight, weight)
+
+
+def _root_of_fan_in(nx: Backend, connection: Connection, weight: Array) -> Array | float:
+    """√ of how many synapses each neuron receives, [1, target] where that is not the same for all."""
+    sources, targets = weight.shape
+    if connection.complete:
+        return math.sqrt(sources)
+    received = connection.synapses(sources, targets).sum(axis=0, keepdims=True)
+    return nx.asarray(np.sqrt(np.maximum(received, 1)), nx.dtype(weight))
 
 
 def follow(nx: Backend, feedback: Parameters, updates: Parameters, decay: Array) -> Parameters:
@@ -84,14 +95,16 @@ def follow(nx: Backend, feedback: Parameters, updates: Parameters, decay: Array)
     return {name: matrix + (updates[name] - decay * matrix) for name, matrix in feedback.items()}
 
 
-def mirror(nx: Backend, feedback: Parameters, values: Parameters, noise: Parameters, rate: float) -> Parameters:
+def mirror(
+    nx: Backend, graph: Graph, feedback: Parameters, values: Parameters, noise: Parameters, rate: float
+) -> Parameters:
     """Mirrored feedback after one step: B + η_m (⟨ξᵀ (ξ W)⟩ - B), the mean over the rows of the noise [row, source]."""
     after = {}
-    for name, matrix in feedback.items():
-        xi = noise[name]
-        response = nx.matmul(xi, values[name])
+    for connection in carriers(graph):
+        matrix, xi = feedback[connection.weight], noise[connection.weight]
+        response = nx.matmul(xi, effective_weight(nx, connection, values))
         seen = nx.matmul(nx.transpose(xi, (1, 0)), response) / xi.shape[0]
-        after[name] = matrix + rate * (seen - matrix)
+        after[connection.weight] = matrix + rate * (connected(nx, connection, seen) - matrix)
     return after
 
 

@@ -49,9 +49,9 @@ def reach(graph: Graph, steps: int, most: int | None = None) -> dict[tuple[str, 
     """Which neurons each neuron reaches within a number of time steps: (population, from population) → [to, from].
 
     Args:
-        graph: the network; every connection is taken to have all its synapses, but for autapses that are excluded.
+        graph: the network.
         steps: at least 1, the step in which a neuron is acted on being the first.
-        most: neurons of a population that are looked at, the first ones; None for all.
+        most: how large a population is taken to be at most, where all connections are complete; None for all of it.
 
     Example:
         >>> from neko_rules import LIF
@@ -70,9 +70,7 @@ def reach(graph: Graph, steps: int, most: int | None = None) -> dict[tuple[str, 
     for connection in graph.connections:
         if connection.source == INPUT:
             continue
-        block = np.ones((sizes[connection.target], sizes[connection.source]), bool)
-        if connection.masked and connection.delay:
-            np.fill_diagonal(block, False)
+        block = connection.synapses(sizes[connection.source], sizes[connection.target]).T
         to, of = start[connection.target], start[connection.source]
         matrix = later if connection.delay else within
         matrix[to : to + block.shape[0], of : of + block.shape[1]] |= block
@@ -108,7 +106,9 @@ def goes_back(graph: Graph, steps: int) -> str:
         graph: the network.
         steps: n, at least 1.
     """
-    near, ever = (reach(graph, each, _ALIKE) for each in (steps, _ALIKE * len(graph.order)))
+    most = _ALIKE if all(connection.complete for connection in graph.connections) else None
+    neurons = sum(min(population.size, most or population.size) for population in graph.populations.values())
+    near, ever = (reach(graph, each, most) for each in (steps, neurons))
     if all(np.array_equal(near[key], ever[key]) for key in near):
         return "whole"
     alone = steps == 1 and all(not c.delay or c.source in (INPUT, c.target) for c in graph.connections)
@@ -139,7 +139,9 @@ class Influence:
                     self.blocks[name, of.name] = None
                 elif mask.any():
                     whole = np.broadcast_to(mask[:, None, :], (mask.shape[0], of.pre, of.post))
-                    self.blocks[name, of.name] = None if mask.all() else whole.reshape(mask.shape[0], -1)
+                    # All that is ever reached needs no mask: what is not stays zero.
+                    within = model.credit.reach and not mask.all()
+                    self.blocks[name, of.name] = whole.reshape(mask.shape[0], -1) if within else None
         self.own = {of.name: Recurrent(model.nx, of, model.jacobians[of.population], ()) for of in self.of}
 
     def start(self, batch: int) -> State:

@@ -153,7 +153,7 @@ class Recursion:
         self.outgoing: dict[str, list[tuple[Connection, Array]]] = {name: [] for name in group}
         for connection in setting.graph.within(group):
             own = connection.source == connection.target
-            nothing = setting.alone and connection.masked
+            nothing = setting.alone and connection.hollow
             if not nothing and (temporal == "full" or (temporal == "layer" and own)):
                 self.outgoing[connection.source].append((connection, setting.back(connection)))
         self.learnable: list[Constant] = [

@@ -66,7 +66,7 @@ def rewinds(stepwise: Stepwise, goes_back: str, size: int) -> bool:
     if isinstance(stepwise, Influence):
         # The matrix that goes back through a neuron alone is the diagonal of that which goes down.
         late = (c for c in model.graph.connections if c.delay and c.source != INPUT)
-        return goes_back == "whole" or all(c.masked for c in late)
+        return goes_back == "whole" or all(c.hollow for c in late)
     if not isinstance(stepwise, LocalTraces):
         return False
     recurrent = any(isinstance(trace, Recurrent) for trace in stepwise.traces.values())

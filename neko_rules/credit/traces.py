@@ -32,7 +32,7 @@ from neko_rules.credit.fused_traces import Form, advanced
 from neko_rules.credit.recursion import Local, times
 from neko_rules.kernels.host import HostBackend, host_of
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Signals, Z, without_diagonal
+from neko_rules.layers.forward import Signals, Z, connected
 from neko_rules.layers.graph import Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Entry, Jacobians
 from neko_rules.layers.moment import Moment
@@ -65,11 +65,10 @@ class Synapses:
     constant: str = ""
 
     def shaped(self, nx: Backend, gradient: Array) -> Array:
-        """A gradient [pre, post] in the shape of the parameter, autapses left out."""
+        """A gradient [pre, post] in the shape of the parameter, zero where there is no synapse."""
         if self.connection is None:
             return nx.reshape(gradient, (self.post,))
-        gradient = nx.reshape(gradient, (self.pre, self.post))
-        return without_diagonal(nx, gradient) if self.connection.masked else gradient
+        return connected(nx, self.connection, nx.reshape(gradient, (self.pre, self.post)))
 
     def sent(self, nx: Backend, moment: Moment, like: Array) -> Array:
         """x_t [batch, pre]; 1 for a bias."""

@@ -24,6 +24,7 @@ KINDS = {
     "regularizers": "regularizers",
     "surrogates": "surrogate",
     "initializers": "initializer",
+    "connectivities": "connectivity",
     "priors": "prior",
     "datasets": "data",
     "devices": "device",

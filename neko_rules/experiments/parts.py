@@ -35,6 +35,9 @@ REGISTRIES = {
     "initializer": ("neko_rules.initializers", "INITIALIZERS"),
     "recurrent_initializer": ("neko_rules.initializers", "INITIALIZERS"),
     "readout_initializer": ("neko_rules.initializers", "INITIALIZERS"),
+    "connectivity": ("neko_rules.layers.connectivity", "CONNECTIVITIES"),
+    "recurrent_connectivity": ("neko_rules.layers.connectivity", "CONNECTIVITIES"),
+    "readout_connectivity": ("neko_rules.layers.connectivity", "CONNECTIVITIES"),
 }
 """The keys whose value names a part (or a list of parts), with the module and the registry that knows it."""
 

@@ -209,6 +209,14 @@ def clear_diagonal(matrix: Array) -> None:
 
 
 @kernel
+def clear_absent(matrix: Array, synapses: Array) -> None:
+    """matrix[i, k] = 0 wherever synapses[i, k] = 0."""
+    for i in range(matrix.shape[0]):
+        for k in range(matrix.shape[1]):
+            matrix[i, k] = matrix[i, k] if synapses[i, k] else 0
+
+
+@kernel
 def transpose(matrix: Array, into: Array) -> None:
     """into[k, i] = matrix[i, k], some rows at a time, so that what is written fills lines of the cache."""
     rows, columns = matrix.shape

@@ -14,7 +14,7 @@ import numpy as np
 from neko_rules.backend import Array, Arrays, Backend, Parameters, shift_later
 from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.events import Events, listed
-from neko_rules.kernels.host import HostBackend, clear_diagonal, contiguous, host_of
+from neko_rules.kernels.host import HostBackend, contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers import on_gpu as on_gpu_loops
 from neko_rules.layers.cell import Cell, CellOperations, Constants, SlopeKeeping, namespace
@@ -170,22 +170,25 @@ def after_start(nx: Backend, start: dict[str, Array] | None, name: str, history:
 
 
 def effective_weight(nx: Backend, connection: Connection, parameters: Parameters) -> Array:
-    """The weights of a connection, with a zero diagonal where autapses are excluded."""
-    weight = parameters[connection.weight]
-    return without_diagonal(nx, weight) if connection.masked else weight
+    """The weights of a connection, zero where there is no synapse."""
+    return connected(nx, connection, parameters[connection.weight])
 
 
-def without_diagonal(nx: Backend, matrix: Array) -> Array:
-    """A square matrix with its diagonal set to zero."""
+def connected(nx: Backend, connection: Connection, matrix: Array) -> Array:
+    """A matrix [source, target], of weights or a gradient, set to zero where a connection has no synapse."""
+    if not connection.partial:
+        return matrix
     host = host_of(nx)
     if host is not None:
         found = host.host(matrix)
-        if not np.count_nonzero(found.diagonal()):
+        if connection.is_clear(found):
             return matrix
         copy = np.array(found, order="C")
-        clear_diagonal(copy)
+        connection.clear(copy)
         return host.from_host(copy)
-    return matrix * (1 - nx.eye(matrix.shape[0], nx.dtype(matrix)))
+    if connection.complete:
+        return matrix * (1 - nx.eye(matrix.shape[0], nx.dtype(matrix)))
+    return matrix * nx.asarray(connection.synapses(*matrix.shape), nx.dtype(matrix))
 
 
 def project(nx: Backend, z: Array, weight: Array) -> Array:
@@ -353,7 +356,9 @@ class _Compiled(NamedTuple):
                 weight = held(effective_weight(nx, connection, parameters))
                 inner[key] = weight + inner[key] if key in inner else weight
             elif walked(connection):
-                gathered.append((held(parameters[connection.weight]), trajectory.events[connection.source]))
+                gathered.append(
+                    (held(effective_weight(nx, connection, parameters)), trajectory.events[connection.source])
+                )
             else:
                 dense.append(connection)
         current = _delivered(nx, parameters, trajectory, dense, extra)

@@ -13,13 +13,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend
 from neko_rules.devices.converters import Converters
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.initializers import INITIALIZERS, Initializer
+from neko_rules.kernels.host import clear_diagonal
 from neko_rules.layers.cell import CELLS, Cell
+from neko_rules.layers.connectivity import Connectivity, connectivity
 from neko_rules.registry import create
+from neko_rules.seeding import stream
 
 INPUT = "input"
 """The name of the source that stands for the data."""
@@ -51,7 +56,7 @@ class Population:
 
 @dataclass(frozen=True)
 class Connection:
-    """A dense matrix of weights [source, target] between two populations.
+    """A matrix of weights [source, target] between two populations.
 
     Args:
         source: name of the population (or ``"input"``) whose output is sent.
@@ -62,10 +67,15 @@ class Connection:
         label: the middle part of the weight's name, ``target.label.weight``.
         converters: what outputs of the source and currents into the target go through, Converters or a mapping; None
             for exact products.
+        connectivity: which of the weights are synapses, the others being zero for good: ``"dense"``, a probability, a
+            matrix of zeros and ones, or a Connectivity by name, mapping or object.
+        connectivity_seed: what the synapses are drawn from; None for the seed of the network.
 
     Example:
         >>> Connection("hidden", "hidden", delay=1).weight
         'hidden.recurrent.weight'
+        >>> int(Connection("hidden", "hidden", delay=1, connectivity=0.1).synapses(100, 100).sum())
+        969
     """
 
     source: str
@@ -75,9 +85,14 @@ class Connection:
     autapses: bool = False
     label: str = ""
     converters: Converters | Mapping[str, Any] | None = None
+    connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense"
+    connectivity_seed: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "initializer", INITIALIZERS.resolve(self.initializer))
+        object.__setattr__(self, "connectivity", connectivity(self.connectivity))
+        if self.connectivity_seed is not None:
+            arguments.integer("connectivity_seed", self.connectivity_seed, at_least=0)
         if self.converters is not None:
             object.__setattr__(self, "converters", create(Converters, self.converters))
         arguments.integer("delay", self.delay, at_least=0, at_most=1)
@@ -103,9 +118,66 @@ class Connection:
         return self.converters.passed_through(nx, sent, weight, product)
 
     @property
-    def masked(self) -> bool:
+    def hollow(self) -> bool:
         """Whether the diagonal has to stay zero."""
         return self.source == self.target and not self.autapses
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a synapse wherever there may be one."""
+        return self.connectivity.complete  # type: ignore[union-attr]
+
+    @property
+    def partial(self) -> bool:
+        """Whether some weights have to stay zero: autapses, or what is no synapse."""
+        return self.hollow or not self.complete
+
+    def synapses(self, sources: int, targets: int) -> np.ndarray:
+        """Where there is a synapse: bool [source, target], which nobody may write to."""
+        found = self._synapses.get((sources, targets))
+        if found is None:
+            assert isinstance(self.connectivity, Connectivity)
+            rng = stream(self.connectivity_seed or 0, f"{self.weight}/synapses")
+            found = self.connectivity.mask(rng, sources, targets)
+            if self.hollow:
+                np.fill_diagonal(found, False)
+            found.setflags(write=False)
+            self._synapses[sources, targets] = found
+        return found
+
+    def drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        """First weights [source, target], zero where there is no synapse.
+
+        Those of an initializer that goes by the number of inputs are larger by √(sources / synapses) of the neuron that
+        they end on, so that its summed input has the variance that it has with all synapses.
+        """
+        assert isinstance(self.initializer, Initializer)
+        weights = self.initializer.sample(rng, sources, targets)
+        if not self.complete:
+            synapses = self.synapses(sources, targets)
+            if self.initializer.by_inputs:
+                weights = weights * np.sqrt(sources / np.maximum(synapses.sum(axis=0), 1))
+            return weights * synapses
+        if self.hollow:
+            np.fill_diagonal(weights, 0.0)
+        return weights
+
+    @cached_property
+    def _synapses(self) -> dict[tuple[int, int], np.ndarray]:
+        return {}
+
+    def clear(self, matrix: np.ndarray) -> None:
+        """Set what is no synapse to zero, in a matrix [source, target] in C order."""
+        if not self.complete:
+            matrix *= self.synapses(*matrix.shape)
+        elif self.hollow:
+            clear_diagonal(matrix)
+
+    def is_clear(self, matrix: np.ndarray) -> bool:
+        """Whether what is no synapse is zero in a matrix [source, target]."""
+        if not self.complete:
+            return not np.greater(matrix != 0, self.synapses(*matrix.shape)).any()
+        return not (self.hollow and np.count_nonzero(matrix.diagonal()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +282,23 @@ class Graph:
             for learnable in self.cell(name).learnable:
                 shapes[f"{name}.{learnable}"] = (self.populations[name].size,)
         return shapes
+
+
+def check_synapses(connections: Iterable[Connection], parameters: Mapping[str, np.ndarray]) -> None:
+    """Refuse saved weights of other synapses than these.
+
+    Raises:
+        ArgumentError: a weight is not zero where there is no synapse here.
+    """
+    for connection in connections:
+        weight = parameters.get(connection.weight)
+        if weight is None or connection.complete or np.ndim(weight) != 2 or connection.is_clear(np.asarray(weight)):
+            continue
+        raise ArgumentError(
+            f"{connection.weight} has weights where there is no synapse here",
+            received=f"{np.count_nonzero(weight[~connection.synapses(*weight.shape)])} of them",
+            works="a network with the same seed, or connectivity_seed, and connectivity as the one that was saved",
+        )
 
 
 def bias_name(population: str) -> str:

@@ -13,6 +13,7 @@ from neko_rules.backend import Backend
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.initializers import Initializer
 from neko_rules.layers.cell import CELLS, Cell, PerNeuron
+from neko_rules.layers.connectivity import Connectivity
 from neko_rules.layers.graph import INPUT, Connection, Population
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.layers.network import MODELS, Network
@@ -36,10 +37,15 @@ class Layer:
         initializer: distribution of the first feed-forward weights.
         recurrent_initializer: distribution of the first recurrent weights.
         autapses: whether a neuron may be connected to itself.
+        connectivity: which feed-forward weights are synapses: ``"dense"``, a probability, a matrix of zeros and ones,
+            or a Connectivity by name, mapping or object.
+        recurrent_connectivity: which recurrent weights are.
 
     Example:
         >>> Layer("lif", 64, recurrent=False).size
         64
+        >>> Layer("lif", 64, connectivity={"name": "receptive_fields", "shape": [8, 8]}).recurrent_connectivity
+        'dense'
     """
 
     cell: Cell | str | Mapping[str, Any]
@@ -49,6 +55,8 @@ class Layer:
     initializer: Initializer | str | Mapping[str, Any] = "scaled_normal"
     recurrent_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal"
     autapses: bool = False
+    connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense"
+    recurrent_connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", CELLS.resolve(self.cell))
@@ -70,6 +78,7 @@ class Stack(Network):
         readout_decay: κ given directly, instead of ``tau_readout``.
         readout_bias: whether the readout has a bias.
         readout_initializer: distribution of the readout's first weights.
+        readout_connectivity: which weights of the readout are synapses, as for Layer.
         inputs, backend, dtype, task_type, readout, dt, seed: as for Network.
 
     The layers are called ``hidden`` (or ``hidden0``, ``hidden1``, … if there are several) and ``readout``; parameters
@@ -113,6 +122,7 @@ class Stack(Network):
         readout_decay: PerNeuron | None = None,
         readout_bias: bool = True,
         readout_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
+        readout_connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense",
     ) -> None:
         if not isinstance(layers, Sequence) or not layers:
             raise ArgumentError("a stack needs a list of at least one layer", received=layers)
@@ -123,13 +133,16 @@ class Stack(Network):
         for place, layer in enumerate(made):
             name = "hidden" if len(made) == 1 else f"hidden{place}"
             populations[name] = Population(layer.cell, layer.size, layer.bias)
-            connections.append(Connection(below, name, 0, layer.initializer, label="input"))
+            synapses = layer.connectivity
+            connections.append(Connection(below, name, 0, layer.initializer, label="input", connectivity=synapses))
             if layer.recurrent:
-                connections.append(Connection(name, name, 1, layer.recurrent_initializer, layer.autapses))
+                first, synapses = layer.recurrent_initializer, layer.recurrent_connectivity
+                connections.append(Connection(name, name, 1, first, layer.autapses, connectivity=synapses))
             below = name
         cell = _output_cell(output_cell, tau_readout, readout_decay)
         populations[OUTPUT] = Population(cell, arguments.integer("outputs", outputs, at_least=1), readout_bias)
-        connections.append(Connection(below, OUTPUT, 0, readout_initializer, label="input"))
+        to_output = Connection(below, OUTPUT, 0, readout_initializer, label="input", connectivity=readout_connectivity)
+        connections.append(to_output)
         super().__init__(
             populations,
             connections,
@@ -191,6 +204,8 @@ class _OneCellStack(Stack):
         initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
         recurrent_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
         autapses: bool = False,
+        connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense",
+        recurrent_connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense",
         **options: Any,
     ) -> None:
         known = self.__signature__.parameters  # type: ignore[attr-defined]
@@ -213,7 +228,8 @@ class _OneCellStack(Stack):
         sizes: list[Any] = [*hidden] if several else [hidden]  # type: ignore[misc]
         for place, size in enumerate(sizes):
             arguments.integer(f"hidden[{place}]" if several else "hidden", size, at_least=1)
-        layers = [Layer(cell, size, recurrent, bias, initializer, recurrent_initializer, autapses) for size in sizes]
+        of_layer = (recurrent, bias, initializer, recurrent_initializer, autapses, connectivity, recurrent_connectivity)
+        layers = [Layer(cell, size, *of_layer) for size in sizes]
         super().__init__(layers, outputs, **{key: value for key, value in options.items() if key not in of_cell})
 
 
@@ -224,7 +240,8 @@ class ALIF(_OneCellStack):
     Args:
         hidden: number of neurons, or a list with the number in each layer.
         outputs: number of output units.
-        recurrent, bias, initializer, recurrent_initializer, autapses: as for Layer.
+        recurrent, bias, initializer, recurrent_initializer, autapses, connectivity, recurrent_connectivity: as for
+            Layer.
         tau_membrane, tau_adaptation, beta, threshold, …: every argument of ALIFCell.
         backend, dtype, task_type, readout, dt, seed, output_cell, tau_readout, …: every keyword of Stack.
 
@@ -243,7 +260,8 @@ class LIF(_OneCellStack):
     Args:
         hidden: number of neurons, or a list with the number in each layer.
         outputs: number of output units.
-        recurrent, bias, initializer, recurrent_initializer, autapses: as for Layer.
+        recurrent, bias, initializer, recurrent_initializer, autapses, connectivity, recurrent_connectivity: as for
+            Layer.
         tau_membrane, threshold, reset, …: every argument of LIFCell.
         backend, dtype, task_type, readout, dt, seed, output_cell, tau_readout, …: every keyword of Stack.
 
@@ -263,7 +281,8 @@ class RNN(_OneCellStack):
         hidden: number of units, or a list with the number in each layer.
         outputs: number of output units.
         activation: ``"tanh"`` or ``"relu"``.
-        recurrent, bias, initializer, recurrent_initializer, autapses: as for Layer.
+        recurrent, bias, initializer, recurrent_initializer, autapses, connectivity, recurrent_connectivity: as for
+            Layer.
         tau_membrane, membrane_decay: as for TanhCell.
         backend, dtype, task_type, readout, dt, seed, output_cell, tau_readout, …: every keyword of Stack.
 

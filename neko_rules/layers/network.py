@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -80,7 +81,7 @@ class Network(Portable, NetworkProtocol):
     ) -> None:
         self.graph = Graph(
             {name: create(Population, value) for name, value in populations.items()},
-            tuple(create(Connection, value) for value in connections),
+            tuple(_seeded(create(Connection, value), seed) for value in connections),
             output,
         )
         self.nx = get_backend(backend)
@@ -235,19 +236,31 @@ class Network(Portable, NetworkProtocol):
         if self.inputs is not None:
             raise DataError(f"this network takes {self.inputs} input features", received=f"{inputs} features")
         drawn: Parameters = {}
-        initializers = {connection.weight: connection.initializer for connection in self.graph.connections}
-        masked = {connection.weight for connection in self.graph.connections if connection.masked}
+        connections = {connection.weight: connection for connection in self.graph.connections}
         for name, shape in self.graph.parameter_shapes(inputs).items():
-            initializer = initializers.get(name)
-            if name in self.learned:
+            if name in connections:
+                value = connections[name].drawn(stream(self.seed, name), *shape)
+            elif name in self.learned:
                 population, constant = self.learned[name][:2]
                 value = np.broadcast_to(self.nx.to_numpy(self.constants[population][constant]), shape).copy()
             else:
-                value = initializer.sample(stream(self.seed, name), *shape) if initializer else np.zeros(shape)
-            if name in masked:
-                np.fill_diagonal(value, 0.0)
+                value = np.zeros(shape)
             drawn[name] = self.nx.asarray(value, self.dtype)
         self.inputs, self.values = inputs, drawn
+
+    @property
+    def synapses(self) -> dict[str, np.ndarray]:
+        """Where there is a synapse: bool [source, target] of every connection, by the name of its weight.
+
+        Example:
+            >>> from neko_rules import LIF
+            >>> network = LIF(100, 2, inputs=50, recurrent_connectivity=0.2)
+            >>> {name: round(float(mask.mean()), 2) for name, mask in network.synapses.items()}
+            {'hidden.input.weight': 1.0, 'hidden.recurrent.weight': 0.2, 'readout.input.weight': 1.0}
+        """
+        self.require_built()
+        shapes = self.graph.parameter_shapes(self.inputs or 0)
+        return {c.weight: c.synapses(*shapes[c.weight]) for c in self.graph.connections}
 
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them), converted to this network's type.
@@ -334,6 +347,13 @@ class Network(Portable, NetworkProtocol):
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {p.size}" for name, p in self.graph.populations.items())
         return f"{type(self).__name__}({sizes}; {self.backend}, {self.dtype})"
+
+
+def _seeded(connection: Connection, seed: int) -> Connection:
+    """A connection whose synapses are drawn from the seed of the network, if it has none of its own."""
+    if connection.complete or connection.connectivity_seed is not None:
+        return connection
+    return replace(connection, connectivity_seed=arguments.integer("seed", seed, at_least=0))
 
 
 MODELS: Registry[Network] = Registry("model", Network)

@@ -19,6 +19,7 @@ from neko_rules import tensor_file
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import ArgumentError
 from neko_rules.layers.forward import Trajectory
+from neko_rules.layers.graph import check_synapses
 from neko_rules.layers.quantized import rounded_weights
 
 OBSERVED = "observed/"
@@ -125,7 +126,7 @@ class NetworkProtocol:
         Raises:
             CheckpointError: the file cannot be read, or is damaged.
             ArgumentError: a parameter, or what a wrapped model keeps beside them, is unknown or lacking, or has another
-                shape than here.
+                shape than here; or a weight is not zero where there is no synapse here.
         """
         arrays = tensor_file.read(path, tensor_file.WEIGHTS)[0]
         kept = {OBSERVED + name: tuple(value.shape) for name, value in self.observed.items()}
@@ -137,7 +138,9 @@ class NetworkProtocol:
         for name, shape in kept.items():
             if arrays[name].shape != shape:
                 raise ArgumentError(f"{name} must have shape {shape}", received=arrays[name].shape)
-        self.set_parameters({name: value for name, value in arrays.items() if name not in kept})
+        given = {name: value for name, value in arrays.items() if name not in kept}
+        check_synapses(self.graph.connections, given)
+        self.set_parameters(given)
         if kept:
             self.observed = {name.removeprefix(OBSERVED): self.nx.asarray(arrays[name]) for name in kept}
 

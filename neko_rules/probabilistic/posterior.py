@@ -150,19 +150,18 @@ class Posterior:
     def layout(self) -> list[tuple[str, np.ndarray, slice]]:
         """Name, mask of the sampled entries, and place in the vector, of every parameter that is sampled.
 
-        The diagonal of recurrent weights without autapses is no parameter, and has no place.
+        What is no synapse is no parameter, and has no place.
         """
         if self._layout is None:
             network = self.model.network
             network.require_built()
-            masked = {connection.weight for connection in network.graph.connections if connection.masked}
+            partial = {connection.weight: connection for connection in network.graph.connections if connection.partial}
             layout, at = [], 0
             for name, value in network.values.items():
                 if name in network.learned or any(name == each or name.startswith(f"{each}.") for each in self.fixed):
                     continue
-                mask = np.ones(tuple(value.shape), bool)
-                if name in masked:
-                    np.fill_diagonal(mask, False)
+                shape = tuple(value.shape)
+                mask = partial[name].synapses(*shape) if name in partial else np.ones(shape, bool)
                 layout.append((name, mask, slice(at, at + int(mask.sum()))))
                 at += int(mask.sum())
             if not at:

@@ -550,8 +550,9 @@ class LearningRule(UpdatedByLoop):
             decay = rate * (self.weight_decay + self.feedback_decay)
             return {**own, "feedback": follow(self.nx, own["feedback"], updates, decay)}
         if self.credit.spatial == "mirror":
+            given = self.nx, self.model.network.graph, own["feedback"]
             noise = {n.removeprefix("noise/"): value for n, value in drawn.items() if n.startswith("noise/")}
-            return {**own, "feedback": mirror(self.nx, own["feedback"], values, noise, self.mirror_rate)}
+            return {**own, "feedback": mirror(*given, values, noise, self.mirror_rate)}
         return own
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neko_rules.errors import CheckpointError, nearest
+from neko_rules.layers.graph import check_synapses
 
 if TYPE_CHECKING:
     from neko_rules.backend import Parameters
@@ -38,6 +39,8 @@ def load(rule: Rule, state: Mapping[str, np.ndarray]) -> None:
     current.pop(_BEGUN, None)
     begun = int(state.pop(_BEGUN, 0))
     check_entries(current, state)
+    given = {n.removeprefix("parameters/"): value for n, value in state.items() if n.startswith("parameters/")}
+    check_synapses(network.graph.connections, given)
     if not 0 <= begun <= int(state["steps"]):
         raise CheckpointError(f"{_BEGUN} must lie between 0 and steps, {int(state['steps'])}", begun)
 

@@ -40,7 +40,7 @@ from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
 from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.layers.forward import Signals, Trajectory, without_diagonal
+from neko_rules.layers.forward import Signals, Trajectory, connected
 from neko_rules.layers.graph import INPUT, Connection
 from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Regularizer
@@ -257,7 +257,7 @@ class STDP(Rule):
         if self.target_rate is not None:
             rate = nx.mean(fired, axis=(0, 1)) / self.model.network.dt
             change = change + (self.scaling * (1 - rate / self.target_rate)) * nx.abs(weight)
-        return without_diagonal(nx, change) if connection.masked else change
+        return connected(nx, connection, change)
 
     def _window(self, sent: Array, fired: Array, gain: Array) -> tuple[Array, Array]:
         """Potentiation and depression summed over time and examples, each [pre, post], apart from F(w)."""
@@ -275,7 +275,7 @@ class STDP(Rule):
         if self.bounds != "none":
             for name, connection in self.plastic.items():
                 within = nx.minimum(nx.maximum(after[name], self.w_min), self.w_max)
-                after[name] = without_diagonal(nx, within) if connection.masked else within
+                after[name] = connected(nx, connection, within)
         return after
 
     def __repr__(self) -> str:

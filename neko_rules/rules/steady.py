@@ -143,9 +143,8 @@ class Steady:
         rows = [[group[name] for name in self._names] for group in (values, *(memory[slot] for slot in self._slots))]
         if any(handed_over(array, self._loop.dtype) is not array for row in rows for array in row):
             return False
-        # A diagonal that does not count is left out of what a chain is given.
-        masked = (connection.weight for connection in rule.model.network.graph.connections if connection.masked)
-        if any(np.count_nonzero(values[weight].diagonal()) for weight in masked):
+        # What is no synapse is left out of what a chain is given.
+        if not all(each.is_clear(values[each.weight]) for each in rule.model.network.graph.connections):
             return False
         self._addresses[1:] = [[self._loop.address(array) for array in row] for row in rows]
         self._held, self._arrays = (values, own, memory), rows[0]

@@ -125,7 +125,7 @@ def synapse_traces(rule: LearningRule, x: Any, y: Any, parameter: str, source: i
     trajectory = rule.model.trajectory(x)
     history = trajectory.z(connection.source)[:, :, source]
     sent = np.concatenate([0 * history[:1], history[:-1]]) if connection.delay else history
-    if connection.masked and source == target:
+    if not connection.synapses(*network.values[connection.weight].shape)[source, target]:
         sent = 0 * sent
     record = trajectory.records[population]
     nx_numpy = get_backend("numpy")

@@ -200,7 +200,7 @@ class TikiTaka(Manhattan):
         slow = super()._read(own, drawn)
         if not self.gamma:
             return slow
-        fast = self._fast.weights(self.nx, _group(own, FAST), _group(drawn, FAST))
+        fast = self._of_synapses(self._fast.weights(self.nx, _group(own, FAST), _group(drawn, FAST)))
         return {name: value + self.gamma * fast[name] for name, value in slow.items()}
 
 

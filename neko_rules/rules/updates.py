@@ -146,16 +146,16 @@ class LearningPlainly(Learning):
         scalars = [host.host(self.rates), host.host(self.counts)]
         self._loop = Iterated(loop, rows, scalars, [self.rule.weight_decays])
         self.values = dict(zip(self.values, self._loop.rows[0], strict=True))
-        # Of a weight without autapses, which then has none after an update either.
+        # What is no synapse, which then is none after an update either.
         names, graph = list(self.values), self.rule.model.network.graph
-        masked = [names.index(connection.weight) for connection in graph.connections if connection.masked]
-        self._hollow = not any(np.count_nonzero(row[place].diagonal()) for row in rows for place in masked)
+        partial = [(names.index(connection.weight), connection) for connection in graph.connections]
+        self._clear = all(connection.is_clear(row[place]) for row in rows for place, connection in partial)
 
     def looped(self, links: Linked) -> bool:
         """Where a chain sees the parameters themselves, and the transposed ones follow by being transposed."""
         alone = all(len(several) == 1 for several in links.weights.values())
         # Of a sum of weights, and of signs of weights, it is given what was made of them.
-        return alone and self._hollow and self.rule.credit.spatial != "sign"
+        return alone and self._clear and self.rule.credit.spatial != "sign"
 
     def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
         """It calls the loop."""

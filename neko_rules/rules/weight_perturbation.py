@@ -42,7 +42,7 @@ class WeightPerturbation(Rule):
 
     The mean squared error of g is (P - 1)/n times |∇E|² for signs, P the number of parameters ((P + 1)/n for normal
     directions): right on average, and noisy in proportion to the size of the network. Penalties of regularisers count
-    in E by their value. The diagonal of recurrent weights without autapses is not moved.
+    in E by their value. What is no synapse is not moved.
 
     Args:
         model: an Evaluator.
@@ -93,7 +93,7 @@ class WeightPerturbation(Rule):
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
         """The directions [n, *parameter] of the next update, by the name of the parameter."""
         network = self.model.network
-        masked = {connection.weight for connection in network.graph.connections if connection.masked}
+        partial = {connection.weight: connection for connection in network.graph.connections if connection.partial}
         drawn = {}
         for name, value in network.values.items():
             shape = tuple(value.shape)
@@ -101,7 +101,7 @@ class WeightPerturbation(Rule):
             size = (self.directions, *shape)
             signs = self.distribution == "signs"
             direction = 2.0 * rng.integers(0, 2, size) - 1.0 if signs else rng.standard_normal(size)
-            drawn[name] = direction * (1 - np.eye(shape[0])) if name in masked else direction
+            drawn[name] = direction * partial[name].synapses(*shape) if name in partial else direction
         return drawn
 
     def _judged_gradients(

@@ -1,0 +1,296 @@
+"""Connectivity: which neurons of one population reach which of another; the other weights are zero and stay zero.
+
+Weights stay one matrix W [source, target], of which only M ∘ W counts, and so does only M ∘ dE/dW: every rule, sampler
+and backend takes a sparse network as it takes a dense one. Masks are drawn by NumPy, from a seed and the name of the
+weight: one seed means the same synapses on every backend.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.alike import Alike
+from neko_rules.errors import ArgumentError
+from neko_rules.registry import Registry
+
+__all__ = [
+    "CONNECTIVITIES",
+    "Connectivity",
+    "Dense",
+    "FixedInDegree",
+    "Mask",
+    "OneToOne",
+    "ReceptiveFields",
+    "Sparse",
+    "connectivity",
+]
+
+
+@dataclass(frozen=True)
+class Connectivity(Alike, ABC):
+    """Which entries of a weight matrix [source, target] are synapses.
+
+    A connectivity of your own says it in ``_drawn``, and is registered as any other:
+    ``@CONNECTIVITIES.register("ring")``.
+    """
+
+    complete: ClassVar[bool] = False
+    """Whether every neuron reaches every other, whatever their numbers."""
+
+    def mask(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        """Where there is a synapse: bool [sources, targets].
+
+        Args:
+            rng: the generator that is drawn from.
+            sources: number of presynaptic neurons.
+            targets: number of postsynaptic neurons.
+
+        Raises:
+            ArgumentError: the connectivity is not one of such numbers of neurons.
+        """
+        found = np.asarray(self._drawn(rng, sources, targets))
+        if found.shape != (sources, targets) or not np.isin(found, (0, 1)).all():
+            raise ArgumentError(
+                f"{type(self).__name__} must give a mask of zeros and ones of shape {(sources, targets)}",
+                received=f"shape {found.shape}" if found.shape != (sources, targets) else "other values",
+            )
+        return found.astype(bool)
+
+    @abstractmethod
+    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        """The mask, of any type that holds zeros and ones."""
+
+
+CONNECTIVITIES: Registry[Connectivity] = Registry("connectivity", Connectivity)  # type: ignore[type-abstract]
+
+
+@CONNECTIVITIES.register("dense", "all_to_all")
+@dataclass(frozen=True)
+class Dense(Connectivity):
+    """All to all: every neuron reaches every other.
+
+    Example:
+        >>> Dense().mask(np.random.default_rng(0), 1, 2)
+        array([[ True,  True]])
+    """
+
+    complete: ClassVar[bool] = True
+
+    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        return np.ones((sources, targets), bool)
+
+
+@CONNECTIVITIES.register("sparse", "fixed_probability")
+@dataclass(frozen=True)
+class Sparse(Connectivity):
+    """Every synapse is there with a probability p, independently of the others.
+
+    A number stands for it: ``connectivity=0.1``.
+
+    Args:
+        probability: p, above 0 and at most 1.
+
+    Example:
+        >>> round(float(Sparse(0.1).mask(np.random.default_rng(0), 300, 200).mean()), 2)
+        0.1
+    """
+
+    probability: float
+
+    def __post_init__(self) -> None:
+        given = arguments.number("probability", self.probability, above=0, at_most=1)
+        object.__setattr__(self, "probability", given)
+
+    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        return rng.random((sources, targets)) < self.probability
+
+
+@CONNECTIVITIES.register("fixed_in_degree")
+@dataclass(frozen=True)
+class FixedInDegree(Connectivity):
+    """Every neuron receives from the same number of neurons, drawn without repetition.
+
+    Args:
+        number: synapses of each postsynaptic neuron, at least 1 and at most the number of presynaptic neurons.
+
+    Example:
+        >>> FixedInDegree(2).mask(np.random.default_rng(0), 5, 3).sum(axis=0).tolist()
+        [2, 2, 2]
+    """
+
+    number: int
+
+    def __post_init__(self) -> None:
+        arguments.integer("number", self.number, at_least=1)
+
+    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        if self.number > sources:
+            raise ArgumentError(
+                "a neuron cannot receive from more neurons than there are",
+                received=f"number={self.number} of {sources}",
+            )
+        return rng.random((sources, targets)).argsort(axis=0).argsort(axis=0) < self.number
+
+
+@CONNECTIVITIES.register("one_to_one")
+@dataclass(frozen=True)
+class OneToOne(Connectivity):
+    """Neuron k reaches neuron k alone; both populations have the same number.
+
+    Example:
+        >>> OneToOne().mask(np.random.default_rng(0), 2, 2).tolist()
+        [[True, False], [False, True]]
+    """
+
+    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        if sources != targets:
+            raise ArgumentError("one to one takes populations of one size", received=f"{sources} and {targets} neurons")
+        return np.eye(sources, dtype=bool)
+
+
+@CONNECTIVITIES.register("receptive_fields", "locally_connected")
+@dataclass(frozen=True)
+class ReceptiveFields(Connectivity):
+    """Every neuron sees a window of a picture, as in a convolution, with weights of its own (locally connected).
+
+    The sources are the pixels of ``channels`` pictures, [channel, row, column] made flat, as frames of events are; the
+    targets lie [filter, row, column] likewise, one of each filter at every place of the window.
+
+    Args:
+        shape: rows and columns of the picture.
+        window: rows and columns that a neuron sees, or one number for both.
+        stride: by how many pixels neighbours' windows lie apart, or two numbers.
+        channels: pictures one after the other, all of which a neuron sees.
+
+    Example: 28 by 28 pixels, windows of 7 by 7 at 4 by 4 places, 8 neurons at each.
+
+        >>> fields = ReceptiveFields((28, 28), window=7, stride=7)
+        >>> fields.places
+        (4, 4)
+        >>> fields.mask(np.random.default_rng(0), 784, 8 * 16).sum(axis=0)[:3].tolist()
+        [49, 49, 49]
+    """
+
+    shape: Sequence[int]
+    window: int | Sequence[int] = 5
+    stride: int | Sequence[int] = 1
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "window", "stride"):
+            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        arguments.integer("channels", self.channels, at_least=1)
+        if any(seen > side for side, seen, _ in self._sides):
+            raise ArgumentError("a window must fit into the picture", received=f"{self.window} pixels in {self.shape}")
+
+    @property
+    def _sides(self) -> list[tuple[int, int, int]]:
+        """Of rows and of columns: how many there are, how many are seen, and how far neighbours lie apart."""
+        return list(zip(self.shape, self.window, self.stride, strict=True))  # type: ignore[arg-type]
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Rows and columns of places that the window takes."""
+        rows, columns = ((side - seen) // apart + 1 for side, seen, apart in self._sides)
+        return rows, columns
+
+    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        pixels, places = math.prod(self.shape), math.prod(self.places)
+        if sources != self.channels * pixels:
+            raise ArgumentError(
+                f"receptive fields on {self.channels} picture(s) of {self.shape} pixels have "
+                f"{self.channels * pixels} inputs",
+                received=sources,
+            )
+        if targets % places:
+            raise ArgumentError(
+                f"the window takes {self.places} places, and at each there is one neuron of every filter",
+                received=f"{targets} neurons",
+                works=f"a multiple of {places}",
+            )
+        within = []
+        for (side, seen, apart), many in zip(self._sides, self.places, strict=True):
+            offset = np.arange(side)[:, None] - apart * np.arange(many)
+            within.append((offset >= 0) & (offset < seen))
+        of_one = np.einsum("ri,cj->rcij", *within).reshape(pixels, places)
+        return np.tile(of_one, (self.channels, targets // places))
+
+
+@CONNECTIVITIES.register("mask")
+@dataclass(frozen=True)
+class Mask(Connectivity):
+    """Synapses where you say: a matrix of zeros and ones stands for it, ``connectivity=matrix``.
+
+    Args:
+        synapses: [source, target], 1 or True where there is a synapse; or the path of a file that ``numpy.save`` wrote.
+
+    Example:
+        >>> Mask([[0, 1], [1, 1]]).mask(np.random.default_rng(0), 2, 2).tolist()
+        [[False, True], [True, True]]
+
+    Raises:
+        ArgumentError: it is no matrix of zeros and ones, or the file cannot be read.
+    """
+
+    synapses: Any
+
+    def __post_init__(self) -> None:
+        given = _read(self.synapses) if isinstance(self.synapses, str | Path) else np.asarray(self.synapses)
+        if given.ndim != 2 or given.dtype.kind not in "biuf" or not np.isin(given, (0, 1)).all():
+            raise ArgumentError("a mask is a matrix [source, target] of zeros and ones", received=self.synapses)
+        held = given.astype(bool)
+        held.setflags(write=False)
+        object.__setattr__(self, "synapses", held)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and np.array_equal(self.synapses, other.synapses)
+
+    def __hash__(self) -> int:
+        return hash((self.synapses.shape, self.synapses.tobytes()))
+
+    def __repr__(self) -> str:
+        sources, targets = self.synapses.shape
+        return f"Mask({int(self.synapses.sum())} of {sources}×{targets})"
+
+    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        found: np.ndarray = self.synapses
+        return found
+
+
+def _read(path: str | Path) -> np.ndarray:
+    try:
+        found: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"a mask cannot be read: {error}", received=str(path)) from error
+    return found
+
+
+def connectivity(given: Connectivity | float | str | Any) -> Connectivity:
+    """A connectivity from one, its name, a mapping with its name, a probability, or a matrix of zeros and ones.
+
+    Example:
+        >>> connectivity(0.1), connectivity("one_to_one")
+        (Sparse(probability=0.1), OneToOne())
+    """
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return Sparse(float(given))
+    if isinstance(given, np.ndarray) or (isinstance(given, Sequence) and not isinstance(given, str)):
+        return Mask(given)
+    return CONNECTIVITIES.resolve(given)
+
+
+def _pair(name: str, given: int | Sequence[int]) -> tuple[int, int]:
+    both = (given, given) if isinstance(given, int) else tuple(given)
+    if len(both) != 2:
+        raise ArgumentError(f"{name} must be one number or two", received=given)
+    for each in both:
+        arguments.integer(name, each, at_least=1)
+    return both[0], both[1]
