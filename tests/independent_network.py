@@ -220,7 +220,7 @@ class IndependentNetwork:
                 delta = tensor(_gradients((z * arriving[p.name]).sum(), {"current": current})["current"])
             for edge in self.into(p):
                 if edge.source != INPUT and not edge.delay:
-                    back = feedback.get(edge.weight, parameters[edge.weight])
+                    back = feedback.get(edge.weight, edge.effective(parameters))
                     arriving[edge.source] = arriving[edge.source] + delta @ back.T
         return found
 

@@ -148,7 +148,7 @@ def test_a_mask_from_a_file(tmp_path: Path) -> None:
 class Ring(Connectivity):
     """Every neuron reaches the next."""
 
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         return np.roll(np.eye(sources, targets), 1, axis=1)
 
 
@@ -219,7 +219,7 @@ def test_no_rule_has_a_gradient_or_makes_a_change_where_there_is_no_synapse(rule
         network = made.model.network
     absent = {name: ~mask for name, mask in network.synapses.items() if not mask.all()}
     before, found = network.parameters, made.gradients(x, y)
-    for step in range(60):
+    for step in range(200):
         made.step(x, y)
         after = network.parameters
         # Tiki-Taka sends nothing to the weights before its fast array has moved far enough.

@@ -47,7 +47,7 @@ def network(cell: str, topology: str, backend: Backend) -> Network:
     strong = {"name": "scaled_normal", "gain": 2.0}
     layers = [Layer(cell, size, recurrent, initializer=strong, recurrent_initializer=strong) for size in sizes]
     if topology == "deep":
-        layers[1] = replace(layers[1], connectivity=0.7, recurrent_connectivity=0.7)
+        layers[1] = replace(layers[1], connectivity=0.8, recurrent_connectivity=0.6)
     return Stack(layers, OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=3)
 
 

@@ -38,7 +38,7 @@ __all__ = [
 class Connectivity(Alike, ABC):
     """Which entries of a weight matrix [source, target] are synapses.
 
-    A connectivity of your own says it in ``_drawn``, and is registered as any other:
+    A connectivity of your own says it in ``draw``, and is registered as any other:
     ``@CONNECTIVITIES.register("ring")``.
     """
 
@@ -56,7 +56,7 @@ class Connectivity(Alike, ABC):
         Raises:
             ArgumentError: the connectivity is not one of such numbers of neurons.
         """
-        found = np.asarray(self._drawn(rng, sources, targets))
+        found = np.asarray(self.draw(rng, sources, targets))
         if found.shape != (sources, targets) or not np.isin(found, (0, 1)).all():
             raise ArgumentError(
                 f"{type(self).__name__} must give a mask of zeros and ones of shape {(sources, targets)}",
@@ -65,7 +65,7 @@ class Connectivity(Alike, ABC):
         return found.astype(bool)
 
     @abstractmethod
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         """The mask, of any type that holds zeros and ones."""
 
 
@@ -84,7 +84,7 @@ class Dense(Connectivity):
 
     complete: ClassVar[bool] = True
 
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         return np.ones((sources, targets), bool)
 
 
@@ -109,7 +109,7 @@ class Sparse(Connectivity):
         given = arguments.number("probability", self.probability, above=0, at_most=1)
         object.__setattr__(self, "probability", given)
 
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         return rng.random((sources, targets)) < self.probability
 
 
@@ -131,7 +131,7 @@ class FixedInDegree(Connectivity):
     def __post_init__(self) -> None:
         arguments.integer("number", self.number, at_least=1)
 
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         if self.number > sources:
             raise ArgumentError(
                 "a neuron cannot receive from more neurons than there are",
@@ -150,7 +150,7 @@ class OneToOne(Connectivity):
         [[True, False], [False, True]]
     """
 
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         if sources != targets:
             raise ArgumentError("one to one takes populations of one size", received=f"{sources} and {targets} neurons")
         return np.eye(sources, dtype=bool)
@@ -202,7 +202,7 @@ class ReceptiveFields(Connectivity):
         rows, columns = ((side - seen) // apart + 1 for side, seen, apart in self._sides)
         return rows, columns
 
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         pixels, places = math.prod(self.shape), math.prod(self.places)
         if sources != self.channels * pixels:
             raise ArgumentError(
@@ -260,7 +260,7 @@ class Mask(Connectivity):
         sources, targets = self.synapses.shape
         return f"Mask({int(self.synapses.sum())} of {sources}×{targets})"
 
-    def _drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         found: np.ndarray = self.synapses
         return found
 

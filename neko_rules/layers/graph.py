@@ -138,7 +138,10 @@ class Connection:
         if found is None:
             assert isinstance(self.connectivity, Connectivity)
             rng = stream(self.connectivity_seed or 0, f"{self.weight}/synapses")
-            found = self.connectivity.mask(rng, sources, targets)
+            try:
+                found = self.connectivity.mask(rng, sources, targets)
+            except ArgumentError as error:
+                raise ArgumentError(f"in {self.weight!r}: {error}") from error
             if self.hollow:
                 np.fill_diagonal(found, False)
             found.setflags(write=False)
