@@ -98,7 +98,10 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
     "sparse": lambda backend: Stack(
         [
             Layer("alif", 8, initializer=STRONG, connectivity=0.6, recurrent_connectivity=0.4),
-            Layer("lif", 6, connectivity={"name": "fixed_in_degree", "number": 3}, recurrent_connectivity=0.5),
+            Layer(
+                LIFCell(threshold=0.4), 6, initializer=STRONG, recurrent_initializer=STRONG,
+                connectivity={"name": "fixed_in_degree", "number": 3}, recurrent_connectivity=0.5,
+            ),
         ],
         OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2, readout_connectivity=0.7,
     ),

@@ -13,7 +13,7 @@ from chain_cases import data as spikes
 from chain_cases import groups, layers, passes, same_weights
 from credit_cases import NETWORKS, data, distance, feedback_network, stack
 
-from neko_rules import Evaluator, LearningRule, Network
+from neko_rules import Evaluator, Layer, LearningRule, Network, Stack
 from neko_rules.backend import BUILT_IN
 from neko_rules.credit import factors
 from neko_rules.credit.axes import Credit
@@ -168,15 +168,25 @@ def test_factors_that_windows_do_not_hand_on_are_seen(groups: list[Any], monkeyp
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_snap_backward_in_time_is_snap_forward_in_time(name: str, steps: int) -> None:
-    """It goes back wherever layers hear of each other within the step."""
+    """It goes back wherever layers hear of each other within the step, all of them."""
     x, y = data()
     model = Evaluator(NETWORKS[name]("numpy"))
     rule = SnAp(model, reach=steps)
     forward = LearningRule(model, temporal="full", trace=f"sparse_{steps}", evaluation="traces")
-    assert rule.evaluation == "adjoint"
-    if model.network.readout in ("sequence", "last"):
+    if name == "sparse":
+        assert rule.evaluation == "traces", "what a weight reaches in the layer above is a part of it"
+    else:
+        assert rule.evaluation == "adjoint"
+    if name != "sparse" and model.network.readout in ("sequence", "last"):
         assert SnAp(model, reach=steps, online=True).evaluation == "adjoint"
     assert distance(rule.gradients(x, y), forward.gradients(x, y)) < SAME
+
+
+def test_snap_1_of_sparse_recurrent_weights_goes_back() -> None:
+    """What it reaches below a dense readout is its own neuron, however few synapses there are."""
+    model = Evaluator(Stack([Layer("lif", 8, recurrent_connectivity=0.3)], 3, inputs=4, dtype="float64"))
+    assert SnAp(model, reach=1).evaluation == "adjoint"
+    assert SnAp(model, reach=2).evaluation == "traces"
 
 
 def test_snap_1_of_connections_that_are_late_goes_forward() -> None:

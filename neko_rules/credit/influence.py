@@ -111,8 +111,10 @@ def goes_back(graph: Graph, steps: int) -> str:
     near, ever = (reach(graph, each, most) for each in (steps, neurons))
     if all(np.array_equal(near[key], ever[key]) for key in near):
         return "whole"
-    alone = steps == 1 and all(not c.delay or c.source in (INPUT, c.target) for c in graph.connections)
-    return "alone" if alone else ""
+    own = steps == 1 and all(not c.delay or c.source in (INPUT, c.target) for c in graph.connections)
+    # Of sparse layers a weight may reach some neurons above within the step, and others through those later.
+    above = all(np.array_equal(near[to, of], ever[to, of]) for to, of in near if to != of)
+    return "alone" if own and above else ""
 
 
 class Influence:
