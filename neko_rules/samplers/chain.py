@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from neko_rules import arguments
+from neko_rules.samplers import generator
 from neko_rules.samplers.adaptation import Adaptation, Adapting, StepSize, Variance
 from neko_rules.samplers.density import Density, Vector
 from neko_rules.samplers.kernel import Info, Kernel, State, Tuning
@@ -24,8 +25,11 @@ class Chain:
         density: the target.
         adaptation: how the kernel is tuned; it is frozen after ``adaptation.warmup`` transitions.
         position: where to begin, [chains, dimension].
-        rng: all randomness comes from it.
+        rng: all randomness comes from it; a chain that is put down needs one of NumPy's own bit generators.
         inverse_mass: a first guess of M⁻¹ [dimension]; ones by default.
+
+    Raises:
+        ArgumentError: what is given as random numbers is no NumPy Generator, or the chain cannot begin there.
 
     Example:
         >>> from neko_rules.samplers.mala import MALAKernel
@@ -46,7 +50,7 @@ class Chain:
         rng: np.random.Generator,
         inverse_mass: Vector | None = None,
     ) -> None:
-        self.kernel, self.density, self.adaptation, self.rng = kernel, density, adaptation, rng
+        self.kernel, self.density, self.adaptation, self.rng = kernel, density, adaptation, generator.checked(rng)
         self.transitions = 0
         self.state = kernel.init(density, position)
         self.adapting = adaptation.begin(rng, kernel, density, self.state, inverse_mass)
@@ -78,7 +82,11 @@ class Chain:
         return self.state.energy
 
     def snapshot(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """All that the rest of the chain depends on: arrays by name, and values that JSON can hold without loss."""
+        """All that the rest of the chain depends on: arrays by name, and values that JSON can hold without loss.
+
+        Raises:
+            CheckpointError: the bit generator is none of NumPy's own.
+        """
         adapting = self.adapting
         arrays = {f"state/{name}": value for name, value in self.state._asdict().items()}
         arrays |= {
@@ -91,7 +99,7 @@ class Chain:
             "adapted": adapting.transitions,
             "window": adapting.variance.samples,
             "step": adapting.step._asdict(),
-            "rng": self.rng.bit_generator.state,
+            "rng": generator.told(self.rng),
         }
         return {name: np.array(value) for name, value in arrays.items()}, plain
 
@@ -107,8 +115,7 @@ class Chain:
         """The chain of a snapshot, which goes on bit for bit as it would have."""
         chain = cls.__new__(cls)
         chain.kernel, chain.density, chain.adaptation = kernel, density, adaptation
-        chain.rng = np.random.default_rng()
-        chain.rng.bit_generator.state = plain["rng"]
+        chain.rng = generator.restored(plain["rng"])
         chain.transitions = int(plain["transitions"])
         chain.state = State(**{name: np.array(arrays[f"state/{name}"]) for name in State._fields})
         variance = Variance(int(plain["window"]), arrays["variance/mean"], arrays["variance/squares"])
@@ -150,7 +157,7 @@ def draw(
         position: where to begin, [chains, dimension].
         draws: how many to keep of every chain.
         adaptation: how the kernel is tuned, and how long.
-        seed: of all randomness.
+        seed: of all randomness, a whole number of at least 0.
         thin: transitions per draw.
 
     Example:
@@ -162,6 +169,7 @@ def draw(
     """
     arguments.integer("draws", draws, at_least=1)
     arguments.integer("thin", thin, at_least=1)
+    arguments.integer("seed", seed, at_least=0)
     chain = Chain(kernel, density, adaptation, position, np.random.default_rng(seed))
     evaluations = np.zeros(len(chain.state.position), np.int64)
     while chain.warming:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.errors import IncompatibleError
+from neko_rules.errors import ArgumentError, IncompatibleError
 
 Vector = np.ndarray
 """float64, [chains, dimension] or [chains]."""
@@ -31,6 +32,12 @@ class Density:
         estimate: generator, positions → an unbiased estimate of dU/dθ [chains, dimension], for the samplers that work
             on mini-batches; the gradient itself if left out.
 
+    The functions get a copy of the positions each time, and what they return is copied: they may work in place. It may
+    be anything that NumPy makes an array of real numbers of, NaN and infinity among them.
+
+    Raises:
+        ArgumentError: something given is no function, or, when it is asked, what it returns has another shape or type.
+
     Example: a standard normal density.
 
         >>> normal = Density(lambda q: 0.5 * (q**2).sum(1), lambda q: (0.5 * (q**2).sum(1), q))
@@ -41,6 +48,19 @@ class Density:
     energy: Callable[[Vector], Vector]
     energy_and_gradient: Callable[[Vector], tuple[Vector, Vector]]
     estimate: Callable[[np.random.Generator, Vector], Vector] | None = None
+
+    def __post_init__(self) -> None:
+        for name, checked in (
+            ("energy", _energy),
+            ("energy_and_gradient", _energy_and_gradient),
+            ("estimate", _estimate),
+        ):
+            function = getattr(self, name)
+            if function is None and name == "estimate":
+                continue
+            if not callable(function):
+                raise ArgumentError(f"{name} of a density must be a function", received=function)
+            object.__setattr__(self, name, checked(function))
 
     def estimated_gradient(self, rng: np.random.Generator, position: Vector) -> Vector:
         """The mini-batch estimate of the gradient, or the gradient if there is none."""
@@ -58,6 +78,53 @@ class Density:
             (array([2.]), array([[-2.]]))
         """
         return Density(self.energy, lambda position: (self.energy(position), gradient(position)))
+
+
+def _energy(function: Callable[[Vector], Any]) -> Callable[[Vector], Vector]:
+    def energy(position: Vector) -> Vector:
+        return _numbers("the energy", function(position.copy()), position.shape[:1], "one for each of the positions")
+
+    return energy
+
+
+def _energy_and_gradient(function: Callable[[Vector], Any]) -> Callable[[Vector], tuple[Vector, Vector]]:
+    def energy_and_gradient(position: Vector) -> tuple[Vector, Vector]:
+        found = function(position.copy())
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise ArgumentError(
+                "energy_and_gradient of a density must return a pair (energy, gradient)",
+                received=f"{type(found).__name__}{f' of {len(found)}' if isinstance(found, (tuple, list)) else ''}",
+                works="for example lambda q: (0.5 * (q**2).sum(axis=1), q)",
+            )
+        energy = _numbers("the energy", found[0], position.shape[:1], "one for each of the positions")
+        return energy, _numbers("the gradient", found[1], position.shape, "one for each coordinate")
+
+    return energy_and_gradient
+
+
+def _estimate(
+    function: Callable[[np.random.Generator, Vector], Any],
+) -> Callable[[np.random.Generator, Vector], Vector]:
+    def estimate(rng: np.random.Generator, position: Vector) -> Vector:
+        found = function(rng, position.copy())
+        return _numbers("the estimate of the gradient", found, position.shape, "one for each coordinate")
+
+    return estimate
+
+
+def _numbers(what: str, found: Any, shape: tuple[int, ...], which: str) -> Vector:
+    """What a function has returned, as an array of its own."""
+    wanted = f"{what} of a density must be real numbers of shape {shape}, {which}"
+    try:
+        array = np.asarray(found)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ArgumentError(wanted, received=f"{type(found).__name__}, of which NumPy says: {error}") from error
+    if array.dtype.kind not in "iuf" or array.shape != shape:
+        kind = "None" if found is None else f"{array.dtype} of shape {array.shape}"
+        summed = array.dtype.kind in "iuf" and array.shape != shape and len(shape) == 1
+        works = "sum over the coordinates of each position alone: .sum(axis=1)" if summed else ""
+        raise ArgumentError(wanted, received=kind, works=works)
+    return array.astype(np.float64)
 
 
 def tempered(likelihood: Density, prior: Density, temperature: float = 1.0) -> Density:

@@ -97,8 +97,12 @@ def start(density: Density, position: Vector, gradient: bool = True) -> State:
         ArgumentError: the position is not [chains, dimension], or its energy or gradient is not finite.
     """
     position = np.array(position, np.float64)
-    if position.ndim != 2:
-        raise ArgumentError("positions must have shape [chains, dimension]", received=position.shape)
+    if position.ndim != 2 or not position.size:
+        raise ArgumentError(
+            "positions must have shape [chains, dimension], with at least one of each",
+            received=f"shape {position.shape}",
+            works="write one position as position[None]" if position.ndim == 1 and position.size else "",
+        )
     none = np.empty((len(position), 0))
     energy, found = density.energy_and_gradient(position) if gradient else (density.energy(position), none)
     if not (np.isfinite(energy).all() and np.isfinite(found).all()):
