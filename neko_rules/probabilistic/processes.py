@@ -1,7 +1,8 @@
 """Processes: chains side by side, each in a Python of its own.
 
 A chain depends on the seed and its number alone, so it is the same wherever it runs. What is sent to a new process is
-the rule without what was compiled for this one: backends go by name, their arrays as NumPy's.
+the rule without what was compiled for this one. A backend goes by its name where it is the one of that name, and else
+as it is; its arrays go as NumPy's.
 """
 
 from __future__ import annotations
@@ -13,15 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules.backend import Backend, get_backend
+from neko_rules.backend import Backend, available, get_backend
+from neko_rules.errors import IncompatibleError
 from neko_rules.on_request import own_state
 
 
-def in_processes(function: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:
+def in_processes(
+    function: Callable[[Any], Any], tasks: Sequence[Any], processes: int, nx: Backend | None = None
+) -> Iterator[Any]:
     """``function(task)`` for every task, at most so many at a time, each as it is ready, in the order of the tasks.
 
     A program that calls this outside a function must guard it by ``if __name__ == "__main__":``, as the new processes
     import its module.
+
+    Args:
+        function: what is done, which the new processes find by its name.
+        tasks: what it is done to.
+        processes: how many at a time.
+        nx: the backend of the tasks' arrays, if they are not those of backends that go by name.
+
+    Raises:
+        IncompatibleError: a task cannot be sent to another process.
 
     Example:
         >>> list(in_processes(abs, [], processes=2))
@@ -30,55 +43,92 @@ def in_processes(function: Callable[[Any], Any], tasks: Sequence[Any], processes
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    work = [(function, packed(task, nx)) for task in tasks]
     # Forking a process in which an array library has started threads may deadlock.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_unpacked, [(function, packed(task)) for task in tasks])
+        yield from pool.map(_unpacked, work)
 
 
 def _unpacked(work: tuple[Callable[[Any], Any], bytes]) -> Any:
     function, content = work
-    return function(pickle.loads(content))
+    try:
+        task = pickle.loads(content)
+    except (pickle.UnpicklingError, AttributeError, ImportError) as error:
+        raise IncompatibleError(
+            "what runs in a process of its own must be found there by its module and name",
+            received=f"{type(error).__name__}: {error}",
+            works="use processes=1, or put classes and functions of your own at the top of a module",
+        ) from error
+    return function(task)
 
 
-def packed(value: Any) -> bytes:
-    """A value as bytes for another process of this machine."""
+def packed(value: Any, nx: Backend | None = None) -> bytes:
+    """A value as bytes for another process of this machine.
+
+    Args:
+        value: anything that can be pickled once what was compiled is left out.
+        nx: the backend of its arrays, if they are not those of backends that go by name.
+
+    Raises:
+        IncompatibleError: something in it cannot be pickled.
+
+    Example:
+        >>> pickle.loads(packed({"draws": 3}))
+        {'draws': 3}
+    """
     buffer = io.BytesIO()
-    _Packer(buffer).dump(value)
+    try:
+        _Packer(buffer, nx).dump(value)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise IncompatibleError(
+            "what runs in a process of its own must be such that Python can pickle it",
+            received=f"{type(error).__name__}: {error}",
+            works="use processes=1, or put classes and functions of your own at the top of a module",
+        ) from error
     return buffer.getvalue()
+
+
+_USUAL: Any = object.__getstate__
+"""How an object says what there is of it to be pickled, if its class says nothing."""
 
 
 class _Packer(pickle.Pickler):
     """Leaves out compiled functions, and turns backends and their arrays into what every process can read."""
 
-    def __init__(self, buffer: io.BytesIO) -> None:
+    def __init__(self, buffer: io.BytesIO, nx: Backend | None) -> None:
         super().__init__(buffer)
-        self.backends: list[Backend] = []
+        self.nx = nx
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, type) or callable(value):
             return NotImplemented
         if isinstance(value, Backend):
-            return get_backend, (value.name,)
-        for name in _loaded():
-            nx = get_backend(name)
+            return (get_backend, (value.name,)) if _goes_by_name(value) else NotImplemented
+        for nx in self._backends():
             if nx.is_tensor(value) and not isinstance(value, np.ndarray):
-                return _array, (name, nx.to_numpy(value))
+                return _array, (nx, nx.to_numpy(value))
         state = getattr(value, "__dict__", None)
-        if not isinstance(state, dict):
+        if not isinstance(state, dict) or type(value).__getstate__ is not _USUAL:
             return NotImplemented
         own = own_state(value)
         return NotImplemented if len(own) == len(state) else (_restored, (type(value), own))
 
+    def _backends(self) -> Iterator[Backend]:
+        """That of the tasks, and those that have been used in this process."""
+        from neko_rules import backend
 
-def _loaded() -> list[str]:
-    """The backends that have been used in this process."""
-    from neko_rules import backend
-
-    return list(backend._instances)
+        if self.nx is not None:
+            yield self.nx
+        yield from backend._instances.values()
 
 
-def _array(name: str, value: np.ndarray) -> Any:
-    return get_backend(name).asarray(value)
+def _goes_by_name(nx: Backend) -> bool:
+    """Whether the name of a backend stands for this very one, and not for another with other options."""
+    return nx.name in available() and get_backend(nx.name) is nx
+
+
+def _array(nx: Backend, value: np.ndarray) -> Any:
+    return nx.asarray(value)
 
 
 def _restored(cls: type, state: dict[str, Any]) -> Any:

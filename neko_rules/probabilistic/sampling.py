@@ -89,6 +89,7 @@ def sample(
     Raises:
         ArgumentError: an argument is out of range.
         DataError: the data do not fit the model.
+        IncompatibleError: the rule cannot be sent to a process.
         CheckpointError: the folder holds another run, or one and ``resume`` is not set.
     """
     draws, warmup = arguments.integer("draws", draws, at_least=1), arguments.integer("warmup", warmup, at_least=0)
@@ -119,7 +120,7 @@ def sample(
     if processes == 1 or chains == 1:
         finished = [run_chain(task, told) for task in tasks]
     else:
-        for chain, each in enumerate(in_processes(run_chain, tasks, processes)):
+        for chain, each in enumerate(in_processes(run_chain, tasks, processes, rule.model.nx)):
             finished.append(each)
             if told is not None:
                 told(chain, warmup + draws * thin)
