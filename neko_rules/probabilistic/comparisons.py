@@ -20,7 +20,8 @@ from neko_rules import arguments
 from neko_rules.errors import DataError
 from neko_rules.evaluator import Evaluator
 from neko_rules.layers.graph import INPUT
-from neko_rules.probabilistic.predictive import Predictive, PredictiveValues, of_logits, of_values
+from neko_rules.probabilistic.likelihood import checked_noise, foretold
+from neko_rules.probabilistic.predictive import Predictive, PredictiveValues
 from neko_rules.rules import Rule
 
 
@@ -42,9 +43,18 @@ class Ensemble:
             raise DataError("an ensemble needs at least one model", received=list(models))
         self.models = list(models)
 
-    def predict(self, x: Any) -> Predictive | PredictiveValues:
-        """What the members say together of every example."""
-        return together(self.models[0], (model.predict(x) for model in self.models))
+    def predict(self, x: Any, noise_scale: float | None = None) -> Predictive | PredictiveValues:
+        """What the members say together of every example.
+
+        Args:
+            x: inputs, [examples, time, feature].
+            noise_scale: σ of the noise that a squared or absolute error stands for, in units of the targets; without
+                it ``variance`` is that between members alone.
+
+        Raises:
+            IncompatibleError: the loss has no noise, or says nothing of the probabilities of classes.
+        """
+        return together(self.models[0], (model.predict(x) for model in self.models), noise_scale)
 
 
 def deep_ensemble(make: Callable[[int], Rule], train: Callable[[Rule], Any], members: int) -> Ensemble:
@@ -129,18 +139,33 @@ class MonteCarloDropout:
                 batch = order[start : start + batch_size]
                 self.step(x[batch], y[batch])
 
-    def predict(self, x: Any, networks: int = 30) -> Predictive | PredictiveValues:
-        """What so many networks with other neurons silenced say together."""
+    def predict(self, x: Any, networks: int = 30, noise_scale: float | None = None) -> Predictive | PredictiveValues:
+        """What so many networks with other neurons silenced say together.
+
+        Args:
+            x: inputs, [examples, time, feature].
+            networks: how many.
+            noise_scale: as for ``Ensemble.predict``.
+        """
+        arguments.integer("networks", networks, at_least=1)
 
         def outputs() -> Iterator[np.ndarray]:
             twin, whole = self.model.clone(), self.model.network.parameters
-            for _ in range(arguments.integer("networks", networks, at_least=1)):
+            for _ in range(networks):
                 twin.network.set_parameters({name: whole[name] * mask for name, mask in self.masks().items()})
                 yield twin.predict(x)
 
-        return together(self.model, outputs())
+        return together(self.model, outputs(), noise_scale)
 
 
-def together(model: Evaluator, outputs: Iterator[np.ndarray]) -> Predictive | PredictiveValues:
-    """The joint prediction of networks of one task."""
-    return of_logits(outputs) if model.network.task_type == "classification" else of_values(outputs)
+def together(
+    model: Evaluator, outputs: Iterator[np.ndarray], noise_scale: float | None = None
+) -> Predictive | PredictiveValues:
+    """The joint prediction of networks of one task.
+
+    Raises:
+        ArgumentError: the scale of the noise is out of range.
+        IncompatibleError: the loss has no noise, or says nothing of the probabilities of classes.
+    """
+    noise = checked_noise(model.loss, noise_scale)
+    return foretold(outputs, model.network.task_type, model.loss, noise)

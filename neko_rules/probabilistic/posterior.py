@@ -2,12 +2,13 @@
 
     U(θ) = Σ_examples Σ_supervised outputs -log p(y | f_θ(x)) / T  +  Σ_weights -log p(w)
 
-The likelihood is that whose negative logarithm the evaluator's loss is, *summed* over the data:
+The likelihood is that whose negative logarithm the evaluator's loss is, *summed* over the data; ``likelihood`` says
+what it makes of outputs:
 
     categorical cross-entropy, KL divergence    the class has probability softmax(f)
     mean squared error                          y = f + σ ξ,          -log p = Σ_k (y_k - f_k)²/(2σ²) + K log σ√(2π)
     mean absolute error                         Laplace noise,        -log p = Σ_k |y_k - f_k|/σ + K log 2σ
-    poisson                                     counts of rate e^f    (log y! is left out)
+    poisson                                     counts of rate e^f,   -log p = Σ_k e^f_k - y_k f_k + log y_k!
 
 What is sampled is the density of the network as it runs, spikes and all: a function of the weights that is piecewise
 constant upstream of a spike. A surrogate gradient is not its derivative; it only proposes, the accept step decides.
@@ -15,6 +16,7 @@ constant upstream of a spike. A surrogate gradient is not its derivative; it onl
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,34 +28,27 @@ from neko_rules import arguments
 from neko_rules.backend import Parameters
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError, nearest
 from neko_rules.evaluator import Evaluator
-from neko_rules.losses import (
-    CategoricalCrossentropy,
-    KLDivergence,
-    Loss,
-    MeanAbsoluteError,
-    MeanSquaredError,
-    Poisson,
-    SparseCategoricalCrossentropy,
-)
 from neko_rules.probabilistic.examples import Examples
 from neko_rules.probabilistic.force import check_repeatable, force_of, loss_sums, resolve
+from neko_rules.probabilistic.likelihood import (
+    checked_noise,
+    leaves_out,
+    of_targets,
+    require_likelihood,
+    require_probabilities,
+    scaled,
+)
 from neko_rules.probabilistic.priors import PRIORS, Prior
 from neko_rules.rules import Rule
 from neko_rules.samplers import Density, tempered
-
-LIKELIHOODS: tuple[type[Loss], ...] = (
-    CategoricalCrossentropy,
-    SparseCategoricalCrossentropy,
-    KLDivergence,
-    MeanSquaredError,
-    MeanAbsoluteError,
-    Poisson,
-)
-"""The losses that are negative logarithms of a density of the target, given the output of its step alone."""
+from neko_rules.setting import Setting
 
 
 class Posterior:
     """The weights of a model as random variables.
+
+    Any argument may be assigned again, and is looked at as when the posterior was made. Densities that there are, and
+    samples that were drawn, stay those of the posterior and of the fixed weights as they were.
 
     Args:
         model: an Evaluator; its loss is the likelihood.
@@ -63,7 +58,7 @@ class Posterior:
         layers: priors of single layers or parameters, such as ``{"readout": {"name": "laplace", "scale": 0.1}}``.
         fixed: layers or parameters that keep the values they have and are not sampled. Constants of neurons that a
             rule could learn, such as a time constant, keep theirs too.
-        noise_scale: σ of the outputs' noise, for regression.
+        noise_scale: σ of the noise in the targets, in their units, for squared and absolute errors; 1 by default.
         temperature: T of the likelihood. 1 is the posterior; less is a cold posterior, which is another density.
         chunk_size: examples that the network runs at once, which bounds the memory and changes nothing else.
 
@@ -81,6 +76,17 @@ class Posterior:
         (38, (1,))
     """
 
+    model = Setting[Evaluator](lambda posterior, value: posterior._of(value))
+    prior = Setting[Prior](lambda _, value: PRIORS.resolve(value))
+    prior_scale = Setting[float | None](
+        lambda _, value: None if value is None else arguments.number("prior_scale", value, above=0)
+    )
+    layers = Setting[dict[str, Prior]](lambda posterior, value: posterior._priors_of(value))
+    fixed = Setting[tuple[str, ...]](lambda posterior, value: posterior._fixing(value))
+    noise_scale = Setting[float](lambda posterior, value: checked_noise(posterior.model.loss, value) or 1.0)
+    temperature = Setting[float](lambda _, value: arguments.number("temperature", value, above=0))
+    chunk_size = Setting[int](lambda _, value: arguments.integer("chunk_size", value, at_least=1))
+
     def __init__(
         self,
         model: Evaluator,
@@ -93,40 +99,71 @@ class Posterior:
         temperature: float = 1.0,
         chunk_size: int = 256,
     ) -> None:
+        self._layout: list[tuple[str, np.ndarray, slice]] | None = None
+        self._held: dict[str, np.ndarray] | None = None
+        given = {
+            "model": model,
+            "prior": prior,
+            "prior_scale": prior_scale,
+            "layers": layers,
+            "fixed": fixed,
+            "noise_scale": noise_scale,
+            "temperature": temperature,
+            "chunk_size": chunk_size,
+        }
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    def _of(self, model: Evaluator) -> Evaluator:
         if not isinstance(model, Evaluator):
             raise IncompatibleError(
                 "a Posterior takes an Evaluator", received=model, works="wrap the network: Evaluator(network)"
             )
-        self.model = model
-        self.prior = PRIORS.resolve(prior)
-        self.prior_scale = None if prior_scale is None else arguments.number("prior_scale", prior_scale, above=0)
-        self.layers = {name: PRIORS.resolve(each) for name, each in (layers or {}).items()}
-        if isinstance(fixed, str):
-            raise ArgumentError("fixed must be a list of layers or parameters", received=fixed)
-        self.fixed = tuple(fixed)
-        self.temperature = arguments.number("temperature", temperature, above=0)
-        self.chunk_size = arguments.integer("chunk_size", chunk_size, at_least=1)
-        if type(model.loss) not in LIKELIHOODS:
-            raise IncompatibleError(
-                "a posterior needs a loss that is the negative logarithm of a density of the targets",
-                received=f"the loss {type(model.loss).__name__}",
-                works=f"use one of {', '.join(each.__name__ for each in LIKELIHOODS)}",
-            )
-        noisy = isinstance(model.loss, (MeanSquaredError, MeanAbsoluteError))
-        if noise_scale is not None and not noisy:
-            raise IncompatibleError(
-                "noise_scale belongs to mean_squared_error and mean_absolute_error",
-                received=f"a model with the loss {type(model.loss).__name__}",
-                works="leave noise_scale out",
-            )
-        self.noise_scale = arguments.number("noise_scale", 1.0 if noise_scale is None else noise_scale, above=0)
-        self._check_names()
-        self._layout: list[tuple[str, np.ndarray, slice]] | None = None
+        require_likelihood(model.loss)
+        if model.network.task_type == "classification":
+            require_probabilities(model.loss)
+        self._layout = None
+        return model
 
-    def _check_names(self) -> None:
-        for argument, names in (("layers", self.layers), ("fixed", self.fixed)):
-            for name in names:
-                self.check_name(argument, name)
+    def _priors_of(self, layers: Mapping[str, str | Mapping[str, Any] | Prior] | None) -> dict[str, Prior]:
+        return {self.check_name("layers", name): PRIORS.resolve(each) for name, each in (layers or {}).items()}
+
+    def _fixing(self, names: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(names, str):
+            raise ArgumentError(
+                "fixed must be a list of layers or parameters", received=names, works=f"write fixed=[{names!r}]"
+            )
+        self._layout = None
+        return tuple(self.check_name("fixed", name) for name in names)
+
+    def clone(self) -> Posterior:
+        """The same posterior of a copy of the model as it is now, which no later change of either reaches.
+
+        Example: weights that are held fixed are those of now.
+
+            >>> from neko_rules import Evaluator, LIF
+            >>> posterior = Posterior(Evaluator(LIF(4, 2, inputs=3)), fixed=["hidden"])
+            >>> twin, weights = posterior.clone(), np.zeros(posterior.dimension)
+            >>> posterior.model.network.set_parameters({"hidden.bias": np.ones(4)})
+            >>> posterior.parameters(weights)["hidden.bias"], twin.parameters(weights)["hidden.bias"]
+            (array([1., 1., 1., 1.], dtype=float32), array([0., 0., 0., 0.], dtype=float32))
+        """
+        twin = copy.copy(self)
+        twin.model = self.model.clone()
+        return twin
+
+    def _as_it_is(self) -> Posterior:
+        """The same posterior of the same model, with what is sampled and what is held fixed as it is now."""
+        twin = copy.copy(self)
+        twin._held = self._unsampled()
+        return twin
+
+    def _unsampled(self) -> dict[str, np.ndarray]:
+        """The parameters that are not sampled."""
+        sampled = {name for name, _, _ in self.layout}
+        if self._held is not None or len(sampled) == len(self.model.network.names):
+            return self._held or {}
+        return {name: value for name, value in self.model.network.parameters.items() if name not in sampled}
 
     def check_name(self, argument: str, name: str) -> str:
         """The name, which must be that of a layer or a parameter.
@@ -175,13 +212,33 @@ class Posterior:
         return self.layout[-1][2].stop
 
     def vector(self, parameters: Mapping[str, Any]) -> np.ndarray:
-        """The sampled entries of parameters, float64 [dimension]."""
+        """The sampled entries of parameters, float64 [dimension].
+
+        Raises:
+            ArgumentError: a sampled parameter is not there, or of another shape.
+        """
+        for name, mask, _ in self.layout:
+            received = np.shape(parameters[name]) if name in parameters else "none of that name"
+            if received != mask.shape:
+                raise ArgumentError(f"the parameter {name} must be there with shape {mask.shape}", received=received)
         return np.concatenate([np.asarray(parameters[name], np.float64)[mask] for name, mask, _ in self.layout])
 
     def parameters(self, vector: np.ndarray) -> dict[str, np.ndarray]:
-        """All parameters by name in the network's type, with the sampled entries put in."""
-        network = self.model.network
-        filled = network.parameters if self.fixed or network.learned else {}
+        """All parameters by name in the network's type, with the sampled entries put in.
+
+        Args:
+            vector: [dimension]; what is not sampled has the values that the model has now.
+
+        Raises:
+            ArgumentError: the vector is of another shape.
+        """
+        network, filled = self.model.network, self._unsampled()
+        if np.shape(vector) != (self.dimension,):
+            raise ArgumentError(
+                f"weights as a vector must have shape {(self.dimension,)}, a number for each that is sampled",
+                received=f"shape {np.shape(vector)}",
+            )
+        filled = dict(filled)
         for name, mask, place in self.layout:
             value = np.zeros(mask.shape, network.dtype)
             value[mask] = vector[place]
@@ -265,9 +322,22 @@ class Posterior:
         Args:
             examples: the data.
             gradient: the rule whose gradient proposes; without one there is an energy only.
-            batch_size: examples of the mini-batches from which the gradient is estimated.
+            batch_size: examples of the mini-batches from which the gradient is estimated; all by default.
+
+        Raises:
+            ArgumentError: the mini-batches have no example.
+            DataError: they have more examples than there are.
         """
-        factor, constant = _likelihood(self.model.loss, self.noise_scale, self.model.network.outputs)
+        require_likelihood(self.model.loss)
+        if batch_size is not None and arguments.integer("batch_size", batch_size, at_least=1) > len(examples):
+            raise DataError(
+                f"batch_size must be at most the number of examples, {len(examples)}",
+                received=batch_size,
+                works=f"give a batch_size from 1 to {len(examples)}; SGLD and SGHMC take 128 if they are given none",
+            )
+        # What is sampled, and what is held fixed, is what it was when the density was made.
+        posterior, beyond = self._as_it_is(), self._beyond(examples)
+        factor, constant = scaled(self.model.loss, self.noise_scale, self.model.network.outputs)
         force = None if gradient is None else force_of(gradient)
         if force is not None:
             check_repeatable(force, self.model.network.values, examples.take(slice(0, min(len(examples), 8))))
@@ -281,17 +351,17 @@ class Posterior:
             return energies, gradients
 
         def energy_of(vector: np.ndarray) -> tuple[float, float]:
-            values = self._values(vector)
+            values = posterior._values(vector)
             sums = [loss_sums(self.model, values, chunk) for chunk in examples.chunks()]
-            return sum(factor * total + constant * count for total, count in sums), np.nan
+            return sum((factor * total + constant * count for total, count in sums), beyond), np.nan
 
         def both_of(vector: np.ndarray) -> tuple[float, np.ndarray]:
             assert force is not None, "asked for with a rule only"
-            values, energy, found = self._values(vector), 0.0, np.zeros(self.dimension)
+            values, energy, found = posterior._values(vector), beyond, np.zeros(posterior.dimension)
             for chunk in examples.chunks():
                 (total, count), gradients = force(values, chunk)
                 energy += factor * total + constant * count
-                found += factor * self.vector(gradients)
+                found += factor * posterior.vector(gradients)
             return energy, found
 
         def estimate(rng: np.random.Generator, position: np.ndarray) -> np.ndarray:
@@ -302,14 +372,22 @@ class Posterior:
                 return rows(position, both_of)[1]
 
             def one(vector: np.ndarray) -> tuple[float, np.ndarray]:
-                _, gradients = force(self._values(vector), chunk)
-                return 0.0, factor * len(examples) / size * self.vector(gradients)
+                _, gradients = force(posterior._values(vector), chunk)
+                return 0.0, factor * len(examples) / size * posterior.vector(gradients)
 
             return rows(position, one)[1]
 
         return Density(
             lambda position: rows(position, energy_of)[0], lambda position: rows(position, both_of), estimate
         )
+
+    def _beyond(self, examples: Examples) -> float:
+        """What -log p(y | x, θ) of all examples has that depends on their targets alone."""
+        nx, loss = self.model.nx, self.model.loss
+        if not leaves_out(loss):
+            return 0.0
+        parts = ((nx.to_numpy(mask), of_targets(loss, nx.to_numpy(target))) for _, target, mask in examples.chunks())
+        return sum(float(np.sum(mask * each)) for mask, each in parts)
 
     def examples(self, x: Any, y: Any) -> Examples:
         """Data in the form that the likelihood takes them, checked against the model, which is then built."""
@@ -331,38 +409,35 @@ class Posterior:
             batch_size: examples of the mini-batches of the approximate samplers.
 
         Raises:
-            DataError: the data do not fit the model.
+            ArgumentError: the mini-batches have no example.
+            DataError: the data do not fit the model, or have fewer examples than a mini-batch.
         """
         examples = self.examples(x, y)
-        if batch_size is not None and batch_size > len(examples):
-            raise DataError("batch_size must be at most the number of examples", received=batch_size)
         likelihood = self.likelihood_density(examples, resolve(gradient, self.model), batch_size)
         return tempered(likelihood, self.prior_density(), self.temperature)
 
     def log_likelihood(self, vector: np.ndarray, x: Any, y: Any) -> np.ndarray:
-        """log p(y | x, θ) of every example, [examples], at temperature 1."""
-        factor, constant = _likelihood(self.model.loss, self.noise_scale, self.model.network.outputs)
+        """log p(y | x, θ) of every example, [examples], at temperature 1.
+
+        Args:
+            vector: θ, [dimension].
+            x: inputs, [examples, time, feature].
+            y: targets.
+        """
+        model, nx = self.model, self.model.nx
+        require_likelihood(model.loss)
+        factor, constant = scaled(model.loss, self.noise_scale, model.network.outputs)
         examples, values = self.examples(x, y), self._values(vector)
         found = []
         for start in range(0, len(examples), self.chunk_size):
             inputs, target, mask = examples.take(slice(start, start + self.chunk_size))
-            outputs = self.model.scored(values, inputs)
-            nx = self.model.nx
-            weights = nx.broadcast_to(mask, outputs.shape[:2])
-            each = weights * (factor * self.model.loss.value(nx, outputs, target) + constant)
-            found.append(-nx.to_numpy(nx.sum(each, axis=0)))
+            outputs = model.scored(values, inputs)
+            weights = nx.to_numpy(nx.broadcast_to(mask, outputs.shape[:2]))
+            each = factor * nx.to_numpy(model.loss.value(nx, outputs, target)) + constant
+            found.append(-np.sum(weights * (each + of_targets(model.loss, nx.to_numpy(target))), axis=0))
         return np.concatenate(found).astype(np.float64)
 
 
 def checksum(arrays: Iterable[np.ndarray]) -> str:
     """CRC-32 of the bytes of arrays, one after the other."""
     return f"{zlib.crc32(b''.join(each.tobytes() for each in arrays)):08x}"
-
-
-def _likelihood(loss: Loss, noise_scale: float, outputs: int) -> tuple[float, float]:
-    """(factor, constant) with -log p of an output = factor · loss + constant."""
-    if isinstance(loss, MeanSquaredError):
-        return 1 / (2 * noise_scale**2), outputs * math.log(noise_scale * math.sqrt(2 * math.pi))
-    if isinstance(loss, MeanAbsoluteError):
-        return 1 / noise_scale, outputs * math.log(2 * noise_scale)
-    return 1.0, 0.0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.losses import MeanAbsoluteError
 from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord
 from neko_rules.probabilistic.examples import Examples
-from neko_rules.probabilistic.predictive import Predictive, PredictiveValues, of_logits, of_values
+from neko_rules.probabilistic.likelihood import foretold
+from neko_rules.probabilistic.predictive import Predictive, PredictiveValues
 from neko_rules.samplers import ess_bulk, ess_tail, r_hat
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Samples:
     """Draws from a posterior.
 
     Args:
-        posterior: what was sampled.
+        posterior: what was sampled, as it was then.
         records: the draws of every chain, in memory or mapped from disk.
         evaluations: gradients of every chain, warm-up included.
         inverse_mass: M⁻¹ of every chain.
@@ -80,47 +80,78 @@ class Samples:
     # Weights.
 
     def vectors(self, most: int | None = None) -> Iterator[np.ndarray]:
-        """The draws of all chains as vectors, read one by one; at most so many, evenly spaced over each chain."""
-        for record in self.records:
-            for place in self._places(most):
-                yield np.asarray(record.draws[place], np.float64)
+        """The draws of all chains as vectors, read one by one.
 
-    def _places(self, most: int | None) -> np.ndarray:
-        each = self.draws
-        if most is not None:
-            each = max(1, min(each, arguments.integer("most", most, at_least=1) // self.chains))
-        return np.unique(np.linspace(0, self.draws - 1, each).round().astype(int))
+        Args:
+            most: how many at most, as many of each chain as may be, evenly spaced over it; all by default.
+
+        Raises:
+            ArgumentError: it is not a whole number of at least 1.
+        """
+        return (
+            np.asarray(record.draws[place], np.float64)
+            for record, places in zip(self.records, self._places(most), strict=True)
+            for place in places
+        )
+
+    def _places(self, most: int | None) -> list[np.ndarray]:
+        """Which draws of every chain are taken: the middles of as many equal parts of it, or all."""
+        if most is None:
+            return [np.arange(self.draws)] * self.chains
+        each, left = divmod(arguments.integer("most", most, at_least=1), self.chains)
+        counts = (min(self.draws, each + (chain < left)) for chain in range(self.chains))
+        return [np.floor((np.arange(count) + 0.5) * self.draws / max(count, 1)).astype(int) for count in counts]
 
     def parameters(self, chain: int, draw: int) -> dict[str, np.ndarray]:
-        """All parameters of one draw by name."""
+        """All parameters of one draw by name.
+
+        Args:
+            chain: its number, from 0, or from -1 backwards.
+            draw: its number within the chain, likewise.
+
+        Raises:
+            ArgumentError: there is no such chain or draw.
+        """
+        arguments.integer("chain", chain, at_least=-self.chains, at_most=self.chains - 1)
+        arguments.integer("draw", draw, at_least=-self.draws, at_most=self.draws - 1)
         return self.posterior.parameters(np.asarray(self.records[chain].draws[draw], np.float64))
 
     # Predictions.
 
     def outputs(self, x: Any, most: int | None = None, batch_size: int = 256) -> Iterator[np.ndarray]:
-        """The outputs of every drawn network on some inputs, one network after the other; the model keeps its own."""
-        twin = self.posterior.model.clone()
-        for vector in self.vectors(most):
-            twin.network.set_parameters(self.posterior.parameters(vector))
-            yield twin.predict(x, batch_size)
+        """The outputs f of every drawn network on some inputs, one network after the other; the model keeps its own.
+
+        Args:
+            x, most, batch_size: as for ``predict``.
+        """
+        arguments.integer("batch_size", batch_size, at_least=1)
+        vectors, twin = self.vectors(most), self.posterior.model.clone()
+
+        def outputs() -> Iterator[np.ndarray]:
+            for vector in vectors:
+                twin.network.set_parameters(self.posterior.parameters(vector))
+                yield twin.predict(x, batch_size)
+
+        return outputs()
 
     def predict(self, x: Any, most: int | None = None, batch_size: int = 256) -> Predictive | PredictiveValues:
         """The posterior predictive distribution of every example.
 
         Args:
             x: inputs, [examples, time, feature].
-            most: how many draws to use at most, evenly spaced; all by default.
+            most: how many draws to use at most, evenly spaced over the chains; all by default.
             batch_size: examples that a network runs at once.
 
         Returns:
-            Predictive for classification, PredictiveValues for regression.
+            Predictive for classification, PredictiveValues for regression: of counts (Poisson) the rates e^f, not the
+            log rates f that ``outputs`` gives. What a loss makes of outputs stands in ``likelihood``.
         """
-        outputs = self.outputs(x, most, batch_size)
+        return self._foretold(self.outputs(x, most, batch_size))
+
+    def _foretold(self, outputs: Iterable[np.ndarray]) -> Predictive | PredictiveValues:
+        """What some of the drawn networks foretell together, by their outputs and the likelihood."""
         model = self.posterior.model
-        if model.network.task_type == "classification":
-            return of_logits(outputs)
-        scale = self.posterior.noise_scale
-        return of_values(outputs, 2 * scale**2 if isinstance(model.loss, MeanAbsoluteError) else scale**2)
+        return foretold(outputs, model.network.task_type, model.loss, self.posterior.noise_scale)
 
     # Diagnostics.
 
@@ -153,10 +184,9 @@ class Samples:
         )
 
     def _told(self, outputs: np.ndarray) -> np.ndarray:
-        """What is followed: the probability of every class, or the values."""
-        if self.posterior.model.network.task_type == "classification":
-            return of_logits([outputs]).probabilities
-        return np.asarray(outputs, np.float64)
+        """What is followed: the probability of every class, or the mean of every value, by one network."""
+        told = self._foretold([outputs])
+        return told.probabilities if isinstance(told, Predictive) else told.mean
 
     def to_arviz(self, weights: bool = True, pointwise: bool = False) -> Any:
         """The draws in ArviZ' data structure, by its schema: InferenceData (0.23), or a DataTree (1.x).

@@ -99,6 +99,7 @@ def sample(
     arguments.number("seconds", seconds, at_least=0)
     arguments.flag("resume", resume)
     examples = rule.posterior.examples(x, y)
+    sampled = rule.posterior.clone()
     description = {
         **rule.describe(),
         "weights": rule.posterior.fingerprint(),
@@ -129,7 +130,7 @@ def sample(
         for each, task in zip(finished, tasks, strict=True)
     ]
     return Samples(
-        rule.posterior,
+        sampled,
         records,
         evaluations=[each.evaluations for each in finished],
         inverse_mass=[each.inverse_mass for each in finished],
