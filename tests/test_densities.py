@@ -87,8 +87,6 @@ def test_what_is_no_pair_or_no_function_is_refused():
         drawn(MALAKernel(), Density(energy, both), START[0])
     with pytest.raises(ArgumentError, match="with at least one of each"):
         drawn(MALAKernel(), Density(energy, both), np.zeros((0, 3)))
-    with pytest.raises(ArgumentError, match="seed must be a whole number"):
-        draw(MALAKernel(), Density(energy, both), START, 1, Adaptation(warmup=0), seed=-1)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)

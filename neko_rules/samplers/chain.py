@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,7 +146,7 @@ def draw(
     position: Vector,
     draws: int,
     adaptation: Adaptation,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     thin: int = 1,
 ) -> Drawn:
     """Warm up, then draw; all in memory, for densities that are not networks.
@@ -157,7 +157,7 @@ def draw(
         position: where to begin, [chains, dimension].
         draws: how many to keep of every chain.
         adaptation: how the kernel is tuned, and how long.
-        seed: of all randomness, a whole number of at least 0.
+        seed: of all randomness, as NumPy's ``default_rng`` takes it: a whole number, or several.
         thin: transitions per draw.
 
     Example:
@@ -169,7 +169,6 @@ def draw(
     """
     arguments.integer("draws", draws, at_least=1)
     arguments.integer("thin", thin, at_least=1)
-    arguments.integer("seed", seed, at_least=0)
     chain = Chain(kernel, density, adaptation, position, np.random.default_rng(seed))
     evaluations = np.zeros(len(chain.state.position), np.int64)
     while chain.warming:
