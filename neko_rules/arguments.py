@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -87,6 +87,20 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ArgumentError(f"{name} must be true or false", received=repr(value))
     return bool(value)
+
+
+def mapping(name: str, value: Any, example: str) -> dict[str, Any]:
+    """A mapping from names, as a dict of its own; empty for None.
+
+    Example:
+        >>> mapping("scales", {"hidden": 0.1}, "{'hidden': 0.01}"), mapping("scales", None, "{'hidden': 0.01}")
+        ({'hidden': 0.1}, {})
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"{name} must be a mapping from names", received=value, works=f"for example {example}")
+    return dict(value)
 
 
 def per_neuron(

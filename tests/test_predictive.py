@@ -12,7 +12,7 @@ from posterior_cases import NOISE, SCALE, linear, linear_data, posterior_of, spi
 from scipy import stats
 
 from neko_rules import MALA, NUTS, SGHMC, SGLD, Evaluator, Network, Posterior, Trainer
-from neko_rules.errors import ArgumentError, DataError, IncompatibleError
+from neko_rules.errors import ArgumentError, CheckpointError, DataError, IncompatibleError
 from neko_rules.losses import LOSSES, MeanSquaredError, Poisson
 from neko_rules.probabilistic import Prior
 from neko_rules.probabilistic.comparisons import Ensemble
@@ -336,3 +336,26 @@ def test_a_mini_batch_of_more_examples_than_there_are_is_refused_with_their_numb
     for size in (0, 2.5):
         with pytest.raises(ArgumentError, match="batch_size must be a whole number of at least 1"):
             Posterior(spiking()).density(x, y, batch_size=size)
+
+
+# Arguments of other types.
+
+
+def test_what_is_no_mapping_list_or_folder_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(ArgumentError, match="layers must be a mapping from names"):
+        Posterior(linear(), layers=["readout"])
+    for name in ("scales", "neurons"):
+        with pytest.raises(ArgumentError, match=f"{name} must be a mapping from names"):
+            MALA(Posterior(linear()), **{name: ["readout"]})
+    for wrong in (None, 3):
+        with pytest.raises(ArgumentError, match="fixed must be a list"):
+            Posterior(linear(), fixed=wrong)
+    rule, (x, y) = MALA(posterior_of(linear())), linear_data(4)
+    with pytest.raises(ArgumentError, match="resume goes on with the run in a folder"):
+        Trainer(rule).sample(x, y, 1, 0, 1, resume=True)
+    with pytest.raises(ArgumentError, match="folder must be a path"):
+        Trainer(rule).sample(x, y, 1, 0, 1, folder=3)
+    (tmp_path / "notes").write_text("here")
+    for place in ("notes", "notes/run"):
+        with pytest.raises(CheckpointError, match="must not lie at or within a file"):
+            Trainer(rule).sample(x, y, 1, 0, 1, folder=tmp_path / place)

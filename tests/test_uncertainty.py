@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from neko_rules import BPTT, LIF, RNN, EProp, Evaluator, Trainer
-from neko_rules.errors import ArgumentError, DataError
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 from neko_rules.probabilistic.calibration import (
     area_under_risk_coverage,
     calibration_curve,
@@ -183,3 +183,66 @@ def test_labels_that_are_no_class_are_refused(labels: list[int]) -> None:
     for figure in (negative_log_likelihood, expected_calibration_error):
         with pytest.raises(DataError, match="labels of 2 classes lie from 0 to 1"):
             figure(probabilities, np.array(labels))
+
+
+def test_equally_sure_examples_count_by_their_mean_error_in_whatever_order() -> None:
+    rng = np.random.default_rng(2)
+    doubt, right = rng.integers(4, size=40).astype(float), rng.random(40) < 0.6
+    coverage, risk = risk_coverage(doubt, right)
+    orders = [rng.permutation(40) for _ in range(4000)]
+    for order in orders[:20]:
+        np.testing.assert_allclose(risk_coverage(doubt[order], right[order])[1], risk, rtol=1e-12)
+    # The mean over orders in which ties fall by chance, within 5 standard errors: false failures below 40 * 6e-7.
+    broken = [risk_coverage(doubt[order] + 1e-6 * np.arange(40), right[order])[1] for order in orders]
+    error = np.std(broken, axis=0) / np.sqrt(len(orders))
+    assert np.all(np.abs(np.mean(broken, axis=0) - risk) < 5 * error + 1e-12)
+    assert coverage[-1] == 1
+    np.testing.assert_allclose(area_under_risk_coverage(np.zeros(40), right), np.mean(~right))
+
+
+@pytest.mark.parametrize(
+    "wrong", [[[3.0, -2.0], [0.5, 0.5]], [[0.2, 0.9], [0.5, 0.5]], [[np.nan, np.nan], [0.5, 0.5]], np.zeros((0, 2))]
+)
+def test_what_is_no_probability_is_refused(wrong) -> None:
+    labels = np.zeros(len(wrong), int)
+    for figure in (negative_log_likelihood, expected_calibration_error, calibration_curve):
+        with pytest.raises(DataError, match=r"sum to 1 over the classes .* for example 0|of some examples"):
+            figure(np.array(wrong), labels)
+
+
+def test_doubt_that_is_nan_or_of_other_examples_is_refused() -> None:
+    for figure in (risk_coverage, rank_test, area_under_risk_coverage):
+        with pytest.raises(DataError, match=r"must be a number \(received: 1 NaN\)"):
+            figure(np.array([np.nan, 1.0, 2.0]), np.array([True, False, True]))
+        with pytest.raises(DataError, match="same examples"):
+            figure(np.array([1.0, 2.0]), np.array([True, False, True]))
+
+
+def test_models_that_do_not_belong_together_are_no_ensemble() -> None:
+    def model(outputs=2, **options):
+        return Evaluator(LIF(4, outputs, inputs=2, readout="mean"), **options)
+
+    for others in ([model(3)], [model(loss="kl_divergence")]):
+        with pytest.raises(IncompatibleError, match="one task, loss and number of outputs"):
+            Ensemble([model(), *others])
+    with pytest.raises(IncompatibleError, match="takes Evaluators"):
+        Ensemble([LIF(4, 2)])
+
+
+def test_dropout_takes_lists_and_looks_at_its_arguments() -> None:
+    x, y = data(8)
+
+    def trained(*given, **options):
+        model = Evaluator(LIF(6, 2, inputs=2, readout="mean", dtype="float64"))
+        dropout = MonteCarloDropout(BPTT(model), rate=0.3)
+        dropout.train(*given, **options)
+        return model.predict(x)
+
+    np.testing.assert_array_equal(trained(x.tolist(), y.tolist(), 2, 4), trained(x, y, 2, 4))
+    for wrong in ({"epochs": 1.5}, {"epochs": 1, "batch_size": 0}, {"epochs": 1, "seed": -1}):
+        with pytest.raises(ArgumentError, match="must be a whole number"):
+            trained(x, y, **wrong)
+    with pytest.raises(DataError, match="one entry per example"):
+        trained(x, y[:3], 1)
+    with pytest.raises(ArgumentError, match="networks must be"):
+        MonteCarloDropout(BPTT(Evaluator(LIF(6, 2, inputs=2, readout="mean")))).predict(x, networks=0)

@@ -16,6 +16,7 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.errors import DataError
+from neko_rules.losses.outputs import DISTRIBUTION_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,12 @@ def calibration_curve(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     """Accuracy against the probability of the most probable class.
 
     Args:
-        probabilities: [examples, classes].
+        probabilities: [examples, classes], rows that sum to 1.
         labels: [examples].
         bins: how many, of equal width; an edge belongs to the bin below it.
+
+    Raises:
+        DataError: rows are no probabilities, labels are no classes, or there are no examples.
 
     Example: four predictions of 80 %, of which two are right.
 
@@ -88,23 +92,25 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
 def risk_coverage(uncertainty: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(coverage, risk): the error rate among the surest 1/n, 2/n, … n/n of the examples.
 
+    Examples that are equally sure come in no order: where a part of them is taken, they count with their mean error.
+
     Args:
         uncertainty: [examples]; predictive entropy, mutual information, or minus the confidence.
         right: [examples], whether the prediction is right.
+
+    Raises:
+        DataError: the two are not of the same examples, there are none, or an uncertainty is NaN.
 
     Example: the two errors are where the doubt is.
 
         >>> risk_coverage(np.array([0.1, 0.9, 0.2, 0.8]), np.array([True, False, True, False]))[1]
         array([0.        , 0.        , 0.33333333, 0.5       ])
     """
-    uncertainty, right = np.asarray(uncertainty), np.asarray(right, bool)
-    if uncertainty.ndim != 1 or uncertainty.shape != right.shape or not len(right):
-        raise DataError(
-            "uncertainty and right must be of the same examples", received=f"shapes {uncertainty.shape}, {right.shape}"
-        )
-    order = np.argsort(uncertainty, kind="stable")
+    uncertainty, right = _of_the_same(uncertainty, right)
+    _, place, sizes = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    wrong = np.bincount(place, ~right) / sizes
     counts = np.arange(1, len(right) + 1)
-    return counts / len(right), np.cumsum(~right[order]) / counts
+    return counts / len(right), np.cumsum(np.repeat(wrong, sizes)) / counts
 
 
 def area_under_risk_coverage(uncertainty: np.ndarray, right: np.ndarray) -> float:
@@ -120,6 +126,12 @@ def area_under_risk_coverage(uncertainty: np.ndarray, right: np.ndarray) -> floa
 def rank_test(uncertainty: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Mann-Whitney: (chance that a wrong prediction is less sure than a right one, one-sided p-value).
 
+    Args:
+        uncertainty, right: as for ``risk_coverage``.
+
+    Raises:
+        DataError: as for ``risk_coverage``; or all predictions are right, or all wrong.
+
     Example:
         >>> chance, p_value = rank_test(np.arange(20.0), np.arange(20) < 15)
         >>> chance, p_value < 0.001
@@ -127,7 +139,7 @@ def rank_test(uncertainty: np.ndarray, right: np.ndarray) -> tuple[float, float]
     """
     from scipy.stats import mannwhitneyu
 
-    uncertainty, right = np.asarray(uncertainty, np.float64), np.asarray(right, bool)
+    uncertainty, right = _of_the_same(uncertainty, right)
     if right.all() or not right.any():
         raise DataError(
             "a rank test needs right predictions and wrong ones", received=f"{right.sum()} right of {len(right)}"
@@ -136,16 +148,38 @@ def rank_test(uncertainty: np.ndarray, right: np.ndarray) -> tuple[float, float]
     return float(found.statistic / ((~right).sum() * right.sum())), float(found.pvalue)
 
 
+def _of_the_same(uncertainty: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Uncertainties and judgements of the same examples, as arrays."""
+    uncertainty, right = np.asarray(uncertainty, np.float64), np.asarray(right, bool)
+    if uncertainty.ndim != 1 or uncertainty.shape != right.shape or not len(right):
+        raise DataError(
+            "uncertainty and right must be of the same examples", received=f"shapes {uncertainty.shape}, {right.shape}"
+        )
+    if np.isnan(uncertainty).any():
+        raise DataError("an uncertainty must be a number", received=f"{np.isnan(uncertainty).sum()} NaN")
+    return uncertainty, right
+
+
 def _judged(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Confidence and whether the most probable class is right."""
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or labels.dtype.kind not in "iu":
+    fit = probabilities.ndim == 2 and labels.shape == probabilities.shape[:1] and labels.dtype.kind in "iu"
+    if not fit or not len(labels):
         raise DataError(
-            "calibration needs probabilities [examples, classes] and integer labels [examples]",
-            received=f"shapes {probabilities.shape} and {labels.shape}",
+            "calibration needs probabilities [examples, classes] and integer labels [examples], of some examples",
+            received=f"shapes {probabilities.shape} and {labels.shape}, labels of type {labels.dtype}",
+        )
+    sums = probabilities.sum(axis=1)
+    wrong = ~(np.isfinite(probabilities).all(axis=1) & (probabilities.min(axis=1) >= 0))
+    wrong |= ~(np.abs(sums - 1) < DISTRIBUTION_TOLERANCE)
+    if wrong.any():
+        raise DataError(
+            "probabilities must be at least 0 and sum to 1 over the classes",
+            received=f"{probabilities[wrong][0]} for example {int(np.argmax(wrong))}",
+            works="take the softmax of logits first: predictive.softmax(outputs)",
         )
     classes = probabilities.shape[1]
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+    if not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(
             f"labels of {classes} classes lie from 0 to {classes - 1}",
             received=f"{labels.min()} to {labels.max()}",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.errors import DataError
+from neko_rules.errors import DataError, IncompatibleError
 from neko_rules.evaluator import Evaluator
 from neko_rules.layers.graph import INPUT
 from neko_rules.probabilistic.likelihood import checked_noise, foretold
@@ -29,7 +29,11 @@ class Ensemble:
     """Several trained models that predict together.
 
     Args:
-        models: Evaluators of one task.
+        models: Evaluators of one task, with one loss and as many outputs.
+
+    Raises:
+        DataError: there are none.
+        IncompatibleError: one is no Evaluator, or they differ in task, loss or number of outputs.
 
     Example:
         >>> from neko_rules import LIF
@@ -42,6 +46,18 @@ class Ensemble:
         if not models:
             raise DataError("an ensemble needs at least one model", received=list(models))
         self.models = list(models)
+        for model in self.models:
+            if not isinstance(model, Evaluator):
+                raise IncompatibleError(
+                    "an ensemble takes Evaluators", received=model, works="wrap the network: Evaluator(network)"
+                )
+        kinds = [(each.network.task_type, type(each.loss).__name__, each.network.outputs) for each in self.models]
+        for place, kind in enumerate(kinds):
+            if kind != kinds[0]:
+                raise IncompatibleError(
+                    "the models of an ensemble must have one task, loss and number of outputs",
+                    received=f"{kinds[0]}, and {kind} of model {place}",
+                )
 
     def predict(self, x: Any, noise_scale: float | None = None) -> Predictive | PredictiveValues:
         """What the members say together of every example.
@@ -131,8 +147,20 @@ class MonteCarloDropout:
         return metrics
 
     def train(self, x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int = 128, seed: int = 0) -> None:
-        """Epochs of updates in an order drawn from the seed."""
-        rng = np.random.default_rng(seed)
+        """Epochs of updates in an order drawn from the seed.
+
+        Args:
+            x: inputs, [examples, time, feature].
+            y: targets.
+            epochs: how often all examples are gone through.
+            batch_size: examples per update; the last of an epoch may have fewer.
+            seed: of the order.
+        """
+        x, y = np.asarray(x), np.asarray(y)
+        arguments.integer("epochs", epochs, at_least=0)
+        arguments.integer("batch_size", batch_size, at_least=1)
+        self.model.check(x, y)
+        rng = np.random.default_rng(arguments.integer("seed", seed, at_least=0))
         for _ in range(epochs):
             order = rng.permutation(len(x))
             for start in range(0, len(x), batch_size):

@@ -126,12 +126,15 @@ class Posterior:
         return model
 
     def _priors_of(self, layers: Mapping[str, str | Mapping[str, Any] | Prior] | None) -> dict[str, Prior]:
-        return {self.check_name("layers", name): PRIORS.resolve(each) for name, each in (layers or {}).items()}
+        given = arguments.mapping("layers", layers, "{'readout': 'laplace'}")
+        return {self.check_name("layers", name): PRIORS.resolve(each) for name, each in given.items()}
 
     def _fixing(self, names: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(names, str):
+        if isinstance(names, str) or not isinstance(names, Iterable):
             raise ArgumentError(
-                "fixed must be a list of layers or parameters", received=names, works=f"write fixed=[{names!r}]"
+                "fixed must be a list of layers or parameters",
+                received=names,
+                works=f"write fixed=[{names!r}]" if isinstance(names, str) else "leave it out to sample all",
             )
         self._layout = None
         return tuple(self.check_name("fixed", name) for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.errors import CheckpointError
+from neko_rules.errors import ArgumentError, CheckpointError
 from neko_rules.probabilistic.chain_files import STATISTICS, ChainRecord, read_state
 from neko_rules.probabilistic.processes import in_processes
 from neko_rules.probabilistic.samples import Samples
@@ -87,10 +88,10 @@ def sample(
     of their own, after the last.
 
     Raises:
-        ArgumentError: an argument is out of range.
+        ArgumentError: an argument is out of range, or there is no folder to resume from.
         DataError: the data do not fit the model.
         IncompatibleError: the rule cannot be sent to a process.
-        CheckpointError: the folder holds another run, or one and ``resume`` is not set.
+        CheckpointError: the folder holds another run, or one and ``resume`` is not set; or it is a file.
     """
     draws, warmup = arguments.integer("draws", draws, at_least=1), arguments.integer("warmup", warmup, at_least=0)
     chains, thin = arguments.integer("chains", chains, at_least=1), arguments.integer("thin", thin, at_least=1)
@@ -98,6 +99,11 @@ def sample(
     processes = arguments.integer("processes", processes, at_least=1)
     arguments.number("seconds", seconds, at_least=0)
     arguments.flag("resume", resume)
+    path = _folder(folder)
+    if resume and path is None:
+        raise ArgumentError(
+            "resume goes on with the run in a folder", received="no folder", works="give the folder of that run"
+        )
     examples = rule.posterior.examples(x, y)
     sampled = rule.posterior.clone()
     description = {
@@ -110,7 +116,6 @@ def sample(
         "thin": thin,
         "seed": seed,
     }
-    path = None if folder is None else Path(folder)
     if path is not None:
         _prepare(path, description, resume)
     tasks = [
@@ -138,6 +143,19 @@ def sample(
         about=description,
         examples=examples,
     )
+
+
+def _folder(folder: Any) -> Path | None:
+    """Where the run is written; what is no folder, and could not become one, is refused."""
+    if folder is None:
+        return None
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ArgumentError("folder must be a path, as text or a Path", received=folder)
+    path = Path(folder)
+    file = next((each for each in (path, *path.parents) if each.is_file()), None)
+    if file is not None:
+        raise CheckpointError("the folder of a sampling run must not lie at or within a file", received=str(file))
+    return path
 
 
 def _place(folder: Path | None, chain: int) -> Path | None:

@@ -90,13 +90,13 @@ class SamplingRule:
         self.start = arguments.choice("start", start, STARTS)
         self.scales = {
             posterior.check_name("scales", name): arguments.number(f"scales[{name!r}]", factor, above=0)
-            for name, factor in (scales or {}).items()
+            for name, factor in arguments.mapping("scales", scales, "{'hidden': 0.01}").items()
         }
         self.neurons = {
             arguments.choice("neurons", name, posterior.model.network.layers): arguments.integer(
                 f"neurons[{name!r}]", moves, at_least=1
             )
-            for name, moves in (neurons or {}).items()
+            for name, moves in arguments.mapping("neurons", neurons, "{'hidden': 4}").items()
         }
         self._adaptation = Adaptation(0, target_acceptance, adaptation, mass, step_size)
 
