@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules.backend import Backend, available, get_backend
-from neko_rules.errors import IncompatibleError
+from neko_rules.errors import IncompatibleError, NekoError
 from neko_rules.on_request import own_state
 
 
@@ -35,18 +35,28 @@ def in_processes(
 
     Raises:
         IncompatibleError: a task cannot be sent to another process.
+        NekoError: a process did not come to its end.
 
     Example:
         >>> list(in_processes(abs, [], processes=2))
         []
     """
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
     work = [(function, packed(task, nx)) for task in tasks]
     # Forking a process in which an array library has started threads may deadlock.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_unpacked, work)
+        try:
+            yield from pool.map(_unpacked, work)
+        except BrokenProcessPool as error:
+            raise NekoError(
+                "a process must run to its end",
+                received="one that was ended from outside, or could not begin",
+                works='put what your program does at its top within `if __name__ == "__main__":`, as new processes '
+                "import it, and see that there is memory for all of them",
+            ) from error
 
 
 def _unpacked(work: tuple[Callable[[Any], Any], bytes]) -> Any:
@@ -88,6 +98,10 @@ def packed(value: Any, nx: Backend | None = None) -> bytes:
     return buffer.getvalue()
 
 
+TYPES = frozenset({"bool", "int32", "int64", "float32", "float64"})
+"""Of arrays that are sent as NumPy's: a library may read its own in another precision (JAX has doubles only where
+somebody asked for them)."""
+
 _USUAL: Any = object.__getstate__
 """How an object says what there is of it to be pickled, if its class says nothing."""
 
@@ -105,7 +119,7 @@ class _Packer(pickle.Pickler):
         if isinstance(value, Backend):
             return (get_backend, (value.name,)) if _goes_by_name(value) else NotImplemented
         for nx in self._backends():
-            if nx.is_tensor(value) and not isinstance(value, np.ndarray):
+            if _is_plain_array(nx, value):
                 return _array, (nx, nx.to_numpy(value))
         state = getattr(value, "__dict__", None)
         if not isinstance(state, dict) or type(value).__getstate__ is not _USUAL:
@@ -125,6 +139,13 @@ class _Packer(pickle.Pickler):
 def _goes_by_name(nx: Backend) -> bool:
     """Whether the name of a backend stands for this very one, and not for another with other options."""
     return nx.name in available() and get_backend(nx.name) is nx
+
+
+def _is_plain_array(nx: Backend, value: Any) -> bool:
+    """Whether a value is an array that NumPy can hold without loss, and nothing more, as a parameter of a module is."""
+    if isinstance(value, np.ndarray) or not nx.is_tensor(value):
+        return False
+    return type(value) is type(nx.asarray(np.zeros(1))) and nx.dtype(value) in TYPES
 
 
 def _array(nx: Backend, value: np.ndarray) -> Any:
