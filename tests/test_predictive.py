@@ -109,6 +109,25 @@ def test_a_rate_that_overflows_is_infinite_and_nothing_else_is():
     assert (told.mean[0, 1], told.epistemic[0, 1], told.variance[0, 1]) == (1.0, 0.0, 1.0)
 
 
+def test_energies_that_are_rounded_too_coarsely_are_told():
+    y = np.random.default_rng(0).poisson(1e6, size=(3, 1)).astype(float)
+    x, told = np.ones((3, 1, 1)), {}
+    for dtype in ("float32", "float64"):
+        rule = NUTS(Posterior(read_out("poisson", dtype=dtype), prior_scale=5.0), max_depth=4)
+        samples = Trainer(rule).sample(x, y, draws=10, warmup=60, chains=1)
+        told[dtype] = samples.summary()
+    # At the same weights the energies of the two differ by as much as was foretold, within a factor of ten.
+    near = np.float32(np.log(1e6)) * (1 + 1e-4 * np.linspace(-1, 1, 200, dtype=np.float32))[:, None]
+    energies = [Posterior(read_out("poisson", dtype=dtype)).density(x, y).energy(near) for dtype in told]
+    foretold = told["float32"].rounding
+    assert foretold / 10 < np.std(energies[0] - energies[1]) < 10 * foretold
+    assert f"energies are rounded to about {foretold:.2g} nats: give the network dtype='float64'" in str(
+        told["float32"]
+    )
+    assert told["float64"].rounding < 1e-6
+    assert "rounded" not in str(told["float64"])
+
+
 # Values.
 
 

@@ -419,6 +419,30 @@ class Posterior:
         likelihood = self.likelihood_density(examples, resolve(gradient, self.model), batch_size)
         return tempered(likelihood, self.prior_density(), self.temperature)
 
+    def rounding(self, vector: np.ndarray, examples: Examples) -> float:
+        """About how far the energy is off, in nats, as the network computes in its type: ε √(Σ_chunks L²) / T.
+
+        L is the summed loss of a chunk of examples, in nats, and ε the precision of the type, 1.2e-7 in float32. The
+        accept step goes by differences of energies, so what is off by as much as 0.1 makes it decide by chance.
+
+        Args:
+            vector: θ, [dimension].
+            examples: the data.
+
+        Example: a loss of a hundred million nats, as of large counts, is known to 12 in float32.
+
+            >>> from neko_rules import Evaluator, LIF
+            >>> model = Evaluator(LIF(4, 1, inputs=3, readout="mean", task_type="regression"))
+            >>> posterior = Posterior(model, noise_scale=1e-4, fixed=["hidden"])
+            >>> round(posterior.rounding(np.zeros(5), posterior.examples(np.ones((2, 5, 3)), np.ones(2))))
+            12
+        """
+        factor, _ = scaled(self.model.loss, self.noise_scale, self.model.network.outputs)
+        values = self._values(vector)
+        sums = [factor * loss_sums(self.model, values, chunk)[0] for chunk in examples.chunks()]
+        precision = np.finfo(self.model.network.dtype).eps
+        return float(precision * np.sqrt(np.sum(np.square(sums))) / self.temperature)
+
     def log_likelihood(self, vector: np.ndarray, x: Any, y: Any) -> np.ndarray:
         """log p(y | x, θ) of every example, [examples], at temperature 1.
 

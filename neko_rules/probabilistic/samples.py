@@ -181,6 +181,7 @@ class Samples:
             chains=self.chains,
             draws=self.draws,
             exact=self.exact,
+            rounding=self.posterior.rounding(self.records[-1].draws[-1], self.examples),
         )
 
     def _told(self, outputs: np.ndarray) -> np.ndarray:
@@ -215,6 +216,7 @@ class Summary:
         evaluations: gradients over all data, warm-up included, all chains together.
         chains, draws: how many.
         exact: whether the sampler is exact.
+        rounding: about how far the energy of the last draw is off, in nats, in the network's type.
     """
 
     rows: dict[str, dict[str, float]]
@@ -226,6 +228,7 @@ class Summary:
     chains: int
     draws: int
     exact: bool
+    rounding: float = 0.0
 
     @property
     def converged(self) -> bool:
@@ -243,6 +246,8 @@ class Summary:
             lines.append(f"acceptance of moves of single neurons {self.block_acceptance_rate:.3f}")
         if not self.exact:
             lines.append("approximate sampler: no accept step")
+        if self.rounding > COARSE:
+            lines.append(f"energies are rounded to about {self.rounding:.2g} nats: give the network dtype='float64'")
         lines.append(verdict(self.converged, self.chains))
         return "\n".join(lines)
 
@@ -259,6 +264,9 @@ def verdict(converged: bool, chains: int) -> str:
     wanted = f"R-hat has to be below {MIXED} and the bulk ESS above {EACH * chains}"
     return f"the chains do not agree: {wanted}; draw more, or sample otherwise"
 
+
+COARSE = 0.1
+"""Nats by which an energy may be off: an acceptance probability changes by no more than the difference of two does."""
 
 MIXED, EACH = 1.01, 100
 """R-hat below, and bulk ESS of every chain above which chains have mixed (Vehtari et al. 2021)."""
