@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 _MISSING = object()
@@ -31,13 +33,7 @@ class NekoError(ValueError):
     """
 
     def __init__(self, rule: str, received: object = _MISSING, works: str = "") -> None:
-        sentence = rule.rstrip(". ")
-        if received is not _MISSING:
-            shown = received if isinstance(received, str) else repr(received)
-            sentence += f" (received: {_shortened(shown)})"
-        if works:
-            sentence += f"; {works.rstrip('. ')}"
-        super().__init__(sentence if sentence.endswith("?") else sentence + ".")
+        super().__init__(_sentence(rule, received, works))
 
 
 class ArgumentError(NekoError):
@@ -94,6 +90,29 @@ class NonFiniteError(NekoError):
         return type(self), (self.quantity, self.step, self.works, self.epoch)
 
 
+class NekoWarning(UserWarning):
+    """What goes on otherwise than a user may think, in one sentence of the same form as a refusal."""
+
+
+def warn(rule: str, received: object = _MISSING, works: str = "") -> None:
+    """Warn of what is done otherwise than a user may think, at the line outside this package that led to it.
+
+    Args:
+        rule, received, works: as for NekoError.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     warnings.simplefilter("always")
+        ...     warn("weights must lie within ±w_max", received="2 of 8", works="they are cut")
+        >>> print(said[0].message)
+        weights must lie within ±w_max (received: 2 of 8); they are cut.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "neko_rules":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(_sentence(rule, received, works), NekoWarning, stacklevel=level)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The sentence part that names the nearest known spelling, or all of them where none is near.
 
@@ -143,6 +162,16 @@ def _holds(candidate: str, given: str) -> bool:
     if len(given) >= SHORTEST and given in candidate:
         return True
     return len(candidate) >= SHORTEST and candidate in given and 2 * len(candidate) >= len(given)
+
+
+def _sentence(rule: str, received: object, works: str) -> str:
+    sentence = rule.rstrip(". ")
+    if received is not _MISSING:
+        shown = received if isinstance(received, str) else repr(received)
+        sentence += f" (received: {_shortened(shown)})"
+    if works:
+        sentence += f"; {works.rstrip('. ')}"
+    return sentence if sentence.endswith("?") else sentence + "."
 
 
 def _shortened(text: str, limit: int = 120) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 import numpy as np
 
-from neko_rules import arguments
 from neko_rules.backend import Array, Backend, Parameters, get_backend, given
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 from neko_rules.kernels.host import HostBackend, host_of, only_finite
@@ -20,6 +19,7 @@ from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
 from neko_rules.losses import LOSSES, Loss
 from neko_rules.metrics import Measurement, Metric, TopK, resolve_metrics
+from neko_rules.pairs import Pairs, parts
 from neko_rules.portable import Portable
 from neko_rules.recorded import Recorded
 from neko_rules.replaced import forget_compiled, forget_if_replaced
@@ -199,8 +199,12 @@ class Evaluator(Portable):
 
     # Data in.
 
-    def check(self, x: Any, y: Any = None) -> None:
+    def check(self, x: Any, y: Any = None, *, whole: bool = True) -> None:
         """Refuse data that do not fit, before anything runs; builds the network for the data's features.
+
+        Args:
+            x, y: inputs and targets.
+            whole: whether these are all of the data, of which a time step must be supervised; of a part, none may be.
 
         Raises:
             DataError: wrong number of axes, NaN or infinite values, a feature count other than the network's, labels
@@ -208,7 +212,7 @@ class Evaluator(Portable):
         """
         array = self._array(x)
         if y is not None:
-            _require_supervised(bool(np.count_nonzero(self._targets(array.shape, y).mask)))
+            _require_supervised(bool(np.count_nonzero(self._targets(array.shape, y).mask)) or not whole)
 
     def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Time-major inputs, dense targets and mask of a batch, checked, in the model's type.
@@ -410,8 +414,8 @@ class Evaluator(Portable):
         counts, membranes, or times with a minus sign.
         """
         array = self._array(x)
-        parts = (self._time_major(array[part]) for part in _parts(array.shape[0], batch_size))
-        joined = np.concatenate([self._scores(part).transpose(1, 0, 2) for part in parts])
+        pieces = (self._time_major(array[part]) for part in parts(array.shape[0], batch_size))
+        joined = np.concatenate([self._scores(piece).transpose(1, 0, 2) for piece in pieces])
         return joined if self.network.readout == "sequence" and self.loss.online else joined[:, 0]
 
     def _scores(self, inputs: np.ndarray) -> np.ndarray:
@@ -446,44 +450,49 @@ class Evaluator(Portable):
         return Trajectory(inputs, records)
 
     @overload
-    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> dict[str, float]: ...
+    def evaluate(self, x: Any, y: Any = None, batch_size: int = 256) -> dict[str, float]: ...
 
     @overload
     def evaluate(
-        self, x: Any, y: Any, batch_size: int = 256, *, recorders: Sequence[Observer]
+        self, x: Any, y: Any = None, batch_size: int = 256, *, recorders: Sequence[Observer]
     ) -> tuple[dict[str, float], dict[str, Recorded]]: ...
 
     def evaluate(
-        self, x: Any, y: Any, batch_size: int = 256, *, recorders: Sequence[Observer] | None = None
+        self, x: Any, y: Any = None, batch_size: int = 256, *, recorders: Sequence[Observer] | None = None
     ) -> dict[str, float] | tuple[dict[str, float], dict[str, Recorded]]:
         """Loss and metrics over a whole data set; the batch size does not change them, apart from rounding.
 
         Args:
-            x: [batch, time, feature].
+            x: [batch, time, feature], or an iterable of batches (x, y), such as a DataLoader, without y.
             y: targets.
-            batch_size: examples that run side by side.
+            batch_size: examples that run side by side, at most.
             recorders: such as ``SpikeRecorder``; what they kept is returned beside the figures, by their keys.
         """
-        array = self._array(x)
         for recorder in recorders or ():
             recorder.begin()
-        labels = as_array(y, len(array), 0 if self._static else array.shape[1])
-        sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.figures}
-        for part in _parts(array.shape[0], batch_size):
-            piece = array[part]
+        first, sums = 0, {name: [0.0, 0.0] for name in self.figures}
+        for piece, targets in self._pieces([(x, y)] if y is not None else Pairs(x), batch_size):
             # A part may lack supervised steps; the whole may not.
-            converted = self._converted(piece, self._targets(piece.shape, labels[part]))
-            for name, (total, count) in self.totals(self.network.values, converted).items():
+            for name, (total, count) in self.totals(self.network.values, self._converted(piece, targets)).items():
                 sums[name][0] += total
                 sums[name][1] += count
             if recorders:
                 trajectory = self.trajectory(piece)
                 for recorder in recorders:
-                    recorder.observe(trajectory, part.start)
+                    recorder.observe(trajectory, first)
+            first += len(piece)
         _require_supervised(sums["loss"][1] > 0)
         if recorders is None:
             return ratios(sums)
         return ratios(sums), {recorder.key: recorder.recorded for recorder in recorders}
+
+    def _pieces(self, batches: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[np.ndarray, Targets]]:
+        """Checked inputs and targets of at most so many examples."""
+        for x, y in batches:
+            array = self._array(x)
+            labels = as_array(y, len(array), 0 if self._static else array.shape[1])
+            for part in parts(array.shape[0], size):
+                yield array[part], self._targets(array[part].shape, labels[part])
 
     def totals(self, values: Parameters, batch: tuple[Array, Array, Array]) -> dict[str, tuple[float, float]]:
         """Total and count of every figure at some parameters, of a batch that ``batch`` has made; for the engine."""
@@ -584,9 +593,3 @@ def _require_supervised(some: bool) -> None:
 def ratios(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """total / count for every name; NaN where nothing was counted."""
     return {name: total / count if count else float("nan") for name, (total, count) in sums.items()}
-
-
-def _parts(examples: int, size: int) -> list[slice]:
-    """Consecutive pieces of at most ``size`` examples."""
-    arguments.integer("batch_size", size, at_least=1)
-    return [slice(start, start + size) for start in range(0, examples, size)]

@@ -119,6 +119,7 @@ ROWS = (
     ("threads",),
     ("backend",),
     ("recorded",),
+    ("pairs",),
     ("alike", "arguments", "on_request", "optional", "ours", "registry", "seeding", "setting", "tensor_file"),
     ("errors",),
 )

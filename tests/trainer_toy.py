@@ -24,7 +24,7 @@ class Line:
         self.weight = np.zeros(2)
         self.pause = 0.0
 
-    def check(self, x, y):
+    def check(self, x, y, whole=True):
         if not np.isfinite(x).all():
             raise DataError("x must be finite")
 

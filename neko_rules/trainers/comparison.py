@@ -113,14 +113,16 @@ class GradientComparison:
         self.chunk = arguments.integer("chunk", chunk, at_least=1)
         self.callbacks = list(callbacks)
 
-    def train(self, x: Any, y: Any, epochs: int = 1, batch_size: int = 128, **options: Any) -> Comparison:
+    def train(
+        self, x: Any, y: Any = None, epochs: int = 1, batch_size: int | None = None, **options: Any
+    ) -> Comparison:
         """Train the primary and compare in every batch.
 
         Args:
-            x: inputs, [examples, time, feature].
+            x: inputs, [examples, time, feature], or an iterable of batches (x, y) without y.
             y: targets.
             epochs: how often every example is used.
-            batch_size: examples per update.
+            batch_size: examples per update, by default 128.
             options: as for ``Trainer.train``, apart from ``resume``.
 
         Raises:
@@ -164,10 +166,10 @@ class _ComparedModels:
     def __init__(self, rules: Mapping[str, Any], primary: str) -> None:
         self._rules, self._primary = rules, primary
 
-    def check(self, x: np.ndarray, y: np.ndarray, /) -> None:
+    def check(self, x: np.ndarray, y: np.ndarray, /, *, whole: bool = True) -> None:
         """Refuse data that do not fit one of the models, and models whose parameters are not the same."""
         for rule in self._rules.values():
-            rule.model.check(x, y)
+            rule.model.check(x, y, whole=whole)
         shapes = {name: _shapes(rule) for name, rule in self._rules.items()}
         for name, found in shapes.items():
             if found != shapes[self._primary]:
@@ -182,7 +184,7 @@ class _ComparedModels:
         # What callbacks ask for beside, such as the network, is the primary's.
         return getattr(self.__dict__["_rules"][self.__dict__["_primary"]].model, name)
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray, /, *, batch_size: int) -> Mapping[str, float]:
+    def evaluate(self, x: Any, y: np.ndarray | None, /, *, batch_size: int) -> Mapping[str, float]:
         """The primary's loss and metrics."""
         return dict(self._rules[self._primary].model.evaluate(x, y, batch_size=batch_size))
 

@@ -58,7 +58,7 @@ class ProgressBar(Callback):
         self._begin = time.perf_counter()
         watch(self._compiling)
         if trainer.resumed_from is not None:
-            place = f"epoch {trainer.epoch}, step {trainer.step} of {trainer.steps_per_epoch}"
+            place = f"epoch {trainer.epoch}, step {trainer.step}{_out_of(trainer, ' of ')}"
             self._print(self._text(f"resumed from {trainer.resumed_from}: {place}", "dim"))
 
     def on_step_end(self, trainer: Trainer, step_metrics: dict[str, float]) -> None:
@@ -91,9 +91,8 @@ class ProgressBar(Callback):
             table = self._table(history.partial, trainer)
             self._print_header(table)
             self._print(self._row(table, history.partial, style="dim"))
-            where = (
-                f"in epoch {trainer.epoch} of {trainer.epochs}, after {trainer.step} of {trainer.steps_per_epoch} steps"
-            )
+            steps = f"{trainer.step}{_out_of(trainer, ' of ')} steps"
+            where = f"in epoch {trainer.epoch} of {trainer.epochs}, after {steps}"
         self._print(self._text(f"{why} ({where})", "yellow"))
 
     def close(self) -> None:
@@ -156,12 +155,12 @@ class ProgressBar(Callback):
     def _bar(self, trainer: Trainer, width: int) -> RenderableType:
         validating = trainer.step == trainer.steps_per_epoch and trainer.validates
         left = remaining_seconds(self._first, time.perf_counter(), trainer)
-        words = "validating" if validating else f"{trainer.step}/{trainer.steps_per_epoch}"
+        words = "validating" if validating else f"{trainer.step}{_out_of(trainer, '/')}"
         if left is not None:
             words += f" · {duration(left)} left"
         return self._beside_bar(words, trainer.step, trainer.steps_per_epoch, width)
 
-    def _beside_bar(self, words: str, done: int, of: int, width: int) -> RenderableType:
+    def _beside_bar(self, words: str, done: int, of: int | None, width: int) -> RenderableType:
         from rich.progress_bar import ProgressBar as Bar
         from rich.table import Table as Grid
 
@@ -258,11 +257,19 @@ class Table:
 
 
 def remaining_seconds(first: tuple[float, int] | None, now: float, trainer: Trainer) -> float | None:
-    """The time that the steps left will take at the mean pace since the first one, which may have compiled code."""
-    if first is None or trainer.total_steps <= first[1]:
+    """The time that the steps left will take at the mean pace since the first one, which may have compiled code.
+
+    None where the pace, or the number of steps, is not known yet.
+    """
+    if first is None or trainer.total_steps <= first[1] or trainer.steps_per_epoch is None:
         return None
     pace = (now - first[0]) / (trainer.total_steps - first[1])
     return pace * (trainer.epochs * trainer.steps_per_epoch - trainer.total_steps)
+
+
+def _out_of(trainer: Trainer, words: str) -> str:
+    """How many steps an epoch has, after words; nothing as long as that is not known."""
+    return "" if trainer.steps_per_epoch is None else f"{words}{trainer.steps_per_epoch}"
 
 
 def _label(name: str) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 
 from neko_rules.arguments import flag, integer
 from neko_rules.errors import ArgumentError, CheckpointError, DataError, IncompatibleError, NonFiniteError
-from neko_rules.trainers.batches import BatchOrder
+from neko_rules.pairs import Pairs, arrays, hold_batches
+from neko_rules.trainers.batches import ARRAYS, ArrayBatches, Batches, BatchOrder, IterableBatches
 from neko_rules.trainers.callbacks import Callback
 from neko_rules.trainers.checkpoint import Checkpoint, Snapshot, find_checkpoint, read_snapshot
 from neko_rules.trainers.history import History, Record, RunningMean
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 class TrainableModel(Protocol):
     """What a trainer needs of a model."""
 
-    def check(self, x: np.ndarray, y: np.ndarray, /) -> object:
-        """Refuse data that do not fit the model."""
+    def check(self, x: np.ndarray, y: np.ndarray, /, *, whole: bool = True) -> object:
+        """Refuse data that do not fit the model; a part of the data, if not whole, need have nothing to learn from."""
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray, /, *, batch_size: int) -> Mapping[str, float]:
-        """The loss and the metrics over a data set, without changing anything."""
+    def evaluate(self, x: Any, y: np.ndarray | None, /, *, batch_size: int) -> Mapping[str, float]:
+        """The loss and the metrics over a data set, without changing anything; y is None where x gives batches."""
 
 
 class TrainableRule(Protocol):
@@ -67,7 +68,7 @@ class Trainer:
         step: updates made in the epoch that was begun.
         total_steps: updates made since the run began.
         epochs: the number of epochs asked for.
-        steps_per_epoch: updates per epoch.
+        steps_per_epoch: batches per epoch; None as long as an iterable has not said how many it gives.
         validates: whether the run has validation data.
         resumed_from: the checkpoint that the run goes on from, or None.
 
@@ -79,6 +80,13 @@ class Trainer:
         >>> history = Trainer(rule).train(x, y, epochs=3, batch_size=4)
         >>> len(history["loss"]), history.epochs[0]["steps"]
         (3, 2)
+
+    An iterable of batches, such as PyTorch's DataLoader, in the place of arrays:
+
+        >>> loader = [(x[:4], y[:4]), (x[4:], y[4:])]
+        >>> history = Trainer(rule).train(loader, epochs=2, validation_data=loader)
+        >>> history.epochs[0]["steps"], history.names()[-3:]
+        (2, ['validation_loss', 'validation_accuracy', 'seconds'])
     """
 
     def __init__(self, rule: TrainableRule, callbacks: Sequence[Callback] = ()) -> None:
@@ -95,12 +103,12 @@ class Trainer:
         self.step = 0
         self.total_steps = 0
         self.epochs = 0
-        self.steps_per_epoch = 0
+        self.steps_per_epoch: int | None = 0
         self.validates = False
         self.resumed_from: Path | None = None
         self._mean = RunningMean()
         self._seconds = 0.0
-        self._order = BatchOrder(1, 1)
+        self._batches: Batches = ArrayBatches(np.zeros(1), np.zeros(1), BatchOrder(1, 1))
         self._interruption = Interruption()
         self._active: list[Callback] = []
 
@@ -121,13 +129,13 @@ class Trainer:
     def train(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 30,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         *,
-        validation_data: tuple[Any, Any] | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
+        validation_data: Any = None,
+        shuffle: bool | None = None,
+        seed: int | None = None,
         resume: str | os.PathLike[str] | None = None,
         progress: bool | None = None,
     ) -> History:
@@ -138,40 +146,48 @@ class Trainer:
         the history returned; a second Ctrl-C raises KeyboardInterrupt at once.
 
         Args:
-            x: inputs, [examples, time, feature].
-            y: targets, one entry per example, as the model's loss wants them.
+            x: inputs, [examples, time, feature]; or, without y, an iterable of batches (x, y) that is gone through once
+                per epoch, such as PyTorch's DataLoader or a list: of NumPy arrays, or tensors on any device. Its
+                batches and their order are its own, and each is checked when it comes, the first before training.
+            y: targets, one entry per example, as the model's loss wants them; None for an iterable.
             epochs: when to end, counted from the first epoch of the run, also if it is resumed.
-            batch_size: examples per update; the last update of an epoch uses those left over.
-            validation_data: inputs and targets that are evaluated after every epoch.
-            shuffle: whether the examples of every epoch are put in a new order, drawn from the seed and the epoch.
-            seed: the seed of that order.
+            batch_size: examples per update, by default 128; the last update of an epoch uses those left over.
+            validation_data: inputs and targets (x, y) that are evaluated after every epoch, or an iterable of batches.
+            shuffle: whether the examples of every epoch are put in a new order, drawn from the seed and the epoch; by
+                default they are.
+            seed: the seed of that order, by default 0.
             resume: a checkpoint file, or a folder whose newest one is taken, to go on from; the run then gives bit for
-                bit what it would have given without the stop.
+                bit what it would have given without the stop. An iterable promises that only if it gives the same
+                batches in the same order in every epoch (``shuffle=False``); where it is seen not to, a warning says
+                so.
             progress: whether to show a progress bar; by default if there is a terminal to show it and the run takes
                 more than two seconds.
 
         Raises:
-            ArgumentError: an argument is out of range.
-            DataError: the data are empty, differ in length or do not fit the model.
+            ArgumentError: an argument is out of range, or belongs to arrays and is given beside an iterable.
+            DataError: the data are empty, differ in length or do not fit the model; an iterable gives no batches, or
+                none any more after the first epoch.
             CheckpointError: the checkpoint cannot be read or belongs to another run.
             NonFiniteError: the loss, a gradient or a parameter became NaN or infinite; it names what, the step, the
                 epoch and the last checkpoint. The rule keeps its last good parameters.
         """
         self.epochs = integer("epochs", epochs, at_least=1)
-        batch_size = integer("batch_size", batch_size, at_least=1)
-        x, y = _paired("x and y", x, y)
-        order = BatchOrder(len(x), batch_size, shuffle, seed)
-        validation = None if validation_data is None else _pair(validation_data)
-        for data in [(x, y)] if validation is None else [(x, y), validation]:
-            self.rule.model.check(*data)
-        self._begin(order, validates=validation is not None, progress=progress)
+        batches = _batches(x, y, {"batch_size": batch_size, "shuffle": shuffle, "seed": seed})
+        validation = None if validation_data is None else _validation(validation_data)
+        batches.check(self.rule.model)
+        if validation is not None:
+            _check_validation(self.rule.model, *validation)
+        self._begin(batches, validates=validation is not None, progress=progress)
         if resume is not None:
             self._restore(find_checkpoint(resume))
+        for given in (batches, None if validation is None else validation[0]):
+            if isinstance(given, (Batches, Pairs)):
+                given.require_again(self.epochs - len(self.history))
         with ExitStack() as stack:
             for callback in self._active:
                 stack.callback(callback.close)
             self._interruption = stack.enter_context(Interruption())
-            self._run(x, y, validation)
+            self._run(validation)
         return self.history
 
     def sample(
@@ -228,7 +244,7 @@ class Trainer:
         """The run as it is between two steps, for a checkpoint."""
         return Snapshot(
             state=self.rule.state(),
-            run=self._identity(),
+            run=self._identity() | self._batches.mark(),
             step=self.step,
             mean=self._mean,
             seconds=self._seconds,
@@ -237,23 +253,23 @@ class Trainer:
             callbacks={key: state for key, callback in self._named_callbacks() if (state := callback.state())},
         )
 
-    def _begin(self, order: BatchOrder, validates: bool, progress: bool | None) -> None:
+    def _begin(self, batches: Batches, validates: bool, progress: bool | None) -> None:
         self.history = History()
         self.step = self.total_steps = 0
         self._mean, self._seconds = RunningMean(), 0.0
-        self._order, self.steps_per_epoch, self.validates = order, order.steps, validates
+        self._batches, self.steps_per_epoch, self.validates = batches, batches.steps, validates
         self.resumed_from = None
         bar = None if any(isinstance(each, ProgressBar) for each in self.callbacks) else _progress_bar(progress)
         active = self.callbacks if bar is None else [*self.callbacks, bar]
         # A checkpoint holds the state of the other callbacks, which must therefore have seen the same step.
         self._active = sorted(active, key=lambda each: isinstance(each, Checkpoint))
 
-    def _run(self, x: np.ndarray, y: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None) -> None:
+    def _run(self, validation: tuple[Any, np.ndarray | None] | None) -> None:
         for callback in self._active:
             callback.on_train_begin(self)
         try:
             while len(self.history) < self.epochs and not self._ends():
-                self._train_epoch(x, y)
+                self._train_epoch()
                 if self._ends() or not self._finish_epoch(validation):
                     break
         except NonFiniteError as error:
@@ -264,24 +280,32 @@ class Trainer:
         for callback in self._active:
             callback.on_train_end(self, self.history)
 
-    def _train_epoch(self, x: np.ndarray, y: np.ndarray) -> None:
+    def _train_epoch(self) -> None:
         """Make the updates of an epoch that are left."""
-        for batch in self._order.batches(self.epoch, first=self.step):
-            if self._ends():
-                return
+        batches = self._batches.of_epoch(self.epoch, first=self.step)
+        while not self._ends():
             begin = time.perf_counter()
-            inputs, targets = x[batch], y[batch]
+            batch = next(batches, None)
+            if batch is None:
+                self.steps_per_epoch = self._batches.steps
+                return
             for callback in self._active:
-                callback.on_step_begin(self, inputs, targets)
-            metrics = {name: float(value) for name, value in self.rule.step(inputs, targets).items()}
+                callback.on_step_begin(self, *batch)
+            try:
+                metrics = {name: float(value) for name, value in self.rule.step(*batch).items()}
+            except DataError as error:
+                error.add_note(f"That was batch {self.step + 1} of epoch {self.epoch}.")
+                raise
             self._seconds += time.perf_counter() - begin
-            self._mean.add(metrics, len(inputs))
+            self._mean.add(metrics, len(batch[0]))
             self.step += 1
             self.total_steps += 1
+            if self.steps_per_epoch is not None and self.step > self.steps_per_epoch:
+                self.steps_per_epoch = None
             for callback in self._active:
                 callback.on_step_end(self, metrics)
 
-    def _finish_epoch(self, validation: tuple[np.ndarray, np.ndarray] | None) -> bool:
+    def _finish_epoch(self, validation: tuple[Any, np.ndarray | None] | None) -> bool:
         """Validate and record an epoch; False if Ctrl-C came first, so that a resumed run validates it."""
         measured = {} if validation is None else self._validate(*validation)
         if measured is None:
@@ -293,12 +317,12 @@ class Trainer:
             callback.on_epoch_end(self, record)
         return True
 
-    def _validate(self, x: np.ndarray, y: np.ndarray) -> dict[str, float] | None:
+    def _validate(self, x: Any, y: np.ndarray | None) -> dict[str, float] | None:
         """Metrics of the validation data; None if Ctrl-C came first, which may stop it anywhere as nothing changes."""
         begin = time.perf_counter()
         try:
             self._interruption.immediate = True
-            measured = self.rule.model.evaluate(x, y, batch_size=self._order.batch_size)
+            measured = self.rule.model.evaluate(x, y, batch_size=self._batches.size)
             self._interruption.immediate = False
         except KeyboardInterrupt:
             self._interruption.immediate = False
@@ -319,26 +343,21 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a run to go on as the same one."""
-        order = self._order
-        return {
-            "rule": type(self.rule).__name__,
-            "number of examples": order.examples,
-            "batch_size": order.batch_size,
-            "shuffle": order.shuffle,
-            "seed": order.seed,
-        }
+        return {"rule": type(self.rule).__name__, **self._batches.identity()}
 
     def _restore(self, path: Path) -> None:
         """Take up the run of a checkpoint."""
         snapshot = read_snapshot(path)
-        for name, here in self._identity().items():
-            there = snapshot.run.get(name)
+        begun = {**ARRAYS, **snapshot.run}
+        for name, here in (ARRAYS | self._identity()).items():
+            there = begun.get(name)
             if there != here:
                 raise CheckpointError(
                     f"a run must be resumed with the {name} it was begun with",
                     received=f"{here!r} instead of {there!r}",
                     works=f"go on from {str(path)!r} with {there!r}, or begin a new run without resume",
                 )
+        self._batches.resume(snapshot.run)
         self.rule.load_state(dict(snapshot.state))
         self.step, self.total_steps = snapshot.step, snapshot.total_steps
         self._mean, self._seconds = snapshot.mean, snapshot.seconds
@@ -375,28 +394,43 @@ def _progress_bar(progress: bool | None) -> ProgressBar | None:
     return ProgressBar() if flag("progress", progress) else None
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"{name} must be an array whose examples all have one shape", received=str(error)) from error
-    if array.ndim == 0 or array.dtype == object:
-        raise DataError(f"{name} must be an array with one entry per example", received=type(value).__name__)
-    return array
-
-
-def _paired(names: str, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of the same examples."""
-    of_x, of_y = names.split(" and ")
-    x, y = _array(of_x, x), _array(of_y, y)
-    if len(x) == 0 or len(x) != len(y):
-        raise DataError(f"{names} must have the same number of examples, at least 1", received=f"{len(x)} and {len(y)}")
-    return x, y
-
-
-def _pair(validation_data: Any) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+def _batches(x: Any, y: Any, order: Mapping[str, Any]) -> Batches:
+    """What is trained on: arrays in an order, or the batches of an iterable, which have an order of their own."""
+    given = {name: value for name, value in order.items() if value is not None}
+    if y is None:
+        batches = IterableBatches(Pairs(x))
+        if given:
+            raise ArgumentError(
+                "batch_size, shuffle and seed belong to arrays: an iterable makes its batches itself",
+                received=", ".join(given),
+                works="give them to the iterable, such as DataLoader(data, batch_size=…, shuffle=…)",
+            )
+        return batches
+    if isinstance(y, int) and not hasattr(x, "shape") and hasattr(x, "__iter__"):
         raise ArgumentError(
-            "validation_data must be a pair (x, y)", received=type(validation_data).__name__, works="or None for none"
+            "y must be the targets of x", received=y, works="for an iterable of batches write train(x, epochs=…)"
         )
-    return _paired("x and y of validation_data", *validation_data)
+    x, y = arrays("x and y", x, y)
+    settings = {"batch_size": 128, "shuffle": True, "seed": 0} | given
+    return ArrayBatches(x, y, BatchOrder(len(x), **settings))
+
+
+def _validation(data: Any) -> tuple[Any, np.ndarray | None]:
+    """Inputs and targets, or batches and None."""
+    if hold_batches(data):
+        return Pairs(data, "validation_data"), None
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ArgumentError(
+            "validation_data must be a pair (x, y) or an iterable of such batches",
+            received=type(data).__name__,
+            works="or None for none",
+        )
+    return arrays("x and y of validation_data", *data)
+
+
+def _check_validation(model: TrainableModel, x: Any, y: np.ndarray | None) -> None:
+    """Refuse validation data that do not fit; of batches the first, unless looking at it would use it up."""
+    if y is not None:
+        model.check(x, y)
+    elif x.fresh:
+        model.check(*next(x.peeked()), whole=False)
