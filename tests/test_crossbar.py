@@ -59,6 +59,20 @@ class TestEveryEncoding:
         assert report.pulses == np.sum(counts["w"] != 0) * (2 if encoding == "differential" else 1)
         assert report.energy == pytest.approx(sum(after[f"{s}.energy"]["w"].sum() for s in ("plus", "minus")))
 
+    @pytest.mark.parametrize("limit", [1, 3])
+    def test_pulses_beyond_the_limit_are_neither_sent_nor_counted(self, encoding: str, limit: int) -> None:
+        crossbar = bar(encoding)
+        state = crossbar.first({"w": 0.5 * WEIGHT})
+        counts = np.random.default_rng(1).integers(-6, 7, WEIGHT.shape).astype(float)
+        cut = crossbar.pulse(NX, state, {"w": np.clip(counts, -limit, limit)}, limit=limit)
+        found = crossbar.pulse(NX, state, {"w": counts}, limit=limit)
+        assert all(np.array_equal(found[group]["w"], cut[group]["w"]) for group in cut)
+        assert found["plus.up"]["w"].max() == limit
+        report = crossbar.report(found)
+        moved = np.abs(crossbar.weights(NX, found)["w"] - crossbar.weights(NX, state)["w"]).sum()
+        sent = report.pulses / (2 if encoding == "differential" else 1)
+        assert moved == pytest.approx(sent * crossbar.weight_step("w"))
+
     def test_no_pulse_changes_nothing_at_all(self, encoding: str) -> None:
         device = replace(SoftBounds(step=2e-6), cycle_noise=0.5, write_noise=0.1, step_spread=0.3, stuck=0.1)
         crossbar = bar(encoding, device=device, half_select=0.1)

@@ -5,6 +5,7 @@ The state of a crossbar is a dict of groups, each a dict of arrays by the name o
     plus.conductance  minus.conductance      G⁺ and G⁻ in siemens
     plus.up  plus.down  plus.energy          pulses up and down, and joules spent, of every device; also of minus
     plus.offset                              ξ of the last write, for devices with write noise; also of minus
+    plus.age                                 seconds since every device was programmed, if they drift; also of minus
     plus.step_up  plus.g_max …               constants of single devices, where they differ; also of minus
 
 A weight's rows are all of its axes but the last, its columns the last one. All functions are pure; random numbers are
@@ -197,6 +198,8 @@ class Crossbar:
             found[f"{side}.conductance"] = self.memristor.settled(g, cells)
             if self.memristor.write_noise:
                 found[f"{side}.offset"] = rng.standard_normal(g.shape)
+            if self.memristor.drifts:
+                found[f"{side}.age"] = np.full(g.shape, self.memristor.drift_start)
             found |= {f"{side}.{key}": value for key, value in cells.items() if isinstance(value, np.ndarray)}
             found |= {f"{side}.{counter}": np.zeros(g.shape) for counter in COUNTERS}
         return found
@@ -225,6 +228,8 @@ class Crossbar:
                 if self.memristor.write_noise:
                     rng = self._random(f"written/{step}/{side}/{name}")
                     after[f"{side}.offset"][name] = rng.standard_normal(g.shape)
+                if self.memristor.drifts:
+                    after[f"{side}.age"][name] = np.full(g.shape, self.memristor.drift_start)
         return after
 
     def draw(
@@ -315,14 +320,14 @@ class Crossbar:
         Args:
             nx: the backend of the state.
             state: the state; not changed.
-            counts: whole numbers between -limit and limit by weight.
-            drawn: what ``draw`` gave.
-            limit: the largest number of pulses on a device.
+            counts: whole numbers by weight.
+            drawn: what ``draw`` gave for that limit.
+            limit: the largest number of pulses on a device: more are neither sent nor counted.
         """
         after = {group: dict(values) for group, values in state.items()}
         for name, count in counts.items():
             for side in pulsed(self.encoding):
-                due = self._due(nx, side, count)
+                due = self._due(nx, side, nx.minimum(nx.maximum(count, -float(limit)), float(limit)))
                 self._pulse_side(nx, after, side, name, due, drawn or {}, limit)
         return after
 
@@ -343,11 +348,18 @@ class Crossbar:
             old = after[f"{side}.offset"][name]
             after[f"{side}.offset"][name] = _offsets_after(nx, old, drawn[f"{side}.write/{name}"], due, cells)
         after[f"{side}.conductance"][name] = moved
+        self._renew(nx, after, side, name, due)
         after[f"{side}.up"][name] = after[f"{side}.up"][name] + up
         after[f"{side}.down"][name] = after[f"{side}.down"][name] + down
         # Conductance before the pulses: for several it is a little off where steps are large.
         spent = device.energy(nx, g, nx.sign(due)) * nx.abs(due)
         after[f"{side}.energy"][name] = after[f"{side}.energy"][name] + spent
+
+    def _renew(self, nx: Backend, after: State, side: str, name: str, pulses: Array) -> None:
+        """Let devices that were pulsed be as young as when they were first programmed."""
+        if self.memristor.drifts:
+            age = after[f"{side}.age"][name]
+            after[f"{side}.age"][name] = nx.where(pulses == 0, age, 0.0 * age + self.memristor.drift_start)
 
     def _disturbed(self, nx: Backend, g: Array, up: Array, down: Array, cells: Cells) -> Array:
         """Every device moved a little by the pulses on the others of its row and of its column."""
@@ -452,6 +464,7 @@ class Crossbar:
         begin = {kind: after[f"{side}.{kind}"][name] for kind in kinds}
         rounds = {kind: values[: self.budget] for kind, values in noise.items()}
         end, _ = trees.scan(nx, one, begin, rounds, self.budget)
+        self._renew(nx, after, side, name, end["up"] + end["down"] - begin["up"] - begin["down"])
         for kind, array in end.items():
             after[f"{side}.{kind}"][name] = array
         last = noise["look"][self.budget] if device.read_noise else None
@@ -501,6 +514,7 @@ class Crossbar:
                 if self.half_select:
                     reset = self._disturbed(nx, reset, 0.0 * one, one, cells)
                 cleared[f"{side}.conductance"][name] = reset
+                self._renew(nx, cleared, side, name, one)
                 cleared[f"{side}.down"][name] = state[f"{side}.down"][name] + one
                 if self.memristor.write_noise:
                     old, fresh = state[f"{side}.offset"][name], drawn[f"{side}.write/{name}"]
@@ -510,12 +524,25 @@ class Crossbar:
         return self.write_verify(nx, cleared, weights, drawn, full)[0]
 
     def wait(self, nx: Backend, state: State, seconds: float, since: float | None = None) -> State:
-        """The state after time has passed without a pulse: drift and retention of every device."""
+        """The state after time has passed without a pulse: drift and retention of every device.
+
+        Waiting twice is waiting once for both times: the state holds the time since each device was programmed, at
+        first or by its last pulse, which was t₀ before.
+
+        Args:
+            nx: the backend of the state.
+            state: the state; not changed.
+            seconds: how long.
+            since: the time since programming at which the wait begins, of all devices; by default as the state has it.
+        """
         after = {group: dict(values) for group, values in state.items()}
         for side in SIDES:
             for name, g in state[f"{side}.conductance"].items():
-                cells = self._cells(state, side, name)
-                after[f"{side}.conductance"][name] = self.memristor.wait(nx, g, cells, seconds, since)
+                cells, ages = self._cells(state, side, name), after.get(f"{side}.age", {})
+                begin = ages.get(name) if since is None else since
+                after[f"{side}.conductance"][name] = self.memristor.wait(nx, g, cells, seconds, begin)
+                if name in ages:
+                    ages[name] = (ages[name] if since is None else 0.0 * ages[name] + since) + seconds
         return after
 
     def report(self, state: Mapping[str, Mapping[str, np.ndarray]]) -> CrossbarReport:

@@ -83,7 +83,7 @@ class Device:
     stuck: float = quantity(0.0, "", "fraction of devices that neither pulses nor time move")
     stuck_at: str = quantity("random", "", "where they stay: anywhere in their range, at its low or at its high end")
     levels: int = quantity(0, "", "number of distinct conductances, evenly spaced over the range; 0: continuous")
-    drift: float = quantity(0.0, "", "ν: G(t) = G(t₀) (t/t₀)^-ν after programming")
+    drift: float = quantity(0.0, "", "ν: G(t) = G(t₀) (t/t₀)^-ν after programming; G - G_rest does where τ is finite")
     drift_spread: float = quantity(0.0, "", "standard deviation of ν over devices")
     drift_start: float = quantity(1.0, "s", "t₀, the time after programming at which G is what was programmed")
     retention: float = quantity(math.inf, "s", "τ: G - G_rest decays by exp(-t/τ)")
@@ -174,6 +174,11 @@ class Device:
     def noisy(self) -> bool:
         """Whether a pulse needs random numbers."""
         return self.cycle_noise > 0
+
+    @property
+    def drifts(self) -> bool:
+        """Whether what time does to it depends on when it was programmed."""
+        return self.drift > 0 or self.drift_spread > 0
 
     def draw(self, shape: Sequence[int], rng: np.random.Generator) -> Cells:
         """The constants of an array of devices.
@@ -272,7 +277,7 @@ class Device:
         """The conductances after ``counts`` pulses on every device, negative counts being pulses down.
 
         Args:
-            counts: whole numbers between -limit and limit.
+            counts: whole numbers; more pulses than the limit are not sent.
             noise: ξ [limit, …devices], one of them for every pulse.
             limit: the largest number of pulses.
         """
@@ -299,24 +304,37 @@ class Device:
         """One noisy read, G + σ_r (G_max - G_min) ξ."""
         return g if noise is None or not self.read_noise else g + (self.read_noise * self.range) * noise
 
-    def wait(self, nx: Backend, g: Array, cells: Cells, seconds: float, since: float | None = None) -> Array:
+    def wait(self, nx: Backend, g: Array, cells: Cells, seconds: float, since: float | Array | None = None) -> Array:
         """The conductances ``seconds`` later: drift as a power of time, and decay towards rest; the stuck stay.
 
+            drift alone    G ← max(G (t/t_s)^-ν, G_min),   t = t_s + seconds
+            otherwise      G ← G_rest + (G - G_rest) exp(-seconds/τ) (t/t_s)^-ν
+
+        Two waits, of which the second begins when the first has ended, are one of both times. A conductance does not
+        know how old it is, so that ``since`` has to say it; the state of a ``Crossbar`` does.
+
         Args:
+            nx: the backend of the arrays.
+            g: conductances in S.
+            cells: what ``draw`` gave.
             seconds: how long.
-            since: the time since programming at which the wait begins, by default t₀.
+            since: t_s, the time since programming at which the wait begins, of all or of every device; by default t₀.
         """
         arguments.number("seconds", seconds, at_least=0)
-        begin = self.drift_start if since is None else arguments.number("since", since, at_least=self.drift_start)
-        before = g
+        begin = self.drift_start if since is None else since
+        if not nx.is_tensor(begin):
+            begin = arguments.number("since", begin, at_least=self.drift_start)
+        kept: Any = math.exp(-seconds / self.retention)
         if "drift" in cells:
-            exponent = cells["drift"] * math.log((begin + seconds) / begin)
-            g = g * (nx.exp(-exponent) if nx.is_tensor(exponent) else math.exp(-exponent))
-            g = nx.maximum(g, cells["g_min"])
-        if self.retention != math.inf:
+            older = (begin + seconds) / begin
+            exponent = cells["drift"] * (nx.log(older) if nx.is_tensor(older) else math.log(older))
+            kept = kept * (nx.exp(-exponent) if nx.is_tensor(exponent) else math.exp(-exponent))
+        if self.retention == math.inf:
+            after = nx.maximum(g * kept, cells["g_min"]) if "drift" in cells else g
+        else:
             towards = cells["g_min"] + self.rest * (cells["g_max"] - cells["g_min"])
-            g = towards + (g - towards) * math.exp(-seconds / self.retention)
-        return unless_stuck(nx, g, before, cells)
+            after = towards + (g - towards) * kept
+        return unless_stuck(nx, after, g, cells)
 
     def energy(self, nx: Backend, g: Array, direction: Array) -> Array:
         """The energy of a pulse on every device in joules: V² G t, or ``pulse_energy``; 0 without a pulse."""

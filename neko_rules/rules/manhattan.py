@@ -511,9 +511,11 @@ class Manhattan(Rule):
     def wait(self, seconds: float, since: float | None = None) -> None:
         """Let time pass without a pulse: every device drifts and leaks, and the network's weights are what is left.
 
+        Waiting twice is waiting once for both times. The time of a device begins with its last pulse, at t₀.
+
         Args:
             seconds: how long.
-            since: the time since the devices were programmed at which the wait begins; by default the device's t₀.
+            since: the time since the devices were programmed at which the wait begins; by default as it is.
 
         Raises:
             IncompatibleError: the weights are digital.
