@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from neko_rules import __version__
-from neko_rules.errors import ArgumentError, NekoError
+from neko_rules.errors import ArgumentError, NekoError, NekoWarning
 from neko_rules.experiments.listing import KINDS
 
 if TYPE_CHECKING:
@@ -403,7 +404,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # where the terminal's encoding lacks a character, a "?" will do
     try:
         given = _spelled_out(sys.argv[1:] if arguments is None else arguments)
-        code = app(given, standalone_mode=False, prog_name="neko")
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            code = app(given, standalone_mode=False, prog_name="neko")
     except NekoError as error:
         _say(str(error), "bold red", "Error: ")
         return WRONG
@@ -484,6 +487,24 @@ def _say(sentence: str, style: str, before: str = "") -> None:
 
     words = Text.assemble((before, style), sentence) if before else Text(sentence, style)
     Console(stderr=True).print(words, soft_wrap=True, highlight=False)
+
+
+_shown_by_python = warnings.showwarning
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of this package in one line, without the place in the program, which says nothing to a user."""
+    if issubclass(category, NekoWarning):
+        _say(str(message), "yellow", "Warning: ")
+    else:
+        _shown_by_python(message, category, filename, lineno, file, line)
 
 
 def _usage(error: Any) -> str:

@@ -290,7 +290,7 @@ def test_keras_and_jax_models_are_sampled_in_evaluation_mode_too() -> None:
 def test_every_rule_trains_a_wrapped_model_or_names_what_does(library: str, name: str) -> None:
     model = Evaluator(wrapped(library))
     if name in FIT or (name == "node_perturbation" and library != "jax"):
-        rule = RULES[name](model)
+        rule = RULES[name](model, **({"crossbar": {"w_max": 2.0}} if name.startswith("tiki_taka") else {}))
         before = model.network.parameters
         assert np.isfinite(rule.step(X, Y)["loss"])
         moved = [float(np.abs(model.network.parameters[key] - value).max()) for key, value in before.items()]
@@ -359,7 +359,7 @@ def test_a_torch_and_a_keras_model_with_the_same_weights_train_alike(rule: str) 
         make = {
             "backpropagation": lambda m: BPTT(m, optimizer={"name": "adam", "learning_rate": 1e-2}),
             "manhattan": lambda m: Manhattan(m, 5e-3),
-            "bounded conductances": lambda m: Manhattan(m, 5e-3, crossbar=Crossbar(Constant(step=3e-7), w_max=0.8)),
+            "bounded conductances": lambda m: Manhattan(m, 5e-3, crossbar=Crossbar(Constant(step=3e-7), w_max=1.2)),
             "sign of momentum": lambda m: Manhattan(m, 5e-3, decision="momentum"),
         }[rule](model)
         losses = [make.step(x[i % 3 :: 3], y[i % 3 :: 3])["loss"] for i in range(30)]

@@ -13,7 +13,7 @@ from neko_rules.backend import get_backend
 from neko_rules.devices import Constant, Crossbar, Linear, SoftBounds, presets
 from neko_rules.devices.encoding import ENCODINGS, pulsed
 from neko_rules.devices.quantization import quantized, straight_through
-from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.errors import ArgumentError, IncompatibleError, NekoWarning
 
 NX = get_backend("numpy")
 RNG = np.random.default_rng(0)
@@ -32,7 +32,8 @@ class TestEveryEncoding:
         state = crossbar.first({"w": WEIGHT, "b": np.zeros(4)})
         assert list(state["plus.conductance"]) == ["w"]
         np.testing.assert_allclose(crossbar.weights(NX, state)["w"], WEIGHT, rtol=1e-12)
-        beyond = crossbar.first({"w": 5 * np.sign(WEIGHT)})
+        with pytest.warns(NekoWarning, match=r"within ±w_max \(received: 24 of 24 beyond it, up to 5 in w, whose"):
+            beyond = crossbar.first({"w": 5 * np.sign(WEIGHT), "b": np.full(4, 9.0)})
         np.testing.assert_allclose(crossbar.weights(NX, beyond)["w"], 2 * np.sign(WEIGHT), rtol=1e-12)
 
     def test_a_pulse_moves_a_weight_by_its_step(self, encoding: str) -> None:
@@ -354,6 +355,20 @@ def test_names_are_checked_against_the_model() -> None:
     with pytest.raises(ArgumentError, match="needs every parameter"):
         Crossbar(w_max={"a": 1.0}).first({"a": WEIGHT, "b": WEIGHT})
     assert list(Crossbar(parameters="all").first({"a": np.zeros(3)})["plus.up"]) == ["a"]
+
+
+@pytest.mark.parametrize("budget", [0, 30])
+def test_weights_beyond_w_max_are_told_of_when_they_are_written(budget: int) -> None:
+    crossbar = bar(budget=budget, w_max={"a": 1.0, "b": 3.0})
+    weights = {"a": np.array([[0.5, -1.5], [1.2, 1.0]]), "b": np.array([[3.3, 0.0]])}
+    said = r"received: 3 of 6 beyond it, up to 1\.5 in a, whose w_max is 1\); they are written as ±w_max; give"
+    with pytest.warns(NekoWarning, match=said) as told:
+        state = crossbar.first(weights)
+    assert told[0].filename == __file__
+    with pytest.warns(NekoWarning, match=r"received: 1 of 2 beyond it, up to 4 in b, whose w_max is 3\)"):
+        crossbar.rewritten(state, {"b": np.array([[1.0, -4.0]])}, 0)
+    # What was read at the end of the range, in single precision, is no larger weight.
+    crossbar.first({"a": np.full((2, 2), np.float32(1.0) * np.float32(1 + 2e-7)), "b": np.zeros((1, 2))})
 
 
 def test_one_way_devices_need_one_sided_pairs() -> None:

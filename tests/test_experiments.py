@@ -78,7 +78,7 @@ class TestRunFolder:
 
     def test_what_training_cost_a_crossbar_is_told(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
         device = "{name: constant, stuck: 0.2, endurance: 1000}"
-        on_devices = f"{{name: manhattan, crossbar: {{device: {device}, w_max: 2.0}}}}"
+        on_devices = f"{{name: manhattan, crossbar: {{device: {device}, w_max: 4.0}}}}"
         said = []
         for rule in (on_devices, "manhattan"):
             folder = tmp_path / f"run{len(said)}"
@@ -99,6 +99,39 @@ class TestRunFolder:
         assert said[0][0].removeprefix("crossbar  ") in (tmp_path / "run0" / "report.html").read_text()
         assert said[1] == []
         assert "crossbar" not in json.loads((tmp_path / "run1" / "summary.json").read_text())
+
+    @pytest.mark.parametrize("rule", ["tiki_taka", "tiki_taka_v2"])
+    def test_what_training_cost_the_fast_array_is_told_too(
+        self, rule: str, tiny: Path, tmp_path: Path, capsys: Any
+    ) -> None:
+        arrays = "crossbar: {w_max: 4.0}, fast: {device: {name: soft_bounds, stuck: 0.3}, w_max: 4.0}"
+        settings = ["--set", f"rule={{name: {rule}, {arrays}}}", "--set", "train.epochs=1"]
+        assert main(["run", str(tiny), "--out", str(tmp_path / "run"), *settings]) == 0
+        assert main(["show", str(tmp_path / "run")]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if " pulses (" in line]
+        assert [line.split("  ")[0] for line in lines] == ["crossbar", "fast crossbar"] * 2
+        assert lines[:2] == lines[2:]
+        found = json.loads((tmp_path / "run" / "summary.json").read_text())
+        slow, fast = found["crossbar"], found["fast_crossbar"]
+        assert fast["pulses"] == fast["up"] + fast["down"] > 0
+        # Half of the devices of the fast array are the fixed side of their pairs.
+        assert fast["devices"] == slow["devices"]
+        assert (slow["stuck"], fast["energy"] > 0) == (0, True)
+        assert 0.25 < fast["stuck"] / fast["devices"] < 0.35
+        assert f"{fast['pulses']:,} pulses" in lines[1]
+        assert f"{fast['stuck']:,} of {fast['devices']:,} devices stuck" in lines[1]
+        assert main(["report", str(tmp_path / "run"), "--no-activity"]) == 0
+        assert all(line in (tmp_path / "run" / "report.html").read_text() for line in lines)
+
+    @pytest.mark.filterwarnings("always::neko_rules.errors.NekoWarning")
+    def test_a_warning_is_one_line_without_the_place_in_the_program(
+        self, tiny: Path, tmp_path: Path, capsys: Any
+    ) -> None:
+        settings = ["--set", "rule={name: manhattan, crossbar: {w_max: 0.1}}", "--set", "train.epochs=1"]
+        assert main(["run", str(tiny), "--out", str(tmp_path / "run"), *settings]) == 0
+        (line,) = [each for each in capsys.readouterr().err.splitlines() if "Warning" in each]
+        assert line.startswith("Warning: weights that are written to a crossbar must lie within ±w_max (received: ")
+        assert ".py" not in line
 
     def test_weights_are_those_that_were_measured(self, tiny: Path, tmp_path: Path) -> None:
         run_file(tiny, out=tmp_path / "run", progress=False)

@@ -238,7 +238,7 @@ class TestEveryRule:
         device = Constant(step=0.5e-6) if name == "manhattan" else SoftBounds(step=1e-6)
         rule = RULES[name](
             Evaluator(LIF(24, 3, threshold=0.5, seed=1)),
-            crossbar=Crossbar(device, w_max=1.0),
+            crossbar=Crossbar(device, w_max=2.0),
             optimizer={"name": "sgd", "learning_rate": 0.2},
         )
         losses = [rule.step(x, y)["loss"] for _ in range(60)]
@@ -378,7 +378,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_the_fast_array_starts_at_its_symmetry_point_and_drifts_back_to_it() -> None:
     x, y = data()
     device = SoftBounds(step=5e-6, asymmetry=0.4, step_spread=0.2, asymmetry_spread=0.1)
-    rule = TikiTaka(model_of(), Crossbar(device))
+    rule = TikiTaka(model_of(), Crossbar(device, w_max=4.0))
     own = rule.fast
     assert all(np.abs(value).max() == 0 for value in own.weights.values())
     state, bar = own.state, own.crossbar
@@ -393,7 +393,7 @@ def test_the_fast_array_starts_at_its_symmetry_point_and_drifts_back_to_it() -> 
 
 def test_a_transfer_takes_one_column_in_turn_and_the_buffer_waits() -> None:
     x, y = data()
-    crossbar = Crossbar(Constant(step=1e-6), w_max=1.0)
+    crossbar = Crossbar(Constant(step=1e-6), w_max=4.0)
     options = {"optimizer": {"name": "sgd", "learning_rate": 5.0}, "transfer_every": 2}
     eager = TikiTaka(model_of(), crossbar, transfer_rate=50.0, **options)
     patient = TikiTakaV2(model_of(), crossbar, transfer_rate=1e-3, **options)

@@ -116,7 +116,7 @@ def test_the_seed_of_the_rule_is_that_of_feedback_and_devices(rule: str) -> None
     x, y = data()
 
     def made(number: int, **crossbar: Any) -> dict[str, np.ndarray]:
-        given = {"device": presets.ReRamSB(), **crossbar}
+        given = {"device": presets.ReRamSB(), "w_max": 4.0, **crossbar}
         feedback = {"name": "eprop", "mode": "random"}
         found = RULES[rule](model_of(), crossbar=given, gradient=feedback, seed=number)
         found.step(x, y)
@@ -178,7 +178,7 @@ def test_every_read_has_noise_of_its_own() -> None:
 
 
 def test_examples_of_batches_of_several_sizes_share_no_noise() -> None:
-    rule = Manhattan(model_of(), per_sample=True, crossbar=Crossbar(Constant(cycle_noise=0.3)))
+    rule = Manhattan(model_of(), per_sample=True, crossbar=Crossbar(Constant(cycle_noise=0.3), w_max=4.0))
     drawn = []
     for rule.steps, examples in ((1, 32), (10, 5), (11, 7)):
         drawn += list(rule._draw(1, examples)["crossbar.plus.pulse/hidden.input.weight"])
@@ -243,4 +243,4 @@ def test_noise_is_not_drawn_for_millions_of_pulses() -> None:
     given: dict[str, Any] = {"decision": {"name": "multi_pulse", "limit": 10**8}, "optimizer": "sgd"}
     with pytest.raises(IncompatibleError, match="at most 1000 pulses at once"):
         Manhattan(model_of(), crossbar={"device": {"name": "constant", "cycle_noise": 0.1}}, **given)
-    Manhattan(model_of(), crossbar={"device": {"name": "constant"}}, **given)
+    Manhattan(model_of(), crossbar={"device": {"name": "constant"}, "w_max": 4.0}, **given)

@@ -27,7 +27,7 @@ from neko_rules.devices.crossbar_report import CrossbarReport, report
 from neko_rules.devices.device import DEVICES, Cells, Device, unless_stuck
 from neko_rules.devices.encoding import ENCODINGS, pulsed, scale, shape_of, split
 from neko_rules.devices.steps import SoftBounds
-from neko_rules.errors import ArgumentError, IncompatibleError, nearest
+from neko_rules.errors import ArgumentError, IncompatibleError, nearest, warn
 from neko_rules.seeding import stream
 
 State = dict[str, Parameters]
@@ -174,9 +174,11 @@ class Crossbar:
         """The state with the given weights written, on the host: devices drawn, counters at zero.
 
         With a ``budget`` the weights are written by write-verify from the middle of the range (one-sided: from its
-        low end), otherwise exactly; either way as far as every device reaches.
+        low end), otherwise exactly; either way as far as every device reaches. Of weights beyond ±w_max, which are
+        written as ±w_max, a warning says how many they are.
         """
         self.check({name: np.shape(value) for name, value in weights.items()})
+        self._warn_of_cut({name: value for name, value in weights.items() if self.holds(name, np.shape(value))})
         state: dict[str, dict[str, np.ndarray]] = {}
         for name, value in weights.items():
             if self.holds(name, np.shape(value)):
@@ -210,13 +212,14 @@ class Crossbar:
         """The state with other weights on the same devices, on the host: counters go on.
 
         As ``first`` it writes them by write-verify where there is a ``budget``, from what the devices hold, and exactly
-        otherwise, as far as every device reaches.
+        otherwise, as far as every device reaches, and warns of weights beyond ±w_max.
 
         Args:
             state: the state; not changed.
             weights: those to be written, by name; the others stay.
             step: a number on which noise depends beside the seed.
         """
+        self._warn_of_cut(weights)
         after = {group: dict(values) for group, values in state.items()}
         if self.budget:
             shapes = {name: np.shape(weight) for name, weight in weights.items()}
@@ -231,6 +234,21 @@ class Crossbar:
                 if self.memristor.drifts:
                     after[f"{side}.age"][name] = np.full(g.shape, self.memristor.drift_start)
         return after
+
+    def _warn_of_cut(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Say how many weights are larger than what can be held, and which is the largest."""
+        # In single precision a weight that was read at the end of its range may be beyond it by its last bits.
+        beyond = {name: np.abs(w) > self.largest(name) * (1 + 1e-6) for name, w in weights.items()}
+        cut = sum(int(each.sum()) for each in beyond.values())
+        if cut:
+            sizes = {name: float(np.abs(weights[name]).max()) for name, each in beyond.items() if each.any()}
+            name = max(sizes, key=lambda each: sizes[each] / self.largest(each))
+            warn(
+                "weights that are written to a crossbar must lie within ±w_max",
+                received=f"{cut} of {sum(each.size for each in beyond.values())} beyond it, "
+                f"up to {sizes[name]:.3g} in {name}, whose w_max is {self.largest(name):g}",
+                works="they are written as ±w_max; give the Crossbar a larger w_max, or begin with smaller weights",
+            )
 
     def draw(
         self, shapes: Mapping[str, Sequence[int]], step: int, limit: int = 1, *, verified: bool = False

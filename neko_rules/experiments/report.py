@@ -20,7 +20,7 @@ from neko_rules.experiments.yaml_file import dump, read_mapping
 from neko_rules.probabilistic import SamplingRule
 from neko_rules.report import html
 from neko_rules.report import sampling as sections
-from neko_rules.report.tables import crossbar_line, part_line, status_line
+from neko_rules.report.tables import crossbar_lines, part_line, status_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -66,8 +66,7 @@ def write_report(path: Path, out: Path | None = None, activity: bool = True) -> 
     records = folder.read_metrics()
     sampled = sampling.is_sampling(configuration.get("rule"))
     status = sampling.status(folder) if sampled else _trained(configuration, summary, len(records))
-    cost = summary.get("crossbar")
-    told = f"{status.plain}; {crossbar_line(cost)}" if cost else status.plain
+    told = "; ".join([status.plain, *crossbar_lines(summary)])
     page = html.Page(str(configuration.get("name", path.name)), told)
     described = {key: part_line(shortened(value, key)) for key, value in configuration.items() if key != "name"}
     page.section(

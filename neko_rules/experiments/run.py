@@ -115,7 +115,7 @@ class Outcome:
         reason: why it ended before its last epoch; empty otherwise.
         history: what it measured.
         seconds: how long it took, loading of the data included.
-        crossbar: what it cost the devices that the weights live on, if they do.
+        crossbars: what it cost the devices that the weights live on, if they do, by the name of their array.
     """
 
     folder: RunFolder
@@ -123,7 +123,7 @@ class Outcome:
     reason: str = ""
     history: History = field(default_factory=History)
     seconds: float = 0.0
-    crossbar: dict[str, float | None] | None = None
+    crossbars: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The contents of ``summary.json``."""
@@ -134,7 +134,7 @@ class Outcome:
             "final": self.history.epochs[-1] if self.history.epochs else None,
             "unfinished_epoch": self.history.partial,
             "seconds": round(self.seconds, 3),
-            **({"crossbar": self.crossbar} if self.crossbar else {}),
+            **self.crossbars,
         }
 
 
@@ -309,8 +309,8 @@ def _train(
         outcome.history, outcome.seconds = trainer.history, time.perf_counter() - begin
         # A run that could not be taken up again keeps the results that it has.
         if resume is None or trainer.resumed_from is not None:
-            loaded = getattr(experiment.rule, "crossbar", None)
-            outcome.crossbar = None if loaded is None else loaded.report().totals()
+            loaded = getattr(experiment.rule, "crossbars", {})
+            outcome.crossbars = {name: each.report().totals() for name, each in loaded.items()}
             write_results(outcome, experiment.rule.model.network.parameters, experiment.configuration)
     return outcome
 

@@ -81,8 +81,8 @@ def show_outcome(outcome: Outcome | sampling.Drawn, console: Console) -> None:
 
 
 def _show_crossbar(summary: Mapping[str, Any], console: Console) -> None:
-    if summary.get("crossbar"):
-        console.print(tables.crossbar_line(summary["crossbar"]), highlight=False, soft_wrap=True)
+    for line in tables.crossbar_lines(summary):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def show_tables(result: Comparison, console: Console) -> None:

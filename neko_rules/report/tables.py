@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 COLOURS = {"training": "blue", "validation": "red"}
+CROSSBARS = ("crossbar", "fast_crossbar")
+"""What the arrays of devices are called in the summary of a run."""
+
 STATUS = {"finished": "green", "interrupted": "yellow", "failed": "red"}
 SHORT = 8
 """Numbers up to which a list is written out."""
@@ -154,16 +157,24 @@ def status_line(status: str, reason: str, epochs: int, of: int, seconds: float) 
     return text.append(f" ({reason})", style="not bold default") if reason else text
 
 
-def crossbar_line(totals: Mapping[str, Any]) -> str:
-    """What a training has cost the devices of a crossbar, from the totals of its report.
+def crossbar_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What a training has cost the devices of its crossbars, from the summary of the run: a line for each array.
 
     Example:
         >>> totals = {"devices": 1200, "pulses": 5300, "up": 2000, "down": 3300, "energy": 2.5e-9, "stuck": 3}
-        >>> crossbar_line(totals)
-        'crossbar  5,300 pulses (2,000 set, 3,300 reset), 2.5e-09 J, 3 of 1,200 devices stuck'
-        >>> crossbar_line({**totals, "endurance_used": 0.002})[-33:]
-        'busiest at 0.2 % of its endurance'
+        >>> fast = {**totals, "pulses": 90, "up": 60, "down": 30, "endurance_used": 0.002}
+        >>> for line in crossbar_lines({"status": "finished", "crossbar": totals, "fast_crossbar": fast}):
+        ...     print(line)
+        crossbar  5,300 pulses (2,000 set, 3,300 reset), 2.5e-09 J, 3 of 1,200 devices stuck
+        fast crossbar  90 pulses (60 set, 30 reset), 2.5e-09 J, 3 of 1,200 devices stuck, busiest at 0.2 % of its
+        endurance
     """
+    return [
+        f"{name.replace('_', ' ')}  {_cost(totals)}" for name in CROSSBARS if (totals := summary.get(name)) is not None
+    ]
+
+
+def _cost(totals: Mapping[str, Any]) -> str:
     said = [
         f"{totals['pulses']:,} pulses ({totals['up']:,} set, {totals['down']:,} reset)",
         f"{totals['energy']:.3g} J",
@@ -171,7 +182,7 @@ def crossbar_line(totals: Mapping[str, Any]) -> str:
     ]
     if (used := totals.get("endurance_used")) is not None:
         said.append(f"busiest at {100 * used:.2g} % of its endurance")
-    return "crossbar  " + ", ".join(said)
+    return ", ".join(said)
 
 
 def curves(records: Sequence[Mapping[str, Any]], width: int, loss: str = "") -> list[RenderableType]:

@@ -120,7 +120,8 @@ class Manhattan(Rule):
         >>> from neko_rules import LIF, EProp, Evaluator, Manhattan
         >>> from neko_rules.devices import Crossbar, SoftBounds
         >>> model = Evaluator(LIF(8, 2, inputs=3))
-        >>> rule = Manhattan(model, gradient=EProp(model), crossbar=Crossbar(SoftBounds()), dead_zone=0.1)
+        >>> crossbar = Crossbar(SoftBounds(), w_max=2.0)
+        >>> rule = Manhattan(model, gradient=EProp(model), crossbar=crossbar, dead_zone=0.1)
         >>> figures = rule.step(np.ones((4, 5, 3)), np.array([0, 1, 0, 1]))
         >>> report = rule.crossbar.report()
         >>> report.devices, 0 < report.pulses <= report.devices
@@ -273,6 +274,11 @@ class Manhattan(Rule):
         if self._crossbar is None:
             return None
         return LoadedCrossbar(self._crossbar, self._on_host(self.prepared()[0], CROSSBAR))
+
+    @property
+    def crossbars(self) -> dict[str, LoadedCrossbar]:
+        """All arrays of devices by what they are called in the summary of a run."""
+        return {} if self.crossbar is None else {"crossbar": self.crossbar}
 
     # Own arrays and random numbers.
 

@@ -59,7 +59,7 @@ class TikiTaka(Manhattan):
 
     Example:
         >>> from neko_rules import RNN, Evaluator, TikiTaka
-        >>> rule = TikiTaka(Evaluator(RNN(8, 2, inputs=3)), transfer_every=2)
+        >>> rule = TikiTaka(Evaluator(RNN(8, 2, inputs=3)), {"w_max": 2.0}, transfer_every=2)
         >>> x, y = np.ones((4, 5, 3)), np.array([0, 1, 0, 1])
         >>> for _ in range(4):
         ...     figures = rule.step(x, y)
@@ -120,6 +120,11 @@ class TikiTaka(Manhattan):
     def fast(self) -> LoadedCrossbar:
         """The fast array as it is now."""
         return LoadedCrossbar(self._fast, self._on_host(self.prepared()[0], FAST))
+
+    @property
+    def crossbars(self) -> dict[str, LoadedCrossbar]:
+        """The slow and the fast array."""
+        return super().crossbars | {"fast_crossbar": self.fast}
 
     def _waited(self, own: Own, crossbar: Crossbar, prefix: str, seconds: float, since: float | None) -> Own:
         slow = super()._waited(own, crossbar, prefix, seconds, since)
@@ -213,7 +218,7 @@ class TikiTakaV2(TikiTaka):
 
     Example:
         >>> from neko_rules import RNN, Evaluator, TikiTakaV2
-        >>> TikiTakaV2(Evaluator(RNN(8, 2, inputs=3)), transfer_every=2).transfer_every
+        >>> TikiTakaV2(Evaluator(RNN(8, 2, inputs=3)), {"w_max": 2.0}, transfer_every=2).transfer_every
         2
     """
 
