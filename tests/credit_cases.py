@@ -193,5 +193,8 @@ def _can_be_deferred(name: str) -> bool:
 PULSED = ("manhattan", "tiki_taka", "tiki_taka_v2")
 """The rules whose update is no multiple of a gradient; they have a battery of their own, in test_manhattan.py."""
 
+HOLDING: dict[str, dict[str, Any]] = {name: {"crossbar": {"w_max": 10.0}} for name in ("tiki_taka", "tiki_taka_v2")}
+"""What rules whose weights always live on devices need to hold the strong weights of these networks."""
+
 DEFERRED = [name for name in RULES if name not in PULSED and _can_be_deferred(name)]
 """Every registered rule that does not refuse to wait for the end of a sequence."""

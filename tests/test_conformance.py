@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from credit_cases import HOLDING
 
 from neko_rules import BPTT, RNN, EProp, Layer, Stack
 from neko_rules.backend import is_installed
@@ -164,7 +166,7 @@ class Spoiled(BPTT):
 class TestRules:
     @pytest.mark.parametrize("name", list(RULES))
     def test_ours_pass(self, name: str) -> None:
-        check_rule(RULES[name], backends=["numpy"])
+        check_rule(partial(RULES[name], **HOLDING.get(name, {})), backends=["numpy"])
 
     @pytest.mark.parametrize("mode", ["random", "adaptive", "sign"])
     def test_modes_pass_on_two_backends(self, mode: str) -> None:

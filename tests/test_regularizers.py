@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import NETWORKS, alive, by_autodiff, data, distance, stack
+from credit_cases import HOLDING, NETWORKS, alive, by_autodiff, data, distance, stack
 
 from neko_rules import BPTT, STDP, Evaluator
 from neko_rules.backend import Parameters, get_backend
@@ -278,9 +278,10 @@ def test_no_rule_ignores_a_regularizer(rule: str, name: str) -> None:
         with pytest.raises(IncompatibleError, match="no loss that a regulariser could join"):
             RULES[rule](model, regularizers=[BITING[name]()])
         return
-    plain = RULES[rule](model).gradients(x, y)
+    options = HOLDING.get(rule, {})
+    plain = RULES[rule](model, **options).gradients(x, y)
     none, once, twice = (
-        RULES[rule](model, regularizers=[BITING[name](strength=c)]).gradients(x, y)["hidden.input.weight"]
+        RULES[rule](model, regularizers=[BITING[name](strength=c)], **options).gradients(x, y)["hidden.input.weight"]
         for c in (0.0, 10.0, 20.0)
     )
     own = plain["hidden.input.weight"]

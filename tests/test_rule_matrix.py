@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import INPUTS, OUTPUTS, data
+from credit_cases import HOLDING, INPUTS, OUTPUTS, data
 from eager import eager
 
 from neko_rules import Evaluator, Layer, Network, Stack
@@ -55,7 +55,8 @@ def outcome(rule_name: str, cell: str, topology: str, backend: Backend) -> dict[
     """Gradients and weights after two updates, or the reason of a refusal."""
     x, y = data(batch=2, steps=5)
     try:
-        rule = RULES[rule_name](Evaluator(network(cell, topology, backend)), optimizer=SGD(0.1), seed=1)
+        options: dict[str, Any] = {"optimizer": SGD(0.1), "seed": 1, **HOLDING.get(rule_name, {})}
+        rule = RULES[rule_name](Evaluator(network(cell, topology, backend)), **options)
     except IncompatibleError as refusal:
         return str(refusal)
     found: dict[str, Any] = {f"gradient {name}": value for name, value in rule.gradients(x, y).items()}
