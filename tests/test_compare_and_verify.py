@@ -104,6 +104,8 @@ class TestCompare:
             (["bptt", "ottt:fast"], "ottt has no mode"),
             (["bptt", "eprop:fast"], "mode must be one of"),
             (["bptt", "bptt"], "compared once"),
+            (["bptt", "ottt", "bptt@numpy"], "compared once (received: bptt and bptt@numpy, which are the same"),
+            (["eprop:symmetric", "eprop:mode=symmetric"], "eprop:symmetric and eprop:mode=symmetric, which are the"),
             (["bptt", "eprop@nunpy"], "unknown backend"),
             (["bptt", "truncated_bptt:widow=3"], "did you mean 'window'"),
         ],
@@ -122,9 +124,21 @@ class TestCompare:
         assert "in which neurons spike" in shown
 
 
+class Twin(NumpyBackend):
+    """NumPy under another name."""
+
+    name = "twin"
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(neko_rules.backend._instances, "twin", Twin())
+    return "twin"
+
+
 class TestVerify:
-    def test_agreement(self, tiny: Path, capsys: Any) -> None:
-        assert main(["verify", str(tiny), "--backends", "numpy", "numpy", "--examples", "4"]) == 0
+    def test_agreement(self, tiny: Path, twin: str, capsys: Any) -> None:
+        assert main(["verify", str(tiny), "--backends", "numpy", twin, "--examples", "4"]) == 0
         shown = capsys.readouterr().out
         assert "same numbers" in shown
         assert "float32" in shown
@@ -142,14 +156,20 @@ class TestVerify:
         assert "fault in step 1: loss is" in shown
         assert "the forward passes agree" in shown
 
+    def test_a_backend_is_not_compared_with_itself(self, tiny: Path, capsys: Any) -> None:
+        assert main(["verify", str(tiny), "--backends", "numpy", "numpy"]) == 2
+        assert "each backend can be compared once, since with itself it agrees (received: numpy, numpy)" in " ".join(
+            capsys.readouterr().err.split()
+        )
+
     def test_one_backend_is_not_enough(self, tiny: Path, capsys: Any) -> None:
         assert main(["verify", str(tiny), "--backends", "numpy"]) == 2
         assert "at least two backends" in capsys.readouterr().err
 
-    def test_the_last_time_steps_keep_their_targets(self) -> None:
+    def test_the_last_time_steps_keep_their_targets(self, twin: str) -> None:
         config = next(path for path in CONFIGS if path.stem.startswith("evidence"))
         settings = ["data.train_examples=4", "data.test_examples=1"]
-        found = verify(config, ["numpy", "numpy"], settings, examples=2, steps=1, time_steps=160, float32=False)
+        found = verify(config, ["numpy", twin], settings, examples=2, steps=1, time_steps=160, float32=False)
         assert found.agree
 
 

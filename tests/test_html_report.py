@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from conftest import required
 
+import neko_rules.backend
+from neko_rules.backends.numpy import NumpyBackend
 from neko_rules.cli import main
 from neko_rules.report import html
 from neko_rules.report.sampling import uncertainty_section
@@ -41,6 +43,12 @@ def tool(*names: str) -> str:
     return found
 
 
+class Twin(NumpyBackend):
+    """NumPy under another name."""
+
+    name = "twin"
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of a comparison that was verified."""
@@ -49,8 +57,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = folder / "run"
     rules = ["bptt", "eprop:symmetric", "eprop:random"]
     assert main(["compare", str(folder / "tiny.yaml"), "--rules", *rules, "--out", str(run), "-q"]) == 0
-    verified = ["--backends", "numpy", "numpy", "--steps", "1", "--into", str(run)]
-    assert main(["verify", str(run / "config.yaml"), *verified]) == 0
+    verified = ["--backends", "numpy", "twin", "--steps", "1", "--into", str(run)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(neko_rules.backend._instances, "twin", Twin())
+        assert main(["verify", str(run / "config.yaml"), *verified]) == 0
     assert main(["report", str(run)]) == 0
     return (run / "report.html").read_text(encoding="utf-8")
 

@@ -13,7 +13,7 @@ from neko_rules import ALIF, BPTT, LIF, RNN, EProp, Evaluator, Rule
 from neko_rules.backend import BUILT_IN, get_backend, is_installed
 from neko_rules.backends.numpy import NumpyBackend
 from neko_rules.errors import ArgumentError, BackendError, ComparisonError
-from neko_rules.testing import assert_backends_agree, verify_backends
+from neko_rules.testing import assert_backends_agree, check_rule, verify_backends
 from neko_rules.testing.verification import difference
 
 INSTALLED = [name for name in BUILT_IN if is_installed(name)]
@@ -100,7 +100,7 @@ class TestFaults:
         assert "first state that differs: v of hidden" in str(parting)
         assert "fault in step 1" in found.table().columns[-1]._cells[0].plain  # type: ignore[union-attr]
 
-    def test_in_the_backward_pass_is_located(self) -> None:
+    def test_in_the_backward_pass_is_located(self, planted: Any) -> None:
         class Wrong(EProp):
             def _judged_gradients(self, *arguments: Any) -> Any:
                 judgement, found = super()._judged_gradients(*arguments)
@@ -112,7 +112,8 @@ class TestFaults:
         def either(backend: str, dtype: str) -> Rule:
             return next(rules)(Evaluator(ALIF(6, 2, backend=backend, dtype=dtype, seed=1)))
 
-        parting = verify_backends(either, [data()], ["numpy", "numpy"], float32=False).partings["numpy"]
+        planted()
+        parting = verify_backends(either, [data()], ["numpy", "changed"], float32=False).partings["changed"]
         assert (parting.kind, parting.quantity) == ("fault", "gradient")
         assert (parting.layer, parting.parameter) == ("hidden", "hidden.recurrent.weight")
         assert parting.values[1] == pytest.approx(parting.values[0] * (1 + 1e-6), rel=1e-12)
@@ -163,24 +164,38 @@ def test_a_spike_flip_is_told_from_a_fault(planted: Any) -> None:
 
 
 class TestRefusals:
-    def test_a_silent_network(self) -> None:
+    def test_a_silent_network(self, planted: Any) -> None:
         def silent(backend: str, dtype: str) -> Rule:
             return BPTT(Evaluator(LIF(3, 2, backend=backend, dtype=dtype, threshold=1e9)))
 
+        planted()
         with pytest.raises(ComparisonError, match="no spike on numpy"):
-            verify_backends(silent, [data()], ["numpy", "numpy"])
+            verify_backends(silent, [data()], ["numpy", "changed"])
 
-    def test_arguments(self) -> None:
+    def test_arguments(self, planted: Any) -> None:
+        planted()
         with pytest.raises(ArgumentError, match="two backends"):
             verify_backends(make, [data()], ["numpy"])
         with pytest.raises(ArgumentError, match="at least one step"):
-            verify_backends(make, [], ["numpy", "numpy"])
+            verify_backends(make, [], ["numpy", "changed"])
         with pytest.raises(BackendError, match="unknown backend"):
             verify_backends(make, [data()], ["numpy", "nunpy"])
 
+    @pytest.mark.parametrize("names", [["numpy", "numpy"], ["numpy", "changed", "numpy"]])
+    def test_a_backend_beside_itself(self, planted: Any, names: list[str]) -> None:
+        planted()
+        said = rf"each backend can be compared once, since with itself it agrees \(received: {', '.join(names)}\)"
+        with pytest.raises(ArgumentError, match=said):
+            verify_backends(make, [data()], names)
+        with pytest.raises(ArgumentError, match=said):
+            assert_backends_agree(make, *data(), names)
+        with pytest.raises(ArgumentError, match=said):
+            check_rule(BPTT, backends=names)
 
-def test_networks_that_do_not_spike_are_compared_too() -> None:
+
+def test_networks_that_do_not_spike_are_compared_too(planted: Any) -> None:
     def rate(backend: str, dtype: str) -> Rule:
         return BPTT(Evaluator(RNN(4, 2, backend=backend, dtype=dtype)))
 
-    assert verify_backends(rate, [data()], ["numpy", "numpy"]).agree
+    planted()
+    assert verify_backends(rate, [data()], ["numpy", "changed"]).agree

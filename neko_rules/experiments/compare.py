@@ -129,7 +129,9 @@ def compare(
         )
     base = load(config, settings, seed)
     spelled = [Spelled.read(text) for text in rules]
-    experiments = {each.label: Experiment.build(each.configured(base)) for each in spelled}
+    configured = {each.label: each.configured(base) for each in spelled}
+    _refuse_the_same(configured)
+    experiments = {label: Experiment.build(each) for label, each in configured.items()}
     first = experiments[spelled[0].label]
     if out is not None:
         require_free(out)
@@ -174,3 +176,15 @@ def compare(
     outcome.history, outcome.seconds = result.history, time.perf_counter() - begin
     write_results(outcome, first.rule.model.network.parameters, configuration)
     return outcome, result
+
+
+def _refuse_the_same(configured: dict[str, Configuration]) -> None:
+    """Refuse two spellings of one rule: compared with itself it would be found to be the same."""
+    met: list[tuple[str, Configuration]] = []
+    for label, each in configured.items():
+        for other, known in met:
+            if (each.rule, each.backend) == (known.rule, known.backend):
+                raise ArgumentError(
+                    "each rule can be compared once", received=f"{other} and {label}, which are the same on one backend"
+                )
+        met.append((label, each))

@@ -13,6 +13,7 @@ from neko_rules.experiments.run import Experiment, load_data
 from neko_rules.probabilistic.sampling_rule import SamplingRule
 from neko_rules.rules import Rule
 from neko_rules.testing import Verification, verify_backends
+from neko_rules.testing.failures import distinct
 from neko_rules.testing.verification import TOLERANCE
 
 
@@ -46,6 +47,7 @@ def verify(
     Raises:
         NekoError: anything is wrong with the file, the data or a backend, or the network is dead.
     """
+    distinct(backends)  # before the data are loaded
     steps = integer("--steps", steps, at_least=1)
     configuration = load(config, settings, seed)
     size = configuration.train.batch_size if examples is None else integer("--examples", examples, at_least=1)

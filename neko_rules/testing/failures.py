@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules.backend import BUILT_IN, get_backend, is_installed
+from neko_rules.errors import ArgumentError
 
 
 def installed(backends: Sequence[str] | None) -> list[str]:
@@ -17,9 +18,27 @@ def installed(backends: Sequence[str] | None) -> list[str]:
         >>> installed(["numpy"])
         ['numpy']
     """
-    names = [name for name in BUILT_IN if is_installed(name)] if backends is None else list(backends)
-    for name in names:
-        get_backend(name)
+    return distinct([name for name in BUILT_IN if is_installed(name)] if backends is None else backends)
+
+
+def distinct(backends: Sequence[str]) -> list[str]:
+    """Names of backends that are there, none of them twice: one that is compared with itself agrees.
+
+    Example:
+        >>> distinct(["numpy", "numpy"])
+        Traceback (most recent call last):
+        neko_rules.errors.ArgumentError: each backend can be compared once, since with itself it agrees (received:
+        numpy, numpy); ...
+    """
+    names = list(backends)
+    found = [get_backend(name) for name in names]
+    if any(each is other for place, each in enumerate(found) for other in found[:place]):
+        others = [name for name in BUILT_IN if is_installed(name) and name not in names]
+        raise ArgumentError(
+            "each backend can be compared once, since with itself it agrees",
+            received=", ".join(map(str, names)),
+            works=f"name others, such as {others[0]}" if others else "leave the second out",
+        )
     return names
 
 

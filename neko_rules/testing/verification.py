@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import BUILT_IN, get_backend, is_installed
+from neko_rules.backend import BUILT_IN, is_installed
 from neko_rules.errors import ArgumentError, ComparisonError
 from neko_rules.kernels.host import by_library
 from neko_rules.layers.forward import Trajectory
 from neko_rules.layers.margins import margins
 from neko_rules.rules.rule import Rule
+from neko_rules.testing.failures import distinct
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -209,7 +210,7 @@ def verify_backends(
         float32: whether differences in float32 are reported beside.
 
     Raises:
-        ArgumentError: fewer than two backends, or no data.
+        ArgumentError: fewer than two backends, one of them twice, or no data.
         ComparisonError: no neuron of the reference's network spikes.
         BackendError: a backend is unknown or not installed.
 
@@ -217,17 +218,15 @@ def verify_backends(
         >>> from neko_rules import ALIF, EProp, Evaluator
         >>> make = lambda backend, dtype: EProp(Evaluator(ALIF(6, 2, backend=backend, dtype=dtype)))
         >>> x, y = 4 * np.random.default_rng(0).normal(size=(4, 8, 5)), np.array([0, 1, 0, 1])
-        >>> verify_backends(make, [(x, y)] * 2, ["numpy", "numpy"]).agree
+        >>> verify_backends(make, [(x, y)] * 2, ["numpy", "torch"]).agree
         True
     """
-    names = list(backends)
+    names = distinct(backends)
     if len(names) < 2:
         raise ArgumentError("a verification needs at least two backends", received=names)
     if not data:
         raise ArgumentError("a verification needs the data of at least one step", received="none")
     tolerance = arguments.number("tolerance", tolerance, above=0)
-    for name in names:
-        get_backend(name)
     result = Verification(names[0], len(data), tolerance)
     for dtype in ("float64", "float32") if float32 else ("float64",):
         truth = _Trace.run(make(names[0], dtype), data)
@@ -260,13 +259,14 @@ def assert_backends_agree(
         tolerance: largest relative difference of losses, gradients and weights.
 
     Raises:
+        ArgumentError: as for ``verify_backends``.
         AssertionError: two backends part, not by a spike flip; it says at which step, layer, parameter and spike.
 
     Example:
         >>> from neko_rules import BPTT, LIF, Evaluator
         >>> make = lambda backend, dtype: BPTT(Evaluator(LIF(6, 2, backend=backend, dtype=dtype)))
         >>> x, y = 4 * np.random.default_rng(0).normal(size=(4, 8, 5)), np.array([0, 1, 0, 1])
-        >>> assert_backends_agree(make, x, y, ["numpy", "numpy"]).partings
+        >>> assert_backends_agree(make, x, y, ["numpy", "torch"]).partings
         {}
     """
     names = [name for name in BUILT_IN if is_installed(name)] if backends is None else list(backends)
