@@ -1,6 +1,7 @@
 """Targets: what a user gives as y, made into dense arrays with a mask of the supervised steps.
 
-classification   integers [batch] (one label per sequence) or [batch, time] (one per step, -1: not supervised);
+classification   labels [batch] (one per sequence), whole numbers of any type, since tables give them as floats;
+                 integers [batch, time] (one per step, -1: not supervised);
                  one-hot or distributions [batch, n_out] or [batch, time, n_out]
 regression       [batch, time, n_out], or [batch, time] for one output; without an output at every step
                  [batch, n_out], or [batch] for one output
@@ -63,6 +64,8 @@ def encode(
     array = as_array(y, batch, time)
     if task_type == "regression":
         return _values(array, steps, outputs)
+    if array.ndim == 1 and array.dtype.kind == "f" and _all_whole(array):
+        return _labels(array, steps, outputs)
     if array.dtype.kind in "iu" and (labels_only or not _is_one_hot(array, steps, outputs)):
         return _labels(array, steps, outputs)
     if labels_only:
@@ -118,6 +121,7 @@ def _labels(labels: np.ndarray, steps: int, outputs: int) -> Targets:
         wrong = labels[(labels < lowest) | (labels >= outputs)][0]
         extra = f", or {UNSUPERVISED} for a step that does not count" if labels.ndim == 2 else ""
         raise DataError(f"a label must be between 0 and {outputs - 1}{extra}", received=f"label {wrong}")
+    labels = labels.astype(np.int64, copy=False)
     if labels.ndim == 1:
         return Targets(_identity(outputs).take(labels, axis=0)[None], _all_supervised(len(labels)), one_hot=True)
     by_step = labels.T
@@ -161,8 +165,12 @@ def _distributions(array: np.ndarray, steps: int, outputs: int) -> Targets:
 
 def _whole(array: np.ndarray) -> str:
     """What would work, where labels are whole numbers of a floating-point type."""
-    whole = array.ndim <= 2 and array.dtype.kind == "f" and bool((array == np.floor(array)).all())
+    whole = array.ndim <= 2 and array.dtype.kind == "f" and _all_whole(array)
     return "make labels integers by y.astype(int)" if whole else ""
+
+
+def _all_whole(array: np.ndarray) -> bool:
+    return bool((array == np.floor(array)).all())
 
 
 def _values(array: np.ndarray, steps: int, outputs: int) -> Targets:

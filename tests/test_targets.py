@@ -99,8 +99,12 @@ def test_integers_that_could_be_labels_or_one_hot_are_refused() -> None:
         ([0, 1, 2], "y must have one entry per example (2) (received: shape (3,))"),
         (1, "one entry per example"),
         ([], "one entry per example"),
-        ([0.0, 1.0], "must be integers [batch] or [batch, 4]"),
-        ([0.0, 1.0], "received: type float64, shape (2,)); make labels integers by y.astype(int)."),
+        ([0.0, 3.0], "a label must be between 0 and 2 (received: label 3.0)"),
+        ([0.0, -1.0], "a label must be between 0 and 2 (received: label -1.0)"),
+        ([0.0, np.inf], "a label must be between 0 and 2 (received: label inf)"),
+        ([0.0, np.nan], "must be integers [batch] or [batch, 4]"),
+        ([0.5, 1.0], "must be integers [batch] or [batch, 4]"),
+        ([[0.0] * 4, [1.0] * 4], "received: type float64, shape (2, 4)); make labels integers by y.astype(int)."),
         ([0.5, 1.0], "task_type='regression' and a loss such as mean_squared_error."),
         (np.zeros((2, 4)), "targets of a classification into 3 classes"),
         (np.zeros((2, 3, 3)), "received: type float64, shape (2, 3, 3)"),
@@ -115,6 +119,17 @@ def test_integers_that_could_be_labels_or_one_hot_are_refused() -> None:
 )
 def test_classification_targets_that_are_refused(y: Any, says: str) -> None:
     _refused(lambda: classes(y), says)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("labels_only", [False, True])
+def test_whole_numbers_of_a_floating_point_type_are_labels(kind: str, labels_only: bool) -> None:
+    # As data: {name: arrays} takes them from a file: a table holds all of its numbers as floats.
+    found = classes(np.array(LABELS, kind), labels_only=labels_only)
+    expected = classes(LABELS, labels_only=labels_only)
+    np.testing.assert_array_equal(found.dense, expected.dense)
+    assert found.one_hot
+    assert classes([1.0, 0.0]).dense.tolist() == classes([1, 0]).dense.tolist()
 
 
 def test_a_loss_that_takes_labels_refuses_distributions() -> None:

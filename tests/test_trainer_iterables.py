@@ -248,6 +248,18 @@ def test_an_iterable_that_has_become_shorter_cannot_be_resumed(tmp_path):
         Trainer(Momentum()).train(TOY[:1], epochs=3, resume=tmp_path)
 
 
+def test_labels_that_a_table_gives_as_floats_are_labels_as_in_yaml(tmp_path):
+    from neko_rules.datasets import Arrays
+
+    np.savez(tmp_path / "my.npz", x=INPUTS, y=LABELS.astype(float), x_test=INPUTS, y_test=LABELS.astype(float))
+    x, y, x_test, y_test = Arrays(path=tmp_path / "my.npz").load()
+    one, other = rule_of(), rule_of()
+    expected = Trainer(one).train(x, y, epochs=2, validation_data=(x_test, y_test))
+    found = Trainer(other).train(INPUTS, LABELS.astype(float), epochs=2, validation_data=(INPUTS, LABELS.astype("f4")))
+    assert timeless(found.epochs) == timeless(expected.epochs)
+    same_state(one.state(), other.state())
+
+
 # What is refused.
 
 
