@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import NETWORKS, distance
+from credit_cases import NETWORKS, data, distance
 
 from neko_rules import ALIF, BPTT, LIF, RNN, STDP, Evaluator, Layer, Network, Stack, TripletSTDP
-from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import LIFCell
 from neko_rules.optimizers import Adam, Naive
@@ -52,6 +52,39 @@ def test_an_isolated_pair_gives_the_window(steps_apart: int, pairing: str) -> No
     first = 25
     found = change(STDP(driven(), pairing=pairing, **PAIR), [first], [first + steps_apart])
     assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("rule", [STDP, TripletSTDP])
+def test_graded_inputs_count_as_that_many_spikes(rule: type[STDP]) -> None:
+    """dw is linear in the input of a synapse, also where it is negative, for given spikes of its neuron."""
+    options = PAIR if rule is STDP else TRIPLET | {"triplet_depression": 0.0}
+    made, rng = rule(driven(), **options), np.random.default_rng(0)
+    x = np.zeros((1, 60, 2))
+    x[0, [9, 20, 22, 41], 1] = 1.0
+    graded, y = rng.standard_normal(60), np.zeros((1, 60, 1))
+
+    def found(train: np.ndarray) -> float:
+        given = x.copy()
+        given[0, :, 0] = train
+        return -float(made.gradients(given, y)["hidden.input.weight"][0, 0])
+
+    single = [found(np.eye(60)[t]) for t in range(60)]
+    assert found(graded) == pytest.approx(float(graded @ single), rel=1e-10)
+    assert min(single) < 0 < max(single)
+
+
+@pytest.mark.parametrize("rule", [STDP, TripletSTDP])
+def test_nearest_pairing_refuses_inputs_that_have_no_trace(rule: type[STDP]) -> None:
+    made, y = rule(driven(), pairing="nearest"), np.zeros((1, 6, 1))
+    for values in ([-0.5, 1.0], [0.0, 2.0]):
+        x = np.zeros((1, 6, 2))
+        x[0, :2, 0] = values
+        for call in (made.step, made.gradients, made.observed_step):
+            with pytest.raises(DataError, match=r"from 0 to 1, since a spike sets its trace to 1 .*pairing='all'"):
+                call(x, y)
+    assert made.steps == 0
+    between = rule(Evaluator(NETWORKS["alif"]("numpy")), pairing="nearest", connections=["hidden.recurrent.weight"])
+    assert np.isfinite(between.step(*data())["loss"]), "no input is paired"
 
 
 def by_pairs(pre: list[int], post: list[int], nearest: bool, p: dict[str, Any]) -> tuple[float, float]:

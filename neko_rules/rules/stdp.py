@@ -33,18 +33,20 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+
 from neko_rules import arguments
 from neko_rules.backend import Array, Parameters
 from neko_rules.clipping import Clipping
 from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
-from neko_rules.errors import ArgumentError, IncompatibleError, nearest
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError, nearest
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.forward import Signals, Trajectory, connected
 from neko_rules.layers.graph import INPUT, Connection
 from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Regularizer
-from neko_rules.rules.rule import RULES, Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.rule import RULES, Arrays, Batch, Own, Rule, UpdateOptions
 from neko_rules.rules.trains import before, overlap
 
 PAIRINGS = ("all", "nearest")
@@ -73,8 +75,12 @@ class STDP(Rule):
 
     No error reaches the plastic connections. Every other parameter of the output population (the readout) learns by
     the exact gradient of the loss with the spikes below it given (the delta rule through the readout's memory); all
-    that is left, such as biases of hidden neurons, stays as it is. Inputs count as spikes: 0 or 1, or numbers of
-    spikes; nearest pairing needs 0 or 1.
+    that is left, such as biases of hidden neurons, stays as it is.
+
+    An input counts as that many spikes, whole or not: dw is linear in s_t for given z_t. So a graded input between 0
+    and 1 changes a weight as spikes of that probability do on average, and a negative one the other way round, which
+    makes dw of Gaussian inputs their correlation with the spikes that follow, less that with those before. With nearest
+    pairing, where s_t + (1 - s_t) x̂_t is a trace for 0 ≤ s_t ≤ 1 alone, other inputs are refused.
 
     Args:
         model: an Evaluator, of a network with spiking neurons.
@@ -98,6 +104,7 @@ class STDP(Rule):
 
     Raises:
         IncompatibleError: the network has no such connection, hidden constants are learned, or regularisers are given.
+        DataError: in a step with nearest pairing, an input is below 0 or above 1.
 
     Example: one synapse, whose neuron fires 2 ms after the input.
 
@@ -209,6 +216,28 @@ class STDP(Rule):
         """The connections that change by spike timing, by the name of their weight."""
         chosen = self.connections
         return {c.weight: c for c in self._between_spikes if chosen is None or c.weight in chosen}
+
+    def stepped(self, arrays: Arrays, observed: bool = False) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """As for ``Rule``, of inputs that have traces."""
+        self._require_traces(arrays[0])
+        return super().stepped(arrays, observed)
+
+    def gradients_of(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """As for ``Rule``, of inputs that have traces."""
+        self._require_traces(arrays[0])
+        return super().gradients_of(arrays)
+
+    def _require_traces(self, inputs: np.ndarray) -> None:
+        """Refuse inputs that are no spikes, where a spike sets its trace to 1."""
+        if self.pairing == "all" or all(connection.source != INPUT for connection in self.plastic.values()):
+            return
+        low, high = float(inputs.min()), float(inputs.max())
+        if low < 0 or high > 1:
+            raise DataError(
+                "nearest pairing takes inputs from 0 to 1, since a spike sets its trace to 1",
+                received=f"values from {low:g} to {high:g}",
+                works="use pairing='all', which takes graded inputs, or make spikes of them",
+            )
 
     # Pure functions of parameters and data, in backend arrays.
 

@@ -29,6 +29,7 @@ class TripletSTDP(STDP):
     """Triplet STDP: potentiation grows with the neuron's recent spikes, as in data on the frequency of pairings.
 
     dw = F₊(w) Σ_t r̂1_tᵀ [z_t (A2₊ + A3₊ ô2_t)] - F₋(w) Σ_t [s_t (A2₋ + A3₋ r̂2_t)]ᵀ ô1_t, the mean over the examples.
+    Graded inputs are as for STDP, apart from the term of A3₋, which is quadratic in them.
 
     Args:
         model: an Evaluator, of a network with spiking neurons.
