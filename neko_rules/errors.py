@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 _MISSING = object()
 
+COUNTED = ("steps", "boundaries")
+"""What of a schedule is a number of updates."""
+
 SIMILAR, VERY_SIMILAR = 0.6, 0.75
 """Share of letters in common from which on a spelling is near: if the first letter is the same, and if it is not."""
 
@@ -147,8 +150,16 @@ def instead(argument: str, known: Iterable[str]) -> str:
         "the learning rate belongs to the optimizer: optimizer={'name': 'adam', 'learning_rate': 1e-3}"
         >>> instead("lr", ["learning_rate", "beta_1"]), instead("mod", ["mode"])
         ("did you mean 'learning_rate'?", "did you mean 'mode'?")
+        >>> instead("epochs", ["initial", "steps", "final"])[:58]
+        'a schedule counts updates: give steps, epochs times the ba'
     """
     known = list(known)
+    of_schedule = any(name in known for name in ("initial", "then", "values"))
+    if argument.lower() in ("epoch", "epochs") and of_schedule and (counted := [c for c in COUNTED if c in known]):
+        return (
+            f"a schedule counts updates: give {counted[0]}, epochs times the batches of an epoch "
+            "(and times the updates per sequence of a rule that learns within it)"
+        )
     if argument.lower() in LEARNING_RATE:
         if "learning_rate" in known:
             return "did you mean 'learning_rate'?"

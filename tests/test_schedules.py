@@ -126,6 +126,12 @@ def test_resolved_from_numbers_mappings_and_objects() -> None:
         ({"name": "piecewise_constant", "boundaries": [3], "values": [1]}, "one more"),
         ({"name": "piecewise_constant", "boundaries": 3, "values": [1, 2]}, "list"),
         ({"name": "linear_warmup", "steps": 3, "then": "soon"}, "then"),
+        (
+            {"name": "cosine", "initial": 0.1, "epochs": 3},
+            "'epochs'; a schedule counts updates: give steps, epochs times",
+        ),
+        ({"name": "warmup", "epochs": 3, "then": 0.1}, "counts updates: give steps"),
+        ({"name": "piecewise", "epochs": [3], "values": [1, 2]}, "counts updates: give boundaries"),
     ],
 )
 def test_refusals(spec: Any, said: str) -> None:
