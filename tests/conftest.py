@@ -38,6 +38,7 @@ os.environ.update(
 if importlib.util.find_spec("triton"):
     importlib.import_module("triton")
 
+import mmap
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,31 @@ import pytest
 from trees import converted
 
 from neko_rules.backend import BUILT_IN, get_backend, is_installed
+
+# What tests give to XLA runs for milliseconds and takes seconds to compile. It takes a third to a half of that, in JAX
+# and in TensorFlow, where machine code is not optimised and loops are written in an older way. All that XLA does to
+# operations before that is as users have it; and some tests run once more by what users have, in
+# test_optimised_by_xla.py. Where XLA_FLAGS is set it stays as it is: XLA_FLAGS= runs all tests by what users have.
+QUICK = ("xla_backend_optimization_level=0", "xla_cpu_use_fusion_emitters=false")
+
+
+def _knows(library: str, flags: tuple[str, ...]) -> bool:
+    """Whether the name of every flag is in the library: XLA ends a process that gives it one that it does not know.
+
+    Searched for in the files themselves, which takes a tenth of a second; to import both libraries takes ten.
+    """
+    found = importlib.util.find_spec(library)
+    wanted = {flag.split("=")[0].encode() for flag in flags}
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        for file in [each for each in Path(folder).iterdir() if {".so", ".dylib", ".pyd"} & set(each.suffixes)]:
+            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                wanted -= {name for name in wanted if text.find(name) >= 0}
+    return found is None or not wanted
+
+
+# Before either library is imported. Subprocesses inherit this too, pytest-xdist's workers among them.
+if "XLA_FLAGS" not in os.environ and _knows("jaxlib", QUICK) and _knows("tensorflow", QUICK):
+    os.environ["XLA_FLAGS"] = " ".join(f"--{flag}" for flag in QUICK)
 
 # The rule of the tutorial is registered before any test asks which rules there are: they run on it like on any other.
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
