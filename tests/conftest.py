@@ -38,6 +38,7 @@ os.environ.update(
 if importlib.util.find_spec("triton"):
     importlib.import_module("triton")
 
+import gc
 import mmap
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -93,6 +94,22 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"NEKO_REQUIRE_BACKENDS is set, but not installed: {', '.join(missing)}")
     if required("SHARED") and not SHARED.is_dir():
         raise pytest.UsageError(f"NEKO_REQUIRE_SHARED is set, but there is no folder {SHARED}")
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often: compiling and tracing make objects by the million, few of which are any.
+
+    By itself Python looks through the young ones after every 700, and ever so often through all that the libraries
+    hold, which is left out here.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 5)
+
+
+def pytest_unconfigure() -> None:
+    # Extension modules complain at the end of what was not freed.
+    gc.unfreeze()
 
 
 @pytest.hookimpl(wrapper=True)
