@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from credit_cases import alive, data, network_of
+from credit_cases import HOLDING, alive, data, network_of
 
 import neko_rules
 from neko_rules import (
@@ -213,7 +213,7 @@ def test_no_rule_has_a_gradient_or_makes_a_change_where_there_is_no_synapse(rule
     """On NumPy; that the other libraries agree, also on sparse networks, is what the matrix of rules proves."""
     network, (x, y) = sparse(), data(batch=3, steps=6)
     try:
-        made = RULES[rule](Evaluator(network))
+        made = RULES[rule](Evaluator(network), **HOLDING.get(rule, {}))
     except IncompatibleError:
         made = RULES[rule](Evaluator(LIF(6, 3, inputs=4, connectivity=0.5, dtype="float64")))
         network = made.model.network
@@ -389,7 +389,7 @@ def test_spsa_moves_synapses_alone() -> None:
     assert all(np.count_nonzero(found[name]) == (~where).sum() for name, where in absent(network).items())
 
 
-CROSSBAR = {"device": {"name": "idealized", "read_noise": 0.1}}
+CROSSBAR = {"device": {"name": "idealized", "read_noise": 0.1}, "w_max": 9.0}
 
 
 @pytest.mark.parametrize("rule", [Manhattan, TikiTaka])
