@@ -75,7 +75,7 @@ class Connection:
         >>> Connection("hidden", "hidden", delay=1).weight
         'hidden.recurrent.weight'
         >>> int(Connection("hidden", "hidden", delay=1, connectivity=0.1).synapses(100, 100).sum())
-        969
+        1000
     """
 
     source: str
