@@ -140,6 +140,7 @@ def late_between(wide: int = 10) -> Network:
     )
 
 
+FEW: dict[str, Any] = {"connectivity": 0.5, "recurrent_connectivity": 0.3, "readout_connectivity": 0.7}
 ESTIMATED = ("otpe", "approximate_otpe")
 NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "one recurrent layer": (lambda: layers(24, cell="alif"), ("bptt", "eprop", "ottt", "pp_prop", *ESTIMATED)),
@@ -166,6 +167,7 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "a circuit": (circuit, ("bptt", "eprop", "pp_prop", "event_prop")),
     "a circuit of neurons that differ": (lambda: circuit("low", "high"), ("bptt", "eprop", "pp_prop")),
     "connections that skip": (skipping, ("bptt", "eprop")),
+    "few synapses": (lambda: layers(24, 12, **FEW), ("bptt", "eprop", "pp_prop")),
 }
 
 ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
@@ -186,6 +188,8 @@ ONLINE: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "some of them adaptive": (lambda: layers(12, cell=ALIFCell(beta=[0.0, 0.1, 0.3] * 4)), ("eprop",)),
     "a reset that is learned through": (lambda: layers(24, cell=LIFCell(detach_reset=False)), ("eprop", "pp_prop")),
     "a reset to zero": (lambda: layers(24, cell=LIFCell(reset="zero")), ("eprop",)),
+    "few synapses": (lambda: layers(24, **FEW), ("eprop", "ottt", "pp_prop", "fptt")),
+    "few synapses, adaptive thresholds": (lambda: layers(24, cell="alif", **FEW), ("eprop",)),
     "adaptive layers": (lambda: layers(16, 12, cell="alif", recurrent=False), ("ostl", "etlp")),
 }
 

@@ -19,6 +19,7 @@ from neko_rules import (
     RTRL,
     SPSA,
     Connection,
+    Crossbar,
     EProp,
     Evaluator,
     FeedbackAlignment,
@@ -34,7 +35,9 @@ from neko_rules import (
     Stack,
     TikiTaka,
     WeightMirror,
+    on_crossbar,
 )
+from neko_rules.chains import running
 from neko_rules.errors import ArgumentError, CheckpointError, ConfigurationError, IncompatibleError
 from neko_rules.experiments.run import run
 from neko_rules.layers.connectivity import CONNECTIVITIES, Connectivity, Dense, Mask, ReceptiveFields, connectivity
@@ -313,7 +316,11 @@ def test_steps_by_loops_are_those_by_operations(rule: str, backend: str) -> None
 
 
 @pytest.mark.parametrize("rule", ["BPTT", "e-prop, every 4"])
-def test_what_is_stored_where_there_is_no_synapse_has_no_effect(rule: str, backend: str) -> None:
+def test_what_is_stored_where_there_is_no_synapse_has_no_effect(
+    rule: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor with chains, and in steps that have them at hand."""
+    monkeypatch.setattr(running, "WORTHWHILE", 0)
     x, y = data(batch=3, steps=12)
     found = []
     for value in (0.0, 5.0):
@@ -390,6 +397,13 @@ def test_spsa_moves_synapses_alone() -> None:
 
 
 CROSSBAR = {"device": {"name": "idealized", "read_noise": 0.1}, "w_max": 9.0}
+
+
+def test_a_crossbar_shows_synapses_alone(tmp_path: Path) -> None:
+    shown = on_crossbar(sparse(), Crossbar(**CROSSBAR))
+    assert clear(shown.parameters, shown)
+    shown.save(tmp_path / "weights.safetensors")
+    sparse().load(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("rule", [Manhattan, TikiTaka])

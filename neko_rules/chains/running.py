@@ -364,7 +364,7 @@ def planned(
         known[name] = handed_over(value, kind.dtype) if value.ndim else value.astype(kind.dtype)[()]
     known |= {name: crossover(size) for name, size in links.crossovers.items()}
     for name, connection in links.synapses.items():
-        known[name] = connection.synapses(*given.values[connection.weight].shape).view(np.uint8)
+        known[name] = connection.synapses(*given.values[connection.weight].shape).astype(np.uint8)
     known |= more
     biases = {name: bias_name(population) for name, population in links.biases.items()}
     for name, population in links.biases.items():

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from neko_rules import arguments
-from neko_rules.backend import get_backend
+from neko_rules.backend import Backend, Parameters, get_backend
 from neko_rules.devices import Crossbar
 from neko_rules.errors import IncompatibleError
+from neko_rules.layers.forward import connected
 from neko_rules.layers.graph import Graph
 from neko_rules.layers.protocol import NetworkProtocol
 
@@ -53,8 +54,17 @@ def on_crossbar(network: Model, crossbar: Crossbar, *, read: int = 0) -> Model:
     convert(twin, crossbar)
     state = crossbar.first(twin.parameters)
     shapes = {name: value.shape for name, value in state["plus.conductance"].items()}
-    twin.set_parameters(crossbar.weights(get_backend("numpy"), state, crossbar.draw(shapes, read)))
+    read_out = crossbar.weights(get_backend("numpy"), state, crossbar.draw(shapes, read))
+    twin.set_parameters(of_synapses(get_backend("numpy"), twin, read_out))
     return twin
+
+
+def of_synapses(nx: Backend, network: NetworkProtocol, read: Parameters) -> Parameters:
+    """What was read of an array, without the noise of devices where the network has no synapse."""
+    connections = {each.weight: each for each in network.graph.connections}
+    return {
+        name: connected(nx, connections[name], value) if name in connections else value for name, value in read.items()
+    }
 
 
 def convert(network: NetworkProtocol, crossbar: Crossbar) -> None:

@@ -26,8 +26,7 @@ from neko_rules.clipping import Clipping
 from neko_rules.devices import Crossbar, CrossbarReport
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.layers.analog import convert
-from neko_rules.layers.forward import connected
+from neko_rules.layers.analog import convert, of_synapses
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
@@ -391,15 +390,8 @@ class Manhattan(Rule):
     def _read(self, own: Own, drawn: Parameters) -> Parameters:
         """The weights that the crossbar shows."""
         assert self._crossbar is not None, "only a crossbar is read"
-        return self._of_synapses(self._crossbar.weights(self.nx, _group(own, CROSSBAR), _group(drawn, CROSSBAR)))
-
-    def _of_synapses(self, read: Parameters) -> Parameters:
-        """What was read of an array, without the noise of devices where there is no synapse."""
-        connections = {each.weight: each for each in self.model.network.graph.connections}
-        return {
-            name: connected(self.nx, connections[name], value) if name in connections else value
-            for name, value in read.items()
-        }
+        shown = self._crossbar.weights(self.nx, _group(own, CROSSBAR), _group(drawn, CROSSBAR))
+        return of_synapses(self.nx, self.model.network, shown)
 
     def applied(
         self,

@@ -28,6 +28,7 @@ from neko_rules.backend import Array, Parameters, get_backend
 from neko_rules.devices import Crossbar
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
+from neko_rules.layers.analog import of_synapses
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
@@ -205,7 +206,8 @@ class TikiTaka(Manhattan):
         slow = super()._read(own, drawn)
         if not self.gamma:
             return slow
-        fast = self._of_synapses(self._fast.weights(self.nx, _group(own, FAST), _group(drawn, FAST)))
+        fast = self._fast.weights(self.nx, _group(own, FAST), _group(drawn, FAST))
+        fast = of_synapses(self.nx, self.model.network, fast)
         return {name: value + self.gamma * fast[name] for name, value in slow.items()}
 
 
