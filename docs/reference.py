@@ -11,6 +11,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def _from_root(name: str) -> str:
     return text.replace("](docs/", "](").replace("](CONTRIBUTING.md)", "](contributing.md)")
 
 
+@cache
 def kinds() -> dict[str, list[Any]]:
     """For every kind that has a registry its base class and the parts, in the order of their files."""
     found = {kind: registry_of(key) for kind, key in KINDS.items()}

@@ -214,6 +214,11 @@ def get_backend(backend: str | Backend) -> Backend:
     return _instances[backend]
 
 
+def goes_by_name(nx: Backend) -> bool:
+    """Whether the name of a backend stands for this very one, and not for another with other options."""
+    return nx.name in available() and get_backend(nx.name) is nx
+
+
 def _built_in(name: str, module: str, cls: str, library: str) -> Backend:
     try:
         return getattr(importlib.import_module(module), cls)()

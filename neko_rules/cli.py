@@ -279,10 +279,10 @@ def verify(
     ] = None,
 ) -> None:
     """Check that a run has the same numbers on several backends, or show where they part."""
-    from neko_rules.backend import BUILT_IN, is_installed
     from neko_rules.experiments import verify as verifying
+    from neko_rules.testing.failures import installed
 
-    names = backends or [name for name in BUILT_IN if is_installed(name)]
+    names = installed(backends or None)
     found = verifying.verify(
         config,
         names,

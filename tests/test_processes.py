@@ -8,26 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from posterior_cases import spiking, spiking_data
+from posterior_cases import Doubling, spiking, spiking_data
 
 from neko_rules import MALA, EProp, Evaluator, JaxModel, Posterior, TorchModel, Trainer
 from neko_rules.backend import get_backend
-from neko_rules.backends.numpy import NumpyBackend
 from neko_rules.errors import IncompatibleError
 from neko_rules.probabilistic.processes import packed
 
 X, Y = spiking_data(8)
 RUN = {"draws": 4, "warmup": 4, "chains": 2}
-
-
-class Doubling(NumpyBackend):
-    """A user's own operations under a name that is another's."""
-
-    def __init__(self, factor=2.0):
-        self.factor = factor
-
-    def exp(self, array):
-        return self.factor * super().exp(array)
 
 
 def rule_of(nx):

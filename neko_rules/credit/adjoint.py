@@ -271,7 +271,8 @@ def _connected(nx: Backend, connection: Connection, gradient: Array) -> Array:
     host = host_of(nx)
     if host is None:
         return connected(nx, connection, gradient)
-    connection.clear(host.host(gradient))
+    if connection.partial:
+        connection.clear(host.host(gradient))
     return gradient
 
 

@@ -61,10 +61,8 @@ def on_crossbar(network: Model, crossbar: Crossbar, *, read: int = 0) -> Model:
 
 def of_synapses(nx: Backend, network: NetworkProtocol, read: Parameters) -> Parameters:
     """What was read of an array, without the noise of devices where the network has no synapse."""
-    connections = {each.weight: each for each in network.graph.connections}
-    return {
-        name: connected(nx, connections[name], value) if name in connections else value for name, value in read.items()
-    }
+    partial = network.partial
+    return {name: connected(nx, partial[name], value) if name in partial else value for name, value in read.items()}
 
 
 def convert(network: NetworkProtocol, crossbar: Crossbar) -> None:

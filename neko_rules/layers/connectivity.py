@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -273,7 +273,11 @@ def _read(path: str | Path) -> np.ndarray:
     return found
 
 
-def connectivity(given: Connectivity | float | str | Any) -> Connectivity:
+ConnectivityLike = Connectivity | float | str | Mapping[str, Any] | np.ndarray | Sequence[Any]
+"""What ``connectivity`` makes one of: a probability, a name, a mapping, or a matrix."""
+
+
+def connectivity(given: ConnectivityLike) -> Connectivity:
     """A connectivity from one, its name, a mapping with its name, a probability, or a matrix of zeros and ones.
 
     Example:

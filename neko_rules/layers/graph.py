@@ -22,7 +22,7 @@ from neko_rules.errors import ArgumentError, nearest
 from neko_rules.initializers import INITIALIZERS, Initializer
 from neko_rules.kernels.host import clear_diagonal
 from neko_rules.layers.cell import CELLS, Cell
-from neko_rules.layers.connectivity import Connectivity, connectivity
+from neko_rules.layers.connectivity import Connectivity, ConnectivityLike, connectivity
 from neko_rules.registry import create
 from neko_rules.seeding import stream
 
@@ -85,7 +85,7 @@ class Connection:
     autapses: bool = False
     label: str = ""
     converters: Converters | Mapping[str, Any] | None = None
-    connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense"
+    connectivity: ConnectivityLike = "dense"
     connectivity_seed: int | None = None
 
     def __post_init__(self) -> None:

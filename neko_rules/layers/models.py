@@ -13,7 +13,7 @@ from neko_rules.backend import Backend
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.initializers import Initializer
 from neko_rules.layers.cell import CELLS, Cell, PerNeuron
-from neko_rules.layers.connectivity import Connectivity
+from neko_rules.layers.connectivity import ConnectivityLike
 from neko_rules.layers.graph import INPUT, Connection, Population
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.layers.network import MODELS, Network
@@ -55,8 +55,8 @@ class Layer:
     initializer: Initializer | str | Mapping[str, Any] = "scaled_normal"
     recurrent_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal"
     autapses: bool = False
-    connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense"
-    recurrent_connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense"
+    connectivity: ConnectivityLike = "dense"
+    recurrent_connectivity: ConnectivityLike = "dense"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", CELLS.resolve(self.cell))
@@ -122,7 +122,7 @@ class Stack(Network):
         readout_decay: PerNeuron | None = None,
         readout_bias: bool = True,
         readout_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
-        readout_connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense",
+        readout_connectivity: ConnectivityLike = "dense",
     ) -> None:
         if not isinstance(layers, Sequence) or not layers:
             raise ArgumentError("a stack needs a list of at least one layer", received=layers)
@@ -204,8 +204,8 @@ class _OneCellStack(Stack):
         initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
         recurrent_initializer: Initializer | str | Mapping[str, Any] = "scaled_normal",
         autapses: bool = False,
-        connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense",
-        recurrent_connectivity: Connectivity | float | str | Mapping[str, Any] | Any = "dense",
+        connectivity: ConnectivityLike = "dense",
+        recurrent_connectivity: ConnectivityLike = "dense",
         **options: Any,
     ) -> None:
         known = self.__signature__.parameters  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import Array, Backend, Parameters, available, get_backend
+from neko_rules.backend import Array, Backend, Parameters, get_backend, goes_by_name
 from neko_rules.errors import ArgumentError, DataError, nearest
 from neko_rules.layers.cell import Cell, CellOperations, Constants, backend_constants, namespace
 from neko_rules.layers.forward import NetworkState, Trajectory, run
@@ -160,8 +160,7 @@ class Network(Portable, NetworkProtocol):
         state = super().__getstate__()
         # Constants are made anew, and a backend goes by its name where it is the one of that name.
         del state["constants"]
-        registered = self.nx.name in available() and get_backend(self.nx.name) is self.nx
-        return state | {"nx": self.nx.name if registered else self.nx}
+        return state | {"nx": self.nx.name if goes_by_name(self.nx) else self.nx}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

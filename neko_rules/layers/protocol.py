@@ -19,7 +19,7 @@ from neko_rules import tensor_file
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.errors import ArgumentError
 from neko_rules.layers.forward import Trajectory
-from neko_rules.layers.graph import check_synapses
+from neko_rules.layers.graph import Connection, check_synapses
 from neko_rules.layers.quantized import rounded_weights
 
 OBSERVED = "observed/"
@@ -94,6 +94,11 @@ class NetworkProtocol:
         """The parameters by name, as NumPy copies."""
         self.require_built()
         return {name: self.nx.to_numpy(value) for name, value in self.values.items()}
+
+    @property
+    def partial(self) -> dict[str, Connection]:
+        """The connections some of whose weights have to stay zero, by the name of the weight."""
+        return {connection.weight: connection for connection in self.graph.connections if connection.partial}
 
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them)."""

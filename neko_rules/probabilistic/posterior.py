@@ -195,8 +195,7 @@ class Posterior:
         if self._layout is None:
             network = self.model.network
             network.require_built()
-            partial = {connection.weight: connection for connection in network.graph.connections if connection.partial}
-            layout, at = [], 0
+            partial, layout, at = network.partial, [], 0
             for name, value in network.values.items():
                 if name in network.learned or any(name == each or name.startswith(f"{each}.") for each in self.fixed):
                     continue
@@ -235,13 +234,13 @@ class Posterior:
         Raises:
             ArgumentError: the vector is of another shape.
         """
-        network, filled = self.model.network, self._unsampled()
+        network = self.model.network
         if np.shape(vector) != (self.dimension,):
             raise ArgumentError(
                 f"weights as a vector must have shape {(self.dimension,)}, a number for each that is sampled",
                 received=f"shape {np.shape(vector)}",
             )
-        filled = dict(filled)
+        filled = dict(self._unsampled())
         for name, mask, place in self.layout:
             value = np.zeros(mask.shape, network.dtype)
             value[mask] = vector[place]
@@ -340,7 +339,7 @@ class Posterior:
             )
         # What is sampled, and what is held fixed, is what it was when the density was made.
         posterior, beyond = self._as_it_is(), self._beyond(examples)
-        factor, constant = scaled(self.model.loss, self.noise_scale, self.model.network.outputs)
+        factor, constant = self._scaled()
         force = None if gradient is None else force_of(gradient)
         if force is not None:
             check_repeatable(force, self.model.network.values, examples.take(slice(0, min(len(examples), 8))))
@@ -383,6 +382,10 @@ class Posterior:
         return Density(
             lambda position: rows(position, energy_of)[0], lambda position: rows(position, both_of), estimate
         )
+
+    def _scaled(self) -> tuple[float, float]:
+        """Of the loss: what of -log p(y | x, θ) it is multiplied by, and what is added for every example."""
+        return scaled(self.model.loss, self.noise_scale, self.model.network.outputs)
 
     def _beyond(self, examples: Examples) -> float:
         """What -log p(y | x, θ) of all examples has that depends on their targets alone."""
@@ -437,7 +440,7 @@ class Posterior:
             >>> round(posterior.rounding(np.zeros(5), posterior.examples(np.ones((2, 5, 3)), np.ones(2))))
             12
         """
-        factor, _ = scaled(self.model.loss, self.noise_scale, self.model.network.outputs)
+        factor, _ = self._scaled()
         values = self._values(vector)
         sums = [factor * loss_sums(self.model, values, chunk)[0] for chunk in examples.chunks()]
         precision = np.finfo(self.model.network.dtype).eps
@@ -453,7 +456,7 @@ class Posterior:
         """
         model, nx = self.model, self.model.nx
         require_likelihood(model.loss)
-        factor, constant = scaled(model.loss, self.noise_scale, model.network.outputs)
+        factor, constant = self._scaled()
         examples, values = self.examples(x, y), self._values(vector)
         found = []
         for start in range(0, len(examples), self.chunk_size):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules.backend import Backend, available, get_backend
+from neko_rules.backend import Backend, get_backend, goes_by_name
 from neko_rules.errors import IncompatibleError, NekoError
 from neko_rules.on_request import own_state
 
@@ -64,11 +64,7 @@ def _unpacked(work: tuple[Callable[[Any], Any], bytes]) -> Any:
     try:
         task = pickle.loads(content)
     except (pickle.UnpicklingError, AttributeError, ImportError) as error:
-        raise IncompatibleError(
-            "what runs in a process of its own must be found there by its module and name",
-            received=f"{type(error).__name__}: {error}",
-            works="use processes=1, or put classes and functions of your own at the top of a module",
-        ) from error
+        raise _not_sent("be found there by its module and name", error) from error
     return function(task)
 
 
@@ -90,12 +86,16 @@ def packed(value: Any, nx: Backend | None = None) -> bytes:
     try:
         _Packer(buffer, nx).dump(value)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise IncompatibleError(
-            "what runs in a process of its own must be such that Python can pickle it",
-            received=f"{type(error).__name__}: {error}",
-            works="use processes=1, or put classes and functions of your own at the top of a module",
-        ) from error
+        raise _not_sent("be such that Python can pickle it", error) from error
     return buffer.getvalue()
+
+
+def _not_sent(must: str, error: Exception) -> IncompatibleError:
+    return IncompatibleError(
+        f"what runs in a process of its own must {must}",
+        received=f"{type(error).__name__}: {error}",
+        works="use processes=1, or put classes and functions of your own at the top of a module",
+    )
 
 
 TYPES = frozenset({"bool", "int32", "int64", "float32", "float64"})
@@ -117,7 +117,7 @@ class _Packer(pickle.Pickler):
         if isinstance(value, type) or callable(value):
             return NotImplemented
         if isinstance(value, Backend):
-            return (get_backend, (value.name,)) if _goes_by_name(value) else NotImplemented
+            return (get_backend, (value.name,)) if goes_by_name(value) else NotImplemented
         for nx in self._backends():
             if _is_plain_array(nx, value):
                 return _array, (nx, nx.to_numpy(value))
@@ -134,11 +134,6 @@ class _Packer(pickle.Pickler):
         if self.nx is not None:
             yield self.nx
         yield from backend._instances.values()
-
-
-def _goes_by_name(nx: Backend) -> bool:
-    """Whether the name of a backend stands for this very one, and not for another with other options."""
-    return nx.name in available() and get_backend(nx.name) is nx
 
 
 def _is_plain_array(nx: Backend, value: Any) -> bool:

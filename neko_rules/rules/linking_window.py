@@ -203,13 +203,12 @@ class LinkingWindow(LinkingBack):
         whole = chain.take("gradients", 1)
         chain.call_before(grouped.clear, whole, condition=f"not {self._flag('adding')}")
         for connection in self.graph.connections:
-            gradient = self._gradient(connection.weight, 2) if connection.partial else ""
-            if connection.partial and connection.complete:
-                chain.call_after(grouped.clear_diagonal, gradient)
-            elif connection.partial:
+            if not connection.complete:
                 synapses = chain.take(f"synapses_{len(self.synapses)}", 2, "uint8")
                 self.synapses[synapses] = connection
-                chain.call_after(grouped.clear_absent, gradient, synapses)
+                chain.call_after(grouped.clear_absent, self._gradient(connection.weight, 2), synapses)
+            elif connection.hollow:
+                chain.call_after(grouped.clear_diagonal, self._gradient(connection.weight, 2))
         given = [chain.take("slots", 1, "int64"), chain.take("table", 2, "int64"), "which"]
         given += [chain.take("odd", 1, "int64"), chain.take("rates", 1), chain.take("counts", 1, "float64")]
         given.append(chain.take("decays", 1))

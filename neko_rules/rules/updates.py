@@ -148,8 +148,8 @@ class LearningPlainly(Learning):
         self.values = dict(zip(self.values, self._loop.rows[0], strict=True))
         # What is no synapse, which then is none after an update either.
         names, graph = list(self.values), self.rule.model.network.graph
-        partial = [(names.index(connection.weight), connection) for connection in graph.connections]
-        self._clear = all(connection.is_clear(row[place]) for row in rows for place, connection in partial)
+        placed = [(names.index(connection.weight), connection) for connection in graph.connections]
+        self._clear = all(connection.is_clear(row[place]) for row in rows for place, connection in placed)
 
     def looped(self, links: Linked) -> bool:
         """Where a chain sees the parameters themselves, and the transposed ones follow by being transposed."""

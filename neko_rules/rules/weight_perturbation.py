@@ -93,8 +93,7 @@ class WeightPerturbation(Rule):
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
         """The directions [n, *parameter] of the next update, by the name of the parameter."""
         network = self.model.network
-        partial = {connection.weight: connection for connection in network.graph.connections if connection.partial}
-        drawn = {}
+        partial, drawn = network.partial, {}
         for name, value in network.values.items():
             shape = tuple(value.shape)
             rng = stream(self.seed, f"perturbation/{self.steps}/{name}")

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.backend import BUILT_IN, is_installed
 from neko_rules.errors import ArgumentError, ComparisonError
 from neko_rules.kernels.host import by_library
 from neko_rules.layers.forward import Trajectory
 from neko_rules.layers.margins import margins
 from neko_rules.rules.rule import Rule
-from neko_rules.testing.failures import distinct
+from neko_rules.testing.failures import distinct, installed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -269,8 +268,7 @@ def assert_backends_agree(
         >>> assert_backends_agree(make, x, y, ["numpy", "torch"]).partings
         {}
     """
-    names = [name for name in BUILT_IN if is_installed(name)] if backends is None else list(backends)
-    found = verify_backends(make, [(x, y)] * steps, names, tolerance=tolerance, float32=False)
+    found = verify_backends(make, [(x, y)] * steps, installed(backends), tolerance=tolerance, float32=False)
     wrong = [f"- {v.backend}: {v.parting}" for v in found.verdicts if not v.agrees]
     if wrong:
         raise AssertionError("\n".join([f"{len(wrong)} backends part from {found.reference}:", *wrong]))
