@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from neko_rules.layers.models import Stack as Stack
     from neko_rules.layers.network import Network as Network
     from neko_rules.layers.quantized import quantize as quantize
+    from neko_rules.layers.shared_weights import Convolution as Convolution
     from neko_rules.probabilistic import HMC as HMC
     from neko_rules.probabilistic import MALA as MALA
     from neko_rules.probabilistic import NUTS as NUTS
@@ -104,6 +105,7 @@ _HOMES = {
     "neko_rules.layers.network": ["Network"],
     "neko_rules.probabilistic": ["HMC", "MALA", "NUTS", "SGHMC", "SGLD", "Posterior", "RandomWalk", "Samples"],
     "neko_rules.layers.quantized": ["quantize"],
+    "neko_rules.layers.shared_weights": ["Convolution"],
     "neko_rules.regularizers": [
         "FiringRate",
         "FiringRateLowerBound",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules import Evaluator, Layer, Network, Stack
+from neko_rules import Convolution, Evaluator, Layer, Network, Stack
 from neko_rules.credit import autodiff
 from neko_rules.errors import IncompatibleError
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
@@ -104,6 +104,20 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
             ),
         ],
         OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2, readout_connectivity=0.7,
+    ),
+    "convolution": lambda backend: Stack(
+        [
+            # Among themselves, too, but for each with itself.
+            Layer(
+                "alif", connectivity=Convolution((2, 2), filters=2, window=2, padding=1), initializer=STRONG,
+                recurrent_connectivity=Convolution((3, 3), filters=2, window=3, channels=2, padding=1),
+            ),
+            Layer(
+                LIFCell(threshold=0.4), connectivity=Convolution((3, 3), filters=3, window=2, channels=2),
+                recurrent=False, initializer=STRONG,
+            ),
+        ],
+        OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2,
     ),
     "reset to zero": stack(LIFCell(reset="zero")),
     "reset not detached": stack(ALIFCell(detach_reset=False, beta=0.3)),

@@ -67,7 +67,10 @@ class Population:
 
 @dataclass(frozen=True)
 class Edge:
-    """A connection; ``weight`` names its parameter, [source, target]; ``synapses`` are all that count of it."""
+    """A connection; ``weight`` names its parameter, [source, target]; ``synapses`` are all that count of it.
+
+    With ``numbers`` the parameter has fewer entries, and they say which of them each synapse has; -1 for none.
+    """
 
     source: str
     target: str
@@ -75,15 +78,23 @@ class Edge:
     autapses: bool
     weight: str
     synapses: tuple[tuple[int, ...], ...] | None = None
+    numbers: tuple[tuple[int, ...], ...] | None = None
 
     def effective(self, parameters: Tensors) -> torch.Tensor:
         """The weight without what is stored where there is no synapse: from a neuron onto itself, for example."""
-        weight = parameters[self.weight]
+        weight = self.spread(parameters[self.weight])
         if self.synapses is not None:
             weight = weight * torch.tensor(self.synapses, dtype=weight.dtype)
         if self.source == self.target and not self.autapses:
             weight = weight * (1 - torch.eye(len(weight), dtype=weight.dtype))
         return weight
+
+    def spread(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The matrix [source, target] of the parameter."""
+        if self.numbers is None:
+            return parameter
+        numbers = torch.tensor(self.numbers)
+        return torch.where(numbers >= 0, parameter.reshape(-1)[numbers.clamp(min=0)], 0.0)
 
 
 class Spike(torch.autograd.Function):
@@ -171,7 +182,7 @@ class IndependentNetwork:
                 for edge in self.into(p):
                     source = (before if edge.delay else now)[edge.source]
                     weight = edge.effective(parameters)
-                    back = feedback.get(edge.weight)
+                    back = edge.spread(feedback[edge.weight]) if edge.weight in feedback else None
                     current = current + (
                         source @ weight if back is None else ThroughFeedback.apply(source, weight, back)
                     )
@@ -220,7 +231,8 @@ class IndependentNetwork:
                 delta = tensor(_gradients((z * arriving[p.name]).sum(), {"current": current})["current"])
             for edge in self.into(p):
                 if edge.source != INPUT and not edge.delay:
-                    back = feedback.get(edge.weight, edge.effective(parameters))
+                    known = edge.weight in feedback
+                    back = edge.spread(feedback[edge.weight]) if known else edge.effective(parameters)
                     arriving[edge.source] = arriving[edge.source] + delta @ back.T
         return found
 

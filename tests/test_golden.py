@@ -126,7 +126,7 @@ def recurrent_input_without_delay(patch: pytest.MonkeyPatch) -> None:
 
 def diagonal_not_masked(patch: pytest.MonkeyPatch) -> None:
     """Autapses get a gradient although there are none."""
-    patch.setattr(adjoint, "connected", lambda nx, connection, matrix: matrix)
+    patch.setattr(adjoint, "by_parameter", lambda nx, connection, gradient: gradient)
     patch.setattr(Connection, "clear", lambda self, matrix: None)
 
 

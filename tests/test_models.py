@@ -189,7 +189,7 @@ def test_time_constants_are_in_seconds() -> None:
         (lambda: LIF(3, 2, output_cell={"name": "lif", "tau_membran": 1.0}), "did you mean 'tau_membrane'?"),
         (lambda: Stack([], 2), "a stack needs a list of at least one layer (received: [])"),
         (lambda: Stack(Layer("lif", 2), 2), "a stack needs a list of at least one layer"),
-        (lambda: Stack([{"cell": "lif"}], 2), "a Layer needs the argument 'size'"),
+        (lambda: Stack([{"cell": "lif"}], 2), "a layer must be told its size"),
         (lambda: Stack([{"cell": "lif", "size": 2, "recurent": True}], 2), "did you mean 'recurrent'?"),
         (lambda: Stack(["lif"], 2), "a Layer must be given as one, or as a mapping of its arguments"),
         (lambda: MODELS.resolve("ALIFF"), "did you mean 'ALIF'?"),

@@ -42,6 +42,7 @@ from neko_rules.credit.feedback import carriers
 from neko_rules.kernels.host import unfused
 from neko_rules.layers.integrate_and_fire import RESETS, ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import LeakyReadoutCell, ReLUCell, TanhCell
+from neko_rules.layers.shared_weights import SharedWeights
 from neko_rules.optimizers import SGD
 
 SEEDS = range(60)
@@ -128,9 +129,33 @@ def random_edges(rng: np.random.Generator, names: list[str]) -> tuple[Edge, ...]
 
 
 def thinned(rng: np.random.Generator, edge: Edge, sizes: Mapping[str, int]) -> Edge:
-    """One in four without some of its synapses."""
-    drawn = (rng.random((sizes[edge.source], sizes[edge.target])) < 0.6).astype(int)
-    return replace(edge, synapses=tuple(map(tuple, drawn.tolist()))) if rng.random() < 0.25 else edge
+    """One in four without some of its synapses; one in eight with synapses that share three weights."""
+    ends = sizes[edge.source], sizes[edge.target]
+    drawn = (rng.random(ends) < 0.6).astype(int)
+    found = replace(edge, synapses=tuple(map(tuple, drawn.tolist()))) if rng.random() < 0.25 else edge
+    (other,) = rng.spawn(1)
+    numbers = tuple(map(tuple, other.integers(-1, 3, ends).tolist()))
+    return replace(edge, numbers=numbers) if other.random() < 0.125 else found
+
+
+@dataclass(frozen=True)
+class Shared(SharedWeights):
+    """A user's own: three weights for all synapses."""
+
+    given: tuple[tuple[int, ...], ...]
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        return 3, 1
+
+    def numbers(self) -> np.ndarray:
+        return np.array(self.given)
+
+
+def connectivity_of(edge: Edge) -> Any:
+    if edge.numbers is not None:
+        return Shared(edge.numbers)
+    return "dense" if edge.synapses is None else edge.synapses
 
 
 def random_targets(rng: np.random.Generator, batch: int, steps: int, size: int) -> np.ndarray:
@@ -172,7 +197,7 @@ def random_case(seed: int) -> Case:
                 "delay": e.delay,
                 "autapses": e.autapses,
                 "label": f"c{place}",
-                "connectivity": "dense" if e.synapses is None else e.synapses,
+                "connectivity": connectivity_of(e),
             }
             for place, e in enumerate(edges)
         ],
@@ -289,7 +314,7 @@ def traits(case: Case) -> set[str]:
         if p.neuron.kind in SPIKING:
             found |= {f"reset {p.neuron.reset}", f"reset detached: {p.neuron.detach_reset}"}
             found |= {"refractory"} if np.any(p.neuron.refractory_steps) else set()
-    ends = [replace(e, weight="", synapses=None) for e in edges]
+    ends = [replace(e, weight="", synapses=None, numbers=None) for e in edges]
     twins = [e for e, between in zip(edges, ends, strict=True) if ends.count(between) > 1]
     for e in edges:
         if e.source == INPUT:
@@ -297,11 +322,13 @@ def traits(case: Case) -> set[str]:
         elif e.source == e.target:
             found.add("autapses" if e.autapses else "no autapses")
             found |= {"sparse, of a population with itself"} if e.synapses else set()
+            found |= {"shared, of a population with itself"} if e.numbers else set()
         elif e.delay:
             found.add("delayed up" if place[e.source] < place[e.target] else "delayed down")
         else:
             found.add("skip" if place[e.target] - place[e.source] > 1 else "next")
         found |= {"sparse"} if e.synapses else set()
+        found |= {"shared"} if e.numbers else set()
         found |= {"twins, of a population with itself" if e.source == e.target else "twins"} if e in twins else set()
     found.add("regression" if case.y.ndim == 3 else "unlabelled" if (case.y == -1).any() else "labelled")
     found.add("regularised" if case.regularizers else "not regularised")
@@ -319,6 +346,7 @@ def test_the_sample_holds_every_trait_at_least_three_times() -> None:
     wanted |= {*(f"reset {reset}" for reset in RESETS), "reset detached: True", "reset detached: False"}
     wanted |= {"input delayed by 0", "input delayed by 1", "autapses", "no autapses", "skip", "next"}
     wanted |= {"twins", "twins, of a population with itself", "sparse", "sparse, of a population with itself"}
+    wanted |= {"shared", "shared, of a population with itself"}
     wanted |= {"delayed up", "delayed down", "regression", "labelled", "unlabelled"}
     wanted |= {"regularised", "not regularised", "output on top", "output below"}
     assert set(counts) == wanted

@@ -37,7 +37,7 @@ from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.host import contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Record, Signals, Trajectory, Z, connected, effective_weight
+from neko_rules.layers.forward import Record, Signals, Trajectory, Z, by_parameter, effective_weight
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Jacobians
 
@@ -259,18 +259,18 @@ def weight_gradients(
             sent, received = meeting(problem, connection, delta)
             gradient = multiplied(nx, nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
         gradient = with_earlier(connection.weight, gradient)
-        found[connection.weight] = _connected(nx, connection, gradient)
+        found[connection.weight] = _by_parameter(nx, connection, gradient)
     if problem.graph.populations[name].bias:
         total = nx.sum(_flat(nx, delta), axis=0) if summed is None else summed
         found[bias_name(name)] = with_earlier(bias_name(name), total[None])[0]
     return found
 
 
-def _connected(nx: Backend, connection: Connection, gradient: Array) -> Array:
-    """A gradient that was just made, without that of what is no synapse."""
+def _by_parameter(nx: Backend, connection: Connection, gradient: Array) -> Array:
+    """A gradient by the matrix, which was just made and may be written to, as one by the parameter."""
     host = host_of(nx)
-    if host is None:
-        return connected(nx, connection, gradient)
+    if host is None or connection.shares:
+        return by_parameter(nx, connection, gradient)
     if connection.partial:
         connection.clear(host.host(gradient))
     return gradient

@@ -1,7 +1,8 @@
 """Feedback: the weights through which errors travel down, where they are not the forward weights themselves.
 
-In a chain, a feedback matrix B has the shape [source, target] of the connection it stands for and takes the place of
-its weight W in the backward direction only: G_source += (…) Bᵀ. Delayed connections keep their own weights.
+In a chain, a feedback matrix B has the shape of the weights of the connection it stands for, which it shares among
+synapses as these do, and takes the place of its weight W in the backward direction only: G_source += (…) Bᵀ. Delayed
+connections keep their own weights.
 
     random      B is drawn once and never changes                         (Lillicrap et al. 2016, Bellec et al. 2020)
     adaptive    B receives the updates of W, and both decay equally       (Kolen & Pollack 1994, Akrout et al. 2019)
@@ -30,7 +31,7 @@ import numpy as np
 from neko_rules.backend import Array, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.initializers import ScaledNormal
-from neko_rules.layers.forward import Signals, Z, connected, effective_weight, project
+from neko_rules.layers.forward import Signals, Z, connected, effective_weight, project, spread
 from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.losses import Loss, output_gradient
 from neko_rules.seeding import stream
@@ -62,9 +63,8 @@ def draw(graph: Graph, credit: Credit, seed: int, targets: int) -> dict[str, np.
     if not credit.has_feedback:
         return {}
     if credit.passes_down:
-        shapes = graph.parameter_shapes(inputs=0)
-        like = {each.weight: replace(each, initializer=ScaledNormal()) for each in carriers(graph)}
-        return {name: each.drawn(stream(seed, f"feedback/{name}"), *shapes[name]) for name, each in like.items()}
+        like = (replace(each, initializer=ScaledNormal()) for each in carriers(graph))
+        return {c.weight: c.drawn(stream(seed, f"feedback/{c.weight}"), *graph.ends(c, inputs=0)) for c in like}
     outputs = graph.populations[graph.output].size if credit.spatial == "direct" else targets
     wanted = {
         direct_name(name): (graph.populations[name].size, outputs) for name in graph.order if name != graph.output
@@ -78,7 +78,7 @@ def backward_weight(nx: Backend, connection: Connection, weight: Array, feedback
         return weight
     if credit.spatial == "sign":
         return nx.sign(weight) / _root_of_fan_in(nx, connection, weight)
-    return feedback.get(connection.weight, weight)
+    return spread(nx, connection, feedback[connection.weight]) if connection.weight in feedback else weight
 
 
 def _root_of_fan_in(nx: Backend, connection: Connection, weight: Array) -> Array | float:
@@ -104,7 +104,8 @@ def mirror(
         matrix, xi = feedback[connection.weight], noise[connection.weight]
         response = nx.matmul(xi, effective_weight(nx, connection, values))
         seen = nx.matmul(nx.transpose(xi, (1, 0)), response) / xi.shape[0]
-        after[connection.weight] = matrix + rate * (connected(nx, connection, seen) - matrix)
+        seen = connection.sharing.mean(nx, seen) if connection.shares else connected(nx, connection, seen)
+        after[connection.weight] = matrix + rate * (seen - matrix)
     return after
 
 

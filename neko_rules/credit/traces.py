@@ -32,7 +32,7 @@ from neko_rules.credit.fused_traces import Form, advanced
 from neko_rules.credit.recursion import Local, times
 from neko_rules.kernels.host import HostBackend, host_of
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Signals, Z, connected
+from neko_rules.layers.forward import Signals, Z, by_parameter
 from neko_rules.layers.graph import Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Entry, Jacobians
 from neko_rules.layers.moment import Moment
@@ -65,10 +65,10 @@ class Synapses:
     constant: str = ""
 
     def shaped(self, nx: Backend, gradient: Array) -> Array:
-        """A gradient [pre, post] in the shape of the parameter, zero where there is no synapse."""
+        """A gradient [pre, post] as one by the parameter."""
         if self.connection is None:
             return nx.reshape(gradient, (self.post,))
-        return connected(nx, self.connection, nx.reshape(gradient, (self.pre, self.post)))
+        return by_parameter(nx, self.connection, nx.reshape(gradient, (self.pre, self.post)))
 
     def sent(self, nx: Backend, moment: Moment, like: Array) -> Array:
         """x_t [batch, pre]; 1 for a bias."""

@@ -169,6 +169,7 @@ class ReceptiveFields(Connectivity):
         window: rows and columns that a neuron sees, or one number for both.
         stride: by how many pixels neighbours' windows lie apart, or two numbers.
         channels: pictures one after the other, all of which a neuron sees.
+        padding: rows and columns of nothing that are put around the picture, or two numbers.
 
     Example: 28 by 28 pixels, windows of 7 by 7 at 4 by 4 places, 8 neurons at each.
 
@@ -183,31 +184,34 @@ class ReceptiveFields(Connectivity):
     window: int | Sequence[int] = 5
     stride: int | Sequence[int] = 1
     channels: int = 1
+    padding: int | Sequence[int] = 0
 
     def __post_init__(self) -> None:
-        for name in ("shape", "window", "stride"):
-            object.__setattr__(self, name, _pair(name, getattr(self, name)))
+        for name, least in (("shape", 1), ("window", 1), ("stride", 1), ("padding", 0)):
+            object.__setattr__(self, name, _pair(name, getattr(self, name), least))
         arguments.integer("channels", self.channels, at_least=1)
-        if any(seen > side for side, seen, _ in self._sides):
-            raise ArgumentError("a window must fit into the picture", received=f"{self.window} pixels in {self.shape}")
+        if any(many < 1 for many in self.places):
+            around = f" with {self.padding} around" if any(self.padding) else ""  # type: ignore[arg-type]
+            raise ArgumentError(
+                "a window must fit into the picture", received=f"{self.window} pixels in {self.shape}{around}"
+            )
 
     @property
-    def _sides(self) -> list[tuple[int, int, int]]:
-        """Of rows and of columns: how many there are, how many are seen, and how far neighbours lie apart."""
-        return list(zip(self.shape, self.window, self.stride, strict=True))  # type: ignore[arg-type]
+    def _sides(self) -> list[tuple[int, int, int, int]]:
+        """Of rows and of columns: how many there are, are seen, lie between neighbours, and are put around."""
+        return list(zip(self.shape, self.window, self.stride, self.padding, strict=True))  # type: ignore[arg-type]
 
     @property
     def places(self) -> tuple[int, int]:
         """Rows and columns of places that the window takes."""
-        rows, columns = ((side - seen) // apart + 1 for side, seen, apart in self._sides)
+        rows, columns = ((side + 2 * around - seen) // apart + 1 for side, seen, apart, around in self._sides)
         return rows, columns
 
     def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
-        pixels, places = math.prod(self.shape), math.prod(self.places)
-        if sources != self.channels * pixels:
+        places = math.prod(self.places)
+        if sources != self.sources:
             raise ArgumentError(
-                f"receptive fields on {self.channels} picture(s) of {self.shape} pixels have "
-                f"{self.channels * pixels} inputs",
+                f"receptive fields on {self.channels} picture(s) of {self.shape} pixels have {self.sources} inputs",
                 received=sources,
             )
         if targets % places:
@@ -216,12 +220,22 @@ class ReceptiveFields(Connectivity):
                 received=f"{targets} neurons",
                 works=f"a multiple of {places}",
             )
-        within = []
-        for (side, seen, apart), many in zip(self._sides, self.places, strict=True):
-            offset = np.arange(side)[:, None] - apart * np.arange(many)
-            within.append((offset >= 0) & (offset < seen))
-        of_one = np.einsum("ri,cj->rcij", *within).reshape(pixels, places)
-        return np.tile(of_one, (self.channels, targets // places))
+        return np.tile(self.seen() >= 0, (self.channels, targets // places))
+
+    @property
+    def sources(self) -> int:
+        """How many pixels there are, in all pictures."""
+        return self.channels * math.prod(self.shape)
+
+    def seen(self) -> np.ndarray:
+        """Which pixel of the window each pixel of a picture is: int [pixel, place], row by row; -1 beyond it."""
+        found = []
+        for (side, within, apart, around), many in zip(self._sides, self.places, strict=True):
+            offset = np.arange(side)[:, None] + around - apart * np.arange(many)
+            found.append(np.where((offset >= 0) & (offset < within), offset, -1))
+        rows, columns, across = found[0][:, None, :, None], found[1][None, :, None, :], self._sides[1][1]
+        number = np.where((rows >= 0) & (columns >= 0), rows * across + columns, -1)
+        return number.reshape(math.prod(self.shape), math.prod(self.places))
 
 
 @CONNECTIVITIES.register("mask")
@@ -291,10 +305,10 @@ def connectivity(given: ConnectivityLike) -> Connectivity:
     return CONNECTIVITIES.resolve(given)
 
 
-def _pair(name: str, given: int | Sequence[int]) -> tuple[int, int]:
+def _pair(name: str, given: int | Sequence[int], least: int) -> tuple[int, int]:
     both = (given, given) if isinstance(given, int) else tuple(given)
     if len(both) != 2:
         raise ArgumentError(f"{name} must be one number or two", received=given)
     for each in both:
-        arguments.integer(name, each, at_least=1)
+        arguments.integer(name, each, at_least=least)
     return both[0], both[1]

@@ -170,12 +170,22 @@ def after_start(nx: Backend, start: dict[str, Array] | None, name: str, history:
 
 
 def effective_weight(nx: Backend, connection: Connection, parameters: Parameters) -> Array:
-    """The weights of a connection, zero where there is no synapse."""
-    return connected(nx, connection, parameters[connection.weight])
+    """The weights of a connection [source, target], zero where there is no synapse."""
+    return spread(nx, connection, connected(nx, connection, parameters[connection.weight]))
+
+
+def spread(nx: Backend, connection: Connection, weights: Array) -> Array:
+    """The matrix [source, target] of weights in the shape of the parameter: the same, or those that are shared."""
+    return connection.sharing.spread(nx, weights) if connection.shares else weights
+
+
+def by_parameter(nx: Backend, connection: Connection, gradient: Array) -> Array:
+    """Of a derivative by the matrix [source, target] that by the parameter: of synapses, summed where they share."""
+    return connection.sharing.gathered(nx, gradient) if connection.shares else connected(nx, connection, gradient)
 
 
 def connected(nx: Backend, connection: Connection, matrix: Array) -> Array:
-    """A matrix [source, target], of weights or a gradient, set to zero where a connection has no synapse."""
+    """A matrix in the shape of the parameter, of weights or a gradient, set to zero where it has to stay zero."""
     if not connection.partial:
         return matrix
     host = host_of(nx)

@@ -23,6 +23,7 @@ from neko_rules.initializers import INITIALIZERS, Initializer
 from neko_rules.kernels.host import clear_diagonal
 from neko_rules.layers.cell import CELLS, Cell
 from neko_rules.layers.connectivity import Connectivity, ConnectivityLike, connectivity
+from neko_rules.layers.shared_weights import SharedWeights, Sharing
 from neko_rules.registry import create
 from neko_rules.seeding import stream
 
@@ -118,6 +119,21 @@ class Connection:
         return self.converters.passed_through(nx, sent, weight, product)
 
     @property
+    def shares(self) -> bool:
+        """Whether several synapses have one weight, so that the parameter is not the matrix of all weights."""
+        return isinstance(self.connectivity, SharedWeights)
+
+    @cached_property
+    def sharing(self) -> Sharing:
+        """Which synapses have which weight, where they share them."""
+        assert isinstance(self.connectivity, SharedWeights)
+        return self.connectivity.sharing(hollow=self.hollow)
+
+    def weight_shape(self, sources: int, targets: int) -> tuple[int, int]:
+        """The shape of the parameter: [source, target], or that of the weights that are shared."""
+        return self.sharing.shape if self.shares else (sources, targets)
+
+    @property
     def hollow(self) -> bool:
         """Whether the diagonal has to stay zero."""
         return self.source == self.target and not self.autapses
@@ -129,8 +145,8 @@ class Connection:
 
     @property
     def partial(self) -> bool:
-        """Whether some weights have to stay zero: autapses, or what is no synapse."""
-        return self.hollow or not self.complete
+        """Whether some entries of the parameter have to stay zero: autapses, or what is no synapse."""
+        return not self.shares and (self.hollow or not self.complete)
 
     def synapses(self, sources: int, targets: int) -> np.ndarray:
         """Where there is a synapse: bool [source, target], which nobody may write to."""
@@ -149,19 +165,21 @@ class Connection:
         return found
 
     def drawn(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
-        """First weights [source, target], zero where there is no synapse.
+        """First weights, zero where there is no synapse, in the shape of the parameter.
 
         Those of an initializer that goes by the number of inputs are larger by √(sources / synapses) of the neuron that
         they end on, so that its summed input has the variance that it has with all synapses.
         """
         assert isinstance(self.initializer, Initializer)
-        weights = self.initializer.sample(rng, sources, targets)
-        if not self.complete:
+        weights = self.initializer.sample(rng, *self.weight_shape(sources, targets))
+        if self.shares:
+            self.synapses(sources, targets)  # that it has such numbers of neurons
+        elif not self.complete:
             synapses = self.synapses(sources, targets)
             if self.initializer.by_inputs:
                 weights = weights * np.sqrt(sources / np.maximum(synapses.sum(axis=0), 1))
-            return weights * synapses
-        if self.hollow:
+            weights = weights * synapses
+        elif self.hollow:
             np.fill_diagonal(weights, 0.0)
         return weights
 
@@ -170,17 +188,21 @@ class Connection:
         return {}
 
     def clear(self, matrix: np.ndarray) -> None:
-        """Set what is no synapse to zero, in a matrix [source, target] in C order."""
-        if not self.complete:
-            matrix *= self.synapses(*matrix.shape)
-        elif self.hollow:
+        """Set what has to stay zero to zero, in a matrix of the parameter's shape in C order."""
+        if not self.partial:
+            return
+        if self.complete:
             clear_diagonal(matrix)
+        else:
+            matrix *= self.synapses(*matrix.shape)
 
     def is_clear(self, matrix: np.ndarray) -> bool:
-        """Whether what is no synapse is zero in a matrix [source, target]."""
-        if not self.complete:
-            return not np.greater(matrix != 0, self.synapses(*matrix.shape)).any()
-        return not (self.hollow and np.count_nonzero(matrix.diagonal()))
+        """Whether what has to stay zero is zero, in a matrix of the parameter's shape."""
+        if not self.partial:
+            return True
+        if self.complete:
+            return not np.count_nonzero(matrix.diagonal())
+        return not np.greater(matrix != 0, self.synapses(*matrix.shape)).any()
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,12 +296,16 @@ class Graph:
         """The number of neurons of a population, or of features of the input."""
         return inputs if name == INPUT else self.populations[name].size
 
+    def ends(self, connection: Connection, inputs: int) -> tuple[int, int]:
+        """The numbers of neurons that a connection leads from and to: the shape of its matrix."""
+        return self.size(connection.source, inputs), self.size(connection.target, inputs)
+
     def parameter_shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """The shape of every parameter by name."""
         shapes: dict[str, tuple[int, ...]] = {}
         for name in self.order:
             for connection in self.into(name):
-                shapes[connection.weight] = (self.size(connection.source, inputs), self.size(name, inputs))
+                shapes[connection.weight] = connection.weight_shape(*self.ends(connection, inputs))
             if self.populations[name].bias:
                 shapes[bias_name(name)] = (self.populations[name].size,)
             for learnable in self.cell(name).learnable:

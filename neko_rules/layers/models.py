@@ -13,11 +13,12 @@ from neko_rules.backend import Backend
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.initializers import Initializer
 from neko_rules.layers.cell import CELLS, Cell, PerNeuron
-from neko_rules.layers.connectivity import ConnectivityLike
+from neko_rules.layers.connectivity import ConnectivityLike, connectivity
 from neko_rules.layers.graph import INPUT, Connection, Population
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.layers.network import MODELS, Network
 from neko_rules.layers.rate import LeakyReadoutCell, ReLUCell, TanhCell
+from neko_rules.layers.shared_weights import SharedWeights
 from neko_rules.registry import create
 
 OUTPUT = "readout"
@@ -31,7 +32,7 @@ class Layer:
 
     Args:
         cell: the neuron model, by name, mapping or object.
-        size: how many neurons.
+        size: how many neurons; left out, as many as a convolution has.
         recurrent: whether the neurons are connected among themselves, one step later.
         bias: whether each neuron has a trainable constant input.
         initializer: distribution of the first feed-forward weights.
@@ -49,7 +50,7 @@ class Layer:
     """
 
     cell: Cell | str | Mapping[str, Any]
-    size: int
+    size: int | None = None
     recurrent: bool = True
     bias: bool = True
     initializer: Initializer | str | Mapping[str, Any] = "scaled_normal"
@@ -60,6 +61,8 @@ class Layer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell", CELLS.resolve(self.cell))
+        if self.size is None:
+            object.__setattr__(self, "size", _neurons(self.connectivity))
         arguments.integer("size", self.size, at_least=1)
         arguments.flag("recurrent", self.recurrent)
         if arguments.flag("autapses", self.autapses) and not self.recurrent:
@@ -132,6 +135,7 @@ class Stack(Network):
         below = INPUT
         for place, layer in enumerate(made):
             name = "hidden" if len(made) == 1 else f"hidden{place}"
+            assert layer.size is not None, "a layer knows its size"
             populations[name] = Population(layer.cell, layer.size, layer.bias)
             synapses = layer.connectivity
             connections.append(Connection(below, name, 0, layer.initializer, label="input", connectivity=synapses))
@@ -155,6 +159,18 @@ class Stack(Network):
             dt=dt,
             seed=seed,
         )
+
+
+def _neurons(given: ConnectivityLike) -> int:
+    """How many neurons a connectivity leads to, which is known of those whose synapses share weights."""
+    found = connectivity(given)
+    if not isinstance(found, SharedWeights):
+        raise ArgumentError(
+            "a layer must be told its size, unless its connectivity is a convolution",
+            received=f"no size, connectivity={given!r}",
+            works="write for example Layer('lif', 128)",
+        )
+    return found.numbers().shape[1]
 
 
 def _output_cell(

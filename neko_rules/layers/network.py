@@ -238,7 +238,8 @@ class Network(Portable, NetworkProtocol):
         connections = {connection.weight: connection for connection in self.graph.connections}
         for name, shape in self.graph.parameter_shapes(inputs).items():
             if name in connections:
-                value = connections[name].drawn(stream(self.seed, name), *shape)
+                connection = connections[name]
+                value = connection.drawn(stream(self.seed, name), *self.graph.ends(connection, inputs))
             elif name in self.learned:
                 population, constant = self.learned[name][:2]
                 value = np.broadcast_to(self.nx.to_numpy(self.constants[population][constant]), shape).copy()
@@ -258,8 +259,7 @@ class Network(Portable, NetworkProtocol):
             {'hidden.input.weight': 1.0, 'hidden.recurrent.weight': 0.2, 'readout.input.weight': 1.0}
         """
         self.require_built()
-        shapes = self.graph.parameter_shapes(self.inputs or 0)
-        return {c.weight: c.synapses(*shapes[c.weight]) for c in self.graph.connections}
+        return {c.weight: c.synapses(*self.graph.ends(c, self.inputs or 0)) for c in self.graph.connections}
 
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them), converted to this network's type.

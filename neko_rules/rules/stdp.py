@@ -42,7 +42,7 @@ from neko_rules.credit import adjoint
 from neko_rules.credit.axes import Credit
 from neko_rules.errors import ArgumentError, DataError, IncompatibleError, nearest
 from neko_rules.evaluator import Evaluator, Judgement
-from neko_rules.layers.forward import Signals, Trajectory, connected
+from neko_rules.layers.forward import Signals, Trajectory, by_parameter, connected, effective_weight
 from neko_rules.layers.graph import INPUT, Connection
 from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Regularizer
@@ -262,7 +262,8 @@ class STDP(Rule):
         found = {name: self.nx.full(tuple(value.shape), 0.0, self.nx.dtype(value)) for name, value in values.items()}
         found.update(self._output_gradients(values, trajectory, signals))
         for name, connection in self.plastic.items():
-            found[name] = -self._change(connection, values[name], trajectory, gain)
+            weight = effective_weight(self.nx, connection, values)
+            found[name] = -self._change(connection, weight, trajectory, gain)
         return found
 
     def _output_gradients(self, values: Parameters, trajectory: Trajectory, signals: Signals) -> Parameters:
@@ -275,7 +276,7 @@ class STDP(Rule):
         return {name: g for name, g in adjoint.gradients(problem, signals).items() if name.startswith(prefix)}
 
     def _change(self, connection: Connection, weight: Array, trajectory: Trajectory, gain: Array) -> Array:
-        """dw of one connection, [pre, post]."""
+        """dw of one connection, in the shape of its parameter."""
         nx = self.nx
         sent, fired = trajectory.sent(nx, connection), trajectory.z(connection.target)
         up, down = self._window(sent, fired, nx.broadcast_to(gain, (*fired.shape[:2], 1)))
@@ -286,7 +287,7 @@ class STDP(Rule):
         if self.target_rate is not None:
             rate = nx.mean(fired, axis=(0, 1)) / self.model.network.dt
             change = change + (self.scaling * (1 - rate / self.target_rate)) * nx.abs(weight)
-        return connected(nx, connection, change)
+        return by_parameter(nx, connection, change)
 
     def _window(self, sent: Array, fired: Array, gain: Array) -> tuple[Array, Array]:
         """Potentiation and depression summed over time and examples, each [pre, post], apart from F(w)."""

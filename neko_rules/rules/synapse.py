@@ -89,7 +89,8 @@ def synapse_traces(rule: LearningRule, x: Any, y: Any, parameter: str, source: i
     if parameter not in connections:
         raise ArgumentError("unknown weight matrix", received=parameter, works=nearest(parameter, connections))
     connection = connections[parameter]
-    shape = tuple(network.values[parameter].shape)
+    assert network.inputs is not None, "a network whose data were checked knows its inputs"
+    shape = network.graph.ends(connection, network.inputs)
     if not (0 <= source < shape[0] and 0 <= target < shape[1]):
         raise ArgumentError(f"{parameter} has {shape[0]} sources and {shape[1]} targets", received=(source, target))
     population = connection.target
@@ -125,7 +126,7 @@ def synapse_traces(rule: LearningRule, x: Any, y: Any, parameter: str, source: i
     trajectory = rule.model.trajectory(x)
     history = trajectory.z(connection.source)[:, :, source]
     sent = np.concatenate([0 * history[:1], history[:-1]]) if connection.delay else history
-    if not connection.synapses(*network.values[connection.weight].shape)[source, target]:
+    if not connection.synapses(*shape)[source, target]:
         sent = 0 * sent
     record = trajectory.records[population]
     nx_numpy = get_backend("numpy")

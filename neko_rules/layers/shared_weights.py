@@ -1,0 +1,221 @@
+"""Shared weights: synapses that have one weight together, as all places of a convolution have.
+
+The parameter k of such a connection has fewer numbers than the matrix W that a network runs with,
+
+    W_ij = k_n(i,j),  0 where there is no synapse        dE/dk_m = Σ_(i,j): n(i,j)=m dE/dW_ij
+
+so that whatever finds dE/dW finds dE/dk: every rule takes a convolution as it takes a dense connection, and what it
+keeps of parameters (an optimiser's memory, a sampler's chain, a crossbar's devices, a file) is of k alone.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from neko_rules import arguments
+from neko_rules.backend import Array, Backend
+from neko_rules.errors import ArgumentError
+from neko_rules.kernels.host import contiguous, host_of
+from neko_rules.layers.connectivity import CONNECTIVITIES, Connectivity, ReceptiveFields
+
+
+class Sharing:
+    """Which synapses have which weight.
+
+    Args:
+        numbers: int [source, target], the place of a synapse's weight among all; -1 where there is no synapse.
+        shape: of the weights.
+
+    Example: two weights for the two inputs of each of two neurons.
+
+        >>> from neko_rules.backend import get_backend
+        >>> nx, sharing = get_backend("numpy"), Sharing(np.array([[0, -1], [1, 0], [-1, 1]]), (2, 1))
+        >>> matrix = sharing.spread(nx, np.array([[0.5], [2.0]]))
+        >>> matrix
+        array([[0.5, 0. ],
+               [2. , 0.5],
+               [0. , 2. ]])
+        >>> sharing.gathered(nx, np.array([[1.0, 9.0], [10.0, 2.0], [9.0, 20.0]]))
+        array([[ 3.],
+               [30.]])
+    """
+
+    def __init__(self, numbers: np.ndarray, shape: tuple[int, int]) -> None:
+        self.ends = numbers.shape
+        self.shape = shape
+        flat = numbers.ravel()
+        self._places = np.flatnonzero(flat >= 0)
+        self._which = flat[self._places]
+        self.synapses = np.bincount(self._which, minlength=shape[0] * shape[1]).reshape(shape)
+        """How many synapses have each weight."""
+
+    @cached_property
+    def _of_place(self) -> np.ndarray:
+        """The weight of every place of the matrix, and for what is no synapse one more: int32, flat."""
+        found = np.full(self.ends[0] * self.ends[1], self.synapses.size, np.int32)
+        found[self._places] = self._which
+        return found
+
+    @cached_property
+    def _of_weight(self) -> tuple[np.ndarray, np.ndarray]:
+        """The places of every weight, [weight, place], and which of them there are."""
+        order = np.argsort(self._which, kind="stable")
+        counts = self.synapses.ravel()
+        there = np.arange(max(1, counts.max())) < counts[:, None]
+        places = np.zeros(there.shape, np.int32)
+        places[there] = self._places[order]
+        return places, there
+
+    def spread(self, nx: Backend, weights: Array) -> Array:
+        """The matrix [source, target] of weights in the shape of the parameter."""
+        host = host_of(nx)
+        if host is not None:
+            given = host.host(weights)
+            matrix = np.zeros(self.ends[0] * self.ends[1], given.dtype)
+            matrix[self._places] = given.reshape(-1)[self._which]
+            return host.from_host(matrix.reshape(self.ends))
+        none = nx.full((1,), 0.0, nx.dtype(weights))
+        padded = nx.concat([nx.reshape(weights, (-1,)), none], 0)
+        return nx.reshape(nx.take(padded, nx.asarray(self._of_place, "int32"), 0), self.ends)
+
+    def gathered(self, nx: Backend, matrix: Array) -> Array:
+        """What a matrix [source, target] has at the synapses of each weight, summed: dE/dk of dE/dW."""
+        host, (places, there) = host_of(nx), self._of_weight
+        if host is not None:
+            flat = contiguous(host.host(matrix)).reshape(-1)
+            found = np.where(there, flat[places], 0).sum(axis=1, dtype=flat.dtype)
+            return host.from_host(found.reshape(self.shape))
+        flat = nx.take(nx.reshape(matrix, (-1,)), nx.asarray(places.ravel(), "int32"), 0)
+        of_weight = nx.reshape(flat, places.shape) * nx.asarray(there, nx.dtype(matrix))
+        return nx.reshape(nx.sum(of_weight, axis=1), self.shape)
+
+    def mean(self, nx: Backend, matrix: Array) -> Array:
+        """The same as a mean; 0 of a weight that no synapse has."""
+        return self.gathered(nx, matrix) / nx.asarray(np.maximum(self.synapses, 1), nx.dtype(matrix))
+
+
+@dataclass(frozen=True)
+class SharedWeights(Connectivity):
+    """A connectivity whose synapses share weights.
+
+    One of your own says in ``numbers`` which weight each synapse has.
+    """
+
+    @property
+    @abstractmethod
+    def weight_shape(self) -> tuple[int, int]:
+        """The shape of the weights: how many a neuron sums over, and how many neurons have others."""
+
+    @abstractmethod
+    def numbers(self) -> np.ndarray:
+        """The place of every synapse's weight among the weights made flat: int [source, target]; -1 for none."""
+
+    def sharing(self, hollow: bool = False) -> Sharing:
+        """Which synapses have which weight.
+
+        Args:
+            hollow: whether the diagonal is left out.
+        """
+        found = np.array(self.numbers())
+        if hollow:
+            np.fill_diagonal(found, -1)
+        return Sharing(found, self.weight_shape)
+
+    def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        """Where there is a synapse, in populations of the right numbers of neurons."""
+        found = self.numbers()
+        if found.shape != (sources, targets):
+            raise ArgumentError(
+                f"{self} leads from {found.shape[0]} to {found.shape[1]} neurons",
+                received=f"from {sources} to {targets}",
+            )
+        return found >= 0
+
+
+@CONNECTIVITIES.register("convolution")
+@dataclass(frozen=True)
+class Convolution(SharedWeights):
+    """A convolution: every neuron sees a window of a picture, and those of one filter have one set of weights.
+
+    The current of the neuron of filter f at place (r, c) is
+
+        I_frc = Σ_k Σ_ij  k_kij,f  x_k,(r s + i - p),(c s + j - p)
+
+    with k the channels, s the stride and p the padding, as convolutional layers of deep networks have it. Sources and
+    targets lie as for ``ReceptiveFields``, so that the ``places`` and ``filters`` of one are the ``shape`` and
+    ``channels`` of the next. The parameter has the shape [channels · rows · columns of the window, filters]; a file of
+    weights, an optimiser and a sampler know no more of it than that.
+
+    Args:
+        shape: rows and columns of the picture.
+        filters: how many sets of weights there are, and neurons at each place.
+        window: rows and columns that a neuron sees, or one number for both.
+        stride: by how many pixels neighbours' windows lie apart, or two numbers.
+        channels: pictures one after the other, all of which a neuron sees.
+        padding: rows and columns of nothing that are put around the picture, or two numbers.
+
+    Example: 28 by 28 pixels, 8 filters of 5 by 5, and 16 of all of these.
+
+        >>> first = Convolution((28, 28), filters=8, stride=2)
+        >>> first.places, first.neurons, first.weight_shape
+        ((12, 12), 1152, (25, 8))
+        >>> second = Convolution(first.places, filters=16, stride=2, channels=first.filters)
+        >>> second.places, second.neurons, second.weight_shape
+        ((4, 4), 256, (200, 16))
+
+    A layer that has one need not be told its size:
+
+        >>> from neko_rules import Layer, Stack
+        >>> layers = [Layer("lif", connectivity=each, recurrent=False) for each in (first, second)]
+        >>> Stack(layers, 10, inputs=784)
+        Stack(hidden0 1152, hidden1 256, readout 10; numpy, float32)
+
+    Raises:
+        ArgumentError: the window does not fit into the picture.
+    """
+
+    shape: Sequence[int]
+    filters: int
+    window: int | Sequence[int] = 5
+    stride: int | Sequence[int] = 1
+    channels: int = 1
+    padding: int | Sequence[int] = 0
+
+    def __post_init__(self) -> None:
+        arguments.integer("filters", self.filters, at_least=1)
+        for name in ("shape", "window", "stride", "padding"):
+            object.__setattr__(self, name, getattr(self._fields, name))
+
+    @property
+    def _fields(self) -> ReceptiveFields:
+        return ReceptiveFields(self.shape, self.window, self.stride, self.channels, self.padding)
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Rows and columns of places that the window takes."""
+        return self._fields.places
+
+    @property
+    def neurons(self) -> int:
+        """How many neurons receive: one of each filter at every place."""
+        rows, columns = self.places
+        return self.filters * rows * columns
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """[channels · rows · columns of the window, filters]."""
+        rows, columns = self._fields.window  # type: ignore[misc]
+        return self.channels * rows * columns, self.filters
+
+    def numbers(self) -> np.ndarray:
+        """The same pixel of every window has the same weight to the neurons of one filter."""
+        fields, (inputs, filters) = self._fields, self.weight_shape
+        seen = fields.seen()[None, :, None, :]
+        channel = (inputs // self.channels) * np.arange(self.channels)[:, None, None, None]
+        number = (channel + seen) * filters + np.arange(filters)[:, None]
+        return np.where(seen >= 0, number, -1).reshape(fields.sources, self.neurons)
