@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 import numpy as np
 
 from neko_rules.backend import Array, Backend, Parameters, get_backend, given
-from neko_rules.errors import ArgumentError, DataError, IncompatibleError
-from neko_rules.kernels.host import HostBackend, host_of, only_finite
+from neko_rules.encoders import ENCODERS, Encoder
+from neko_rules.errors import DataError, IncompatibleError
+from neko_rules.fit import loss_of, metrics_of
+from neko_rules.inputs import Inputs
+from neko_rules.kernels.host import HostBackend, host_of
 from neko_rules.layers.adaptors.adaptor import Adaptor
 from neko_rules.layers.forward import Record, Signals, Trajectory, Z
 from neko_rules.layers.network import Network
 from neko_rules.layers.pooling import pool, unpool
-from neko_rules.losses import LOSSES, Loss
-from neko_rules.metrics import Measurement, Metric, TopK, resolve_metrics
+from neko_rules.losses import Loss
+from neko_rules.metrics import Measurement, Metric
 from neko_rules.pairs import Pairs, parts
 from neko_rules.portable import Portable
 from neko_rules.recorded import Recorded
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from neko_rules.chains.judging import Judging
     from neko_rules.chains.running import Ran
 
-_TASK_OF_TARGETS = {"classes": "classification", "labels": "classification", "values": None}
 _USUAL_LOSS = {"classification": "categorical_crossentropy", "regression": "mean_squared_error"}
 
 
@@ -70,6 +72,8 @@ class Evaluator(Portable):
         network: the model.
         loss: name, mapping or Loss; cross-entropy for classification and squared error for regression by default.
         metrics: names, mappings or Metrics.
+        encoder: what makes spikes or currents of the values that the data are, by name, mapping or object; None for
+            data [batch, time, feature].
 
     The loss is the mean over examples and supervised time steps. Where the model's outputs are taken at every step and
     a target is given once per sequence, it holds at every step. A loss of the whole sequence, such as one of spike
@@ -86,14 +90,16 @@ class Evaluator(Portable):
         (4, 5, 2)
     """
 
-    loss = Setting[Loss](lambda _, value: LOSSES.resolve(value))
-    metrics = Setting[tuple[Metric, ...]](lambda _, value: resolve_metrics(value))
+    loss = Setting[Loss](lambda model, value: loss_of(model.network, value))
+    metrics = Setting[tuple[Metric, ...]](lambda model, value: metrics_of(model.network, model.loss, value))
+    encoder = Setting["Encoder | None"](lambda model, value: model._encoding(value))
 
     def __init__(
         self,
         network: Network | Adaptor,
         loss: str | Mapping[str, Any] | Loss | None = None,
         metrics: Sequence[str | Mapping[str, Any] | Metric] = (),
+        encoder: str | Mapping[str, Any] | Encoder | None = None,
     ) -> None:
         if not isinstance(network, (Network, Adaptor)):
             raise IncompatibleError(
@@ -105,65 +111,11 @@ class Evaluator(Portable):
         self.network: Network = network  # type: ignore[assignment]
         self.loss = loss if loss is not None else _USUAL_LOSS[network.task_type]
         self.metrics = metrics
-        self._check_fit()
+        self.encoder = encoder
 
     def __repr__(self) -> str:
-        return f"Evaluator({self.network!r}, loss={self.loss!r}, metrics={list(self.metrics)!r})"
-
-    def _check_fit(self) -> None:
-        """Refuse a loss or metric that has no meaning for this model."""
-        task = self.network.task_type
-        needed = _TASK_OF_TARGETS[self.loss.target_kind]
-        if needed not in (None, task):
-            raise IncompatibleError(
-                f"the loss {type(self.loss).__name__} is for {needed}",
-                received=f"a model with task_type={task!r}",
-                works="use mean_squared_error, mean_absolute_error or poisson, or task_type='classification'",
-            )
-        self._check_output()
-        names = [metric.name for metric in self.metrics]
-        if len(set(names)) < len(names):
-            raise ArgumentError("each metric can be given once", received=names)
-        for metric in self.metrics:
-            if isinstance(metric, TopK) and self.network.sized and metric.k > self.scores:
-                raise IncompatibleError(
-                    "top-k accuracy needs a k of at most the number of outputs",
-                    received=f"k = {metric.k} for {self.scores} outputs",
-                )
-            if metric.requires == "classes" and task != "classification":
-                raise IncompatibleError(
-                    f"the metric {metric.name} is for classification", received=f"a model with task_type={task!r}"
-                )
-            if metric.requires == "spikes" and not self.network.spiking:
-                raise IncompatibleError(
-                    f"the metric {metric.name} needs spiking neurons",
-                    received=f"{self.network!r}",
-                    works="use ALIF or LIF, or leave the metric out",
-                )
-
-    def _check_output(self) -> None:
-        """Refuse a loss that has no meaning for the output population or for the way it is read out."""
-        loss, network = self.loss, self.network
-        name, cell = type(loss).__name__, network.graph.cell(network.graph.output)
-        if self.network.sized:
-            loss.number_of_scores(network.outputs)
-        if loss.of_spikes and not cell.spiking:
-            raise IncompatibleError(
-                f"the loss {name} needs an output population that spikes",
-                received=f"{type(cell).__name__} as output",
-                works="give output_cell='lif' to the model, or use a loss of membranes such as ce_max_membrane",
-            )
-        if loss.observes not in (Z, *cell.state_names()):
-            raise IncompatibleError(
-                f"the loss {name} needs an output population with the state {loss.observes!r}",
-                received=f"{type(cell).__name__} as output, with {', '.join(cell.state_names()) or 'no state'}",
-            )
-        if not loss.online and network.readout != "sequence":
-            raise IncompatibleError(
-                f"the loss {name} reads the whole sequence itself",
-                received=f"a model with readout={network.readout!r}",
-                works="leave readout at 'sequence'",
-            )
+        encoder = "" if self.encoder is None else f", encoder={self.encoder!r}"
+        return f"Evaluator({self.network!r}, loss={self.loss!r}, metrics={list(self.metrics)!r}{encoder})"
 
     @property
     def plain(self) -> bool:
@@ -210,65 +162,55 @@ class Evaluator(Portable):
             DataError: wrong number of axes, NaN or infinite values, a feature count other than the network's, labels
                 out of range, or targets of another shape.
         """
-        array = self._array(x)
+        inputs = self._inputs
+        shape = inputs.shape(inputs.checked(x))
         if y is not None:
-            _require_supervised(bool(np.count_nonzero(self._targets(array.shape, y).mask)) or not whole)
+            _require_supervised(bool(np.count_nonzero(self._targets(shape, y).mask)) or not whole)
 
-    def batch(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Time-major inputs, dense targets and mask of a batch, checked, in the model's type.
+    def batch(self, x: Any, y: Any, update: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Time-major inputs, dense targets and mask of a batch, checked, encoded, in the model's type.
 
         The inputs may be a view of ``x``. A batch may lack supervised steps, where the data set has some: there is then
         nothing to be learned from its loss, which is NaN among the figures.
+
+        Args:
+            x, y: inputs, or values to be encoded, and targets.
+            update: the number of the update that the batch is for, which an encoder's spikes are drawn for; None for
+                those of an evaluation.
         """
-        array = self._array(x)
+        inputs = self._inputs
+        array = inputs.encoded(inputs.checked(x), update=update)
         return self._converted(array, self._targets(array.shape, y))
 
     def _converted(self, array: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         dtype = self.network.dtype
-        return self._time_major(array), targets.dense.astype(dtype), targets.mask.astype(dtype)
+        return self._inputs.time_major(array), targets.dense.astype(dtype), targets.mask.astype(dtype)
 
-    def _array(self, x: Any) -> np.ndarray:
-        """The data as an array [batch, time, feature] of finite numbers; [batch, …feature] for a static model."""
-        if isinstance(x, np.ma.MaskedArray):
-            raise DataError("x must not be masked", received="a masked array", works="label what is not to count -1")
-        try:
-            array = np.asarray(x)
-        except ValueError as error:
-            raise DataError("x must be a rectangular array of numbers", received=str(error)) from error
-        if array.dtype.kind not in "iufb":
-            raise DataError("x must hold numbers", received=f"an array of type {array.dtype}")
-        if array.ndim < 2 if self._static else array.ndim != 3:
-            if self._static:
-                raise DataError("x must have shape [batch, …feature]", received=f"shape {array.shape}")
-            raise DataError("x must have shape [batch, time, feature]", received=f"shape {array.shape}")
-        if 0 in array.shape:
-            raise DataError("x must have at least one example, time step and feature", received=f"shape {array.shape}")
-        if array.dtype.kind == "f" and not only_finite(array):
-            wrong = np.argwhere(~np.isfinite(array))
-            names = ("example", "step", "feature") if array.ndim == 3 else ("example", *("feature",) * (array.ndim - 1))
-            place = ", ".join(f"{name} {index}" for name, index in zip(names, wrong[0], strict=True))
-            raise DataError("x must be finite", received=f"{array[tuple(wrong[0])]} at {place}")
-        self.network.build(array.shape[1:] if self._static else array.shape[2])  # type: ignore[arg-type]
-        return array
+    def _encoding(self, encoder: str | Mapping[str, Any] | Encoder | None) -> Encoder | None:
+        found = None if encoder is None else ENCODERS.resolve(encoder)
+        Inputs(self.network, found).check_fit()
+        return found
+
+    @property
+    def _inputs(self) -> Inputs:
+        return Inputs(self.network, self.encoder)
+
+    def encoded(self, x: Any) -> np.ndarray:
+        """What the network is given for data, [batch, time, feature]: as in an evaluation, where they are encoded.
+
+        Example:
+            >>> from neko_rules import LIF
+            >>> model = Evaluator(LIF(8, 2, readout="mean"), encoder={"name": "latency", "steps": 5})
+            >>> model.encoded(np.array([[0.0, 0.5, 1.0]])).argmax(axis=1)
+            array([[0, 2, 0]])
+        """
+        inputs = self._inputs
+        return inputs.encoded(inputs.checked(x))
 
     @property
     def _static(self) -> bool:
         """Whether the model takes each example as it is, which makes it a sequence of one time step."""
         return self.network.static
-
-    def _time_major(self, array: np.ndarray) -> np.ndarray:
-        """The data in the model's type, as a view [time, batch, feature] of an array [batch, time, feature]."""
-        dtype = self.network.dtype
-        if array.dtype != dtype:
-            try:
-                with np.errstate(over="raise"):
-                    array = array.astype(dtype)
-            except FloatingPointError as error:
-                largest = f"{np.abs(array).max():g}"
-                raise DataError(
-                    f"x must lie within the range of {dtype}", received=f"values up to {largest}"
-                ) from error
-        return array[None] if self._static else array.transpose(1, 0, 2)
 
     def _targets(self, shape: tuple[int, ...], y: Any) -> Targets:
         task = self.network.task_type
@@ -413,8 +355,10 @@ class Evaluator(Portable):
         mean or maximum. For a loss of the whole sequence they are its scores over all steps, [batch, n_out]: spike
         counts, membranes, or times with a minus sign.
         """
-        array = self._array(x)
-        pieces = (self._time_major(array[part]) for part in parts(array.shape[0], batch_size))
+        inputs = self._inputs
+        array = inputs.checked(x)
+        encoded = (inputs.encoded(array[part], part.start) for part in parts(len(array), batch_size))
+        pieces = map(inputs.time_major, encoded)
         joined = np.concatenate([self._scores(piece).transpose(1, 0, 2) for piece in pieces])
         return joined if self.network.readout == "sequence" and self.loss.online else joined[:, 0]
 
@@ -440,7 +384,11 @@ class Evaluator(Portable):
             >>> recorded.z("hidden").shape, sorted(recorded.records["hidden"].states)
             ((5, 4, 8), ['v'])
         """
-        inputs = np.ascontiguousarray(self._time_major(self._array(x)))
+        return self._recorded(self.encoded(x))
+
+    def _recorded(self, array: np.ndarray) -> Trajectory:
+        """The same of inputs."""
+        inputs = np.ascontiguousarray(self._inputs.time_major(array))
         forget_if_replaced(self)
         recorded = self._compiled_records(self.network.values, self.nx.asarray(inputs))
         records = {
@@ -477,7 +425,7 @@ class Evaluator(Portable):
                 sums[name][0] += total
                 sums[name][1] += count
             if recorders:
-                trajectory = self.trajectory(piece)
+                trajectory = self._recorded(piece)
                 for recorder in recorders:
                     recorder.observe(trajectory, first)
             first += len(piece)
@@ -488,11 +436,14 @@ class Evaluator(Portable):
 
     def _pieces(self, batches: Iterable[tuple[Any, Any]], size: int) -> Iterator[tuple[np.ndarray, Targets]]:
         """Checked inputs and targets of at most so many examples."""
+        inputs, before = self._inputs, 0
         for x, y in batches:
-            array = self._array(x)
-            labels = as_array(y, len(array), 0 if self._static else array.shape[1])
-            for part in parts(array.shape[0], size):
-                yield array[part], self._targets(array[part].shape, labels[part])
+            array = inputs.checked(x)
+            labels = as_array(y, len(array), 0 if self._static else inputs.shape(array)[1])
+            for part in parts(len(array), size):
+                piece = inputs.encoded(array[part], before + part.start)
+                yield piece, self._targets(piece.shape, labels[part])
+            before += len(array)
 
     def totals(self, values: Parameters, batch: tuple[Array, Array, Array]) -> dict[str, tuple[float, float]]:
         """Total and count of every figure at some parameters, of a batch that ``batch`` has made; for the engine."""

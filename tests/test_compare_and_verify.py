@@ -182,6 +182,8 @@ def test_every_configuration_on_every_backend(config: Path, shared: Path, monkey
         settings = ["data.train_examples=4", "data.test_examples=1"]
     if config.stem == "mnist1d_eprop":
         settings = ["data.num_samples=50"]
-    found = verify(config, INSTALLED, settings, examples=4, steps=2, time_steps=160, float32=False)
+    # An encoder makes the time steps itself.
+    last = None if "encoder:" in config.read_text() else 160
+    found = verify(config, INSTALLED, settings, examples=4, steps=2, time_steps=last, float32=False)
     assert found.agree, found.partings
     assert found.partings == {}

@@ -412,3 +412,12 @@ def refused(call: Any, error: type[NekoError], says: str) -> None:
     assert says in sentence
     assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
+
+
+def test_a_loss_or_metric_that_is_assigned_has_to_fit_too() -> None:
+    model = Evaluator(LIF(4, 2), metrics=["accuracy"])
+    with pytest.raises(IncompatibleError, match="needs an output population that spikes"):
+        model.loss = "ce_count"
+    with pytest.raises(ArgumentError, match="each metric can be given once"):
+        model.metrics = ["accuracy", "accuracy"]
+    assert model.figures == ("loss", "accuracy")

@@ -105,7 +105,7 @@ ROWS = (
     ("credit",),
     ("evaluator",),
     ("chains",),
-    ("scoring", "replaced"),
+    ("scoring", "replaced", "fit", "inputs"),
     ("regularizers",),
     ("layers",),
     # What knows nothing of networks.

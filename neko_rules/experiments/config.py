@@ -1,8 +1,8 @@
 """Config: what a run is, as a YAML mapping checked key by key, with every default written out.
 
-The outer keys are those of ``Configuration``. What stands under ``data``, ``model``, ``loss``, ``metrics`` and ``rule``
-is the name of a public class, or a mapping with that ``name`` and the arguments of the class: nothing exists in YAML
-that does not exist in Python.
+The outer keys are those of ``Configuration``. What stands under ``data``, ``encoder``, ``model``, ``loss``, ``metrics``
+and ``rule`` is the name of a public class, or a mapping with that ``name`` and the arguments of the class: nothing
+exists in YAML that does not exist in Python.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class Configuration(BaseModel):
         backend: the array library.
         dtype: ``"float32"`` or ``"float64"``.
         data: the data set.
+        encoder: what makes spikes or currents of values; none by default.
         model: the network.
         loss: what is minimised; by default the categorical cross-entropy for classes and the mean squared error for
             values.
@@ -112,6 +113,7 @@ class Configuration(BaseModel):
     backend: Word = "numpy"
     dtype: Literal["float32", "float64"] = "float32"
     data: Part
+    encoder: Part | None = None
     model: Part
     loss: Part | None = None
     metrics: Parts | None = None
@@ -158,7 +160,7 @@ def resolved(configuration: Configuration) -> Configuration:
         ConfigurationError: a name is unknown.
     """
     parts: dict[str, Any] = {}
-    for key in ("data", "model", "rule"):
+    for key in ("data", "encoder", "model", "rule"):
         with within(key):
             parts[key] = written_out(getattr(configuration, key), key)
     task_type = parts["model"].get("task_type") or _task_type_of_data(parts["data"])

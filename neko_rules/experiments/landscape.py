@@ -79,7 +79,7 @@ def landscape(
     found: dict[str, list[Arrays]] = {}
     for each in trajectories:
         name = each.name if each.name not in found else str(each)
-        found[name] = _trajectory(RunFolder.existing(each), model.network.parameters, x.shape[2])
+        found[name] = _trajectory(RunFolder.existing(each), model.network.parameters, model.network.inputs)
     if found:
         plane = Plane.principal([point for way in found.values() for point in way], end)
     else:

@@ -27,6 +27,7 @@ KINDS = {
     "connectivities": "connectivity",
     "priors": "prior",
     "datasets": "data",
+    "encoders": "encoder",
     "devices": "device",
     "decisions": "decision",
     "backends": "backend",

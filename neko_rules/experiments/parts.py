@@ -18,6 +18,7 @@ from neko_rules.registry import Registry
 REGISTRIES = {
     "data": ("neko_rules.datasets", "DATASETS"),
     "model": ("neko_rules.layers.models", "MODELS"),
+    "encoder": ("neko_rules.encoders", "ENCODERS"),
     "loss": ("neko_rules.losses", "LOSSES"),
     "metrics": ("neko_rules.metrics", "METRICS"),
     "rule": ("neko_rules.experiments.rules", "ALL_RULES"),
@@ -46,6 +47,7 @@ PLAIN = {"crossbar": ("neko_rules.devices", "Crossbar"), "fast": ("neko_rules.de
 
 SUPPLIED = {
     "model": ("backend", "dtype", "task_type", "seed"),
+    "encoder": ("seed",),
     "rule": ("model", "seed"),
     "gradient": ("model", "seed"),
 }

@@ -29,6 +29,7 @@ from neko_rules.trainers import Callback, Checkpoint, EarlyStopping, History, Pr
 
 if TYPE_CHECKING:
     from neko_rules.datasets import Dataset
+    from neko_rules.encoders import Encoder
 
 CHANGEABLE = "train.epochs"
 """What may be set when a run is resumed: all else must be as it was for the run to be one run."""
@@ -69,8 +70,10 @@ class Experiment:
             loss = _registry("loss").resolve(configuration.loss)
         with within("metrics"):
             metrics = [_registry("metrics").resolve(metric) for metric in configuration.metrics or []]
-        with within("model, loss and metrics"):
-            model = Evaluator(network, loss=loss, metrics=metrics)
+        with within("encoder"):
+            encoder = _encoder(configuration)
+        with within("model, encoder, loss and metrics"):
+            model = Evaluator(network, loss=loss, metrics=metrics, encoder=encoder)
         with within("rule"):
             if sampling.is_sampling(configuration.rule):
                 rule = sampling.build(configuration, model)
@@ -103,6 +106,15 @@ class Experiment:
                 received=monitor,
                 works=nearest(str(monitor), known),
             )
+
+
+def _encoder(configuration: Configuration) -> Encoder | None:
+    """What makes inputs of the data, drawing from the seed of the run unless it is given one of its own."""
+    if configuration.encoder is None:
+        return None
+    arguments = supplied("encoder", configuration.encoder, {"seed": configuration.seed})
+    found: Encoder = _registry("encoder").create(configuration.encoder["name"], arguments)
+    return found
 
 
 @dataclass

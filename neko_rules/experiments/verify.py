@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from neko_rules.arguments import integer
+from neko_rules.errors import ArgumentError
 from neko_rules.experiments.config import load
 from neko_rules.experiments.run import Experiment, load_data
 from neko_rules.probabilistic.sampling_rule import SamplingRule
@@ -53,6 +54,12 @@ def verify(
     size = configuration.train.batch_size if examples is None else integer("--examples", examples, at_least=1)
     reference = Experiment.build(configuration.model_copy(update={"backend": backends[0]}))
     (x, y), _ = load_data(reference)
+    if time_steps is not None and reference.rule.model.encoder is not None:
+        raise ArgumentError(
+            "--time-steps cuts data that have time steps, and an encoder makes those of this run",
+            received=time_steps,
+            works=f"--set encoder.steps={time_steps}",
+        )
     if time_steps is not None:
         # The last ones, where tasks with a delay have their targets.
         kept = integer("--time-steps", time_steps, at_least=1)

@@ -20,7 +20,7 @@ class Examples:
 
     Args:
         model: the evaluator whose form and type the chunks have.
-        x: [examples, time, feature].
+        x: [examples, time, feature], or values that the model's encoder makes inputs of: once, as in an evaluation.
         y: targets.
         chunk_size: examples that the network runs at once.
 
@@ -35,6 +35,7 @@ class Examples:
         self.chunk_size = arguments.integer("chunk_size", chunk_size, at_least=1)
         model.check(x, y)
         self.model, self.x = model, np.asarray(x)
+        self._inputs = self.x if model.encoder is None else model.encoded(x)
         self.y = as_array(y, len(self.x))
         self._whole: Chunk | None = None
         self._check_observations()
@@ -45,7 +46,7 @@ class Examples:
     def _check_observations(self) -> None:
         """Refuse one label for many outputs: it was observed once, and would be counted at every step."""
         _, dense, _ = self.model.batch(self.x[:1], self._first_supervised())
-        steps = self.x.shape[1] if self.model.network.readout == "sequence" else 1
+        steps = self._inputs.shape[1] if self.model.network.readout == "sequence" else 1
         if dense.shape[0] == 1 and steps > 1:
             raise IncompatibleError(
                 "a label given once per sequence is one observation, and needs one output",
@@ -70,7 +71,7 @@ class Examples:
 
     def take(self, places: Any) -> Chunk:
         """Some examples as backend arrays; they may lack supervised steps."""
-        array = self.x[places]
+        array = self._inputs[places]
         inputs, dense, mask = self.model._converted(array, self.model._targets(array.shape, self.y[places]))
         nx = self.model.nx
         # Kept from one evaluation to the next, whatever becomes of the memory that they were given in.
@@ -88,7 +89,8 @@ class Examples:
 
     def fingerprint(self) -> str:
         """A checksum of the data, so that a run is not taken up with others."""
-        return ", ".join(f"{each.shape} {each.dtype} {self._checksum(each):08x}" for each in (self.x, self.y))
+        arrays = self._inputs, self.y
+        return ", ".join(f"{each.shape} {each.dtype} {self._checksum(each):08x}" for each in arrays)
 
     def _checksum(self, array: np.ndarray) -> int:
         """CRC-32 of the bytes, chunk by chunk."""

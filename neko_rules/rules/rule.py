@@ -278,7 +278,7 @@ class Rule(Portable):
             x: [batch, time, feature].
             y: targets.
         """
-        return self.gradients_of(self.model.batch(x, y))
+        return self.gradients_of(self.model.batch(x, y, self.steps))
 
     def gradients_of(self, arrays: Arrays) -> dict[str, np.ndarray]:
         """The same of a batch that ``Evaluator.batch`` has made; for the engine."""
@@ -302,7 +302,7 @@ class Rule(Portable):
         Raises:
             NonFiniteError: the loss or a parameter became NaN or infinite; the parameters keep their last good values.
         """
-        return self.stepped(self.model.batch(x, y))[0]
+        return self.stepped(self.model.batch(x, y, self.steps))[0]
 
     def observed_step(self, x: Any, y: Any) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """``step`` and ``gradients`` of the same batch, in one evaluation where an update is made from one gradient.
@@ -317,7 +317,7 @@ class Rule(Portable):
         Raises:
             NonFiniteError: as for ``step``.
         """
-        return self.stepped(self.model.batch(x, y), observed=True)
+        return self.stepped(self.model.batch(x, y, self.steps), observed=True)
 
     def stepped(self, arrays: Arrays, observed: bool = False) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """``step`` or ``observed_step`` with a batch that ``Evaluator.batch`` has made; for the engine."""

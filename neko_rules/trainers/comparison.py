@@ -203,7 +203,7 @@ class _Watched:
         self._folder: ComparisonFolder | None = None
         self._parts: dict[str, tuple[str, ...]] = {}
         self._moments: dict[tuple[str, str, str], Moments] = {}
-        self._batch = 0
+        self._batch = self._steps = 0
         # Loops of NumPy's that took another library's steps would be compared with themselves.
         several = len({rule.model.network.backend for rule in self.rules.values()}) > 1
         self._alone = by_library if several else nullcontext
@@ -217,13 +217,15 @@ class _Watched:
         before: Arrays = {name: network.nx.to_numpy(value) for name, value in start.items()}
         seen: dict[str, dict[str, Arrays | None]] = {quantity: {} for quantity in QUANTITIES}
         figures: Mapping[str, float] = {}
+        # What an encoder draws for a batch is the same for all rules, however many updates each makes of one.
+        self._steps = getattr(self.primary, "steps", 0)
         for name, rule in self.rules.items():
             held = before
             if rule is not self.primary:
                 held = _synchronised(rule, network.nx, network.dtype, start, before)
             try:
                 with self._alone():
-                    made, gradient = _observed(rule, x, y)
+                    made, gradient = _observed(rule, x, y, self._steps)
             except NonFiniteError as error:
                 whose = error.quantity if rule is self.primary else f"{error.quantity} of {name!r}"
                 raise NonFiniteError(whose, error.step, error.works) from error
@@ -345,12 +347,14 @@ def _synchronised(rule: Any, nx: Any, dtype: str, values: Mapping[str, Any], bef
     return before if network.dtype == dtype else {name: each.astype(network.dtype) for name, each in before.items()}
 
 
-def _observed(rule: Any, x: np.ndarray, y: np.ndarray) -> tuple[Mapping[str, float], Arrays | None]:
+def _observed(rule: Any, x: np.ndarray, y: np.ndarray, update: int) -> tuple[Mapping[str, float], Arrays | None]:
     """Figures and gradient of one step; no gradient of a rule that has none."""
     if isinstance(rule, Rule):
-        if type(rule)._judged_gradients is Rule._judged_gradients:
-            return rule.step(x, y), None
-        return rule.observed_step(x, y)
+        observed = type(rule)._judged_gradients is not Rule._judged_gradients
+        if rule.model.encoder is not None:
+            figures, found = rule.stepped(rule.model.batch(x, y, update), observed)
+            return figures, found if observed else None
+        return rule.observed_step(x, y) if observed else (rule.step(x, y), None)
     gradient = None
     if hasattr(rule, "gradients"):
         gradient = {name: np.asarray(value) for name, value in rule.gradients(x, y).items()}
