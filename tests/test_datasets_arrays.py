@@ -101,6 +101,14 @@ def test_inputs_of_any_real_type(dtype, saved):
     assert Arrays(saved(x=x, y=Y)).load()[0].dtype == np.float32
 
 
+@pytest.mark.parametrize("shape", [(10, 12), (10, 2, 6, 6)])
+def test_pictures_for_an_encoder(shape, saved):
+    pictures = RANDOM.random(shape)
+    x, _, x_test, _ = Arrays(saved(x=pictures, y=Y)).load()
+    assert x.shape == (8, *shape[1:])
+    assert x_test.shape == (2, *shape[1:])
+
+
 def with_value(value, place=(2, 3, 1)):
     x = X.copy()
     x[place] = value
@@ -114,7 +122,7 @@ def with_value(value, place=(2, 3, 1)):
         ({"X": X, "y": Y}, "must hold an array 'x' .*did you mean 'X'"),
         ({"x_train": X, "y_train": Y}, r"\['x_train', 'y_train'\]\); name the arrays x and y, .*: x, not x_train"),
         ({"x": X, "y": Y, "x_test": X}, "both x_test and y_test, or neither .*x_test alone"),
-        ({"x": X[:, :, 0], "y": Y}, r"x in .* must be \[examples, time, feature\] \(received: shape \[10, 4\]\)"),
+        ({"x": X[:, 0, 0], "y": Y}, r"x in .* must be \[examples, time, feature\], .* \(received: shape \[10\]\)"),
         ({"x": X[:, :0], "y": Y}, r"shape \[10, 0, 3\]"),
         ({"x": X[:0], "y": Y[:0]}, r"shape \[0, 4, 3\]"),
         ({"x": X, "y": Y[:9]}, "equally many examples .*10 and 9"),
@@ -136,7 +144,8 @@ def with_value(value, place=(2, 3, 1)):
         ({"x": X, "y": Y - 5}, "-1 where not supervised .*-5.*task_type='regression'"),
         ({"x": X, "y": Y + 2**40}, "must be classes"),
         ({"x": X[:1], "y": Y[:1]}, "at least 2 examples"),
-        ({"x": X, "y": Y, "x_test": X[:, :, :2], "y_test": Y}, "equally many features .*3 and 2"),
+        ({"x": X, "y": Y, "x_test": X[:, :, :2], "y_test": Y}, "equally many features .*4, 3. and .10, 4, 2"),
+        ({"x": X[:, 0], "y": Y, "x_test": X, "y_test": Y}, "equally many features .*10, 3. and .10, 4, 3"),
         ({"x": X, "y": Y, "x_test": X, "y_test": Y + 0.5}, "targets of one kind"),
         ({"x": X, "y": np.eye(2)[Y], "x_test": X, "y_test": np.eye(3)[Y]}, "targets of one kind"),
         ({"x": X, "y": Y, "x_test": with_value(np.nan), "y_test": Y}, "x_test in .* nan"),

@@ -194,7 +194,12 @@ def as_objects(x: np.ndarray) -> np.ndarray:
 
 
 ARRAYS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "x has two dimensions": (changed("x", lambda x: x[:, :, 0]), "x", "[examples, time, feature]"),
+    "x has two dimensions": (
+        changed("x", lambda x: x[:, :, 0]),
+        "give the Evaluator an encoder",
+        "[batch, time, feature]",
+    ),
+    "x has one dimension": (changed("x", lambda x: x[:, 0, 0]), "x", "[examples, time, feature]"),
     "x and y differ in length": (changed("y", lambda y: y[:-1]), "20 and 19", "equally many"),
     "y has the wrong shape": (changed("y", lambda y: np.zeros((20, 7, 2))), "[20, 7, 2]", "[examples, time, outputs]"),
     "label out of range": (changed("y", lambda y: y + 2), "label 5", "between 0 and 3"),

@@ -10,6 +10,7 @@ Example:
 from neko_rules.datasets.arrays import Arrays
 from neko_rules.datasets.dataset import DATASETS, Dataset, Split
 from neko_rules.datasets.delayed_xor import DelayedXOR
+from neko_rules.datasets.event_frames import event_frames
 from neko_rules.datasets.evidence_accumulation import EvidenceAccumulation
 from neko_rules.datasets.mnist import MNIST
 from neko_rules.datasets.mnist1d import MNIST1D
@@ -29,4 +30,5 @@ __all__ = [
     "Randman",
     "Split",
     "SpokenDigits",
+    "event_frames",
 ]

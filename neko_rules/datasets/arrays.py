@@ -29,8 +29,9 @@ class Arrays(Dataset):
     """Your own data: an .npz with x and y, an .npy pair, or a .csv with one example per row.
 
     ``.npz``: ``x`` [examples, time, feature] and ``y``, and optionally ``x_test`` and ``y_test``; other arrays in the
-    file are ignored. ``.npy``: ``path`` holds x, and ``labels`` names the file that holds y. ``.csv``: one row per
-    example; the columns other than ``label_column`` are its time steps, ``features`` columns each.
+    file are ignored. For a model with an encoder x may have any axes behind that of the examples. ``.npy``: ``path``
+    holds x, and ``labels`` names the file that holds y. ``.csv``: one row per example; the columns other than
+    ``label_column`` are its time steps, ``features`` columns each.
 
     Targets are classes [examples] or per time step [examples, time] (-1: this step is not supervised), or values
     [examples, outputs] or [examples, time, outputs]. Whole numbers become int64 and the others float32, where a
@@ -126,7 +127,7 @@ class Arrays(Dataset):
 def checked_examples(
     x: np.ndarray, y: np.ndarray, task_type: str | None, x_name: str, y_name: str, source: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs as float32 [examples, time, feature] and targets as int64 or float32, or one sentence on what is wrong.
+    """Inputs as float32 [examples, …] and targets as int64 or float32, or one sentence on what is wrong.
 
     Example:
         >>> x = np.ones((2, 3, 1))
@@ -136,8 +137,11 @@ def checked_examples(
         neko_rules.errors.DataError: x in my.npz must be finite in float32 (received: nan at example 1, step 2, feature
         0).
     """
-    if x.ndim != 3:
-        raise DataError(f"{x_name} in {source} must be [examples, time, feature]", received=f"shape {list(x.shape)}")
+    if x.ndim < 2:
+        raise DataError(
+            f"{x_name} in {source} must be [examples, time, feature], or values [examples, …] for an encoder",
+            received=f"shape {list(x.shape)}",
+        )
     if 0 in x.shape:
         raise DataError(
             f"{x_name} in {source} must have an example, a time step and a feature", f"shape {list(x.shape)}"
@@ -148,12 +152,13 @@ def checked_examples(
         raise DataError(
             f"{x_name} and {y_name} in {source} must hold equally many examples", received=f"{len(x)} and {len(y)}"
         )
-    if 0 in y.shape or (y.ndim == 3 and y.shape[1] != x.shape[1]):
+    if 0 in y.shape or (x.ndim == y.ndim == 3 and y.shape[1] != x.shape[1]):
         raise DataError(
             f"{y_name} in {source} must be [examples], [examples, time or outputs] or [examples, time, outputs]",
             received=f"shape {list(y.shape)} beside {x_name} of shape {list(x.shape)}",
         )
-    inputs = _finite(_real(x, x_name, source), x_name, source, ("example", "step", "feature"))
+    axes = ("example", "step", "feature") if x.ndim == 3 else ("example", *("value",) * (x.ndim - 1))
+    inputs = _finite(_real(x, x_name, source), x_name, source, axes)
     return inputs, _targets(_real(y, y_name, source), task_type, y_name, source)
 
 
@@ -217,9 +222,11 @@ def _finite(array: np.ndarray, name: str, source: str, axes: tuple[str, ...]) ->
 
 def _check_alike(x: np.ndarray, x_test: np.ndarray, y: np.ndarray, y_test: np.ndarray, source: str) -> None:
     """Training and test examples may have different numbers of time steps, but nothing else."""
-    if x.shape[2] != x_test.shape[2]:
+    behind = 1 if x.ndim == 2 else 2
+    if x.ndim != x_test.ndim or x.shape[behind:] != x_test.shape[behind:]:
         raise DataError(
-            f"x and x_test in {source} must have equally many features", received=f"{x.shape[2]} and {x_test.shape[2]}"
+            f"x and x_test in {source} must have equally many features",
+            received=f"shapes {list(x.shape)} and {list(x_test.shape)}",
         )
     outputs_differ = y.dtype.kind == "f" and y.shape[-1] != y_test.shape[-1]
     if y.ndim != y_test.ndim or y.dtype != y_test.dtype or outputs_differ:
