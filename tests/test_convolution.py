@@ -38,8 +38,9 @@ from neko_rules.chains import running
 from neko_rules.errors import ArgumentError, CheckpointError, ConfigurationError, IncompatibleError
 from neko_rules.experiments.run import run
 from neko_rules.kernels.host import unfused
+from neko_rules.layers import shared_weights
 from neko_rules.layers.rate import TanhCell
-from neko_rules.layers.shared_weights import SharedWeights
+from neko_rules.layers.shared_weights import Patches, SharedWeights
 from neko_rules.rules import RULES
 from neko_rules.rules.synapse import synapse_traces
 
@@ -206,7 +207,72 @@ def test_a_neuron_does_not_reach_itself_through_a_convolution() -> None:
         assert np.array_equal(found, connection.synapses(9, 9))
 
 
+@pytest.mark.parametrize("name", list(FOUND))
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_products_of_patches_are_those_of_the_matrix(
+    name: str, pieces: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, rng, nx = FOUND[name], np.random.default_rng(3), get_backend(backend)
+    patches, (sources, targets) = chosen.patches, chosen.numbers().shape
+    monkeypatch.setattr(shared_weights, "_TOGETHER", 10**9 if pieces == 1 else 1)
+    monkeypatch.setattr(shared_weights, "_PIECES", pieces)
+    sent, delta = rng.standard_normal((7, sources)), rng.standard_normal((7, targets))
+    weights = rng.standard_normal(chosen.weight_shape)
+    matrix = chosen.sharing().spread(get_backend("numpy"), weights)
+
+    def run(method: Any, *given: np.ndarray) -> np.ndarray:
+        return nx.to_numpy(method(nx, *map(nx.asarray, given)))
+
+    np.testing.assert_allclose(run(patches.product, sent, weights), sent @ matrix, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(run(patches.back, delta, weights), delta @ matrix.T, rtol=1e-11, atol=1e-12)
+    expected = chosen.sharing().gathered(get_backend("numpy"), sent.T @ delta)
+    np.testing.assert_allclose(run(patches.gradient, sent, delta), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_patches_pay_where_windows_are_small() -> None:
+    first = Convolution((28, 28), filters=12, window=5, stride=2).patches
+    assert first.pay
+    assert not Convolution((8, 8), filters=12, window=7).patches.pay
+    assert Convolution((24, 24), filters=32, window=5, stride=2, channels=12).patches.pay_back
+    assert not Convolution((8, 8), filters=12, window=7).patches.pay_back
+    few, many = 0.005, 0.2
+    assert first.beat_events(many)
+    assert not first.beat_events(few)
+    lateral = Convolution((3, 3), filters=1, window=3, padding=1)
+    assert Connection("a", "a", 1, connectivity=lateral).patches is None
+    assert Connection("a", "a", 1, autapses=True, connectivity=lateral).patches is not None
+
+
 # Every rule.
+
+
+@pytest.mark.parametrize("rule", ["bptt", "eprop", "feedback_alignment", "sign_symmetric", "rtrl", "ottt"])
+def test_rules_by_patches_are_those_by_matrices(rule: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data(batch=3, steps=8)
+    first = Convolution((2, 2), filters=2, window=2, padding=1)
+    second = Convolution((3, 3), filters=3, window=2, channels=2)
+    calls: list[str] = []
+
+    def told(name: str) -> Callable[..., Any]:
+        method = vars(Patches)[name]
+        return lambda *given: (calls.append(name), method(*given))[1]
+
+    for name in ("product", "back", "gradient"):
+        monkeypatch.setattr(Patches, name, told(name))
+    found = []
+    for pays in (True, False):
+        calls.clear()
+        for name, value in (("pay", pays), ("pay_back", pays), ("beat_events", lambda *_, pays=pays: pays)):
+            monkeypatch.setattr(Patches, name, value)
+        layers = [Layer("lif", connectivity=each, recurrent=False) for each in (first, second)]
+        network = Stack(layers, 3, inputs=4, backend=backend, dtype="float64", seed=4)
+        found.append(RULES[rule](Evaluator(network)).gradients(x, y))
+        assert ("product" in calls) == pays
+        # Forward in time they meet step by step; signs are of the matrix.
+        if rule in ("bptt", "eprop", "feedback_alignment"):
+            assert set(calls) == ({"product", "back", "gradient"} if pays else set())
+    for name, value in found[0].items():
+        np.testing.assert_allclose(value, found[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 NOT_SUMMED = ("weight_perturbation", *PULSED)
@@ -253,7 +319,7 @@ STEPPED: dict[str, Callable[[Evaluator], Rule]] = {
     ("rule", "backend"), [*((rule, "numpy") for rule in STEPPED), ("BPTT", "torch"), ("e-prop, every 4", "jax")]
 )
 def test_steps_by_loops_are_those_by_operations(rule: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several, since those at hand and in chains come after the first; and an evaluation, which has chains."""
+    """Several, since those at hand, which convolutions have none of, come after the first; and an evaluation."""
     monkeypatch.setattr(running, "WORTHWHILE", 0)
     x, y = data(batch=5, steps=12)
 

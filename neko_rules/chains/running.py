@@ -190,7 +190,8 @@ def may_be_judged(network: Network, metrics: Sequence[Metric]) -> bool:
     return (
         type(network).forward is Network.forward
         and all(metric.requires != "spikes" or metric.of_counts for metric in metrics)
-        and not any(connection.converters is not None for connection in graph.connections)
+        # A chain's products, and its gradients, are those of whole matrices.
+        and not any(connection.converters is not None or connection.shares for connection in graph.connections)
     )
 
 

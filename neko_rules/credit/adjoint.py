@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from neko_rules.backend import Array, Arrays, Backend, Parameters
 from neko_rules.credit.axes import Credit
 from neko_rules.credit.factors import kinds
-from neko_rules.credit.feedback import backward_weight, direct_name
+from neko_rules.credit.feedback import backward_parameter, backward_weight, direct_name
 from neko_rules.credit.fused import LOOPS
 from neko_rules.credit.fused_factors import through_time
 from neko_rules.credit.fused_traces import met_by
@@ -37,7 +37,7 @@ from neko_rules.kernels.dense import multiplied
 from neko_rules.kernels.host import contiguous, host_of
 from neko_rules.kernels.triton import on_gpu
 from neko_rules.layers.cell import Constants
-from neko_rules.layers.forward import Record, Signals, Trajectory, Z, by_parameter, effective_weight
+from neko_rules.layers.forward import Record, Signals, Trajectory, Z, by_parameter, effective_weight, worth_walking
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name, constant_name
 from neko_rules.layers.jacobians import Jacobians
 
@@ -256,8 +256,12 @@ def weight_gradients(
     for connection in problem.graph.into(name):
         gradient = _gradient_of_events(problem, connection, delta)
         if gradient is None:
-            sent, received = meeting(problem, connection, delta)
-            gradient = multiplied(nx, nx.transpose(_flat(nx, sent), (1, 0)), _flat(nx, received))
+            sent, received = (_flat(nx, each) for each in meeting(problem, connection, delta))
+            patches = connection.patches if problem.earlier is None else None
+            if patches is not None and patches.pay:
+                found[connection.weight] = patches.gradient(nx, sent, received)
+                continue
+            gradient = multiplied(nx, nx.transpose(sent, (1, 0)), received)
         gradient = with_earlier(connection.weight, gradient)
         found[connection.weight] = _by_parameter(nx, connection, gradient)
     if problem.graph.populations[name].bias:
@@ -280,7 +284,7 @@ def _gradient_of_events(problem: Problem, connection: Connection, delta: Array) 
     """The gradient of a weight from the events of its source, where those were kept and are few."""
     host, trajectory = host_of(problem.nx), problem.trajectory
     events = trajectory.events.get(connection.source)
-    if host is None or events is None or not events.sparse:
+    if host is None or events is None or not worth_walking(connection, events):
         return None
     received = contiguous(host.host(delta))
     if not connection.delay:
@@ -353,6 +357,10 @@ def _pass_down(
         error = _with_earlier(nx, below) if problem.jacobians[source].timed else below
         if versions is not None and versions.down and connection is not None and not now:
             return nx.matmul(error, versions.by_step(nx, connection, below.shape[0]))
+        patches = None if connection is None or credit.spatial == "sign" else connection.patches
+        if connection is not None and patches is not None and patches.pay_back:
+            weights = backward_parameter(connection, problem.parameters, problem.feedback)
+            return nx.reshape(patches.back(nx, _flat(nx, error), weights), (*error.shape[:2], patches.sources))
         back = back_to(nx, credit, problem.parameters, problem.feedback, source, connection)
         product = Product(error, back)
         # Kept apart where a compiled loop takes it up, and the backend's product would be one of slim matrices.

@@ -81,6 +81,12 @@ def backward_weight(nx: Backend, connection: Connection, weight: Array, feedback
     return spread(nx, connection, feedback[connection.weight]) if connection.weight in feedback else weight
 
 
+def backward_parameter(connection: Connection, parameters: Parameters, feedback: Parameters) -> Array:
+    """The same in the shape of the parameter, but for signs."""
+    held = parameters if connection.delay or connection.weight not in feedback else feedback
+    return held[connection.weight]
+
+
 def _root_of_fan_in(nx: Backend, connection: Connection, weight: Array) -> Array | float:
     """√ of how many synapses each neuron receives, [1, target] where that is not the same for all."""
     sources, targets = weight.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -201,6 +202,24 @@ def connected(nx: Backend, connection: Connection, matrix: Array) -> Array:
     return matrix * nx.asarray(connection.synapses(*matrix.shape), nx.dtype(matrix))
 
 
+def arriving(nx: Backend, connection: Connection, sent: Array, parameters: Parameters) -> Array:
+    """What arrives of what a connection sends, [time, batch, source] or [batch, source]."""
+    patches = connection.patches
+    if patches is not None and connection.converters is None and patches.pay:
+        rows = nx.reshape(sent, (math.prod(sent.shape[:-1]), sent.shape[-1]))
+        product = patches.product(nx, rows, parameters[connection.weight])
+        return nx.reshape(product, (*sent.shape[:-1], product.shape[-1]))
+    weight = effective_weight(nx, connection, parameters)
+    product = nx.matmul(sent, weight) if len(sent.shape) == 2 else project(nx, sent, weight)
+    return connection.current(nx, sent, weight, product)
+
+
+def worth_walking(connection: Connection, events: Events) -> bool:
+    """Whether a connection is faster from the events of its source than from all that it sends."""
+    patches = connection.patches
+    return events.sparse and (patches is None or not patches.beat_events(events.density))
+
+
 def project(nx: Backend, z: Array, weight: Array) -> Array:
     """[time, batch, pre] times [pre, post] for all time steps in one matrix product."""
     steps, batch, pre = z.shape
@@ -355,7 +374,8 @@ class _Compiled(NamedTuple):
 
         def walked(connection: Connection) -> bool:
             events = trajectory.events.get(connection.source)
-            return not connection.delay and connection.converters is None and events is not None and events.sparse
+            plain = not connection.delay and connection.converters is None
+            return plain and events is not None and worth_walking(connection, events)
 
         dense: list[Connection] = []
         gathered: list[tuple[np.ndarray, Events]] = []
@@ -412,8 +432,7 @@ def _delivered(
 ) -> Array | None:
     """Σ z W over connections for all time steps, [time, batch, neuron], added to a current; None if there is none."""
     for connection in connections:
-        sent, weight = trajectory.sent(nx, connection), effective_weight(nx, connection, parameters)
-        part = connection.current(nx, sent, weight, project(nx, sent, weight))
+        part = arriving(nx, connection, trajectory.sent(nx, connection), parameters)
         current = part if current is None else current + part
     return current
 

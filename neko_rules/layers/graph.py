@@ -23,7 +23,7 @@ from neko_rules.initializers import INITIALIZERS, Initializer
 from neko_rules.kernels.host import clear_diagonal
 from neko_rules.layers.cell import CELLS, Cell
 from neko_rules.layers.connectivity import Connectivity, ConnectivityLike, connectivity
-from neko_rules.layers.shared_weights import SharedWeights, Sharing
+from neko_rules.layers.shared_weights import Patches, SharedWeights, Sharing
 from neko_rules.registry import create
 from neko_rules.seeding import stream
 
@@ -128,6 +128,11 @@ class Connection:
         """Which synapses have which weight, where they share them."""
         assert isinstance(self.connectivity, SharedWeights)
         return self.connectivity.sharing(hollow=self.hollow)
+
+    @cached_property
+    def patches(self) -> Patches | None:
+        """What makes small matrix products of a convolution; None where a neuron may not reach itself."""
+        return self.connectivity.patches if isinstance(self.connectivity, SharedWeights) and not self.hollow else None
 
     def weight_shape(self, sources: int, targets: int) -> tuple[int, int]:
         """The shape of the parameter: [source, target], or that of the weights that are shared."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from neko_rules.backend import Array, Backend, Parameters, shift_later
 from neko_rules.layers.cell import CellOperations, Constants, namespace
-from neko_rules.layers.forward import NetworkState, Trajectory, Z, effective_weight, stepped
+from neko_rules.layers.forward import NetworkState, Trajectory, Z, arriving, stepped
 from neko_rules.layers.graph import INPUT, Connection, Graph, bias_name
 
 
@@ -75,8 +75,7 @@ def advance(
         parts = []
         for connection in graph.into(name):
             sent = (state if connection.delay else after)[connection.source][Z]
-            weight = effective_weight(nx, connection, parameters)
-            parts.append(connection.current(nx, sent, weight, nx.matmul(sent, weight)))
+            parts.append(arriving(nx, connection, sent, parameters))
         if graph.populations[name].bias:
             parts.append(parameters[bias_name(name)])
         before = state[name]

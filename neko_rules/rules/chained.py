@@ -195,8 +195,6 @@ def _possible(rule: LearningRule) -> bool:
         and (rule.nx.name == "numpy" or is_ours(*rule.regularizers, *asked))
         and (not rule.credit.outside_chain or _has_signals(rule))
         and may_be_judged(network, model.metrics)
-        # A loop's gradients lie in the shape of matrices.
-        and not any(connection.shares for connection in graph.connections)
         and (not any(_is_wide(graph, c, full) for c in graph.connections) or times_as_long(rule.nx) > _SLOWEST)
     )
 
