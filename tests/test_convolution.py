@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,10 +224,12 @@ def test_products_of_patches_are_those_of_the_matrix(
     def run(method: Any, *given: np.ndarray) -> np.ndarray:
         return nx.to_numpy(method(nx, *map(nx.asarray, given)))
 
-    np.testing.assert_allclose(run(patches.product, sent, weights), sent @ matrix, rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(run(patches.back, delta, weights), delta @ matrix.T, rtol=1e-11, atol=1e-12)
     expected = chosen.sharing().gathered(get_backend("numpy"), sent.T @ delta)
-    np.testing.assert_allclose(run(patches.gradient, sent, delta), expected, rtol=1e-11, atol=1e-12)
+    for engine in (nullcontext, unfused):
+        with engine():
+            np.testing.assert_allclose(run(patches.product, sent, weights), sent @ matrix, rtol=1e-11, atol=1e-12)
+            np.testing.assert_allclose(run(patches.back, delta, weights), delta @ matrix.T, rtol=1e-11, atol=1e-12)
+            np.testing.assert_allclose(run(patches.gradient, sent, delta), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_patches_pay_where_windows_are_small() -> None:

@@ -193,6 +193,11 @@ class Patches:
         def part(delta: Array) -> Array:
             rows = delta.shape[0]
             of_pixels = nx.reshape(nx.matmul(self._by_place(nx, delta), transposed), (rows, self._index.size))
+            host = host_of(nx)
+            if host is not None:
+                from neko_rules.kernels import patches
+
+                return host.from_host(patches.scattered(host.host(of_pixels), self._index, self.sources))
             padded = nx.concat([of_pixels, nx.full((rows, 1), 0.0, nx.dtype(delta))], 1)
             found = nx.take(padded, nx.asarray(seen_by.ravel(), "int32"), 1)
             return nx.sum(nx.reshape(found, (rows, *seen_by.shape)), axis=2)
@@ -207,9 +212,15 @@ class Patches:
 
     def _cut(self, nx: Backend, sent: Array) -> Array:
         """[row · place, pixel of the window]."""
-        if self._padded:
-            sent = nx.concat([sent, nx.full((sent.shape[0], 1), 0.0, nx.dtype(sent))], 1)
-        found = nx.take(sent, nx.asarray(self._index, "int32"), 1)
+        host = host_of(nx)
+        if host is not None:
+            from neko_rules.kernels import patches
+
+            found = host.from_host(patches.cut(contiguous(host.host(sent)), self._index))
+        else:
+            if self._padded:
+                sent = nx.concat([sent, nx.full((sent.shape[0], 1), 0.0, nx.dtype(sent))], 1)
+            found = nx.take(sent, nx.asarray(self._index, "int32"), 1)
         return nx.reshape(found, (sent.shape[0] * self.places, self.inputs))
 
 
