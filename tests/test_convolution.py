@@ -42,6 +42,7 @@ from neko_rules.kernels.host import unfused
 from neko_rules.layers import shared_weights
 from neko_rules.layers.rate import TanhCell
 from neko_rules.layers.shared_weights import Patches, SharedWeights
+from neko_rules.probabilistic.comparisons import MonteCarloDropout
 from neko_rules.rules import RULES
 from neko_rules.rules.synapse import synapse_traces
 
@@ -412,6 +413,15 @@ def test_a_posterior_is_of_the_weights_and_not_of_the_synapses() -> None:
         posterior.neurons("hidden1")
     fixed = Posterior(Evaluator(network), fixed=["hidden1.bias"])
     assert len(fixed.neurons("hidden1")) == 3, "those of a filter are one"
+
+
+def test_neurons_that_share_weights_cannot_be_silenced_by_them() -> None:
+    x, y = data()
+    with pytest.raises(IncompatibleError, match=r"hidden0\.recurrent\.weight, which synapses share"):
+        MonteCarloDropout(EProp(Evaluator(network_of("convolution"))))
+    first = Convolution((2, 2), filters=2, window=2, padding=1)
+    network = Stack([Layer("lif", connectivity=first, recurrent=False)], 3, inputs=4, seed=2)
+    assert np.isfinite(MonteCarloDropout(EProp(Evaluator(network))).step(x, y)["loss"])
 
 
 def test_a_crossbar_holds_the_weights_and_not_the_synapses() -> None:

@@ -95,6 +95,9 @@ class MonteCarloDropout:
         rate: how probably a neuron is silenced.
         seed: of the masks.
 
+    Raises:
+        IncompatibleError: hidden neurons share weights, as those below a convolution do: what is silenced is a weight.
+
     Example:
         >>> from neko_rules import EProp, LIF
         >>> x, y = np.ones((4, 6, 2)), np.array([0, 1, 0, 1])
@@ -107,6 +110,13 @@ class MonteCarloDropout:
     def __init__(self, rule: Rule, rate: float = 0.1, seed: int = 0) -> None:
         self.rule, self.rate = rule, arguments.number("rate", rate, at_least=0, below=1)
         self.rng = np.random.default_rng(arguments.integer("seed", seed, at_least=0))
+        for connection in rule.model.network.graph.connections:
+            if connection.shares and connection.source != INPUT:
+                raise IncompatibleError(
+                    "a neuron is silenced by its weights, which must be its own",
+                    received=f"{connection.weight}, which synapses share",
+                    works="convolve the input alone, or use an Ensemble",
+                )
 
     @property
     def model(self) -> Evaluator:
