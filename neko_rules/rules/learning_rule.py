@@ -168,6 +168,8 @@ class LearningRule(UpdatedByLoop):
     def stream(self, batch_size: int = 1) -> StreamLearner:
         """A learner on endless data, one time step at a time, whose memory does not grow.
 
+        What it is given is what the network receives, also where the model has an encoder.
+
         Args:
             batch_size: number of sequences that run side by side.
 
