@@ -100,7 +100,7 @@ ROWS = (
     ("experiments",),
     ("trainers", "testing"),
     ("report",),
-    ("probabilistic",),
+    ("probabilistic", "exchange"),
     ("rules",),
     ("credit",),
     ("evaluator",),

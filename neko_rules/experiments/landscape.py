@@ -11,10 +11,8 @@ import numpy as np
 
 from neko_rules.arguments import integer, number
 from neko_rules.errors import IncompatibleError
-from neko_rules.experiments.config import Configuration, checked, resolved
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.run import Experiment, load_data
-from neko_rules.experiments.yaml_file import read_mapping
 from neko_rules.report.learning_curve import axis_label
 from neko_rules.report.style import STYLE, new_figure, save
 from neko_rules.trainers.checkpoint import read_snapshot
@@ -71,7 +69,7 @@ def landscape(
     span = number("--span", span, above=0)
     examples = integer("--examples", examples, at_least=1)
     folder = RunFolder.existing(path)
-    experiment = Experiment.build(_configuration(folder))
+    experiment = Experiment.of_run(folder)
     _, (x, y) = load_data(experiment)
     model = experiment.rule.model
     end = folder.read_weights()
@@ -97,13 +95,9 @@ def landscape(
     return Landscape(surface, ways, outside, target.with_suffix(".png"))
 
 
-def _configuration(folder: RunFolder) -> Configuration:
-    return resolved(checked(read_mapping(folder.config), str(folder.config)))
-
-
 def _trajectory(folder: RunFolder, like: Arrays, inputs: int) -> list[Arrays]:
     """First weights, checkpoints and last weights of a run, in order."""
-    network: Any = Experiment.build(_configuration(folder)).rule.model.network
+    network: Any = Experiment.of_run(folder).rule.model.network
     network.build(inputs)
     ways = [network.parameters]
     for file in sorted(folder.checkpoints.glob("*.safetensors")):

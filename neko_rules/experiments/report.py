@@ -12,7 +12,6 @@ import numpy as np
 from neko_rules.errors import NekoError
 from neko_rules.experiments import sampling
 from neko_rules.experiments.compare import FOLDER
-from neko_rules.experiments.config import checked, resolved
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.parts import shortened
 from neko_rules.experiments.run import Experiment
@@ -124,7 +123,7 @@ def _add_sampling(
 def _add_activity(page: html.Page, folder: RunFolder, configuration: dict[str, Any]) -> None:
     """Spikes of the trained network, or of the last one drawn, on the first test example; or why there are none."""
     try:
-        experiment = Experiment.build(resolved(checked(configuration, str(folder.config))))
+        experiment = Experiment.of_run(folder)
         model = experiment.rule.model
         x = experiment.dataset.load()[2][:1]
         model.check(x)

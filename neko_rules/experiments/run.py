@@ -84,6 +84,15 @@ class Experiment:
         experiment.callbacks(Path("."))
         return experiment
 
+    @classmethod
+    def of_run(cls, folder: RunFolder) -> Experiment:
+        """What a run in a folder was made with.
+
+        Raises:
+            ConfigurationError: its configuration is damaged, or is not one any more.
+        """
+        return cls.build(resolved(checked(read_mapping(folder.config), str(folder.config))))
+
     def callbacks(self, checkpoints: Path) -> list[Callback]:
         """Early stopping and checkpoints, as the configuration says."""
         made: list[Callback] = []
