@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -367,8 +368,44 @@ def test_weights_beyond_w_max_are_told_of_when_they_are_written(budget: int) -> 
     assert told[0].filename == __file__
     with pytest.warns(NekoWarning, match=r"received: 1 of 2 beyond it, up to 4 in b, whose w_max is 3\)"):
         crossbar.rewritten(state, {"b": np.array([[1.0, -4.0]])}, 0)
+    if budget:
+        with pytest.warns(NekoWarning, match=r"received: 1 of 2 beyond it, up to 4 in b, whose w_max is 3\)") as told:
+            crossbar.write_verify(NX, state, {"b": np.array([[1.0, -4.0]])})
+        assert [each.filename for each in told] == [__file__]
     # What was read at the end of the range, in single precision, is no larger weight.
     crossbar.first({"a": np.full((2, 2), np.float32(1.0) * np.float32(1 + 2e-7)), "b": np.zeros((1, 2))})
+
+
+def test_write_verify_tells_of_weights_beyond_w_max(backend: str, evaluate: Callable[..., Any]) -> None:
+    crossbar, nx = bar(budget=3), get_backend(backend)
+    state, wanted = crossbar.first({"w": WEIGHT}), np.full(WEIGHT.shape, 5.0)
+    held = {group: {"w": nx.asarray(values["w"], "float32")} for group, values in state.items()}
+    large = {"w": nx.asarray(wanted, "float32")}
+    with pytest.warns(NekoWarning, match=r"received: 24 of 24 beyond it, up to 5 in w, whose w_max is 1\)"):
+        crossbar.write_verify(nx, held, large)
+    one = np.zeros(WEIGHT.shape)
+    one[0, 0] = 1.0
+    with pytest.warns(NekoWarning, match=r"received: 1 of 24 beyond it"):  # the others get no pulse
+        crossbar.write_verify(nx, held, large, only={"w": nx.asarray(one, "float32")})
+    # Compiled, where weights have no numbers to be looked at, it does the same.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NekoWarning)
+        expected, _ = crossbar.write_verify(NX, state, {"w": wanted})
+        found = evaluate(lambda nx, *given: crossbar.write_verify(nx, *given)[0], state, {"w": wanted})
+    np.testing.assert_allclose(found["plus.conductance"]["w"], expected["plus.conductance"]["w"], rtol=1e-12)
+
+
+def test_write_verify_is_mapped_over_weights_in_torch() -> None:
+    torch = pytest.importorskip("torch")
+    crossbar, nx = bar(budget=3), get_backend("torch")
+    state = {g: {"w": nx.asarray(each["w"])} for g, each in crossbar.first({"w": WEIGHT}).items()}
+    targets = nx.asarray(np.stack([0.9 * WEIGHT, -WEIGHT]))
+
+    def written(target: Any) -> Any:
+        return crossbar.write_verify(nx, state, {"w": target})[0]["plus.conductance"]["w"]
+
+    together = torch.func.vmap(written)(targets)
+    assert all(torch.equal(one, written(target)) for one, target in zip(together, targets, strict=True))
 
 
 def test_one_way_devices_need_one_sided_pairs() -> None:

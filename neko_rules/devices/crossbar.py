@@ -26,8 +26,9 @@ from neko_rules.devices.converters import Converters
 from neko_rules.devices.crossbar_report import CrossbarReport, report
 from neko_rules.devices.device import DEVICES, Cells, Device, unless_stuck
 from neko_rules.devices.encoding import ENCODINGS, pulsed, scale, shape_of, split
+from neko_rules.devices.reach import warn_of_cut
 from neko_rules.devices.steps import SoftBounds
-from neko_rules.errors import ArgumentError, IncompatibleError, nearest, warn
+from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.seeding import stream
 
 State = dict[str, Parameters]
@@ -178,7 +179,8 @@ class Crossbar:
         written as ±w_max, a warning says how many they are.
         """
         self.check({name: np.shape(value) for name, value in weights.items()})
-        self._warn_of_cut({name: value for name, value in weights.items() if self.holds(name, np.shape(value))})
+        held = {name: value for name, value in weights.items() if self.holds(name, np.shape(value))}
+        warn_of_cut(get_backend("numpy"), held, self.largest)
         state: dict[str, dict[str, np.ndarray]] = {}
         for name, value in weights.items():
             if self.holds(name, np.shape(value)):
@@ -188,7 +190,7 @@ class Crossbar:
             nx = get_backend("numpy")
             targets = {name: np.asarray(weights[name], np.float64) for name in state["plus.conductance"]}
             drawn = self.draw(self._shapes(state), -1, self.budget, verified=True)
-            state, _ = self.write_verify(nx, state, targets, drawn)
+            state, _ = self._verified(nx, state, targets, drawn)
         return state
 
     def _first_of(self, name: str, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -219,12 +221,12 @@ class Crossbar:
             weights: those to be written, by name; the others stay.
             step: a number on which noise depends beside the seed.
         """
-        self._warn_of_cut(weights)
+        warn_of_cut(get_backend("numpy"), weights, self.largest)
         after = {group: dict(values) for group, values in state.items()}
         if self.budget:
             shapes = {name: np.shape(weight) for name, weight in weights.items()}
             drawn = self.draw(shapes, step, self.budget, verified=True)
-            return self.write_verify(get_backend("numpy"), after, dict(weights), drawn)[0]
+            return self._verified(get_backend("numpy"), after, dict(weights), drawn)[0]
         for name, weight in weights.items():
             for side, g in split(self.encoding, self.memristor, weight, self.largest(name)).items():
                 after[f"{side}.conductance"][name] = self.memristor.settled(g, self._cells(after, side, name))
@@ -234,21 +236,6 @@ class Crossbar:
                 if self.memristor.drifts:
                     after[f"{side}.age"][name] = np.full(g.shape, self.memristor.drift_start)
         return after
-
-    def _warn_of_cut(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Say how many weights are larger than what can be held, and which is the largest."""
-        # In single precision a weight that was read at the end of its range may be beyond it by its last bits.
-        beyond = {name: np.abs(w) > self.largest(name) * (1 + 1e-6) for name, w in weights.items()}
-        cut = sum(int(each.sum()) for each in beyond.values())
-        if cut:
-            sizes = {name: float(np.abs(weights[name]).max()) for name, each in beyond.items() if each.any()}
-            name = max(sizes, key=lambda each: sizes[each] / self.largest(each))
-            warn(
-                "weights that are written to a crossbar must lie within ±w_max",
-                received=f"{cut} of {sum(each.size for each in beyond.values())} beyond it, "
-                f"up to {sizes[name]:.3g} in {name}, whose w_max is {self.largest(name):g}",
-                works="they are written as ±w_max; give the Crossbar a larger w_max, or begin with smaller weights",
-            )
 
     def draw(
         self, shapes: Mapping[str, Sequence[int]], step: int, limit: int = 1, *, verified: bool = False
@@ -404,7 +391,8 @@ class Crossbar:
 
         Pulsed is what is read further than ``tolerance`` from its target. A reader sees G + σ_w ξ with the offset of
         the last pulse, and read noise of its own at every look; a device that was within the tolerance is pulsed again
-        when a later look, or the disturbance by its neighbours' pulses, says otherwise.
+        when a later look, or the disturbance by its neighbours' pulses, says otherwise. As ``first`` it warns of
+        weights beyond ±w_max, but not in a compiled function, whose arrays have no numbers yet.
 
         Args:
             nx: the backend of the state.
@@ -420,6 +408,18 @@ class Crossbar:
         Raises:
             ArgumentError: the budget is 0, or random numbers of a noisy device are missing.
         """
+        written = targets if only is None else {name: target * only[name] for name, target in targets.items()}
+        warn_of_cut(nx, written, self.largest)
+        return self._verified(nx, state, targets, drawn, only)
+
+    def _verified(
+        self,
+        nx: Backend,
+        state: State,
+        targets: Parameters,
+        drawn: Parameters | None,
+        only: Parameters | None = None,
+    ) -> tuple[State, Parameters]:
         if not self.budget:
             raise ArgumentError("write-verify needs a budget of pulses", works="set budget=… of the Crossbar")
         drawn = drawn or {}
@@ -539,7 +539,7 @@ class Crossbar:
                     cleared[f"{side}.offset"][name] = _offsets_after(nx, old, fresh, one, cells)
                 spent = self.memristor.energy(nx, g, -one)
                 cleared[f"{side}.energy"][name] = state[f"{side}.energy"][name] + spent
-        return self.write_verify(nx, cleared, weights, drawn, full)[0]
+        return self._verified(nx, cleared, weights, drawn, full)[0]
 
     def wait(self, nx: Backend, state: State, seconds: float, since: float | None = None) -> State:
         """The state after time has passed without a pulse: drift and retention of every device.
