@@ -314,6 +314,9 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     for name, run in changes.items():
         with pytest.raises(CheckpointError, match=f"resumed with the {name}"):
             run()
+    with pytest.raises(CheckpointError, match=r"received: no sampling\.json in .*rum\); leave resume out to begin"):
+        Trainer(rule_of()).sample(X, Y, **RUN, folder=tmp_path / "rum", resume=True)
+    assert not (tmp_path / "rum").exists()
     (folder / "chain-0" / "state.safetensors").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="state of a chain must be a whole"):
         Trainer(rule_of()).sample(X, Y, **RUN, folder=folder, resume=True)

@@ -91,7 +91,7 @@ def sample(
         ArgumentError: an argument is out of range, or there is no folder to resume from.
         DataError: the data do not fit the model.
         IncompatibleError: the rule cannot be sent to a process.
-        CheckpointError: the folder holds another run, or one and ``resume`` is not set; or it is a file.
+        CheckpointError: the folder holds another run, one and ``resume`` is not set, or none and it is; or is a file.
     """
     draws, warmup = arguments.integer("draws", draws, at_least=1), arguments.integer("warmup", warmup, at_least=0)
     chains, thin = arguments.integer("chains", chains, at_least=1), arguments.integer("thin", thin, at_least=1)
@@ -166,6 +166,12 @@ def _prepare(folder: Path, description: dict[str, Any], resume: bool) -> None:
     """Begin a folder, or make sure that it holds the run that is to go on."""
     path = folder / DESCRIPTION
     if not path.exists():
+        if resume:
+            raise CheckpointError(
+                "resume goes on with a run, whose folder must be there",
+                received=f"no {DESCRIPTION} in {folder}",
+                works="leave resume out to begin a new run",
+            )
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return

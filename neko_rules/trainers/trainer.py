@@ -224,7 +224,7 @@ class Trainer:
         Raises:
             IncompatibleError: the rule trains and does not sample.
             DataError: the data do not fit the model.
-            CheckpointError: the folder holds another run, or one and ``resume`` is not set.
+            CheckpointError: the folder holds another run, one and ``resume`` is not set, or none and it is.
         """
         from neko_rules.probabilistic import SamplingRule, sample
         from neko_rules.trainers.sampling_progress import SamplingProgress
