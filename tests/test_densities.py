@@ -9,6 +9,7 @@ from scipy import stats
 from neko_rules.errors import ArgumentError, CheckpointError
 from neko_rules.samplers import (
     Adaptation,
+    BlockwiseKernel,
     Chain,
     Density,
     HMCKernel,
@@ -24,6 +25,7 @@ from neko_rules.samplers import (
 KERNELS = [MALAKernel(), HMCKernel(3), NUTSKernel(), RandomWalkKernel(), SGLDKernel(), SGHMCKernel()]
 GRADIENTS = [kernel for kernel in KERNELS if not isinstance(kernel, RandomWalkKernel)]
 START = np.array([[0.3, -1.0, 0.5], [1.0, 0.2, 0.1]])
+NEVER, RNG = Adaptation(warmup=0), np.random.default_rng(0)
 
 
 def energy(q):
@@ -87,6 +89,25 @@ def test_what_is_no_pair_or_no_function_is_refused():
         drawn(MALAKernel(), Density(energy, both), START[0])
     with pytest.raises(ArgumentError, match="with at least one of each"):
         drawn(MALAKernel(), Density(energy, both), np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize("kernel", [MALAKernel(), HMCKernel(3), NUTSKernel()], ids=lambda k: type(k).__name__)
+def test_energies_that_differ_are_refused_where_a_chain_begins(kernel):
+    """A chain would move by one and, among moves of blocks or in what is told of it, go by the other."""
+    said = r"same energy \(received: 1\.04 and 0\.52 at the first position of chain 1\); let energy be lambda q"
+    begin = np.array([[0.0, 0.0, 0.0], [1.0, 0.2, 0.0]])
+    with pytest.raises(ArgumentError, match=said):
+        drawn(kernel, Density(lambda q: 2 * energy(q), both), begin)
+    with pytest.raises(ArgumentError, match="received: nan and"):
+        drawn(kernel, Density(lambda q: np.full(len(q), np.nan), both))
+    with pytest.raises(ArgumentError, match="must give the same energy"):
+        Chain(
+            BlockwiseKernel(kernel, [([[0]], 1)], np.ones(3)), Density(lambda q: energy(q) + 3, both), NEVER, START, RNG
+        )
+    # Gradients are any function of the position, energies may be rounded, and a random walk asks for one alone.
+    drawn(kernel, Density(energy, both).driven_by(lambda q: -3 * q + 1))
+    drawn(kernel, Density(lambda q: energy(q.astype(np.float32)), both))
+    drawn(RandomWalkKernel(), Density(lambda q: 2 * energy(q), both))
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)

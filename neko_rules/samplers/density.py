@@ -28,7 +28,8 @@ class Density:
 
     Args:
         energy: positions [chains, dimension] → U [chains].
-        energy_and_gradient: positions → (U [chains], g [chains, dimension]).
+        energy_and_gradient: positions → (U [chains], g [chains, dimension]). Its U has to be that of ``energy``, and is
+            compared with it where a chain of a kernel with gradients begins.
         estimate: generator, positions → an unbiased estimate of dU/dθ [chains, dimension], for the samplers that work
             on mini-batches; the gradient itself if left out.
 

@@ -16,6 +16,9 @@ from neko_rules.samplers.density import Density, Vector
 DIVERGENT = 1000.0
 """An energy error above which a trajectory counts as divergent, as in Stan."""
 
+APART = 1e-2
+"""How far the two energies of a density may differ, as a part of 1 + |U|: in float32 rounding may move a spike."""
+
 
 class State(NamedTuple):
     """What the next transition depends on.
@@ -94,7 +97,8 @@ def start(density: Density, position: Vector, gradient: bool = True) -> State:
     """The state at a position, from which a chain can begin.
 
     Raises:
-        ArgumentError: the position is not [chains, dimension], or its energy or gradient is not finite.
+        ArgumentError: the position is not [chains, dimension], its energy or gradient is not finite, or the energies
+            that a density gives alone and with the gradient differ there by more than rounding.
     """
     position = np.array(position, np.float64)
     if position.ndim != 2 or not position.size:
@@ -111,7 +115,21 @@ def start(density: Density, position: Vector, gradient: bool = True) -> State:
             received=f"energies {energy}",
             works="begin elsewhere, for example at another seed",
         )
+    if gradient:
+        _check_agreement(energy, density.energy(position))
     return State(position, energy, found, none)
+
+
+def _check_agreement(energy: Vector, alone: Vector) -> None:
+    # Once, and not at every transition: it costs an evaluation.
+    apart = ~(np.abs(energy - alone) <= APART * (1 + np.abs(energy)))
+    if apart.any():
+        at = int(np.argmax(apart))
+        raise ArgumentError(
+            "energy and energy_and_gradient of a density must give the same energy",
+            received=f"{alone[at]:.6g} and {energy[at]:.6g} at the first position of chain {at}",
+            works="let energy be lambda q: energy_and_gradient(q)[0]; the gradient may be any function of q",
+        )
 
 
 def acceptance(log_ratio: Vector, energy: Vector, error: Vector | None = None) -> tuple[Vector, Vector, np.ndarray]:
