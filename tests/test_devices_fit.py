@@ -42,6 +42,36 @@ def test_the_curve_of_a_noise_free_device_is_found(device: Device) -> None:
     assert set(found.uncertainty) >= {"step", "asymmetry"}
 
 
+SATURATED = [
+    Constant(step=4e-6),
+    Linear(step=6e-6, gamma_up=0.4, gamma_down=0.2),
+    Exponential(step=3e-6, a_up=-1.0, k_up=-5.0, a_down=-1.0, k_down=-3.0),
+]
+
+
+@pytest.mark.parametrize("device", SATURATED, ids=lambda device: type(device).__name__)
+def test_a_curve_that_rests_at_its_ends_most_of_the_time_is_found(device: Device) -> None:
+    """Its bounds are hard ones, and what they cut off is no noise of a device that has none."""
+    curve = device.curve(DIRECTIONS)
+    assert np.sum(np.diff(curve) == 0) > 60
+    found = fit(curve_of(curve, DIRECTIONS), type(device))
+    assert np.abs(found.residuals).max() < 1e-4 * np.ptp(curve)
+    for name in found.uncertainty:
+        assert getattr(found.device, name) == pytest.approx(getattr(device, name), rel=1e-3, abs=1e-6), name
+    assert found.device.cycle_noise < 1e-6
+
+
+def test_both_kinds_of_exponential_steps_are_found_in_each_direction() -> None:
+    device = Exponential(step=1e-6, a_up=-1.0, k_up=-5.0, a_down=0.2, k_down=1.5)
+    directions = [1] * 40 + [-1] * 30
+    found = fit(curve_of(device.curve(directions), directions), Exponential)
+    # Its range is that of the curve, of which shapes are functions: the curve itself is what has to be found.
+    assert np.abs(found.residuals).max() < 1e-6 * np.ptp(found.curve.conductances)
+    assert found.device.a_up < 0 > found.device.k_up  # type: ignore[attr-defined]
+    assert found.device.a_down > 0 < found.device.k_down  # type: ignore[attr-defined]
+    assert fit(found.curve, Exponential, k_up=-5.0).device.k_up == -5.0  # type: ignore[attr-defined]
+
+
 def test_soft_bounds_are_found_with_an_uncertainty_that_covers_the_truth() -> None:
     """Of 20 curves with read noise, the true step lies within two standard errors of at least 14 (fails 1 in 300)."""
     device = SoftBounds(g_min=10e-6, step=5e-6, asymmetry=0.1)
@@ -159,6 +189,13 @@ def test_presets_are_not_fitted_and_missing_files_named(tmp_path: Path) -> None:
     curve = SoftBounds(step=4e-6).curve(DIRECTIONS)
     with pytest.raises(ArgumentError, match="takes a model class"):
         fit(curve, presets.ReRamES)
+    for wrong in (None, SoftBounds()):
+        with pytest.raises(ArgumentError, match=r"takes a model class \(received: (None|SoftBounds\(\))\)"):
+            fit(curve, wrong)  # type: ignore[arg-type]
+    with pytest.raises(
+        ArgumentError, match=r"SoftBounds has no field 'pulse_widht' to set; did you mean 'pulse_width'"
+    ):
+        fit(curve, pulse_widht=1e-6)
     with pytest.raises(DataError, match="readable CSV"):
         fit(tmp_path / "nothing.csv")
     one_way = fit(replace(SoftBounds(), step=4e-6).curve([1] * 50))

@@ -15,11 +15,14 @@ import numpy as np
 from neko_rules.backend import get_backend
 from neko_rules.devices.device import DEVICES, Device
 from neko_rules.devices.steps import Constant, Exponential, Linear, Power, SoftBounds, Tabulated, shape_fields
-from neko_rules.errors import ArgumentError, DataError
+from neko_rules.errors import ArgumentError, DataError, nearest
 
 DIRECTIONS = {"up": 1, "set": 1, "1": 1, "+1": 1, "1.0": 1, "down": -1, "reset": -1, "-1": -1, "-1.0": -1}
 NODES = 5
 """Values in a fitted table."""
+
+PRECISION: dict[str, Any] = {"ftol": 1e-12, "xtol": 1e-12, "max_nfev": 150}
+"""Of least squares: how near, and after how many trials a start is left that leads nowhere."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def fit(
 
     Raises:
         DataError: the curve is not one.
-        ArgumentError: the model is a preset.
+        ArgumentError: the model is a preset or no class, or has no field of a name that is set.
 
     Example:
         >>> measured = SoftBounds(step=4e-6, asymmetry=0.1).curve([1] * 60 + [-1] * 60)
@@ -202,11 +205,16 @@ def fit(
     """
     if isinstance(model, str):
         model = DEVICES[model]  # type: ignore[assignment]
-    assert isinstance(model, type)
-    if model.source or model not in _STARTS:
+    if not isinstance(model, type) or model not in _STARTS:
         raise ArgumentError(
-            "a fit takes a model class", received=model.__name__, works="Constant, Linear, SoftBounds, Power, …"
+            "a fit takes a model class",
+            received=model.__name__ if isinstance(model, type) else model,
+            works="Constant, Linear, SoftBounds, Power, …",
         )
+    known = [each.name for each in fields(model)]
+    for name in fixed:
+        if name not in known:
+            raise ArgumentError(f"a {model.__name__} has no field {name!r} to set", works=nearest(name, known))
     if isinstance(curve, (str, os.PathLike)):
         curve = read_curve(curve)
     elif not isinstance(curve, Curve):
@@ -296,12 +304,13 @@ class _Problem:
         from scipy.optimize import least_squares
 
         def residuals(x: np.ndarray) -> np.ndarray:
-            return (self.predicted(x) - self.curve.conductances) / self.unit
+            with np.errstate(over="ignore", invalid="ignore"):  # a trial that leaves the range far behind
+                return (self.predicted(x) - self.curve.conductances) / self.unit
 
         # Bounds make kinks, at which one start may get stuck.
         found = min(
             (
-                least_squares(residuals, start, bounds=self.bounds, x_scale="jac", ftol=1e-12, xtol=1e-12)
+                least_squares(residuals, start, bounds=self.bounds, x_scale="jac", **PRECISION)
                 for start in self._starts()
             ),
             key=lambda result: float(result.cost),
@@ -318,15 +327,30 @@ class _Problem:
 
     def _starts(self) -> list[np.ndarray]:
         steps = np.array([name.startswith("step_") for name in self.names])
-        tried = [np.where(steps, factor * self.first, self.first) for factor in (1.0, 0.7)]
+        tried = [np.where(steps, factor * each, each) for each in self._shapes() for factor in (1.0, 0.7)]
         return [np.clip(each, self.bounds[0], self.bounds[1]) for each in tried]
+
+    def _shapes(self) -> list[np.ndarray]:
+        """Where shapes start: where a model has shapes of two kinds, with each of them in each direction."""
+        shapes = [self.first]
+        for side in self.sides:
+            for each in list(shapes) if self.model is Exponential else ():
+                other = dict(zip(self.names, each.tolist(), strict=True))
+                if f"a_{side}" in other and f"k_{side}" in other:
+                    # The first step is then 1 - A times as long.
+                    other |= {f"a_{side}": -1.0, f"k_{side}": -4.0, f"step_{side}": other[f"step_{side}"] / 2}
+                    shapes.append(np.array(list(other.values())))
+        return shapes
 
     def _noise(self, device: Device) -> float:
         """The scatter of measured changes about those predicted from the measured conductance, relative to ΔG."""
         nx, measured = get_backend("numpy"), self.curve.conductances
         within = np.clip(measured[:-1], device.g_min, device.g_max)
         expected = device.change(nx, within, self.curve.directions, device.nominal())
-        return float(np.std(np.diff(measured) - expected) / device.step)
+        # What the end of the range cuts off is no noise.
+        whole = (within + expected >= device.g_min) & (within + expected <= device.g_max)
+        scatter = (np.diff(measured) - expected)[whole]
+        return float(np.std(scatter) / device.step) if scatter.size else 0.0
 
     def _uncertainty(self, x: np.ndarray, covariance: np.ndarray) -> dict[str, float]:
         """Standard errors √(gᵀ C g) of the device's fields, g being a field's gradient in the fitted numbers."""
@@ -354,10 +378,11 @@ class _Problem:
 def _rests(conductances: np.ndarray, low: float, high: float) -> int:
     """How many pulses at an end of the range (within a hundredth of it) moved nothing to speak of."""
     moves = np.abs(np.diff(conductances))
-    still = moves < 0.05 * np.median(moves)
     slack = 0.01 * (high - low)
     at_end = (conductances[1:] >= high - slack) | (conductances[1:] <= low + slack)
-    return int(np.sum(still & at_end))
+    # Of those elsewhere: most pulses of a curve may have come when its end was reached.
+    usual = np.median(moves[~at_end]) if not at_end.all() else moves.max()
+    return int(np.sum((moves < 0.05 * usual) & at_end))
 
 
 _STARTS: dict[type[Device], dict[str, tuple[Any, tuple[float, float]]]] = {
