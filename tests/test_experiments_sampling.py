@@ -13,7 +13,7 @@ import pytest
 from neko_rules import LIF, MALA, EProp, Evaluator, Posterior, Trainer
 from neko_rules.cli import main
 from neko_rules.datasets import DATASETS
-from neko_rules.errors import ConfigurationError
+from neko_rules.errors import ConfigurationError, NekoWarning
 from neko_rules.experiments import sampling
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.rules import ALL_RULES
@@ -87,6 +87,13 @@ def test_the_written_configuration_gives_the_same_run(tiny, tmp_path):
     assert "train" not in written
     run(tmp_path / "one" / "config.yaml", out=tmp_path / "two", progress=False)
     np.testing.assert_array_equal(draws_of(tmp_path / "one"), draws_of(tmp_path / "two"))
+
+
+def test_a_section_train_is_told_to_have_no_effect(tiny, tmp_path):
+    with pytest.warns(NekoWarning, match=r"'train' belongs to rules that train .*mala.* how many draws in") as told:
+        run(tiny, settings=["train.epochs=100"], out=tmp_path / "run", progress=False)
+    assert len(told) == 1
+    assert "train" not in read_mapping(tmp_path / "run" / "config.yaml")
 
 
 def test_a_run_that_was_interrupted_goes_on_from_its_folder(tiny, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neko_rules import arguments
-from neko_rules.errors import CheckpointError, ConfigurationError
+from neko_rules.errors import CheckpointError, ConfigurationError, warn
 from neko_rules.evaluator import Evaluator
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.parts import supplied, with_defaults, within
@@ -86,6 +86,8 @@ def is_sampling(rule: Any) -> bool:
 def sections(configuration: Configuration) -> dict[str, Any]:
     """The sections ``posterior`` and ``sample`` with their defaults; a rule that trains has none.
 
+    A rule that samples is warned of a section ``train``, which a file that was written for another rule may have.
+
     Raises:
         ConfigurationError: a rule that trains is given one.
     """
@@ -99,6 +101,12 @@ def sections(configuration: Configuration) -> dict[str, Any]:
                     works="use for example rule: mala, or leave it out",
                 )
         return given
+    if "train" in configuration.model_fields_set:
+        warn(
+            "the section 'train' belongs to rules that train",
+            received=f"the rule {configuration.rule!r}",
+            works="it has no effect; say how many draws in the section 'sample'",
+        )
     with within("posterior"):
         posterior = with_defaults(Posterior, given["posterior"] or {}, ("model",))
     return {"posterior": posterior, "sample": with_defaults(Sampling, given["sample"] or {})}
