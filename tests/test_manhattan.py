@@ -409,6 +409,22 @@ def test_a_transfer_takes_one_column_in_turn_and_the_buffer_waits() -> None:
     assert patient.crossbar.report().pulses == 0  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("decision", "accumulate", "stochastic pulses that it was made with"),
+        ("decision", {"name": "stochastic", "limit": 9}, "make another one with limit"),
+        ("per_sample", True, "a batch as a whole"),
+    ],
+)
+def test_what_it_has_no_argument_for_cannot_be_assigned_either(name: str, value: Any, reason: str) -> None:
+    rule = TikiTaka(model_of(), Crossbar(w_max=4.0), limit=2)
+    rule.decision, rule.per_sample = rule.decision, False
+    with pytest.raises(IncompatibleError, match=reason):
+        setattr(rule, name, value)
+    rule.step(*data())
+
+
 def test_gamma_adds_the_fast_array_to_the_weights() -> None:
     x, y = data()
     rule = TikiTaka(Evaluator(RNN(4, 3, dtype="float64")), Crossbar(Constant(step=1e-6)), gamma=0.5, transfer_every=100)

@@ -33,9 +33,10 @@ from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
 from neko_rules.rules.manhattan import DELTA, LoadedCrossbar, Manhattan, PulseOptions, _group
-from neko_rules.rules.pulses import AccumulateAndFire, StochasticPulse
+from neko_rules.rules.pulses import DECISIONS, AccumulateAndFire, Decision, StochasticPulse
 from neko_rules.rules.rule import RULES, Own, Rule
 from neko_rules.seeding import stream
+from neko_rules.setting import Setting
 
 FAST, BUFFER, TRANSFER, COLUMN = "fast.", "buffer", "transfer.", "column."
 
@@ -69,6 +70,7 @@ class TikiTaka(Manhattan):
     """
 
     buffered: ClassVar[bool] = False
+    per_sample = Setting[bool](lambda rule, value: rule._as_a_batch(value))
     about: ClassVar[dict[str, str]] = {
         "paper": "Gokmen & Haensch 2020",
         "time": "that of its gradient",
@@ -116,6 +118,26 @@ class TikiTaka(Manhattan):
             regularizers=regularizers,
             **options,
         )
+
+    def _as_a_batch(self, value: bool) -> bool:
+        if arguments.flag("per_sample", value):
+            raise IncompatibleError(
+                f"{type(self).__name__} sends the pulses of a batch as a whole",
+                received="per_sample=True",
+                works="use batches of one example, or Manhattan",
+            )
+        return value
+
+    def _decided_by(self, decision: str | Mapping[str, Any] | Decision) -> Decision:
+        """The stochastic pulses that it was made with: both arrays draw their noise for so many."""
+        known = vars(self).get("decision")
+        if known is not None and DECISIONS.resolve(decision) != known:
+            raise IncompatibleError(
+                f"{type(self).__name__} sends the stochastic pulses that it was made with",
+                received=f"the decision {decision!r}",
+                works="make another one with limit=…, or use Manhattan",
+            )
+        return super()._decided_by(decision)
 
     @property
     def fast(self) -> LoadedCrossbar:
