@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from credit_cases import NETWORKS, data
 from neko_rules import BPTT, EProp, Evaluator, GradientComparison, Manhattan, TikiTaka
 from neko_rules.backend import BUILT_IN
 from neko_rules.devices import Constant, Crossbar, presets
-from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.errors import ArgumentError, CheckpointError, IncompatibleError, NekoWarning
 from neko_rules.rules import DECISIONS, RULES
 from neko_rules.schedules import CosineDecay
 
@@ -92,6 +93,26 @@ def test_a_state_that_is_taken_up_again_is_not_written_anew() -> None:
     assert first.step(x, y) == second.step(x, y)
     one, other = first.state(), second.state()
     assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("backend", BUILT_IN, indirect=True)
+@pytest.mark.parametrize("make", [Manhattan, TikiTaka])
+def test_conductances_that_stand_for_other_weights_are_not_taken_up(make: type[Manhattan], backend: str) -> None:
+    (x, y), device = data(), Constant(step=1e-6, read_noise=0.01, write_noise=0.02)
+    saved = make(model_of(backend), crossbar=Crossbar(device, w_max=4.0))
+    saved.step(x, y)
+    state = saved.state()
+    for other in ({"w_max": 2.0}, {"w_max": 4.0, "encoding": "one_fixed"}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NekoWarning)  # of first weights that are cut
+            rule = make(model_of(backend), crossbar=Crossbar(device, **other))
+        before = rule.state()
+        with pytest.raises(CheckpointError, match=r"stand for its weights .*hidden\.input\.weight.*w_max, encoding"):
+            rule.load_state(state)
+        assert all(np.array_equal(each, before[name]) for name, each in rule.state().items())
+    again = make(model_of(backend), crossbar=Crossbar(device, w_max=4.0))
+    again.load_state(state)
+    assert again.step(x, y) == saved.step(x, y)
 
 
 def test_a_comparison_shows_the_pulses_at_the_weights_of_its_primary() -> None:

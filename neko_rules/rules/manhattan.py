@@ -24,7 +24,7 @@ from neko_rules import arguments
 from neko_rules.backend import Array, Parameters
 from neko_rules.clipping import Clipping
 from neko_rules.devices import Crossbar, CrossbarReport
-from neko_rules.errors import IncompatibleError
+from neko_rules.errors import CheckpointError, IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.analog import convert, of_synapses
 from neko_rules.optimizers import Optimizer
@@ -359,6 +359,38 @@ class Manhattan(Rule):
         if self._crossbar is not None:
             self._shown = self._on_it(self.model.network.values)
 
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """As for ``Rule``.
+
+        Raises:
+            CheckpointError: also where the conductances would stand for other weights than those that were saved.
+        """
+        before = self.state() if self.model.network.built else None
+        super().load_state(state)
+        wrong = self._held_otherwise()
+        if wrong:
+            if before is not None:
+                super().load_state(before)
+            raise CheckpointError(
+                "the conductances of a saved state must stand for its weights",
+                received=f"others of {', '.join(wrong)}",
+                works="give the crossbar the w_max, encoding and range that it was saved with",
+            )
+
+    def _held_otherwise(self) -> list[str]:
+        """Weights on the crossbar that are not those which it shows, by more than noise of reads."""
+        if self._crossbar is None:
+            return []
+        network, shown = self.model.network, self._compiled_read(self.prepared()[0], {})
+        # A learned constant is kept within its range, whatever its device shows.
+        names = [name for name in shown if name not in network.learned]
+        now = {name: (self.nx.to_numpy(network.values[name]), self.nx.to_numpy(shown[name])) for name in names}
+        return [name for name, (held, read) in now.items() if np.abs(held - read).max(initial=0) > self._blur(name)]
+
+    def _blur(self, name: str) -> float:
+        """By how much two reads of a weight differ at most."""
+        return 0.0 if self._crossbar is None else _blur(self._crossbar, name)
+
     def _draw(self, steps: int, examples: int) -> dict[str, np.ndarray]:
         self.gradient.steps = self.steps
         drawn = {GRADIENT + name: value for name, value in self.gradient._draw(steps, examples).items()}
@@ -549,6 +581,11 @@ class Manhattan(Rule):
             said.append(f"dead zone {self.dead_zone:g} ({self.dead_zone_unit})")
         said.append("digital" if self._crossbar is None else repr(self._crossbar))
         return f"{type(self).__name__}({', '.join(said)})"
+
+
+def _blur(crossbar: Crossbar, name: str) -> float:
+    """By how much two reads of a weight differ at most: rounding, and twelve standard deviations of one's noise."""
+    return crossbar.scale(name) * (1e-4 + 12 * crossbar.memristor.read_noise)
 
 
 def _pulses(maker: Any) -> bool:

@@ -32,7 +32,7 @@ from neko_rules.layers.analog import of_synapses
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
-from neko_rules.rules.manhattan import DELTA, LoadedCrossbar, Manhattan, PulseOptions, _group
+from neko_rules.rules.manhattan import DELTA, LoadedCrossbar, Manhattan, PulseOptions, _blur, _group
 from neko_rules.rules.pulses import DECISIONS, AccumulateAndFire, Decision, StochasticPulse
 from neko_rules.rules.rule import RULES, Own, Rule
 from neko_rules.seeding import stream
@@ -161,6 +161,9 @@ class TikiTaka(Manhattan):
             return weights
         fast = self._fast.weights(get_backend("numpy"), self._on_host(own, FAST))
         return {name: weight - self.gamma * fast[name] for name, weight in weights.items()}
+
+    def _blur(self, name: str) -> float:
+        return super()._blur(name) + self.gamma * _blur(self._fast, name)
 
     def _first(self) -> dict[str, dict[str, np.ndarray]]:
         first = super()._first()
