@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neko_rules.layers.adaptors import KerasModel as KerasModel
     from neko_rules.layers.adaptors import TorchModel as TorchModel
     from neko_rules.layers.analog import on_crossbar as on_crossbar
+    from neko_rules.layers.convolution import Convolution as Convolution
     from neko_rules.layers.graph import Connection as Connection
     from neko_rules.layers.graph import Population as Population
     from neko_rules.layers.models import ALIF as ALIF
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from neko_rules.layers.models import Stack as Stack
     from neko_rules.layers.network import Network as Network
     from neko_rules.layers.quantized import quantize as quantize
-    from neko_rules.layers.shared_weights import Convolution as Convolution
     from neko_rules.probabilistic import HMC as HMC
     from neko_rules.probabilistic import MALA as MALA
     from neko_rules.probabilistic import NUTS as NUTS
@@ -105,7 +105,7 @@ _HOMES = {
     "neko_rules.layers.network": ["Network"],
     "neko_rules.probabilistic": ["HMC", "MALA", "NUTS", "SGHMC", "SGLD", "Posterior", "RandomWalk", "Samples"],
     "neko_rules.layers.quantized": ["quantize"],
-    "neko_rules.layers.shared_weights": ["Convolution"],
+    "neko_rules.layers.convolution": ["Convolution"],
     "neko_rules.regularizers": [
         "FiringRate",
         "FiringRateLowerBound",

@@ -12,11 +12,11 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.errors import IncompatibleError, warn
 from neko_rules.exchange.nir_library import DELAY, SCHEMES, nir_library, tau_of
+from neko_rules.layers.convolution import Convolution
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.integrate_and_fire import IFCell, LIFCell
 from neko_rules.layers.network import Network
 from neko_rules.layers.rate import LeakyReadoutCell
-from neko_rules.layers.shared_weights import Convolution
 
 CELLS = (IFCell, LIFCell, LeakyReadoutCell)
 """The neurons that NIR has words for."""

@@ -17,11 +17,11 @@ from neko_rules.backend import Backend, get_backend
 from neko_rules.errors import DataError, IncompatibleError
 from neko_rules.exchange.nir_library import DELAY, SCHEMES, decay_of, nir_library
 from neko_rules.layers.cell import Cell
+from neko_rules.layers.convolution import Convolution
 from neko_rules.layers.graph import INPUT, Connection, Population
 from neko_rules.layers.integrate_and_fire import IFCell, LIFCell
 from neko_rules.layers.network import Network
 from neko_rules.layers.rate import LeakyReadoutCell
-from neko_rules.layers.shared_weights import Convolution
 
 SPIKING, READ = ("LIF", "IF", "CubaLIF"), ("LI", "I", "CubaLI")
 NEURONS = (*SPIKING, *READ)

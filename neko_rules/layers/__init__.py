@@ -1,6 +1,6 @@
 """What a model is made of: neurons, connections, networks, readouts, and the one-line models."""
 
 # The neurons and connectivities that come with the package are known by name whichever part of it is imported first.
-from neko_rules.layers import integrate_and_fire, rate, shared_weights
+from neko_rules.layers import convolution, integrate_and_fire, rate
 
-__all__ = ["integrate_and_fire", "rate", "shared_weights"]
+__all__ = ["convolution", "integrate_and_fire", "rate"]

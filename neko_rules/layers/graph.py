@@ -23,7 +23,8 @@ from neko_rules.initializers import INITIALIZERS, Initializer
 from neko_rules.kernels.host import clear_diagonal
 from neko_rules.layers.cell import CELLS, Cell
 from neko_rules.layers.connectivity import Connectivity, ConnectivityLike, connectivity
-from neko_rules.layers.shared_weights import Patches, SharedWeights, Sharing
+from neko_rules.layers.convolution import Convolution, Patches
+from neko_rules.layers.shared_weights import SharedWeights, Sharing
 from neko_rules.registry import create
 from neko_rules.seeding import stream
 
@@ -132,7 +133,7 @@ class Connection:
     @cached_property
     def patches(self) -> Patches | None:
         """What makes small matrix products of a convolution; None where a neuron may not reach itself."""
-        return self.connectivity.patches if isinstance(self.connectivity, SharedWeights) and not self.hollow else None
+        return self.connectivity.patches if isinstance(self.connectivity, Convolution) and not self.hollow else None
 
     def weight_shape(self, sources: int, targets: int) -> tuple[int, int]:
         """The shape of the parameter: [source, target], or that of the weights that are shared."""
