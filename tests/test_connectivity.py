@@ -114,6 +114,11 @@ def test_receptive_fields_are_the_windows_of_a_convolution() -> None:
         (lambda: connectivity({"name": "fixed_in_degree", "number": 0}), "number must be a whole number"),
         (lambda: ReceptiveFields((4, 4), window=5), "a window must fit into the picture"),
         (lambda: ReceptiveFields((4, 4, 4)), "shape must be one number or two"),
+        (lambda: ReceptiveFields((4, 4), window=None), "window must be a whole number"),  # type: ignore[arg-type]
+        (lambda: ReceptiveFields((4, 4), window=2.0), "window must be a whole number"),  # type: ignore[arg-type]
+        (lambda: ReceptiveFields("44"), "shape must be a whole number"),
+        (lambda: connectivity([[0, 1], [1]]), "a matrix [source, target] of zeros and ones"),
+        (lambda: connectivity(np.full((1, 2), np.nan)), "a matrix [source, target] of zeros and ones"),
         (lambda: Connection("a", "b", connectivity_seed=-1), "connectivity_seed must be"),
         (lambda: LIF(4, 2, inputs=3, connectivity="one_to_one"), "one to one takes populations of one size"),
         (
@@ -147,6 +152,55 @@ def test_a_mask_from_a_file(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", synapses)
     network = LIF(4, 2, inputs=3, connectivity={"name": "mask", "synapses": str(tmp_path / "mask.npy")})
     assert np.array_equal(network.synapses["hidden.input.weight"], synapses)
+
+
+@pytest.mark.parametrize("content", [b"", b"0 1\n1 0\n", "npz", "pickled", "cut"])
+def test_a_file_that_holds_no_mask_is_refused(content: bytes | str, tmp_path: Path) -> None:
+    """An end of the file that nobody expects would end a program as Ctrl-C does, and an archive is no array."""
+    path = tmp_path / "mask.npy"
+    if content == "npz":
+        with path.open("wb") as file:
+            np.savez(file, mask=np.eye(2))
+    elif content == "pickled":
+        np.save(path, np.array([[1, None]], object), allow_pickle=True)
+    elif content == "cut":
+        np.save(path, np.eye(2))
+        path.write_bytes(path.read_bytes()[:-8])
+    else:
+        assert isinstance(content, bytes)
+        path.write_bytes(content)
+    with pytest.raises(ArgumentError, match=r"a mask (is read from a file that numpy\.save wrote|cannot be read)"):
+        Mask(path)
+
+
+def other_libraries() -> dict[str, Callable[[np.ndarray], Any]]:
+    import jax.numpy as jnp
+    import scipy.sparse
+    import tensorflow as tf
+    import torch
+
+    return {
+        "torch": torch.tensor,
+        "differentiable": lambda synapses: torch.tensor(synapses.astype(float), requires_grad=True),
+        "tensorflow": tf.constant,
+        "jax": jnp.asarray,
+        "sparse matrix": scipy.sparse.csr_matrix,
+        "sparse array": lambda synapses: scipy.sparse.coo_array(synapses.astype(int)),
+        "lists": lambda synapses: synapses.tolist(),
+    }
+
+
+def test_a_mask_may_be_a_matrix_of_any_library() -> None:
+    synapses = np.random.default_rng(0).random((3, 4)) < 0.5
+    for name, made in other_libraries().items():
+        assert connectivity(made(synapses)) == Mask(synapses), name
+        assert connectivity({"name": "mask", "synapses": made(synapses)}) == Mask(synapses), name
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert connectivity(np.float32(0.5)) == connectivity(0.5)
+    fields = ReceptiveFields(np.array([5, 6]), window=np.int64(3))
+    assert fields == ReceptiveFields((5, 6), window=3)
 
 
 class Ring(Connectivity):

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,6 +69,9 @@ class Connectivity(Alike, ABC):
     def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         """The mask, of any type that holds zeros and ones."""
 
+
+NPY = b"\x93NUMPY"
+"""What a file of ``numpy.save`` begins with."""
 
 CONNECTIVITIES: Registry[Connectivity] = Registry("connectivity", Connectivity)  # type: ignore[type-abstract]
 
@@ -244,7 +248,8 @@ class Mask(Connectivity):
     """Synapses where you say: a matrix of zeros and ones stands for it, ``connectivity=matrix``.
 
     Args:
-        synapses: [source, target], 1 or True where there is a synapse; or the path of a file that ``numpy.save`` wrote.
+        synapses: [source, target], 1 or True where there is a synapse: lists, or a matrix of any array library or
+            of SciPy's sparse ones; or the path of a file that ``numpy.save`` wrote.
 
     Example:
         >>> Mask([[0, 1], [1, 1]]).mask(np.random.default_rng(0), 2, 2).tolist()
@@ -257,7 +262,7 @@ class Mask(Connectivity):
     synapses: Any
 
     def __post_init__(self) -> None:
-        given = _read(self.synapses) if isinstance(self.synapses, str | Path) else np.asarray(self.synapses)
+        given = _read(self.synapses) if isinstance(self.synapses, str | Path) else _array(self.synapses)
         if given.ndim != 2 or given.dtype.kind not in "biuf" or not np.isin(given, (0, 1)).all():
             raise ArgumentError("a mask is a matrix [source, target] of zeros and ones", received=self.synapses)
         held = given.astype(bool)
@@ -281,10 +286,27 @@ class Mask(Connectivity):
 
 def _read(path: str | Path) -> np.ndarray:
     try:
-        found: np.ndarray = np.load(path, allow_pickle=False)
+        with Path(path).expanduser().open("rb") as file:
+            begins = file.read(len(NPY))
+            file.seek(0)
+            if begins == NPY:
+                found: np.ndarray = np.load(file, allow_pickle=False)
+                return found
     except (OSError, ValueError) as error:
         raise ArgumentError(f"a mask cannot be read: {error}", received=str(path)) from error
-    return found
+    raise ArgumentError("a mask is read from a file that numpy.save wrote", received=str(path))
+
+
+def _array(given: Any) -> np.ndarray:
+    """A matrix of whatever library as NumPy's; what is none comes back in a form that is no mask either."""
+    if hasattr(given, "toarray"):  # SciPy's sparse matrices
+        given = given.toarray()
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+    try:
+        return np.asarray(given)
+    except ValueError:  # lists of several lengths
+        return np.asarray(None)
 
 
 ConnectivityLike = Connectivity | float | str | Mapping[str, Any] | np.ndarray | Sequence[Any]
@@ -298,17 +320,17 @@ def connectivity(given: ConnectivityLike) -> Connectivity:
         >>> connectivity(0.1), connectivity("one_to_one")
         (Sparse(probability=0.1), OneToOne())
     """
-    if isinstance(given, int | float) and not isinstance(given, bool):
+    if isinstance(given, Real) and not isinstance(given, bool):
         return Sparse(float(given))
-    if isinstance(given, np.ndarray) or (isinstance(given, Sequence) and not isinstance(given, str)):
+    matrix = hasattr(given, "shape") and not isinstance(given, Connectivity)
+    if matrix or (isinstance(given, Sequence) and not isinstance(given, str)):
         return Mask(given)
     return CONNECTIVITIES.resolve(given)
 
 
 def _pair(name: str, given: int | Sequence[int], least: int) -> tuple[int, int]:
-    both = (given, given) if isinstance(given, int) else tuple(given)
+    both = tuple(given) if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str) else (given, given)
     if len(both) != 2:
         raise ArgumentError(f"{name} must be one number or two", received=given)
-    for each in both:
-        arguments.integer(name, each, at_least=least)
-    return both[0], both[1]
+    first, second = (arguments.integer(name, each, at_least=least) for each in both)
+    return first, second
