@@ -538,3 +538,24 @@ def test_a_configuration_with_no_connectivity_is_refused(value: str, tmp_path: P
     with pytest.raises(ConfigurationError):
         run(tmp_path / "sparse.yaml", out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_mask_of_another_size_is_a_mistake_in_the_model(tmp_path: Path) -> None:
+    """Its numbers are known when the data are: these are not what is wrong."""
+    (tmp_path / "sparse.yaml").write_text(CONFIG.replace("connectivity: 0.5", "connectivity: [[0, 1], [1, 0]]"))
+    with pytest.raises(ConfigurationError, match=r"^in 'model': in 'hidden\.input\.weight': Mask must give a mask"):
+        run(tmp_path / "sparse.yaml", out=tmp_path / "run", progress=False)
+
+
+def test_the_configuration_of_a_run_with_a_mask_runs_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("mask.npy", np.random.default_rng(0).random((40, 12)) < 0.5)
+    given = "connectivity: {name: mask, synapses: mask.npy}"
+    Path("sparse.yaml").write_text(CONFIG.replace("connectivity: 0.5", given))
+    run(Path("sparse.yaml"), out=Path("run"), progress=False)
+    monkeypatch.chdir(tmp_path / "run")
+    run(Path("config.yaml"), out=Path("again"), progress=False)
+    first, second = (Path(each, "weights.safetensors").read_bytes() for each in (".", "again"))
+    assert first == second

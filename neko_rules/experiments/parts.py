@@ -45,6 +45,9 @@ REGISTRIES = {
 PLAIN = {"crossbar": ("neko_rules.devices", "Crossbar"), "fast": ("neko_rules.devices", "Crossbar")}
 """The keys whose value is the arguments of one class."""
 
+FILES = ("synapses",)
+"""The keys whose value, where it is text, is the path of a file; those of the data belong to the data set."""
+
 SUPPLIED = {
     "model": ("backend", "dtype", "task_type", "seed"),
     "encoder": ("seed",),
@@ -87,6 +90,7 @@ def supplied(key: str, spec: Mapping[str, Any], values: Mapping[str, Any]) -> di
 def written_out(spec: Any, key: str) -> Any:
     """A part's mapping with its first spelling as the name, and every default that YAML can hold.
 
+    Paths of files are written so that they hold in every folder, as that of the run is another than one begins it in.
     Unknown names are refused here; unknown arguments are left for the part's own constructor to refuse.
 
     Raises:
@@ -101,6 +105,8 @@ def written_out(spec: Any, key: str) -> Any:
     """
     if isinstance(spec, (list, tuple)):
         return [written_out(each, key) for each in spec]
+    if key in FILES and isinstance(spec, str):
+        return str(Path(spec).expanduser().absolute())
     registry = registry_of(key)
     if key in PLAIN and isinstance(spec, Mapping):
         module, name = PLAIN[key]

@@ -282,6 +282,12 @@ def load_data(experiment: Experiment) -> Data:
     """
     with within("data"):
         x_train, y_train, x_test, y_test = experiment.dataset.load()
+    network = experiment.rule.model.network
+    if not network.built and np.ndim(x_train) == 3:
+        # What does not go with the number of features, as a mask of another size, is a mistake in the model.
+        with within("model"):
+            network.build(np.shape(x_train)[-1])
+    with within("data"):
         experiment.rule.model.check(x_train, y_train)
         experiment.rule.model.check(x_test, y_test)
         if isinstance(experiment.rule, SamplingRule):
