@@ -89,6 +89,27 @@ def test_a_probability_is_the_mean_of_independent_synapses() -> None:
         assert 0.6 < spread < 1.5, "rows and columns are no more alike than chance makes them"
 
 
+def test_a_number_of_inputs_within_a_population_is_one_of_others() -> None:
+    found = Connection("a", "a", delay=1, connectivity={"name": "fixed_in_degree", "number": 3}).synapses(20, 20)
+    assert not found.diagonal().any()
+    assert set(found.sum(axis=0)) == {3}
+    every = Connection("a", "a", delay=1, connectivity={"name": "fixed_in_degree", "number": 19}).synapses(20, 20)
+    assert np.array_equal(every, ~np.eye(20, dtype=bool))
+    with pytest.raises(ArgumentError, match=r"than there are \(received: number=20 of 19\)"):
+        Connection("a", "a", delay=1, connectivity={"name": "fixed_in_degree", "number": 20}).synapses(20, 20)
+    with_itself = Connection("a", "a", 1, autapses=True, connectivity={"name": "fixed_in_degree", "number": 20})
+    assert with_itself.synapses(20, 20).all()
+
+
+@pytest.mark.parametrize("given", ["one_to_one", np.eye(6)])
+def test_synapses_of_neurons_with_themselves_need_autapses(given: Any) -> None:
+    """Without, there would be no synapse at all, of which nothing in a run would tell."""
+    with pytest.raises(ArgumentError, match=r"'hidden\.recurrent\.weight': .* are autapses .*autapses=False"):
+        LIF(6, 2, inputs=3, recurrent_connectivity=given)
+    network = LIF(6, 2, inputs=3, recurrent_connectivity=given, autapses=True)
+    assert np.array_equal(network.synapses["hidden.recurrent.weight"], np.eye(6))
+
+
 def test_receptive_fields_are_the_windows_of_a_convolution() -> None:
     """Against a correlation by hand, of two pictures and three filters."""
     fields = ReceptiveFields((5, 6), window=(3, 2), stride=(2, 2), channels=2)

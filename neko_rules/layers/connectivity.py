@@ -65,6 +65,12 @@ class Connectivity(Alike, ABC):
             )
         return found.astype(bool)
 
+    def hollow(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """Where there is a synapse within a population whose neurons do not reach themselves: bool [size, size]."""
+        found = self.mask(rng, size, size)
+        np.fill_diagonal(found, False)
+        return found
+
     @abstractmethod
     def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         """The mask, of any type that holds zeros and ones."""
@@ -120,7 +126,7 @@ class Sparse(Connectivity):
 @CONNECTIVITIES.register("fixed_in_degree")
 @dataclass(frozen=True)
 class FixedInDegree(Connectivity):
-    """Every neuron receives from the same number of neurons, drawn without repetition.
+    """Every neuron receives from the same number of neurons, drawn without repetition; of others, without autapses.
 
     Args:
         number: synapses of each postsynaptic neuron, at least 1 and at most the number of presynaptic neurons.
@@ -136,12 +142,21 @@ class FixedInDegree(Connectivity):
         arguments.integer("number", self.number, at_least=1)
 
     def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
+        return self._lowest(rng.random((sources, targets)), sources)
+
+    def hollow(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        drawn = rng.random((size, size))
+        np.fill_diagonal(drawn, 1.0)
+        return self._lowest(drawn, size - 1)
+
+    def _lowest(self, drawn: np.ndarray, sources: int) -> np.ndarray:
         if self.number > sources:
             raise ArgumentError(
                 "a neuron cannot receive from more neurons than there are",
                 received=f"number={self.number} of {sources}",
             )
-        return rng.random((sources, targets)).argsort(axis=0).argsort(axis=0) < self.number
+        lowest: np.ndarray = drawn.argsort(axis=0).argsort(axis=0) < self.number
+        return lowest
 
 
 @CONNECTIVITIES.register("one_to_one")
@@ -158,6 +173,9 @@ class OneToOne(Connectivity):
         if sources != targets:
             raise ArgumentError("one to one takes populations of one size", received=f"{sources} and {targets} neurons")
         return np.eye(sources, dtype=bool)
+
+    def hollow(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        raise ArgumentError("synapses of neurons with themselves alone are autapses", received="autapses=False")
 
 
 @CONNECTIVITIES.register("receptive_fields", "locally_connected")
@@ -282,6 +300,10 @@ class Mask(Connectivity):
     def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         found: np.ndarray = self.synapses
         return found
+
+    def hollow(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        found = super().hollow(rng, size)
+        return found if found.any() or not self.synapses.any() else OneToOne().hollow(rng, size)
 
 
 def _read(path: str | Path) -> np.ndarray:

@@ -160,12 +160,11 @@ class Connection:
         if found is None:
             assert isinstance(self.connectivity, Connectivity)
             rng = stream(self.connectivity_seed or 0, f"{self.weight}/synapses")
+            chosen = self.connectivity
             try:
-                found = self.connectivity.mask(rng, sources, targets)
+                found = chosen.hollow(rng, targets) if self.hollow else chosen.mask(rng, sources, targets)
             except ArgumentError as error:
                 raise ArgumentError(f"in {self.weight!r}: {error}") from error
-            if self.hollow:
-                np.fill_diagonal(found, False)
             found.setflags(write=False)
             self._synapses[sources, targets] = found
         return found
