@@ -24,6 +24,13 @@ TRAIN = "train: {epochs: 1}\n"
 GOOD = DATA + MODEL + RULE + TRAIN
 
 
+def network(wrong: str) -> str:
+    """A network of populations, one of whose arguments is wrong."""
+    good = {"populations": "{a: {cell: leaky_readout, size: 10}}", "connections": "[]", "output": "a"}
+    key, _, value = wrong.partition(": ")
+    return f"model: {{name: network, {', '.join(f'{name}: {each}' for name, each in (good | {key: value}).items())}}}\n"
+
+
 @dataclass(frozen=True)
 class Case:
     """A malformed configuration or setting.
@@ -79,6 +86,19 @@ CONFIGURATIONS = {
         GOOD.replace("bptt", "{name: eprop, mode: randm}"), "randm", "did you mean 'random'"
     ),
     "negative time constant": Case(GOOD.replace("hidden", "tau_membrane: -1, hidden"), "tau_membrane", "at least 0"),
+    "what is learned is no list": Case(GOOD.replace("hidden", "learnable: true, hidden"), "True", "'membrane_decay'"),
+    "what is learned has no name": Case(GOOD.replace("hidden", "learnable: [[1]], hidden"), "[1]", "known"),
+    "populations are a list": Case(GOOD.replace(MODEL, network("populations: [3]")), "[3]", "a mapping from names"),
+    "connections are a number": Case(GOOD.replace(MODEL, network("connections: 3")), "3", "must be a list"),
+    "output is a list": Case(GOOD.replace(MODEL, network("output: [a]")), "['a']", "must be a population"),
+    "window of a field is no number": Case(
+        GOOD.replace("hidden", "connectivity: {name: receptive_fields, shape: 4, window: null}, hidden"),
+        "window",
+        "whole number",
+    ),
+    "mask is no matrix": Case(
+        GOOD.replace("hidden", "connectivity: [[0, 1], [1]], hidden"), "[[0, 1], [1]]", "zeros and ones"
+    ),
     "unknown surrogate": Case(GOOD.replace("hidden", "surrogate: boxy, hidden"), "boxy", "known"),
     "metric and model that do not fit": Case(
         GOOD.replace("LIF", "RNN") + "metrics: [firing_rate]\n", "firing_rate", "spiking"

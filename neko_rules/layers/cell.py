@@ -91,9 +91,16 @@ class Cell(Alike):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "surrogate", resolve_surrogate(self.surrogate))
-        names = (self.learnable,) if isinstance(self.learnable, str) else tuple(self.learnable)
+        names = (self.learnable,) if isinstance(self.learnable, str) else self.learnable
+        if not isinstance(names, Sequence):
+            known = ", ".join(map(repr, self.trainable)) or "none"
+            raise ArgumentError(
+                "learnable must be a list of arguments",
+                received=repr(names),
+                works=f"{type(self).__name__} can learn: {known}",
+            )
         for name in names:
-            if name not in self.trainable:
+            if not isinstance(name, str) or name not in self.trainable:
                 raise ArgumentError(
                     f"{type(self).__name__} cannot learn this argument",
                     received=name,

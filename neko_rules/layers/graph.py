@@ -265,9 +265,9 @@ class Graph:
         known = [INPUT, *self.populations]
         if INPUT in self.populations:
             raise ArgumentError("the population name 'input' stands for the data", works="choose another name")
-        if self.output not in self.populations:
+        if not isinstance(self.output, str) or self.output not in self.populations:
             raise ArgumentError(
-                "the output must be a population", received=self.output, works=nearest(self.output, known)
+                "the output must be a population", received=self.output, works=nearest(str(self.output), known)
             )
         for connection in self.connections:
             for end in (connection.source, connection.target):

@@ -79,6 +79,10 @@ class Network(Portable, NetworkProtocol):
         dt: float = 1e-3,
         seed: int = 0,
     ) -> None:
+        if not isinstance(populations, Mapping):
+            raise ArgumentError("populations must be a mapping from names", received=populations)
+        if not isinstance(connections, Sequence) or isinstance(connections, str):
+            raise ArgumentError("connections must be a list", received=connections)
         self.graph = Graph(
             {name: create(Population, value) for name, value in populations.items()},
             tuple(_seeded(create(Connection, value), seed) for value in connections),
