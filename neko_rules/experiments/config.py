@@ -172,7 +172,7 @@ def resolved(configuration: Configuration) -> Configuration:
         given = configuration.metrics if configuration.metrics is not None else ["accuracy"] if classes else []
         parts["metrics"] = written_out(given, "metrics")
     parts["train"] = _training(configuration.train)
-    parts.update(sampling.sections(configuration))
+    parts.update(sampling.sections(configuration, parts["train"] != _training(Training())))
     return configuration.model_copy(update=parts)
 
 

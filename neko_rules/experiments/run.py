@@ -282,14 +282,14 @@ def load_data(experiment: Experiment) -> Data:
     """
     with within("data"):
         x_train, y_train, x_test, y_test = experiment.dataset.load()
-    network = experiment.rule.model.network
-    if not network.built and np.ndim(x_train) == 3:
+    model = experiment.rule.model
+    if not model.network.built and model.encoder is None and np.ndim(x_train) == 3:
         # What does not go with the number of features, as a mask of another size, is a mistake in the model.
         with within("model"):
-            network.build(np.shape(x_train)[-1])
+            model.network.build(np.shape(x_train)[-1])
     with within("data"):
-        experiment.rule.model.check(x_train, y_train)
-        experiment.rule.model.check(x_test, y_test)
+        model.check(x_train, y_train)
+        model.check(x_test, y_test)
         if isinstance(experiment.rule, SamplingRule):
             experiment.rule.posterior.examples(x_train, y_train)
     # What a rule cannot begin with is said before anything is written: a crossbar's names of parameters.

@@ -83,10 +83,14 @@ def is_sampling(rule: Any) -> bool:
     return isinstance(name, str) and name in SAMPLING_RULES
 
 
-def sections(configuration: Configuration) -> dict[str, Any]:
+def sections(configuration: Configuration, trains: bool) -> dict[str, Any]:
     """The sections ``posterior`` and ``sample`` with their defaults; a rule that trains has none.
 
     A rule that samples is warned of a section ``train``, which a file that was written for another rule may have.
+
+    Args:
+        configuration: of the run.
+        trains: whether its section ``train`` says anything.
 
     Raises:
         ConfigurationError: a rule that trains is given one.
@@ -101,7 +105,7 @@ def sections(configuration: Configuration) -> dict[str, Any]:
                     works="use for example rule: mala, or leave it out",
                 )
         return given
-    if "train" in configuration.model_fields_set:
+    if trains:
         warn(
             "the section 'train' belongs to rules that train",
             received=f"the rule {configuration.rule!r}",
