@@ -340,6 +340,50 @@ def test_a_stream_equals_an_online_step_over_the_same_sequence(name: str) -> Non
     assert streamed.steps == 14
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_the_label_minus_one_is_no_target(many: bool) -> None:
+    """As in a sequence: of all sequences side by side it is None, of some the loss is that of the others."""
+    x, y = data()
+    some = np.where(np.arange(14) % 3 == 1, y[0], -1)
+
+    def stream(batch_size: int, **options: Any) -> Any:
+        return EProp(model_of("alif"), optimizer=Adam(1e-2), online=True, **options).stream(batch_size)
+
+    one, other, beside = stream(1), stream(1), stream(3)
+    labels = [None if label < 0 else label for label in some]
+    outputs = [one.observe(x[0, t], label) for t, label in enumerate(labels)]
+    apart = np.stack([some, np.full(14, -1), np.full(14, -1)], axis=1)
+    if many:
+        found, side = other.observe_many(x[0], some), beside.observe_many(x.swapaxes(0, 1), apart)
+    else:
+        found = np.stack([other.observe(x[0, t], some[t]) for t in range(14)])
+        side = np.stack([beside.observe(x[:, t], apart[t]) for t in range(14)])
+    assert np.array_equal(found, outputs)
+    np.testing.assert_allclose(side[:, 0], outputs, rtol=SAME, atol=SAME)
+    assert one.rule.steps == other.rule.steps == beside.rule.steps == 5
+    assert distance(beside.rule.model.network.parameters, one.rule.model.network.parameters) < 1e-10
+    with pytest.raises(DataError, match=r"label -2"):
+        other.observe(x[0, 0], -2)
+
+
+def test_a_gradient_outlasts_the_beginning_of_another_sequence(tmp_path: Path) -> None:
+    """With a change every eight steps and sequences of four, what was found in the first is not lost."""
+    x, y = data(batch=2, steps=4)
+    learner = EProp(model_of("alif"), optimizer="naive", online=8).stream()
+    model = learner.rule.model
+    before = model.network.parameters
+    deferred = EProp(model)
+    found = [deferred.gradients(x[k : k + 1], y[k : k + 1]) for k in range(2)]
+    for k in range(2):
+        for t in range(4):
+            assert learner.rule.steps == 0
+            learner.observe(x[k, t], y[k])
+        learner.reset()
+    assert learner.rule.steps == 1
+    for name, value in model.network.parameters.items():
+        np.testing.assert_allclose(before[name] - value, 4 * (found[0][name] + found[1][name]), rtol=1e-10, atol=1e-13)
+
+
 def test_t_steps_then_t_steps_equal_2t_steps(tmp_path: Path) -> None:
     """Also through a file, with a new rule and a new model; and not if the states were put back to rest in between."""
     x, y = data(batch=1, steps=12)

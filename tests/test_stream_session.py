@@ -108,6 +108,28 @@ def test_every_step_is_that_of_operations(name: str, rule: str, backend: str, st
     assert all(stepped)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("rule", ["eprop", "decolle", "etlp"])
+def test_some_sequences_have_no_target_and_others_begin_anew(rule: str, backend: str, stepped: list[bool]) -> None:
+    pytest.importorskip(backend)
+    x, y = data(batch=3)
+    y[np.random.default_rng(2).random(y.shape) < 0.5] = -1
+    y[7], y[20] = -1, -1
+    one, other = (learner("lif", rule, backend, batch=3, online=4) for _ in range(2))
+    plainly(other)
+    for t in range(STEPS):
+        np.testing.assert_allclose(one.observe(x[t], y[t]), other.observe(x[t], y[t]), rtol=0, atol=SAME)
+        assert one.loss == pytest.approx(other.loss, rel=SAME, nan_ok=True)
+        if t in (9, 17):
+            one.reset()
+            other.reset()
+    assert one.rule.steps == other.rule.steps == int((y >= 0).any(axis=1).sum()) // 4
+    for key, value in other.rule.state().items():
+        np.testing.assert_allclose(one.rule.state()[key], value, rtol=0, atol=1e-10, err_msg=key)
+    assert stepped
+    assert all(stepped)
+
+
 @pytest.mark.parametrize("every", [2, 5])
 @pytest.mark.parametrize(("name", "rule"), [("alif", "eprop"), ("layers", "ottt"), ("lif", "fptt")])
 def test_changes_every_few_steps(name: str, rule: str, every: int, stepped: list[bool], tmp_path: Path) -> None:

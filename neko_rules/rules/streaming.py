@@ -23,7 +23,7 @@ from neko_rules.rules.rule import Kept
 from neko_rules.rules.session import Session
 from neko_rules.rules.stand_in import on_numpy
 from neko_rules.rules.updates import Learning, learning
-from neko_rules.targets import encode
+from neko_rules.targets import UNSUPERVISED, encode
 
 if TYPE_CHECKING:
     from neko_rules.credit.spans import Spans
@@ -106,7 +106,7 @@ class StreamLearner:
         Args:
             x: [feature], or [batch, feature] where sequences run side by side.
             target: what one time step of ``y`` would be: a label, a distribution or values, with a first axis of the
-                batch if x has one; None where there is none.
+                batch if x has one; None where there is none, and the label -1 for a sequence that has none.
 
         Returns:
             What the loss observes, the output or its membrane: [n_out], or [batch, n_out].
@@ -143,17 +143,24 @@ class StreamLearner:
         whole = targets is not None and self.rule.online == 1 and not any(target is None for target in targets)
         # What is at hand has taken a few steps before all is laid out for as many.
         whole = whole and (self._session is None or len(inputs) > _FEW)
-        if not whole:
+        wanted = self._target(targets, single, len(inputs)) if whole else self._nothing()
+        if not wanted[1].any(axis=-1).all():
             each = [None] * len(inputs) if targets is None else targets
             return np.stack([self.observe(one, target) for one, target in zip(np.asarray(x), each, strict=True)])
         self._look_for_changes()
         self._leave()
-        outputs = self._learn_many(inputs, *self._target(targets, single, len(inputs)))
+        outputs = self._learn_many(inputs, *wanted)
         return outputs[:, 0] if single else outputs
 
     def reset(self) -> None:
-        """Begin a new sequence: states and traces are zero again; weights and optimiser stay as they are."""
-        self._carried, self._session, self._pending, self.time = None, None, 0, 0
+        """Begin a new sequence: states and traces are zero again.
+
+        Weights, optimiser and, between two changes of the weights, the gradient of the steps so far stay as they are.
+        """
+        total = self._carry()[1] if self._pending else None
+        self._carried, self._session, self.time = None, None, 0
+        if total is not None:
+            self._carried = self._carry()[0], total
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that the next time step depends on, so that at every moment the file is the new one or the old one.
@@ -193,6 +200,7 @@ class StreamLearner:
                     received=f"{here!r} instead of {about[name]!r}",
                 )
         self.rule.load_state({name.removeprefix("rule/"): a for name, a in arrays.items() if name.startswith("rule/")})
+        self._pending = 0
         self.reset()
         first = self._carry()
         own = [name for name in sorted(arrays) if name.startswith("stream/")]
@@ -298,14 +306,17 @@ class StreamLearner:
             dense[:, 0] = 1
         return dense, np.zeros(self.batch_size, network.dtype)
 
-    def _target_of(self, target: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The target of one time step; that of a label is looked up."""
+    def _target_of(self, target: Any, single: bool) -> tuple[np.ndarray, np.ndarray] | None:
+        """The target of one time step, None where no sequence has one; that of a label is looked up."""
         known = single and isinstance(target, (int, np.integer)) and not isinstance(target, bool)
-        if not known or self._session is None:
-            return self._target(target, single)
-        if target not in self._labels:
-            self._labels[int(target)] = self._target(target, single)
-        return self._labels[int(target)]
+        if known and target in self._labels:
+            return self._labels[int(target)]
+        found = self._target(target, single)
+        if not found[1].any():
+            return None
+        if known and self._session is not None:
+            self._labels[int(target)] = found
+        return found
 
     # One time step.
 
@@ -520,9 +531,11 @@ class StreamLearner:
         inner = value.shape[len(lead) :] if single else value.shape[len(lead) + 1 :]
         value = value.reshape(rows, *inner)
         # Every time step is an example of its own, of one step.
-        whole = value[:, None, ...] if network.task_type == "regression" or value.ndim > 1 else value
+        classes = network.task_type == "classification" and value.ndim == 1
+        # A label is one for the whole of an example, which has no label for not counting.
+        absent = value == UNSUPERVISED if classes else np.zeros(rows, bool)
         targets = encode(
-            whole,
+            np.where(absent, 0, value) if classes else value[:, None, ...],
             task_type=network.task_type,
             batch=rows,
             steps=1,
@@ -531,7 +544,7 @@ class StreamLearner:
         )
         if not targets.one_hot:
             loss.check_target(targets.dense[targets.mask.astype(bool)])
-        dense, mask = targets.dense[0].astype(network.dtype), targets.mask[0].astype(network.dtype)
+        dense, mask = targets.dense[0].astype(network.dtype), (targets.mask[0] * ~absent).astype(network.dtype)
         shape = (*lead, self.batch_size)
         return dense.reshape(*shape, dense.shape[-1]), mask.reshape(shape)
 
