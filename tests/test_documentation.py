@@ -15,6 +15,9 @@ import pytest
 
 import neko_rules
 from neko_rules.backend import BUILT_IN, is_installed
+from neko_rules.experiments.config import checked, resolved
+from neko_rules.experiments.run import Experiment
+from neko_rules.experiments.yaml_file import parse_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,6 +78,13 @@ def test_code_in_markdown(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     program.write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     script(str(program))
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_configurations_in_markdown(path: Path) -> None:
+    """Every ```yaml block is a configuration of which all but the data can be made."""
+    for code in re.findall(r"^```yaml\n((?:.*\n)*?)```", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        Experiment.build(resolved(checked(parse_mapping(code, path.name), path.name)))
 
 
 @pytest.mark.parametrize("rule", ["bptt", "eprop-adaptive"])
