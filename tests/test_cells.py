@@ -329,6 +329,9 @@ def _fingerprint(cell: Cell) -> tuple[Any, ...]:
         ("tanh", {"membrane_decay": [0.5, 2.0]}, "membrane_decay[1]"),
         ("tanh", {"surrogate": "gaussian"}, "tanh has no argument 'surrogate'"),
         ("aliff", {}, "did you mean 'alif'?"),
+        ("lif", {"tau_membrane": 5e-3, "membrane_decay": 0.9}, "membrane_decay stands in the place of tau_membrane"),
+        ("alif", {"tau_adaptation": 0.5, "adaptation_decay": [0.9]}, "which would have no effect"),
+        ("leaky_readout", {"tau_synapse": 5e-3, "synapse_decay": 0.0}, "give one of them"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_sentence(name: str, arguments: dict[str, Any], says: str) -> None:
@@ -338,6 +341,12 @@ def test_wrong_arguments_are_refused_in_one_sentence(name: str, arguments: dict[
     assert says in sentence
     assert sentence.endswith((".", "?"))
     assert "\n" not in sentence
+
+
+def test_a_time_constant_at_its_default_may_stand_beside_the_decay() -> None:
+    """The configuration of a run has every default written out."""
+    written = LIFCell(tau_membrane=LIFCell().tau_membrane, membrane_decay=0.9, tau_synapse=0.0, synapse_decay=0.5)
+    assert written == LIFCell(membrane_decay=0.9, synapse_decay=0.5)
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,15 @@ def test_activation_of_a_rate_network() -> None:
 
 def test_arguments_of_the_cell_arrive() -> None:
     changed = {
-        "threshold": 0.5, "reset": "zero", "detach_reset": False, "refractory_period": 2e-3, "tau_membrane": 5e-3,
-        "membrane_decay": 0.3, "tau_adaptation": 0.1, "adaptation_decay": 0.7, "beta": (0.0, 0.5),
-        "learnable": ("beta", "threshold"), "tau_synapse": 1e-3, "synapse_decay": (0.0, 0.4),
+        "threshold": 0.5, "reset": "zero", "detach_reset": False, "refractory_period": 2e-3, "beta": (0.0, 0.5),
+        "learnable": ("beta", "threshold"), "surrogate": "gaussian",
     }  # fmt: skip
-    cell = ALIF(2, 2, **changed, surrogate="gaussian").graph.cell("hidden")
-    assert cell == ALIFCell(**changed, surrogate="gaussian")  # type: ignore[arg-type]
-    assert {f.name for f in dataclasses.fields(ALIFCell)} == {*changed, "surrogate"}
+    times = {"tau_membrane": 5e-3, "tau_adaptation": 0.1, "tau_synapse": 1e-3}
+    decays = {"membrane_decay": 0.3, "adaptation_decay": 0.7, "synapse_decay": (0.0, 0.4)}
+    for either in times, decays:
+        cell = ALIF(2, 2, **changed, **either).graph.cell("hidden")  # type: ignore[arg-type]
+        assert cell == ALIFCell(**changed, **either)  # type: ignore[arg-type]
+    assert {f.name for f in dataclasses.fields(ALIFCell)} == {*changed, *times, *decays}
 
 
 def test_arguments_of_the_layer_and_the_readout_arrive() -> None:
@@ -185,6 +187,7 @@ def test_time_constants_are_in_seconds() -> None:
         (lambda: LIF(3, 2, tau_readout=-1.0), "tau_membrane must be a finite number of at least 0"),
         (lambda: LIF(3, 2, output_cell="lif", tau_readout=0.02), "belong to the leaky readout, which output_cell repl"),
         (lambda: LIF(3, 2, output_cell="lif", readout_decay=0.5), "belong to the leaky readout"),
+        (lambda: LIF(3, 2, tau_readout=5e-3, readout_decay=0.5), "readout_decay stands in the place of tau_readout"),
         (lambda: LIF(3, 2, output_cell="lief"), "did you mean 'lif'?"),
         (lambda: LIF(3, 2, output_cell={"name": "lif", "tau_membran": 1.0}), "did you mean 'tau_membrane'?"),
         (lambda: Stack([], 2), "a stack needs a list of at least one layer (received: [])"),

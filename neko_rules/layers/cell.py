@@ -115,8 +115,17 @@ class Cell(Alike):
     def _check_decay(self, tau: str, given: str) -> None:
         """Check a time constant, and the decay that may stand in its place."""
         self._check(tau, at_least=0)
-        if getattr(self, given) is not None:
-            self._check(given, at_least=0, at_most=1)
+        if getattr(self, given) is None:
+            return
+        self._check(given, at_least=0, at_most=1)
+        asked, default = getattr(self, tau), next(each.default for each in fields(self) if each.name == tau)
+        # What a configuration writes out of the defaults asks for nothing.
+        if set(asked if isinstance(asked, tuple) else (asked,)) != {default}:
+            raise ArgumentError(
+                f"{given} stands in the place of {tau}, which would have no effect",
+                received=f"{tau}={asked!r} and {given}={getattr(self, given)!r}",
+                works="give one of them",
+            )
 
     def state_names(self) -> tuple[str, ...]:
         """The state variables of this very cell: options may add some."""

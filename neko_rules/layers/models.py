@@ -177,6 +177,12 @@ def _output_cell(
     cell: Cell | str | Mapping[str, Any] | None, tau: PerNeuron | None, decay: PerNeuron | None
 ) -> Cell | str | Mapping[str, Any]:
     """The neuron model of the outputs: the leaky readout unless another is given."""
+    if tau is not None and decay is not None:
+        raise ArgumentError(
+            "readout_decay stands in the place of tau_readout, which would have no effect",
+            received=f"tau_readout={tau!r} and readout_decay={decay!r}",
+            works="give one of them",
+        )
     if cell is None:
         return LeakyReadoutCell(membrane_decay=decay) if tau is None else LeakyReadoutCell(tau, decay)
     if tau is not None or decay is not None:
