@@ -31,7 +31,6 @@ OTHERS = {
     "trainers": ("neko_rules.trainers", ("neko_rules.trainers",)),
     "sampling": ("neko_rules.probabilistic", ("neko_rules.probabilistic",)),
     "samplers": ("neko_rules.samplers", ("neko_rules.samplers",)),
-    "exchange": ("neko_rules.exchange", ("neko_rules.exchange",)),
     "streams": ("neko_rules", ("neko_rules.rules.streaming",)),
     "backends": ("neko_rules.backend", ("neko_rules.backend",)),
     "testing": ("neko_rules.testing", ("neko_rules.testing",)),

@@ -175,27 +175,6 @@ def show(folder: Annotated[Path, typer.Argument(help="Folder of a run, such as r
     showing.show(folder, _console())
 
 
-EXPORT_EXAMPLES = """[bold]Example[/bold]
-
-neko export runs/mnist_eprop-20260131-120005 model.nir"""
-
-
-@app.command(epilog=EXPORT_EXAMPLES)
-def export(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/mnist-20260131-120005.")],
-    file: Annotated[Path, typer.Argument(help="File to write, such as model.nir.")],
-    approximate: Annotated[
-        bool,
-        typer.Option("--approximate", help="Leave out what NIR has no word for, and say what.", show_default=False),
-    ] = False,
-) -> None:
-    """Write the network of a run as a graph of NIR, for other simulators and for hardware."""
-    from neko_rules.experiments import exporting
-
-    exporting.export(folder, file, approximate)
-    _console().print(f"file  {file}", highlight=False)
-
-
 COMPARE_EXAMPLES = """[bold]Examples[/bold]
 
 neko compare configs/mnist_gradients.yaml --rules bptt eprop:symmetric eprop:random eprop:adaptive ottt

@@ -100,7 +100,7 @@ ROWS = (
     ("experiments",),
     ("trainers", "testing"),
     ("report",),
-    ("probabilistic", "exchange"),
+    ("probabilistic",),
     ("rules",),
     ("credit",),
     ("evaluator",),
