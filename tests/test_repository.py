@@ -107,6 +107,7 @@ ROWS = (
     ("chains",),
     ("scoring", "replaced", "fit", "inputs"),
     ("regularizers",),
+    ("nir",),
     ("layers",),
     # What knows nothing of networks.
     ("samplers", "devices", "datasets", "encoders", "losses", "metrics", "optimizers", "clipping"),
