@@ -358,6 +358,37 @@ def report(
     _console().print(f"report  {shown_path(written)}", highlight=False, soft_wrap=True)
 
 
+EXPORT_EXAMPLES = """[bold]Examples[/bold]
+
+neko export runs/first model.nir
+
+neko export runs/first model.nir --approximate        # what NIR cannot say is left out, and listed
+
+neko export runs/first model.nir --scheme euler --gain weights        # for Norse"""
+
+
+@app.command(epilog=EXPORT_EXAMPLES)
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run that has ended.")],
+    out: Annotated[Path, typer.Argument(help="File to write, such as model.nir.")],
+    approximate: Annotated[
+        bool, typer.Option("--approximate/--exact", help="Leave out what NIR cannot say, in place of refusing it.")
+    ] = False,
+    scheme: Annotated[
+        str, typer.Option(help="How the reader takes a time step: exponential, or euler as Norse and snnTorch do.")
+    ] = "exponential",
+    gain: Annotated[
+        str, typer.Option(help="Where the factors 1/(1 - α) are: neurons (R and w_in), or weights.")
+    ] = "neurons",
+) -> None:
+    """Write the network that a run ended with as a file of NIR, which simulators and chips read."""
+    from neko_rules.experiments import export as exporting
+    from neko_rules.report.tables import shown_path
+
+    exporting.export(folder, out, approximate=approximate, scheme=scheme, gain=gain)
+    _console().print(f"network  {shown_path(out)}", highlight=False, soft_wrap=True)
+
+
 BENCH_EXAMPLES = """[bold]Examples[/bold]
 
 neko bench

@@ -22,6 +22,7 @@ from neko_rules import (
     on_crossbar,
     quantize,
 )
+from neko_rules.cli import main
 from neko_rules.errors import ArgumentError, IncompatibleError, NekoError, NekoWarning
 from neko_rules.nir import from_nir, to_nir
 
@@ -266,3 +267,62 @@ def test_an_exact_export_says_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         to_nir(stack("LIF and LI"), approximate=True)
+
+
+# The command.
+
+
+RUN = """
+data: {name: mnist1d, num_samples: 50}
+model: {name: LIF, hidden: 6, outputs: 10, threshold: 0.2, reset: zero}
+rule: bptt
+train: {epochs: 1, batch_size: 16}
+"""
+
+
+def ran(tmp_path: Path, configuration: str = RUN) -> Path:
+    (tmp_path / "run.yaml").write_text(configuration)
+    assert main(["run", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    return tmp_path / "run"
+
+
+def test_a_run_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, file = ran(tmp_path), tmp_path / "model.nir"
+    assert main(["export", str(folder), str(file)]) == 0
+    assert "model.nir" in capsys.readouterr().out
+    x = data(from_nir(file).inputs or 0)
+    trained = LIF(6, 10, inputs=x.shape[-1], threshold=0.2, reset="zero")
+    trained.load(folder / "weights.safetensors")
+    assert spikes(trained, x).any()
+    np.testing.assert_allclose(outputs(from_nir(file), x), outputs(trained, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("always")
+def test_what_cannot_be_exported_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, file = ran(tmp_path, RUN.replace(", reset: zero", "")), tmp_path / "model.nir"
+    assert main(["export", str(folder), str(file)]) == 2
+    assert "hidden: reset='subtract'" in capsys.readouterr().err
+    assert not file.exists()
+    assert main(["export", str(folder), str(tmp_path / "nowhere" / "model.nir"), "--approximate"]) == 2
+    assert "must be writable" in capsys.readouterr().err
+    assert main(["export", str(folder), str(file), "--approximate"]) == 0
+    assert "hidden: reset='subtract'" in capsys.readouterr().err
+    assert nir.read(file).nodes["hidden"].tau.shape == (6,)
+    assert main(["export", str(folder), str(file), "--approximate", "--scheme", "heun"]) == 2
+    assert "scheme" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always")
+def test_an_encoder_stays_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoded = RUN + "encoder: {name: constant, steps: 5}\n"
+    encoded = encoded.replace("mnist1d, num_samples: 50", f"arrays, path: {arrays(tmp_path)}")
+    folder, file = ran(tmp_path, encoded), tmp_path / "model.nir"
+    assert main(["export", str(folder), str(file)]) == 0
+    assert "the network alone" in capsys.readouterr().err
+    assert from_nir(file).inputs == 4
+
+
+def arrays(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=rng.random((40, 1, 4)), y=rng.integers(10, size=40))
+    return tmp_path / "data.npz"
