@@ -154,3 +154,34 @@ NETWORKS: dict[str, Any] = {
     "pictures, oblong": lambda: pictures(window=(3, 2)),
     "weights of 3 bits": lambda: quantize(stack("LIF and LI"), weight_bits=3),
 }
+
+
+def random_network(seed: int) -> Network:
+    """Neurons of all kinds, connected at random: skips, feedback, delays, sparse connections, in any order."""
+    rng = np.random.default_rng(seed)
+    kinds: list[dict[str, Any]] = [
+        {"name": "lif", "reset": "zero", "threshold": 0.3, "tau_membrane": rng.uniform(2e-3, 3e-2)},
+        {"name": "lif", "reset": "zero", "threshold": 0.4, "tau_synapse": rng.uniform(1e-3, 1e-2)},
+        {"name": "lif", "reset": "zero", "threshold": 0.3, "membrane_decay": 0.0},
+        {"name": "if", "reset": "zero", "threshold": 2.0},
+        {"name": "leaky_readout", "tau_membrane": 5e-3},
+    ]
+    # Names in no order, by which a file is read.
+    names = [f"p{rng.integers(1000)}_{place}" for place in range(rng.integers(1, 5))]
+    populations: dict[str, Any] = {
+        name: {"cell": kinds[rng.integers(5)], "size": int(rng.integers(1, 5)), "bias": bool(rng.integers(2))}
+        for name in names
+    }
+    memory = {"name": "leaky_readout", "tau_membrane": float(rng.choice([0.0, 1e-2]))}
+    populations["out"] = {"cell": memory, "size": 2, "bias": bool(rng.integers(2))}
+    ways = [("input", names[0]), *((name, "out") for name in names)]
+    ends = [(source, target) for source in ("input", *names) for target in names if rng.random() < 0.4]
+    connections = []
+    for place, (source, target) in enumerate([*ways, *ends]):
+        back = source in names and target in names and names.index(source) >= names.index(target)
+        late, own = back or rng.random() < 0.3, bool(source == target and rng.random() < 0.5)
+        share = float(rng.choice([0.5, 1.0]))
+        label = f"way{place}"
+        connections.append(Connection(source, target, delay=int(late), label=label, connectivity=share, autapses=own))
+    mixed = [connections[place] for place in rng.permutation(len(connections))]
+    return randomised(Network(populations, mixed, "out", inputs=3, dtype="float64", seed=seed), seed)

@@ -28,7 +28,7 @@ from neko_rules.nir import from_nir, to_nir
 
 nir = pytest.importorskip("nir")
 
-from nir_cases import NETWORKS, NEURONS, N, data, order, outputs, pictures, randomised, spikes, stack  # noqa: E402
+from nir_cases import NETWORKS, NEURONS, N, data, order, outputs, pictures, random_network, randomised, spikes, stack  # noqa: E402
 from nir_simulation import Simulator  # noqa: E402
 
 # A step of ours is the exact solution of NIR's equation.
@@ -143,6 +143,20 @@ def test_whole_graphs_are_what_another_simulator_runs(name: str) -> None:
     graph = to_nir(network)
     there = Simulator(graph, network.dt, order(graph, network)).run(x)
     np.testing.assert_allclose(there["output"].swapaxes(0, 1), outputs(network, x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_graphs_are_simulated_alike_and_come_back(seed: int, tmp_path: Path) -> None:
+    network, x = random_network(seed), data(3, steps=25)
+    graph, expected = to_nir(network, gain=("neurons", "weights")[seed % 2]), outputs(network, x)
+    nir.write(tmp_path / "model.nir", graph)
+    again = from_nir(tmp_path / "model.nir", dtype="float64")
+    assert set(again.parameters) == set(network.parameters)
+    largest = np.abs(expected).max()
+    assert largest > 0.01
+    np.testing.assert_allclose(outputs(again, x), expected, rtol=0, atol=1e-12 * max(1, largest))
+    there = Simulator(graph, network.dt, order(graph, network)).run(x)["output"].swapaxes(0, 1)
+    np.testing.assert_allclose(there, expected, rtol=0, atol=1e-11 * max(1, largest))
 
 
 def test_convolutions_stay_convolutions_and_what_cannot_be_one_is_a_matrix() -> None:
