@@ -33,6 +33,7 @@ OTHERS = {
     "samplers": ("neko_rules.samplers", ("neko_rules.samplers",)),
     "streams": ("neko_rules", ("neko_rules.rules.streaming",)),
     "backends": ("neko_rules.backend", ("neko_rules.backend",)),
+    "exchange": ("neko_rules.nir", ("neko_rules.nir",)),
     "testing": ("neko_rules.testing", ("neko_rules.testing",)),
 }
 """Pages of what has no kind in a configuration: where names are looked up, and in which modules they are defined."""

@@ -178,6 +178,10 @@ def test_every_library_reads_the_same(backend: str) -> None:
     network, x = stack("CubaLIF and CubaLI"), data()
     again = from_nir(to_nir(network.on(backend)), backend=backend, dtype="float64")
     assert again.backend == backend
+    shared = pictures(recurrent=True)
+    matrices = [to_nir(each).nodes["hidden1_input"].weight for each in (shared, shared.on(backend))]
+    assert matrices[0].ndim == 2
+    np.testing.assert_array_equal(*matrices)
     np.testing.assert_allclose(outputs(again, x), outputs(network, x), rtol=1e-10, atol=1e-12)
 
 

@@ -90,7 +90,7 @@ def test_flatten_scale_convolution_and_graphs_within_are_folded() -> None:
     rng = np.random.default_rng(3)
     convolution = nir.Conv2d((6, 5), rng.normal(size=(2, 1, 3, 3)), 1, "same", 1, 1, np.array([0.2, -0.3]))
     layer = (2, 6, 5)
-    lif = nir.LIF(*(np.full(layer, value) for value in (5e-3, 3.0, 0.0, 0.6)))
+    lif = nir.LIF(*(np.full(layer, value) for value in (5e-3, 3.0, 0.0, 0.6, 0.0)))
     within = nir.NIRGraph(
         {"input": nir.Input(np.array([60])), "fc": nir.Linear(rng.normal(size=(4, 60))), "output": nir.Output([4])},
         [("input", "fc"), ("fc", "output")],
@@ -119,8 +119,8 @@ def test_flatten_scale_convolution_and_graphs_within_are_folded() -> None:
 
 
 def test_a_single_value_stands_for_a_layer() -> None:
-    single = nir.LIF(*(np.array(value) for value in (5e-3, 3.0, 0.0, 0.6)))
-    whole = nir.LIF(*(np.full(2, value) for value in (5e-3, 3.0, 0.0, 0.6)))
+    single = nir.LIF(*(np.array(value) for value in (5e-3, 3.0, 0.0, 0.6, 0.0)))
+    whole = nir.LIF(*(np.full(2, value) for value in (5e-3, 3.0, 0.0, 0.6, 0.0)))
     found, expected = (from_nir(chain(entry(), node, typed=False), dtype="float64") for node in (single, whole))
     assert spikes(expected, data(3), "lif").any()
     np.testing.assert_array_equal(outputs(found, data(3)), outputs(expected, data(3)))
@@ -155,6 +155,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "negative": (lambda: [entry(), nir.LI(np.full(2, -1.0), np.ones(2), np.zeros(2))], "tau of LI 'li' must be"),
     "infinite": (lambda: [entry(), nir.LI(np.ones(2), np.array([1, np.nan]), np.zeros(2))], "r of LI 'li' must be"),
+    "bias": (lambda: [nir.Affine(np.ones((2, 3)), np.ones(5)), FOREIGN["LI"]], "the bias of Affine 'affine' needs 2"),
+    "inputs": (lambda: [nir.Affine(np.ones((2, 4)), np.ones(2)), FOREIGN["LI"]], "Affine 'affine': a matrix takes 4"),
+    "no flatten": (
+        lambda: [nir.Conv2d((1, 3), np.ones((1, 1, 1, 1)), 1, 0, 1, 1, np.ones(1)), FOREIGN["LI"]],
+        "Conv2d 'conv2d' takes pictures",
+    ),
+    "matrices": (lambda: [nir.Linear(np.ones((2, 2, 3))), FOREIGN["LI"]], "weights are a matrix"),
     "sizes": (lambda: [entry(), nir.LI(np.ones(3), np.ones(3), np.zeros(3))], "LI 'li' has 3 neurons"),
 }
 

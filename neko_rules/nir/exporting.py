@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules import arguments
+from neko_rules.backend import get_backend
 from neko_rules.errors import ArgumentError, IncompatibleError, warn
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.network import Network
@@ -20,7 +21,7 @@ from neko_rules.nir.cycles import to_be_said
 from neko_rules.nir.equations import SCHEMES
 from neko_rules.nir.library import library
 from neko_rules.nir.maps import per_filter
-from neko_rules.nir.naming import bias_node, weight_node
+from neko_rules.nir.naming import OURS, bias_node, weight_node
 from neko_rules.nir.neurons_written import Neurons, plain, written
 
 GAINS = ("neurons", "weights")
@@ -74,7 +75,7 @@ def to_nir(network: Network, *, approximate: bool = False, scheme: str = "expone
                 f"NIR cannot say all that this network does: {listed}",
                 works="change it, or leave that out by approximate=True",
             )
-        warn(f"NIR cannot say all that this network does, left out is {listed}")
+        warn("NIR cannot say all that this network does", works=f"left out is {listed}")
     return writer.graph()
 
 
@@ -126,7 +127,7 @@ class _Writer:
         for name in graph.order:
             self._without_connection(name)
         self._output()
-        metadata = {"dt": self.network.dt, "scheme": self.scheme}
+        metadata = {OURS: {"dt": self.network.dt, "scheme": self.scheme}}
         return self.nir.NIRGraph(self.nodes, self.edges, metadata=metadata)
 
     def _check_ends(self) -> None:
@@ -148,7 +149,7 @@ class _Writer:
                 )
 
     def _free(self, name: str) -> str:
-        """A name that no node has: HDF5 takes a stroke for a folder."""
+        """A name that no node has: HDF5 takes a slash for a folder."""
         name = name.replace("/", "_")
         while name in self.nodes or name in self.names.values():
             name += "_"
@@ -242,9 +243,8 @@ class _Writer:
         else:
             if len(shape) > 1:
                 chain.append((f"{name}_flatten", self._flatten(shape)))
-            nx = self.network.nx
             if connection.shares:
-                weights = nx.to_numpy(connection.sharing.spread(nx, nx.asarray(weights, "float64")))
+                weights = connection.sharing.spread(get_backend("numpy"), weights)
             chain.append((name, self._dense(target, weights, bias)))
         self._chain(source, target, chain)
 

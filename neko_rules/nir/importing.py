@@ -24,7 +24,7 @@ from neko_rules.nir.cycles import closing
 from neko_rules.nir.equations import SCHEMES
 from neko_rules.nir.library import library, read
 from neko_rules.nir.maps import LinearMap
-from neko_rules.nir.naming import bias_node, label_of
+from neko_rules.nir.naming import OURS, bias_node, label_of
 from neko_rules.nir.neurons_read import NEURONS, Read, Reading, read_neurons
 from neko_rules.nir.transforms import TRANSFORMS, Transforms
 from neko_rules.surrogates import Surrogate
@@ -80,7 +80,7 @@ def from_nir(
         graph = read(graph)
     if not isinstance(graph, nir.NIRGraph):
         raise ArgumentError("from_nir takes a nir.NIRGraph or the path of a file", received=type(graph).__name__)
-    noted = graph.metadata if isinstance(graph.metadata, Mapping) else {}
+    noted = graph.metadata.get(OURS, {}) if isinstance(graph.metadata, Mapping) else {}
     dt = arguments.number("dt", float(noted.get("dt", 1e-3)) if dt is None else dt, above=0)
     scheme = arguments.choice("scheme", str(noted.get("scheme", SCHEMES[0])) if scheme is None else scheme, SCHEMES)
     how = Reading(dt, scheme, arguments.choice("reset", reset, RESETS), surrogate)
@@ -93,7 +93,7 @@ def from_nir(
             works="change it, or take what is nearest by approximate=True",
         )
     if reader.left_out:
-        warn(f"not all of this graph has a counterpart here, done nearly is {'; '.join(reader.left_out)}")
+        warn("not all of this graph has a counterpart here", works=f"done nearly is {'; '.join(reader.left_out)}")
     return network
 
 
@@ -212,6 +212,7 @@ class _Reader:
             delay = steps[place] or int(place in late)
             connections.append(_connection(source, target, label, delay, folded))
             weights[connections[-1].weight] = folded.parameter()
+        # After the weights, so that all shapes are known to fit.
         biases = {name: self._bias(name, neurons[name]) for name in populations}
         made = Network(
             {

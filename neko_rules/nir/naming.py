@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+OURS = "neko_rules"
+"""The key of our notes in the metadata of a graph: dt and scheme."""
+
 
 def bias_node(population: str) -> str:
     """The node of zero weights that holds a bias which has no other place.

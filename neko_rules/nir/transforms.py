@@ -157,7 +157,7 @@ class Transforms:
 
     def _sent(self, name: str) -> np.ndarray | None:
         """The constant part of what a transform sends; a population sends none."""
-        kind, node = self.kinds[name], self.nodes[name]
+        kind = self.kinds[name]
         if kind not in (*TRANSFORMS, "Output", "Input") or name == self.first:
             return None
         before = self.bias(name)
@@ -166,14 +166,27 @@ class Transforms:
         if before is not None:
             whole = LinearMap((len(before),), weights=before[None]).reshaped(self._incoming(name))
             before = self._after(name, whole).matrix()[0]
-        own: np.ndarray | None = None
-        if kind == "Affine":
-            own = np.asarray(node.bias, np.float64).reshape(-1)
-        elif kind == "Conv2d" and np.any(node.bias):
-            own = np.repeat(np.asarray(node.bias, np.float64).reshape(-1), math.prod(self.shape(name)[1:]))
+        own = self._own_bias(name)
         if own is None or before is None:
             return before if own is None else own
         return own + before
+
+    def _own_bias(self, name: str) -> np.ndarray | None:
+        """The constant that a node adds, one value for each that comes out.
+
+        Raises:
+            DataError: it has another number of values.
+        """
+        node, kind = self.nodes[name], self.kinds[name]
+        if kind not in ("Affine", "Conv2d"):
+            return None
+        own, shape = np.asarray(node.bias, np.float64).reshape(-1), self.shape(name)
+        if own.size != shape[0]:
+            raise DataError(
+                f"the bias of {kind} {name!r} needs {shape[0]} values, as its weights have", received=f"{own.size}"
+            )
+        # Of a convolution it is always there: zeros may stand for none.
+        return np.repeat(own, math.prod(shape[1:])) if kind == "Affine" or own.any() else None
 
     def _incoming(self, name: str) -> tuple[int, ...]:
         return self.shape(self.into[name][0][1])
