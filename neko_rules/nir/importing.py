@@ -57,8 +57,8 @@ def from_nir(
             programs that mean that and cannot say it.
         surrogate: ψ of the neurons that spike, which NIR does not say.
 
-    Of every cycle one connection acts a step later: that from a population to itself, or the one that leads back on the
-    way from the input.
+    Potentials start at v_reset, those of LI, CubaLI and I at 0. Of every cycle one connection acts a step later: that
+    from a population to itself, or the one that leads back on the way from the input.
 
     Raises:
         NekoError: the library ``nir`` is not installed.
