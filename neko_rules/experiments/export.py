@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from neko_rules.errors import ConfigurationError, IncompatibleError, warn
-from neko_rules.experiments.config import checked, resolved
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.run import Experiment
 from neko_rules.experiments.sampling import is_sampling
@@ -39,17 +38,17 @@ def export(
     given = read_mapping(folder.config)
     if is_sampling(given.get("rule")):
         raise IncompatibleError("an export is of one network, and a run that samples has many", received=str(path))
-    configuration = resolved(checked(given, str(folder.config)))
-    network: Any = Experiment.build(configuration).rule.model.network
+    experiment = Experiment.of_run(folder)
+    network: Any = experiment.rule.model.network
     weights = folder.read_weights()
     if isinstance(network, Network):
         network.build(_inputs(network, weights))
         network.set_parameters(weights)
     graph = to_nir(network, approximate=approximate, scheme=scheme, gain=gain)
-    if configuration.encoder is not None:
+    if experiment.configuration.encoder is not None:
         warn(
             "a file of NIR has the network alone, whose inputs are made by the encoder of the run",
-            received=configuration.encoder,
+            received=experiment.configuration.encoder,
         )
     temporary = out.with_name(f".{out.name}.writing")
     try:

@@ -14,9 +14,9 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import get_backend
 from neko_rules.errors import ArgumentError, IncompatibleError, warn
+from neko_rules.layers.convolution import Convolution
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.network import Network
-from neko_rules.layers.shared_weights import Convolution
 from neko_rules.nir.cycles import to_be_said
 from neko_rules.nir.equations import SCHEMES
 from neko_rules.nir.library import library

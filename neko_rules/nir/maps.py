@@ -9,7 +9,7 @@ import numpy as np
 
 from neko_rules.backend import get_backend
 from neko_rules.errors import DataError
-from neko_rules.layers.shared_weights import Convolution
+from neko_rules.layers.convolution import Convolution
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neko_rules.errors import DataError, IncompatibleError, NekoError
-from neko_rules.layers.shared_weights import Convolution
+from neko_rules.layers.convolution import Convolution
 from neko_rules.nir.maps import LinearMap
 
 TRANSFORMS = ("Linear", "Affine", "Conv2d", "Scale", "Flatten", "Delay")
