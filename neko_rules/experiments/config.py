@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from neko_rules.arguments import without_quotes
-from neko_rules.errors import ConfigurationError, nearest
+from neko_rules.errors import LEARNING_RATE, ConfigurationError, nearest
 from neko_rules.experiments import sampling
-from neko_rules.experiments.parts import with_defaults, within, written_out
+from neko_rules.experiments.parts import parameters, registry_of, with_defaults, within, written_out
 from neko_rules.experiments.yaml_file import read_mapping
 
 RULE = "rule"
@@ -150,7 +150,7 @@ def checked(raw: Mapping[str, Any], source: str) -> Configuration:
     try:
         return Configuration.model_validate(_with_lifted(dict(raw), source))
     except ValidationError as error:
-        raise _sentence(error.errors(include_url=False), source) from None
+        raise _sentence(error.errors(include_url=False), source, raw) from None
 
 
 def resolved(configuration: Configuration) -> Configuration:
@@ -212,14 +212,40 @@ def _with_lifted(raw: dict[str, Any], source: str) -> dict[str, Any]:
     return raw
 
 
-def _sentence(errors: list[ErrorDetails], source: str) -> ConfigurationError:
+def belongs_to(key: str, raw: Mapping[str, Any]) -> str:
+    """Where a key belongs that stands in the wrong section; nothing where no section has it.
+
+    Example:
+        >>> belongs_to("epochs", {}), belongs_to("hidden", {"model": "LIF"}), belongs_to("lr", {"rule": "eprop"})
+        ('train.epochs', 'model.hidden', 'rule.optimizer.learning_rate')
+    """
+    if key in Training.model_fields:
+        return f"train.{key}"
+    if key in Configuration.model_fields:
+        return f"{key}, beside data, model and rule"
+    for section in ("rule", "model", "data"):
+        spec, registry = raw.get(section), registry_of(section)
+        name = spec.get("name") if isinstance(spec, dict) else spec
+        if registry is None or not isinstance(name, str) or name not in registry:
+            continue
+        accepted = parameters(registry, name)
+        if key in accepted:
+            return f"{section}.{key}"
+        if key in LEARNING_RATE and "optimizer" in accepted:
+            return "rule.optimizer.learning_rate"
+    return ""
+
+
+def _sentence(errors: list[ErrorDetails], source: str, raw: Mapping[str, Any]) -> ConfigurationError:
     """The first error in one sentence; an unknown key comes first, as it may be why another is missing."""
     error = sorted(errors, key=lambda each: each["type"] != "extra_forbidden")[0]
     *outer, key = [str(part) for part in error["loc"]]
     section = f"{'.'.join(outer)!r} in {source}" if outer else source
     if error["type"] == "extra_forbidden":
         known = list((Training if outer == ["train"] else Configuration).model_fields)
-        return ConfigurationError(f"{section} has no key {key!r}", works=nearest(key, known))
+        home = belongs_to(key, raw)
+        works = f"it belongs to {home}" if home else nearest(key, known)
+        return ConfigurationError(f"{section} has no key {key!r}", works=works)
     if error["type"] == "missing":
         return ConfigurationError(
             f"{section} needs the key {key!r}", works=f"add for example '{key}: {_EXAMPLES[key]}'"

@@ -49,6 +49,8 @@ def apply_setting(raw: dict[str, Any], setting: str) -> None:
 
 def _check_key(node: Any, key: str, child: str, place: str) -> None:
     """Refuse a step that leads nowhere."""
+    from neko_rules.experiments.config import belongs_to
+
     if isinstance(node, list):
         if not child.isdecimal() or int(child) >= len(node):
             raise ConfigurationError(
@@ -58,7 +60,8 @@ def _check_key(node: Any, key: str, child: str, place: str) -> None:
     known = _known_keys(node, key, place)
     if known is not None and child not in known:
         where = f"{place!r}" if place else "a configuration"
-        works = instead(child, known)
+        home = "" if place else belongs_to(child, node)
+        works = f"it belongs to {home}" if home else instead(child, known)
         if "optimizer=" in works:
             works = f"the learning rate belongs to the optimizer: --set {place}.optimizer.learning_rate=1e-3"
         raise ConfigurationError(f"--set got an unknown key: {where} has no {child!r}", works=works)
