@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 import neko_rules.backend
 from neko_rules import __version__
 from neko_rules.cli import main
-from neko_rules.experiments.explaining import rule_facts
+from neko_rules.experiments.explaining import KEYS, rule_facts
 from neko_rules.experiments.listing import KINDS, listing
 from neko_rules.experiments.parts import registry_of
 
@@ -182,6 +184,20 @@ class TestList:
         monkeypatch.setattr("neko_rules.cli.WIDE", 80)
         main(["list", "rules"])
         assert len(capsys.readouterr().out.splitlines()) < 7 * len(listing("rules"))
+
+    @pytest.mark.parametrize("name", list(KEYS))
+    def test_explain_knows_what_has_no_name_but_arguments(self, name: str, capsys: Any) -> None:
+        assert main(["explain", name]) == 0
+        text = capsys.readouterr().out
+        module, of_class = KEYS[name]
+        maker = getattr(importlib.import_module(module), of_class)
+        supplied = ("model", "folder")
+        assert all(each in text for each in inspect.signature(maker).parameters if each not in supplied), text
+
+    def test_explain_of_a_kind_says_how_it_is_listed(self, capsys: Any) -> None:
+        for name in ("connectivity", "connectivities"):
+            assert main(["explain", name]) == 2
+            assert "neko list connectivities" in capsys.readouterr().err
 
     def test_explain_says_what_is_near_an_unknown_name(self, capsys: Any) -> None:
         assert main(["explain", "eporp"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from dataclasses import dataclass
@@ -10,12 +11,24 @@ from typing import TYPE_CHECKING, Any
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.experiments.listing import KINDS, listing
 from neko_rules.experiments.parts import registry_of
+from neko_rules.registry import folded
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FACTS = ("paper", "time", "memory", "identity")
 """What a rule says of itself, in the order in which it is shown; time and memory are per example."""
+
+KEYS = {
+    "layer": ("neko_rules.layers.models", "Layer"),
+    "population": ("neko_rules.layers.graph", "Population"),
+    "connection": ("neko_rules.layers.graph", "Connection"),
+    "crossbar": ("neko_rules.devices", "Crossbar"),
+    "posterior": ("neko_rules.probabilistic", "Posterior"),
+    "early_stopping": ("neko_rules.trainers", "EarlyStopping"),
+    "checkpoint": ("neko_rules.trainers", "Checkpoint"),
+}
+"""What in a configuration is the arguments of one class, and the class."""
 
 INDENT = 4
 """Columns by which the facts about a rule stand below its name."""
@@ -158,13 +171,24 @@ def explanation(name: str, only: str | None = None) -> Explanation:
     registries = {kind: registry for kind in kinds if (registry := registry_of(KINDS[kind])) is not None}
     found = [kind for kind, registry in registries.items() if name in registry]
     if not found:
-        known = [each for registry in registries.values() for each in registry]
-        raise ArgumentError("nothing that can be explained has this name", received=name, works=nearest(name, known))
+        return _of_key(name, [each for registry in registries.values() for each in registry], only)
     kind, *others = found
     canonical = registries[kind].canonical(name)
     maker: Any = registries[kind][canonical]
     head, body = inspect.getdoc(sys.modules[maker.__module__]) or "", inspect.getdoc(maker) or ""
     return Explanation(kind, canonical, head, body, _facts_of(kind, canonical, maker), tuple(others))
+
+
+def _of_key(name: str, known: list[str], only: str | None) -> Explanation:
+    """What a configuration takes the arguments of, though it has no name there."""
+    for key, (module, of_class) in KEYS.items() if only is None else ():
+        if folded(key) == folded(name):
+            made: Any = getattr(importlib.import_module(module), of_class)
+            head, body = inspect.getdoc(sys.modules[made.__module__]) or "", inspect.getdoc(made) or ""
+            return Explanation("keys of a configuration", key, head, body, {})
+    listed = [kind for kind, key in KINDS.items() if name in (kind, key)]
+    works = f"neko list {listed[0]} shows what there is" if listed else nearest(name, [*known, *KEYS])
+    raise ArgumentError("nothing that can be explained has this name", received=name, works=works)
 
 
 def shown_explanation(found: Explanation, width: int) -> list[RenderableType]:
