@@ -55,7 +55,8 @@ class Inputs(NamedTuple):
         except ValueError as error:
             raise DataError("x must be a rectangular array of numbers", received=str(error)) from error
         if array.dtype.kind not in "iufb":
-            raise DataError("x must hold numbers", received=f"an array of type {array.dtype}")
+            works = "of an iterable give every batch by itself" if array.ndim == 0 and hasattr(x, "__iter__") else ""
+            raise DataError("x must hold numbers", received=f"an array of type {array.dtype}", works=works)
         self._check_axes(array)
         if array.dtype.kind == "f" and not only_finite(array):
             wrong = np.argwhere(~np.isfinite(array))

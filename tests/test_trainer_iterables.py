@@ -376,3 +376,11 @@ def test_nothing_is_warned_of_in_a_run_with_a_fixed_order(tmp_path):
         Trainer(Momentum(), [StopAt(4), Checkpoint(tmp_path)]).train(TOY, epochs=3)
         Trainer(Momentum()).train(TOY, epochs=3, resume=tmp_path)
     assert Pairs(TOY).length == 3
+
+
+@pytest.mark.parametrize("library", ["torch", "tensorflow"])
+def test_what_takes_one_batch_says_so_where_it_is_given_all(library):
+    """Evaluation takes a loader, and so a user gives it to prediction too."""
+    loader = tensors(library)
+    with pytest.raises(DataError, match="of an iterable give every batch by itself"):
+        rule_of().model.predict(loader)
