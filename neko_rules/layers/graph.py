@@ -119,7 +119,7 @@ class Connection:
         assert isinstance(self.converters, Converters)
         return self.converters.passed_through(nx, sent, weight, product)
 
-    @property
+    @cached_property
     def shares(self) -> bool:
         """Whether several synapses have one weight, so that the parameter is not the matrix of all weights."""
         return isinstance(self.connectivity, SharedWeights)
@@ -139,17 +139,17 @@ class Connection:
         """The shape of the parameter: [source, target], or that of the weights that are shared."""
         return self.sharing.shape if self.shares else (sources, targets)
 
-    @property
+    @cached_property
     def hollow(self) -> bool:
         """Whether the diagonal has to stay zero."""
         return self.source == self.target and not self.autapses
 
-    @property
+    @cached_property
     def complete(self) -> bool:
         """Whether there is a synapse wherever there may be one."""
         return self.connectivity.complete  # type: ignore[union-attr]
 
-    @property
+    @cached_property
     def partial(self) -> bool:
         """Whether some entries of the parameter have to stay zero: autapses, or what is no synapse."""
         return not self.shares and (self.hollow or not self.complete)
