@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from neko_rules.errors import ArgumentError, nearest
 from neko_rules.experiments.listing import KINDS, listing
-from neko_rules.experiments.parts import registry_of
+from neko_rules.experiments.parts import PLAIN, registry_of
 from neko_rules.registry import folded
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ KEYS = {
     "layer": ("neko_rules.layers.models", "Layer"),
     "population": ("neko_rules.layers.graph", "Population"),
     "connection": ("neko_rules.layers.graph", "Connection"),
-    "crossbar": ("neko_rules.devices", "Crossbar"),
+    "crossbar": PLAIN["crossbar"],
     "posterior": ("neko_rules.probabilistic", "Posterior"),
     "early_stopping": ("neko_rules.trainers", "EarlyStopping"),
     "checkpoint": ("neko_rules.trainers", "Checkpoint"),

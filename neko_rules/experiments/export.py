@@ -12,7 +12,6 @@ from neko_rules.errors import ConfigurationError, IncompatibleError, warn
 from neko_rules.experiments.folder import RunFolder
 from neko_rules.experiments.run import Experiment
 from neko_rules.experiments.sampling import is_sampling
-from neko_rules.experiments.yaml_file import read_mapping
 from neko_rules.layers.graph import INPUT
 from neko_rules.layers.network import Network
 from neko_rules.nir import to_nir
@@ -35,10 +34,9 @@ def export(
     """
     nir = library()
     folder = RunFolder.existing(path)
-    given = read_mapping(folder.config)
-    if is_sampling(given.get("rule")):
-        raise IncompatibleError("an export is of one network, and a run that samples has many", received=str(path))
     experiment = Experiment.of_run(folder)
+    if is_sampling(experiment.configuration.rule):
+        raise IncompatibleError("an export is of one network, and a run that samples has many", received=str(path))
     network: Any = experiment.rule.model.network
     weights = folder.read_weights()
     if isinstance(network, Network):

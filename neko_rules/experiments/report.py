@@ -83,7 +83,7 @@ def write_report(path: Path, out: Path | None = None, activity: bool = True) -> 
 
         html.comparison_section(page, Comparison.load(path / FOLDER))
     if activity and (folder.weights.exists() or sampled):
-        _add_activity(page, folder, configuration)
+        _add_activity(page, folder)
     verified = folder.read_json(VERIFICATION)
     if verified:
         verdicts = [_Verdict(**each) for each in verified["verdicts"]]
@@ -120,7 +120,7 @@ def _add_sampling(
     sections.uncertainty_section(page, found, folder.read_json(sampling.UNCERTAINTY))
 
 
-def _add_activity(page: html.Page, folder: RunFolder, configuration: dict[str, Any]) -> None:
+def _add_activity(page: html.Page, folder: RunFolder) -> None:
     """Spikes of the trained network, or of the last one drawn, on the first test example; or why there are none."""
     try:
         experiment = Experiment.of_run(folder)

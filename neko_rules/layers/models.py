@@ -184,7 +184,7 @@ def _output_cell(
             works="give one of them",
         )
     if cell is None:
-        return LeakyReadoutCell(membrane_decay=decay) if tau is None else LeakyReadoutCell(tau, decay)
+        return LeakyReadoutCell(membrane_decay=decay) if tau is None else LeakyReadoutCell(tau)
     if tau is not None or decay is not None:
         raise ArgumentError(
             "tau_readout and readout_decay belong to the leaky readout, which output_cell replaces",

@@ -203,7 +203,7 @@ class _Watched:
         self._folder: ComparisonFolder | None = None
         self._parts: dict[str, tuple[str, ...]] = {}
         self._moments: dict[tuple[str, str, str], Moments] = {}
-        self._batch = self._steps = 0
+        self._batch = 0
         # Loops of NumPy's that took another library's steps would be compared with themselves.
         several = len({rule.model.network.backend for rule in self.rules.values()}) > 1
         self._alone = by_library if several else nullcontext
@@ -218,14 +218,14 @@ class _Watched:
         seen: dict[str, dict[str, Arrays | None]] = {quantity: {} for quantity in QUANTITIES}
         figures: Mapping[str, float] = {}
         # What an encoder draws for a batch is the same for all rules, however many updates each makes of one.
-        self._steps = getattr(self.primary, "steps", 0)
+        update = getattr(self.primary, "steps", 0)
         for name, rule in self.rules.items():
             held = before
             if rule is not self.primary:
                 held = _synchronised(rule, network.nx, network.dtype, start, before)
             try:
                 with self._alone():
-                    made, gradient = _observed(rule, x, y, self._steps)
+                    made, gradient = _observed(rule, x, y, update)
             except NonFiniteError as error:
                 whose = error.quantity if rule is self.primary else f"{error.quantity} of {name!r}"
                 raise NonFiniteError(whose, error.step, error.works) from error
