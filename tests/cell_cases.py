@@ -10,6 +10,7 @@ from trees import converted
 
 from neko_rules.backend import get_backend
 from neko_rules.layers.cell import CELLS, Cell, CellOperations, backend_constants, namespace
+from neko_rules.layers.delayed import DelayedCell
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import LeakyReadoutCell, ReLUCell, TanhCell
 from neko_rules.surrogates import SURROGATES
@@ -42,6 +43,8 @@ VARIANTS: dict[str, Cell] = {
     "tanh, leaky": TanhCell(membrane_decay=0.7),
     "relu, leaky per neuron": ReLUCell(tau_membrane=[1e-3, 5e-3, 0.0]),
     "readout, synaptic current": LeakyReadoutCell(tau_synapse=3e-3),
+    "lif, delays per neuron": DelayedCell(LIFCell(threshold=0.7), steps=[0, 1.3, 3]),
+    "alif, delays that may be longer": DelayedCell(ALIFCell(beta=0.3), steps=2, longest=4),
     "readout per neuron": LeakyReadoutCell(membrane_decay=[0.0, 0.5, 1.0]),
 }
 

@@ -14,6 +14,7 @@ from neko_rules import ALIF, LIF, Network
 from neko_rules.chains import running
 from neko_rules.clipping import Clipping
 from neko_rules.kernels.host import unfused
+from neko_rules.layers.delayed import DelayedCell
 from neko_rules.layers.integrate_and_fire import ALIFCell, LIFCell
 from neko_rules.regularizers import FiringRate, MembraneBounds
 from neko_rules.rules import chained, chained_pass
@@ -164,6 +165,14 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
     "two recurrent matrices": (twice_recurrent, ("bptt", "eprop")),
     "layers that are late": (late, ("bptt", "eprop", "ottt", "pp_prop", "event_prop")),
     "an input that is late": (lambda: late(1), ("bptt", "eprop")),
+    "neurons that are late": (
+        lambda: layers(16, cell=DelayedCell("alif", list(range(16)))),
+        ("bptt", "eprop", "ottt", "pp_prop", "event_prop"),
+    ),
+    "delays that are learned": (
+        lambda: layers(16, 12, cell=DelayedCell("lif", 2.5, longest=6, learnable=["steps"])),
+        ("bptt",),
+    ),
     "a circuit": (circuit, ("bptt", "eprop", "pp_prop", "event_prop")),
     "a circuit of neurons that differ": (lambda: circuit("low", "high"), ("bptt", "eprop", "pp_prop")),
     "connections that skip": (skipping, ("bptt", "eprop")),

@@ -11,6 +11,7 @@ import numpy as np
 from neko_rules import Convolution, Evaluator, Layer, Network, Stack
 from neko_rules.credit import autodiff
 from neko_rules.errors import IncompatibleError
+from neko_rules.layers.delayed import DelayedCell
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import LeakyReadoutCell, ReLUCell, TanhCell
 from neko_rules.rules import RULES, LearningRule, Rule
@@ -126,6 +127,9 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
     "synaptic currents": stack(
         LIFCell(tau_synapse=3e-3, threshold=1.5), ALIFCell(synapse_decay=0.4, reset="zero"),
         output_cell=LeakyReadoutCell(tau_synapse=4e-3),
+    ),
+    "delays": stack(
+        DelayedCell(ALIFCell(beta=0.3, threshold=0.5), steps=[0, 1, 0.4, 3, 2.5, 1]), LIFCell(threshold=0.3),
     ),
     "gaussian surrogate": stack(LIFCell(surrogate="gaussian")),
     "deep": stack(ALIFCell(beta=0.3, threshold=0.5), LIFCell(threshold=0.3), ALIFCell(threshold=0.3)),

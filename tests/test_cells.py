@@ -239,9 +239,12 @@ def test_neurons_and_examples_do_not_touch_each_other(name: str) -> None:
 def test_one_neuron_one_example_one_step(backend: str) -> None:
     cells = {name: CELLS[name]() for name in CELLS}
     for name, found in trajectories_on(backend, cells, np.full((1, 1, 1), 1.5)).items():
-        expected = {"tanh": math.tanh(1.5), "relu": 1.5, "leaky_readout": 1.5}.get(name, 1.0)
+        expected = {"tanh": math.tanh(1.5), "relu": 1.5, "leaky_readout": 1.5, "delayed": 0.0}.get(name, 1.0)
         assert found["v"].shape == found["z"].shape == (1, 1, 1)
         apart = cells[name].constants(DT).get("membrane_apart")
+        if name == "delayed":
+            assert found["v"].item() == 0
+            continue
         v = 1.5 if apart is None else math.floor(1.5 / apart + 0.5) * apart  # a membrane of few bits
         assert found["v"].item() == pytest.approx(v, rel=0 if apart is None else 1e-15)
         assert found["z"].item() == pytest.approx(expected, rel=1e-15)
@@ -281,6 +284,9 @@ OTHER: dict[str, Any] = {
     "bits": 3,
     "bound": 0.5,
     "state": "a",
+    "steps": 2.5,
+    "longest": 3,
+    "spread": 2,
 }
 KNOBS = [(name, key) for name in CELLS for key in inspect.signature(CELLS[name]).parameters]
 

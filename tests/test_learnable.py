@@ -10,6 +10,7 @@ from credit_cases import AUTODIFF_BACKENDS, INPUTS, OUTPUTS, alive, by_autodiff,
 
 from neko_rules import ALIF, BPTT, LIF, OSTL, OTTT, RTRL, UORO, EProp, Evaluator, Layer, Stack
 from neko_rules.errors import ArgumentError, IncompatibleError
+from neko_rules.layers.delayed import DelayedCell
 from neko_rules.layers.integrate_and_fire import ALIFCell, IFCell, LIFCell
 from neko_rules.layers.rate import LeakyReadoutCell, TanhCell
 from neko_rules.optimizers import SGD
@@ -26,12 +27,16 @@ CELLS_THAT_LEARN: dict[str, Any] = {
     "alif, attached": ALIFCell(beta=0.3, detach_reset=False, learnable=["beta", "adaptation_decay", "threshold"]),
     "alif, refractory": ALIFCell(beta=0.3, threshold=0.5, refractory_period=2e-3, learnable=["beta", "threshold"]),
     "tanh": TanhCell(membrane_decay=0.6, learnable=["membrane_decay"]),
+    "delays": DelayedCell(LIFCell(threshold=0.5), steps=1.4, longest=3, learnable=["steps", "threshold"]),
+    "whole delays": DelayedCell(ALIFCell(threshold=0.5), steps=2, longest=2, learnable=["steps"]),
 }
 
 
 def model_of(name: str, backend: str = "numpy", deep: bool = False) -> Evaluator:
-    cells = [CELLS_THAT_LEARN[name]] * (2 if deep else 1)
-    return Evaluator(stack(*cells)(backend))
+    cell = CELLS_THAT_LEARN[name]
+    # No error comes down within a time step through a layer whose input is late.
+    above = cell if cell.prompt else LIFCell(threshold=0.5)
+    return Evaluator(stack(*([cell, above] if deep else [cell]))(backend))
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["one layer", "deep"])

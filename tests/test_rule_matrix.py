@@ -33,8 +33,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     # A membrane that is clipped to a few bits does not leak at a constant rate.
     "ottt": (NO_LEAK,),
     "decolle": (NO_LEAK,),
-    "otpe": ("at one rate", NO_LEAK),
-    "approximate_otpe": ("at one rate", NO_LEAK),
+    "otpe": ("at one rate", "one membrane", NO_LEAK),
+    "approximate_otpe": ("at one rate", "one membrane", NO_LEAK),
     "stdp": ("needs a connection to spiking neurons",),
     "triplet_stdp": ("needs a connection to spiking neurons",),
     "reward_stdp": ("needs a connection to spiking neurons",),
@@ -48,7 +48,9 @@ def network(cell: str, topology: str, backend: Backend) -> Network:
     layers = [Layer(cell, size, recurrent, initializer=strong, recurrent_initializer=strong) for size in sizes]
     if topology == "deep":
         layers[0] = replace(layers[0], connectivity=Convolution((1, INPUTS), filters=3, window=(1, 3)))
-        layers[1] = replace(layers[1], connectivity=0.8, recurrent_connectivity=0.6)
+        # Above neurons of one kind others, where errors of a time step do not come through that kind.
+        above = cell if CELLS[cell]().prompt else "lif"
+        layers[1] = replace(layers[1], cell=above, connectivity=0.8, recurrent_connectivity=0.6)
     return Stack(layers, OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2)
 
 

@@ -108,6 +108,14 @@ class Cell(Alike):
                 )
         object.__setattr__(self, "learnable", tuple(dict.fromkeys(names)))
 
+    @property
+    def prompt(self) -> bool:
+        """Whether what every neuron receives acts on its output in the same time step.
+
+        Rules that hand errors down within a time step bring none through a neuron that is not.
+        """
+        return True
+
     def _check(self, name: str, **bounds: float) -> None:
         """Check a constant that is a number or one per neuron, and keep it as a float or a tuple."""
         object.__setattr__(self, name, arguments.per_neuron(name, getattr(self, name), **bounds))

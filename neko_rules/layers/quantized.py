@@ -107,6 +107,11 @@ class QuantizedCell(Cell):
         assert isinstance(self.cell, Cell)
         return self.cell
 
+    @property
+    def prompt(self) -> bool:
+        """Whether the neuron is."""
+        return self.inner.prompt
+
     def state_names(self) -> tuple[str, ...]:
         """Those of the neuron."""
         return self.inner.state_names()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from neko_rules.credit.adjoint import receiving
 from neko_rules.credit.feedback import carriers
+from neko_rules.credit.recursion import keeps_paths
 from neko_rules.errors import IncompatibleError
 from neko_rules.layers.forward import Z
 from neko_rules.optimizers import AdamW
@@ -43,6 +45,7 @@ def check_fit(rule: LearningRule) -> None:
         )
     if credit.timed:
         _check_spike_times(rule)
+    _check_prompt(rule)
     if credit.trace == "random_projection" and network.learned:
         raise IncompatibleError(
             "a random projection follows the states of the neurons alone, not constants that act on their output",
@@ -68,6 +71,19 @@ def _check_spike_times(rule: LearningRule) -> None:
             received=f"spike_derivative='spike_time', the loss {type(loss).__name__} of spiking outputs",
             works="use a loss of first spikes or membranes, outputs that do not spike, or BPTT",
         )
+
+
+def _check_prompt(rule: LearningRule) -> None:
+    """Refuse to hand errors down, within a time step, through neurons whose input acts in a later one."""
+    graph, credit = rule.model.network.graph, rule.credit
+    for name in graph.order:
+        sends = receiving(graph, credit, name, ())
+        if sends and not keeps_paths(credit, graph, name) and not graph.cell(name).prompt:
+            raise IncompatibleError(
+                f"{type(rule).__name__} hands errors down within a time step, in which none comes through late neurons",
+                received=f"{name!r} with delays, above {', '.join(map(repr, sorted({below for below, _ in sends})))}",
+                works="have delays in the lowest population alone, or use BPTT, or DFA",
+            )
 
 
 def check_schedule(rule: LearningRule) -> None:
