@@ -23,8 +23,8 @@ from neko_rules.layers.graph import INPUT, Connection, Graph
 from neko_rules.ours import is_ours
 from neko_rules.regularizers import MembraneBounds, of_rates, of_states
 from neko_rules.rules.back import Back, Window
+from neko_rules.rules.kept import Batch, Own
 from neko_rules.rules.penalties import on_rates, slopes
-from neko_rules.rules.rule import Batch, Own
 
 if TYPE_CHECKING:
     from neko_rules.chains.linked import Linked

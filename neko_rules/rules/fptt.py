@@ -25,8 +25,9 @@ from neko_rules.backend import Array, Parameters
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
 from neko_rules.kernels.elementwise import Loop
+from neko_rules.rules.kept import Kept, Own
 from neko_rules.rules.learning_rule import LearningRule
-from neko_rules.rules.rule import RULES, Kept, Own, UpdateOptions, rule_of
+from neko_rules.rules.rule import RULES, UpdateOptions, rule_of
 
 MEAN, DUAL = "fptt_mean", "fptt_dual"
 

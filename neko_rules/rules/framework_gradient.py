@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from neko_rules.backend import Parameters
 from neko_rules.evaluator import Judgement
-from neko_rules.rules.rule import Batch, Own, Rule
+from neko_rules.rules.kept import Batch, Own
+from neko_rules.rules.rule import Rule
 
 
 class FrameworkGradient(Rule):

@@ -34,10 +34,11 @@ from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Activity, Regularizer
 from neko_rules.rules.chained import Chains
 from neko_rules.rules.fit import check_fit, check_schedule
+from neko_rules.rules.kept import Arrays, Batch, Own, Trained
 from neko_rules.rules.online import Online, Windowed
 from neko_rules.rules.plain_update import UpdatedByLoop
 from neko_rules.rules.portions import examples_at_once, judged_by_portions
-from neko_rules.rules.rule import Arrays, Batch, Own, Trained, UpdateOptions
+from neko_rules.rules.rule import UpdateOptions
 from neko_rules.rules.stand_in import StandIn
 from neko_rules.rules.steady import Steady
 from neko_rules.rules.steady_windows import SteadyWindows

@@ -31,8 +31,9 @@ from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
 from neko_rules.replaced import forget_compiled
+from neko_rules.rules.kept import Arrays, Batch, Kept, Own
 from neko_rules.rules.pulses import DECISIONS, Decision
-from neko_rules.rules.rule import RULES, Arrays, Batch, Kept, Own, Rule, rule_of
+from neko_rules.rules.rule import RULES, Rule, rule_of
 from neko_rules.schedules import Schedule, resolve_learning_rate
 from neko_rules.seeding import stream
 from neko_rules.setting import Setting

@@ -33,7 +33,8 @@ from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.adaptors import Adaptor
 from neko_rules.layers.forward import Record, Trajectory
-from neko_rules.rules.rule import DROPOUT, RULES, Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.kept import Batch, Own
+from neko_rules.rules.rule import DROPOUT, RULES, Rule, UpdateOptions
 from neko_rules.rules.weight_perturbation import penalty
 from neko_rules.seeding import stream
 

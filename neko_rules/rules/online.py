@@ -25,8 +25,8 @@ from neko_rules.layers.moment import Moment, advance, at_rest
 from neko_rules.metrics import Measurement
 from neko_rules.regularizers import Activity, of_rates, of_states
 from neko_rules.rules.chained_pass import chained_pass, host_for_chains
+from neko_rules.rules.kept import Kept
 from neko_rules.rules.penalties import OfRatesSoFar, OfWindow, Penalties, SoFar
-from neko_rules.rules.rule import Kept
 from neko_rules.rules.updates import Summed, Updates, learning
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from neko_rules.kernels.host import host_of
 from neko_rules.layers.network import Network
 from neko_rules.optimizers import Optimizer
 from neko_rules.ours import is_ours
-from neko_rules.rules.rule import Kept, Own, Rule
+from neko_rules.rules.kept import Kept, Own
+from neko_rules.rules.rule import Rule
 
 DECAY = "decay"
 """Among the arguments of the loop of an update: of every parameter, its decay in units of the learning rate."""

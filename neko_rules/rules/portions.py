@@ -21,7 +21,7 @@ from neko_rules.chains.running import numbers_of_a_step
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.kernels.host import host_of
 from neko_rules.kernels.writer import TOGETHER
-from neko_rules.rules.rule import Batch, Own
+from neko_rules.rules.kept import Batch, Own
 from neko_rules.threads import threads
 
 if TYPE_CHECKING:

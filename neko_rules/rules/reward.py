@@ -27,7 +27,8 @@ from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.forward import Signals, Trajectory, Z
 from neko_rules.layers.pooling import pool, unpool
-from neko_rules.rules.rule import Batch, Own, Rule
+from neko_rules.rules.kept import Batch, Own
+from neko_rules.rules.rule import Rule
 from neko_rules.seeding import stream
 
 REWARD = "reward"

@@ -22,9 +22,10 @@ from neko_rules import arguments
 from neko_rules.backend import Parameters
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.forward import add_signals
+from neko_rules.rules.kept import Batch, Own
 from neko_rules.rules.learning_rule import LearningRule
 from neko_rules.rules.reward import RewardDriven
-from neko_rules.rules.rule import RULES, Batch, Own, UpdateOptions
+from neko_rules.rules.rule import RULES, UpdateOptions
 
 MODES = ("symmetric", "random")
 

@@ -18,8 +18,9 @@ from typing import ClassVar, Unpack
 
 from neko_rules.backend import Parameters
 from neko_rules.evaluator import Evaluator, Judgement
+from neko_rules.rules.kept import Batch, Own
 from neko_rules.rules.reward import RewardDriven
-from neko_rules.rules.rule import RULES, Batch, Own
+from neko_rules.rules.rule import RULES
 from neko_rules.rules.stdp import STDP, PlasticityOptions
 
 

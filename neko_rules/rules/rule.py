@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from neko_rules.portable import Portable
 from neko_rules.registry import Registry
 from neko_rules.regularizers import Regularizer, resolve_regularizers
 from neko_rules.replaced import forget_compiled, forget_if_replaced
+from neko_rules.rules.kept import Arrays, Batch, Kept, Own, Trained
 from neko_rules.rules.saved import load, saved
 from neko_rules.seeding import stream
 from neko_rules.setting import Setting
@@ -41,34 +42,6 @@ NEEDS = {
 """What a model lacks that does not offer it."""
 
 DROPOUT = "dropout of the model"
-
-Own = dict[str, Parameters]
-"""A rule's own arrays: what they are (``"feedback"``) → the name they belong to → array."""
-
-Trained = tuple[Parameters, Own, dict[str, Parameters], dict[str, tuple[Array, Array]], Parameters]
-"""Parameters, own arrays and the optimiser's memory after a step, the figures, and by name whether all is finite."""
-
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""The same as ``Batch`` in NumPy arrays, as ``Evaluator.batch`` makes them."""
-
-Batch = tuple[Array, Array, Array]
-"""Inputs [time, batch, feature], dense targets and mask [1 or steps, batch], in backend arrays."""
-
-
-class Kept(NamedTuple):
-    """What a rule keeps of an update.
-
-    Attributes:
-        values: parameters.
-        own: the rule's own arrays.
-        memory: the optimiser's.
-        finite: whether all that was changed is; None where nobody looked.
-    """
-
-    values: Parameters
-    own: Own
-    memory: dict[str, Parameters]
-    finite: bool | None = None
 
 
 class UpdateOptions(TypedDict, total=False):

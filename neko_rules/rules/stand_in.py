@@ -28,8 +28,9 @@ from neko_rules.trees import Moving, OnHost
 
 if TYPE_CHECKING:
     from neko_rules.backend import Parameters
+    from neko_rules.rules.kept import Arrays, Own
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.rule import Arrays, Own, Rule
+    from neko_rules.rules.rule import Rule
 
 Held: TypeAlias = "tuple[Parameters | OnHost, Own | OnHost | None, dict[str, Parameters] | OnHost | None]"
 """Parameters, a rule's own arrays and its optimiser's memory as they lie; None where there are none yet."""

@@ -46,7 +46,8 @@ from neko_rules.layers.forward import Signals, Trajectory, by_parameter, connect
 from neko_rules.layers.graph import INPUT, Connection
 from neko_rules.optimizers import Optimizer
 from neko_rules.regularizers import Regularizer
-from neko_rules.rules.rule import RULES, Arrays, Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.kept import Arrays, Batch, Own
+from neko_rules.rules.rule import RULES, Rule, UpdateOptions
 from neko_rules.rules.trains import before, overlap
 
 PAIRINGS = ("all", "nearest")

@@ -26,8 +26,9 @@ from neko_rules.threads import threads
 
 if TYPE_CHECKING:
     from neko_rules.chains.linked import Linked, Told
+    from neko_rules.rules.kept import Arrays
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.rule import Arrays, Rule
+    from neko_rules.rules.rule import Rule
 
 Held = tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]
 """Parameters, own arrays and the optimiser's memory, in NumPy arrays."""

@@ -25,8 +25,9 @@ from neko_rules.scoring import Scoring
 from neko_rules.threads import threads
 
 if TYPE_CHECKING:
+    from neko_rules.rules.kept import Arrays
     from neko_rules.rules.learning_rule import LearningRule
-    from neko_rules.rules.rule import Arrays, Rule
+    from neko_rules.rules.rule import Rule
 
 
 class _OfMask(NamedTuple):

@@ -17,9 +17,9 @@ from neko_rules.layers.moment import at_rest
 from neko_rules.on_request import own_state
 from neko_rules.replaced import forget_if_replaced
 from neko_rules.rules.chained_pass import Begin, chained_pass, host_for_chains
+from neko_rules.rules.kept import Kept
 from neko_rules.rules.online import Online
 from neko_rules.rules.penalties import OfRatesSoFar, SoFar
-from neko_rules.rules.rule import Kept
 from neko_rules.rules.session import Session
 from neko_rules.rules.stand_in import on_numpy
 from neko_rules.rules.updates import Learning, learning

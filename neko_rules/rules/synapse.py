@@ -22,8 +22,8 @@ from neko_rules.errors import ArgumentError, IncompatibleError, nearest
 from neko_rules.layers.forward import Z
 from neko_rules.layers.jacobians import Jacobians
 from neko_rules.layers.margins import constants_of
+from neko_rules.rules.kept import Batch, Own
 from neko_rules.rules.learning_rule import LearningRule
-from neko_rules.rules.rule import Batch, Own
 from neko_rules.rules.trains import before
 
 

@@ -32,9 +32,10 @@ from neko_rules.layers.analog import of_synapses
 from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
+from neko_rules.rules.kept import Own
 from neko_rules.rules.manhattan import DELTA, LoadedCrossbar, Manhattan, PulseOptions, _blur, _group
 from neko_rules.rules.pulses import DECISIONS, AccumulateAndFire, Decision, StochasticPulse
-from neko_rules.rules.rule import RULES, Own, Rule
+from neko_rules.rules.rule import RULES, Rule
 from neko_rules.seeding import stream
 from neko_rules.setting import Setting
 

@@ -12,7 +12,7 @@ import numpy as np
 from neko_rules.backend import Array, Parameters
 from neko_rules.kernels.elementwise import Iterated
 from neko_rules.kernels.host import HostBackend
-from neko_rules.rules.rule import Kept, Own
+from neko_rules.rules.kept import Kept, Own
 
 if TYPE_CHECKING:
     from neko_rules.chains.linked import Linked

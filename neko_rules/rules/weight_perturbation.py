@@ -28,7 +28,8 @@ from neko_rules.kernels.host import host_of
 from neko_rules.layers.forward import Trajectory
 from neko_rules.layers.network import Network
 from neko_rules.regularizers import Activity, Regularizer
-from neko_rules.rules.rule import RULES, Batch, Own, Rule, UpdateOptions
+from neko_rules.rules.kept import Batch, Own
+from neko_rules.rules.rule import RULES, Rule, UpdateOptions
 from neko_rules.seeding import stream
 
 DISTRIBUTIONS = ("signs", "normal")
