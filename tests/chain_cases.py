@@ -170,7 +170,7 @@ NETWORKS: dict[str, tuple[Callable[[], Network], tuple[str, ...]]] = {
         ("bptt", "eprop", "ottt", "pp_prop", "event_prop"),
     ),
     "delays that are learned": (
-        lambda: layers(16, 12, cell=DelayedCell("lif", 2.5, longest=6, learnable=["steps"])),
+        lambda: layers(16, 12, cell=DelayedCell("lif", 0.5, longest=6, learnable=["steps"])),
         ("bptt",),
     ),
     "a circuit": (circuit, ("bptt", "eprop", "pp_prop", "event_prop")),

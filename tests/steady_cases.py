@@ -15,6 +15,7 @@ from neko_rules.clipping import CLIPPINGS
 UPDATES: dict[str, dict[str, Any]] = {
     **{name: {"clipping": {"name": name, "limit": 1e-3}} for name in CLIPPINGS},
     "decay": {"weight_decay": 0.5},
+    "rate factors": {"weight_decay": 0.5, "rate_factors": {"hidden": 0.5, "readout.input": 0}},
     "decay and clipping": {"weight_decay": 0.5, "clipping": {"name": "global_norm", "limit": 1e-3}},
 }
 """What else an update may be."""

@@ -113,6 +113,7 @@ UPDATES: dict[str, tuple[bool, dict[str, Any]]] = {
     "an optimiser of a user's": (True, {"optimizer": Doubled(0.1)}),
     "a schedule": (True, {"optimizer": SGD({"name": "step_decay", "initial": 0.3, "rate": 0.5, "steps": 2})}),
     "decay": (True, {"weight_decay": 0.1}),
+    "rate factors": (True, {"weight_decay": 0.1, "rate_factors": {"hidden.recurrent": 0, "readout": 3}}),
     "clipping": (True, {"clipping": {"name": "value", "limit": 0.002}}),
     "clipping of norms": (True, {"clipping": {"name": "norm", "limit": 0.05}}),
     "clipping of all": (True, {"clipping": {"name": "global_norm", "limit": 0.05}, "weight_decay": 0.1}),

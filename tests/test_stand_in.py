@@ -71,6 +71,7 @@ CLIPPED = {"name": "norm", "limit": 0.1}
 RULES: dict[str, Callable[[Evaluator], Rule]] = {
     "eprop": lambda m: EProp(m),
     "eprop, clipped, decaying": lambda m: EProp(m, clipping=CLIPPED, weight_decay=0.1, optimizer="sgd"),
+    "eprop, rate factors": lambda m: EProp(m, rate_factors={"hidden.input": 0, "readout": 2}),
     "eprop, adaptive feedback": lambda m: EProp(m, mode="adaptive"),
     "eprop, penalised": lambda m: EProp(m, regularizers=["firing_rate"]),
     "eprop, penalised online": lambda m: EProp(m, regularizers=["firing_rate"], online=7),

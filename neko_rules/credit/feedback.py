@@ -24,6 +24,7 @@ factor 1 - η_m, as ⟨ξᵀ ξ⟩ is the identity; the response to noise ξ W i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -96,9 +97,9 @@ def _root_of_fan_in(nx: Backend, connection: Connection, weight: Array) -> Array
     return nx.asarray(np.sqrt(np.maximum(received, 1)), nx.dtype(weight))
 
 
-def follow(nx: Backend, feedback: Parameters, updates: Parameters, decay: Array) -> Parameters:
-    """Adaptive feedback after one step: (1 - decay) B + ΔW."""
-    return {name: matrix + (updates[name] - decay * matrix) for name, matrix in feedback.items()}
+def follow(feedback: Parameters, updates: Parameters, decays: Mapping[str, Array]) -> Parameters:
+    """Adaptive feedback after one step: (1 - decay) B + ΔW, each with the decay of its weights."""
+    return {name: matrix + (updates[name] - decays[name] * matrix) for name, matrix in feedback.items()}
 
 
 def mirror(

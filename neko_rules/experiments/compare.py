@@ -31,7 +31,7 @@ from neko_rules.trainers import Comparison, GradientComparison, ProgressBar
 FOLDER = "comparison"
 """Where in a run's folder the comparison lies."""
 
-SHARED = ("optimizer", "regularizers", "weight_decay", "clipping")
+SHARED = ("optimizer", "regularizers", "weight_decay", "clipping", "rate_factors")
 """What every compared rule takes over from the configuration's rule."""
 
 

@@ -329,6 +329,6 @@ def clear_before_last(signal: Array) -> None:
 
 @kernel
 def update_nothing(
-    sizes: Array, addresses: Array, number: int, odd: Array, rates: Array, counts: Array, decays: Array
+    sizes: Array, addresses: Array, number: int, odd: Array, rates: Array, counts: Array, decays: Array, factors: Array
 ) -> None:
     """Stands in a chain where the loop of an optimiser is called: ``iterate`` of ``kernels.elementwise.Loop``."""

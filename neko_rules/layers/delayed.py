@@ -62,6 +62,9 @@ class DelayedCell(Cell):
         >>> print(Jacobians.of(late, dt=1e-3))
         ∂v/∂v' = alpha
         ∂v/∂late2' = 1
+        ∂late2/∂late1' = 1
+        ∂late1/∂I = 1
+        ∂z/∂v = SpikeDerivative((-theta + v)/theta)/theta
 
     Raises:
         ArgumentError: a delay is negative, or longer than ``longest``.

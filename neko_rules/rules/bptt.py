@@ -30,7 +30,7 @@ class BPTT(LearningRule):
 
     Args:
         model: an Evaluator.
-        optimizer, regularizers, weight_decay, clipping, seed, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import BPTT, Evaluator, LIF
@@ -66,7 +66,7 @@ class TruncatedBPTT(LearningRule):
     Args:
         model: an Evaluator.
         window: time steps in a window.
-        optimizer, regularizers, weight_decay, clipping, seed: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF

@@ -26,7 +26,7 @@ class DECOLLE(LearningRule):
     Args:
         model: an Evaluator; its loss is also that of the layers' own readouts.
         online: as for LearningRule; at every time step by default.
-        optimizer, regularizers, weight_decay, clipping: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors: as for LearningRule.
         seed: of the layers' readouts.
 
     Example:

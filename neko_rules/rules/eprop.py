@@ -38,7 +38,7 @@ class EProp(LearningRule):
         feedback_decay: adaptive only: decay of feedback and readout weights, in units of the learning rate; the
             difference of the two shrinks by the factor 1 - learning rate·(feedback_decay + weight_decay) in each step.
             By default 0.1, or less where the learning rate is above 1e-2: at most 1e-3 per step.
-        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import ALIF, EProp, Evaluator

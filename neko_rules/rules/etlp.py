@@ -28,7 +28,7 @@ class ETLP(LearningRule):
     Args:
         model: an Evaluator.
         online: as for LearningRule; at every time step by default.
-        optimizer, regularizers, weight_decay, clipping: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors: as for LearningRule.
         seed: of the projection.
 
     Example:

@@ -44,7 +44,7 @@ class EventProp(LearningRule):
         model: an Evaluator.
         slowest_crossing: the slowest crossing of a threshold, in thresholds per second, that counts as what it is; a
             gradient grows without bound as a membrane touches its threshold without crossing it.
-        optimizer, regularizers, weight_decay, clipping, seed, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF

@@ -34,7 +34,7 @@ class FeedbackAlignment(LearningRule):
     Args:
         model: an Evaluator.
         temporal: along which paths in time a gradient flows.
-        optimizer, regularizers, weight_decay, clipping, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, online, window: as for LearningRule.
         seed: of the feedback weights.
 
     Example:
@@ -60,7 +60,7 @@ class DFA(LearningRule):
     Args:
         model: an Evaluator.
         temporal: along which paths in time a gradient flows; not ``"full"``, which goes through the layers above.
-        optimizer, regularizers, weight_decay, clipping, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, online, window: as for LearningRule.
         seed: of the feedback weights.
 
     Example:
@@ -87,7 +87,7 @@ class SignSymmetric(LearningRule):
     Args:
         model: an Evaluator.
         temporal: along which paths in time a gradient flows.
-        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -113,7 +113,7 @@ class KolenPollack(LearningRule):
         model: an Evaluator.
         temporal: along which paths in time a gradient flows.
         feedback_decay: decay of both, in units of the learning rate; by default as for EProp.
-        optimizer, regularizers, weight_decay, clipping, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, online, window: as for LearningRule.
         seed: of the first feedback weights.
 
     Example:
@@ -147,7 +147,7 @@ class WeightMirror(LearningRule):
         model: an Evaluator.
         temporal: along which paths in time a gradient flows.
         mirror_rate: part of the way to what the noise shows that is gone at each update, above 0, at most 1.
-        optimizer, regularizers, weight_decay, clipping, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, online, window: as for LearningRule.
         seed: of the first feedback weights and of the noise.
 
     Example:
@@ -179,7 +179,7 @@ class DRTP(LearningRule):
     Args:
         model: an Evaluator.
         temporal: along which paths in time a gradient flows; not ``"full"``, which goes through the layers above.
-        optimizer, regularizers, weight_decay, clipping, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, online, window: as for LearningRule.
         seed: of the projection.
 
     Example:

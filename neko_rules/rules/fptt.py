@@ -42,7 +42,7 @@ class FPTT(LearningRule):
         gradient: another rule on the axes of credit, by name, mapping or object, whose gradient is taken instead of
             that of the time step alone.
         online: as for LearningRule; at every time step by default.
-        optimizer, regularizers, weight_decay, clipping: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors: as for LearningRule.
         seed: of feedback weights, if the gradient has some.
 
     Raises:
@@ -163,9 +163,9 @@ class FPTT(LearningRule):
 
 def _check_taken(rule: LearningRule) -> None:
     """Refuse a rule that is more than its choice on the axes of credit, which is all that is taken of it."""
-    if rule.regularizers or rule.clipping is not None or rule.weight_decay:
+    if rule.regularizers or rule.clipping is not None or rule.weight_decay or rule.rate_factors:
         raise IncompatibleError(
-            "regularizers, clipping and weight_decay are given to the rule that changes the weights",
+            "regularizers, clipping, weight_decay and rate_factors are given to the rule that changes the weights",
             received=f"{type(rule).__name__} with some of them",
             works="give them to FPTT",
         )

@@ -19,7 +19,7 @@ class FrameworkGradient(Rule):
 
     Args:
         model: an Evaluator of a wrapped model.
-        optimizer, regularizers, weight_decay, clipping, seed: as for Rule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed: as for Rule.
 
     Example:
         >>> import torch

@@ -87,7 +87,7 @@ class LearningRule(UpdatedByLoop):
             the end of the sequence.
         window: cut the sequence into windows of so many time steps. States go on from one window to the next, credit
             does not, and the weights change after each.
-        optimizer, regularizers, weight_decay, clipping: as for Rule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors: as for Rule.
         seed: of the feedback weights and of all that is drawn at random.
 
     Raises:
@@ -127,6 +127,7 @@ class LearningRule(UpdatedByLoop):
         regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         weight_decay: float = 0.0,
         clipping: str | Mapping[str, Any] | Clipping | None = None,
+        rate_factors: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -135,6 +136,7 @@ class LearningRule(UpdatedByLoop):
             regularizers=regularizers,
             weight_decay=weight_decay,
             clipping=clipping,
+            rate_factors=rate_factors,
             seed=seed,
         )
         self.credit = Credit(temporal, spatial, learning_signal, trace, spike_derivative)
@@ -154,6 +156,7 @@ class LearningRule(UpdatedByLoop):
 
     def _check_decay(self, rate: float) -> None:
         """Refuse a decay that would turn weights over within one step."""
+        rate *= self._largest_factor
         if rate * (self.weight_decay + self.feedback_decay) >= 1:
             raise IncompatibleError(
                 "learning rate times (weight_decay + feedback_decay) must be below 1",
@@ -550,8 +553,8 @@ class LearningRule(UpdatedByLoop):
 
     def _follow(self, own: Own, drawn: Parameters, values: Parameters, updates: Parameters, rate: Array) -> Own:
         if self.credit.spatial == "adaptive":
-            decay = rate * (self.weight_decay + self.feedback_decay)
-            return {**own, "feedback": follow(self.nx, own["feedback"], updates, decay)}
+            decays = {name: rate * self._scaled_decay(name) for name in own["feedback"]}
+            return {**own, "feedback": follow(own["feedback"], updates, decays)}
         if self.credit.spatial == "mirror":
             given = self.nx, self.model.network.graph, own["feedback"]
             noise = {n.removeprefix("noise/"): value for n, value in drawn.items() if n.startswith("noise/")}

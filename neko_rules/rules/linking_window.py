@@ -211,7 +211,7 @@ class LinkingWindow(LinkingBack):
                 chain.call_after(grouped.clear_diagonal, self._gradient(connection.weight, 2))
         given = [chain.take("slots", 1, "int64"), chain.take("table", 2, "int64"), "which"]
         given += [chain.take("odd", 1, "int64"), chain.take("rates", 1), chain.take("counts", 1, "float64")]
-        given.append(chain.take("decays", 1))
+        given += [chain.take("decays", 1), chain.take("factors", 1)]
         chain.call_after(grouped.update_nothing, *given, condition=self._flag("updating"))
         self.update = chain.number_of(grouped.update_nothing)
         for back, (_, along) in list(self.backs.items()):

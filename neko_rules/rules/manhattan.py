@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypedDict, Unpack
 
@@ -23,7 +22,8 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Parameters
 from neko_rules.clipping import Clipping
-from neko_rules.devices import Crossbar, CrossbarReport
+from neko_rules.devices import Crossbar
+from neko_rules.devices.loaded_crossbar import LoadedCrossbar
 from neko_rules.errors import CheckpointError, IncompatibleError
 from neko_rules.evaluator import Evaluator, Judgement
 from neko_rules.layers.analog import convert, of_synapses
@@ -57,31 +57,8 @@ class PulseOptions(TypedDict, total=False):
 
     weight_decay: float
     clipping: str | Mapping[str, Any] | Clipping | None
+    rate_factors: Mapping[str, float] | None
     seed: int
-
-
-@dataclass(frozen=True)
-class LoadedCrossbar:
-    """A crossbar with the conductances and counters that training has left in it.
-
-    Args:
-        crossbar: its description.
-        state: its state as NumPy arrays.
-    """
-
-    crossbar: Crossbar
-    state: dict[str, dict[str, np.ndarray]]
-
-    def report(self) -> CrossbarReport:
-        """Pulses, set and reset, energy, endurance used and stuck devices."""
-        return self.crossbar.report(self.state)
-
-    @property
-    def weights(self) -> dict[str, np.ndarray]:
-        """The weights that it holds, read without noise."""
-        from neko_rules.backend import get_backend
-
-        return self.crossbar.weights(get_backend("numpy"), self.state)
 
 
 @RULES.register("manhattan", "sign_sgd")
@@ -110,7 +87,7 @@ class Manhattan(Rule):
             that it has to have a size: use ``"sgd"``.
         regularizers: of the gradient; given to its rule instead where that is an object. A rule that is made here has
             this one's seed, unless its mapping gives another.
-        weight_decay, clipping, seed: as for Rule.
+        weight_decay, clipping, rate_factors, seed: as for Rule; what has the factor 0 has no pulses.
 
     Raises:
         IncompatibleError: the gradient's rule is of another model, changes weights within a sequence or is one of
@@ -254,10 +231,10 @@ class Manhattan(Rule):
                 received=f"{name}, which changes weights within it",
                 works="use it without online and window",
             )
-        if gradient.weight_decay or gradient.clipping is not None:
+        if gradient.weight_decay or gradient.rate_factors or gradient.clipping is not None:
             raise IncompatibleError(
-                "weight_decay and clipping are given to the rule that changes the weights",
-                received=f"{name} with weight_decay or clipping",
+                "weight_decay, clipping and rate_factors are given to the rule that changes the weights",
+                received=f"{name} with some of them",
                 works="give them to Manhattan",
             )
 
@@ -439,6 +416,7 @@ class Manhattan(Rule):
         """What is kept after the pulses for a gradient."""
         _, wanted, memory = self._wanted(values, memory, found, rate, count)
         pulses, own = self._decided(wanted, own, drawn)
+        pulses |= {name: 0.0 * pulses[name] for name, factor in self.rate_factors.items() if not factor}
         after, own = self._written(values, own, drawn, pulses)
         after = self.model.network.within_bounds(after)
         changes = {name: after[name] - value for name, value in values.items()}

@@ -54,7 +54,7 @@ class NodePerturbation(Rule):
         size: σ > 0, the standard deviation of the current at every step, in the units of the membrane (the threshold
             of a LIF neuron is 1).
         directions: n, how many pairs of noisy passes are averaged in an update; they are run as one larger batch.
-        optimizer, regularizers, weight_decay, clipping: as for Rule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors: as for Rule.
         seed: of the noise, which depends on it and on the number of updates made, and on nothing else.
 
     Raises:

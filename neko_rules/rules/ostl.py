@@ -28,7 +28,7 @@ class OSTL(LearningRule):
 
     Args:
         model: an Evaluator.
-        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import OSTL, Evaluator, LIF
@@ -56,7 +56,7 @@ class OSTTP(LearningRule):
     Args:
         model: an Evaluator.
         online: as for LearningRule; at every time step by default.
-        optimizer, regularizers, weight_decay, clipping, seed: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF

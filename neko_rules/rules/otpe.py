@@ -32,7 +32,7 @@ class OTPE(LearningRule):
 
     Args:
         model: an Evaluator on a chain of layers, each below one whose membrane does no more than leak, at one rate.
-        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -57,7 +57,7 @@ class ApproximateOTPE(LearningRule):
 
     Args:
         model: an Evaluator on a chain of layers, each below one whose membrane does no more than leak, at one rate.
-        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF

@@ -27,7 +27,7 @@ class OTTT(LearningRule):
 
     Args:
         model: an Evaluator; its neurons must leak at a constant rate between spikes.
-        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF

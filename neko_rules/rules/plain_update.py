@@ -24,6 +24,9 @@ from neko_rules.rules.rule import Rule
 DECAY = "decay"
 """Among the arguments of the loop of an update: of every parameter, its decay in units of the learning rate."""
 
+FACTOR = "factor"
+"""By what its change is multiplied."""
+
 
 class PlainUpdate(NamedTuple):
     """What an update is made of.
@@ -32,11 +35,13 @@ class PlainUpdate(NamedTuple):
         optimizer: whose change it is.
         clipping: of the gradient; None for none.
         decays: whether any parameter does.
+        scaled: whether the change of any parameter is multiplied.
     """
 
     optimizer: Optimizer
     clipping: EntryClipping | None
     decays: bool
+    scaled: bool
 
     def changed(self, nx: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
         """An entry, and what the optimiser remembers of it, after an update.
@@ -44,13 +49,14 @@ class PlainUpdate(NamedTuple):
         Args:
             nx: backend of all.
             given: gradient ``"g"``, entry ``"p"``, what is remembered by slot, learning rate ``"rate"``, number of the
-                update ``"t"``, ``DECAY``, and where the clipping asks for it ``"norm"``.
+                update ``"t"``, ``DECAY``, ``FACTOR``, and where the clipping asks for it ``"norm"``.
         """
         found, before, rate = given["g"], given["p"], given["rate"]
         if self.clipping is not None:
             found = self.clipping.limited(nx, found, given.get("norm"))
         memory = tuple(given[slot] for slot in self.optimizer.slots)
         moved, memory = self.optimizer._change(nx, found, memory, before, rate, given["t"])
+        moved = moved * given[FACTOR] if self.scaled else moved
         # Before the entry is added: 1 - rate·decay would round to 1 in float32.
         moved = moved - rate * given[DECAY] * before if self.decays else moved
         return before + moved, *memory
@@ -68,7 +74,7 @@ class PlainUpdate(NamedTuple):
         norm = "" if self.clipping is None else self.clipping.norm
         arrays, scalars = ("g", "p", *self.optimizer.slots, *updated), {"rate": dtype, "t": step_dtype}
         key = self, type(self.optimizer)._change, key
-        return kernel_of(key, formula, arrays, scalars, dtype, of_each=(DECAY,), norm=norm)
+        return kernel_of(key, formula, arrays, scalars, dtype, of_each=(DECAY, FACTOR), norm=norm)
 
 
 @lru_cache(maxsize=64)
@@ -118,13 +124,14 @@ class UpdatedByLoop(Rule):
             return None
         if clipping is not None and not (isinstance(clipping, EntryClipping) and is_ours(clipping)):
             return None
-        return PlainUpdate(self.optimizer, clipping, self._ever_decays)
+        return PlainUpdate(self.optimizer, clipping, self._ever_decays, bool(self.rate_factors))
 
     @property
-    def weight_decays(self) -> np.ndarray:
-        """The decay of every parameter, as ``update_loop`` takes it."""
-        network = self.model.network
-        return np.array([self._decay_of(name) for name in network.values], network.dtype)
+    def of_each(self) -> list[np.ndarray]:
+        """The decay and the factor of every parameter, as ``update_loop`` takes them."""
+        names, dtype = self.model.network.values, self.model.network.dtype
+        decays = np.array([self._scaled_decay(name) for name in names], dtype)
+        return [decays, np.array([self.rate_factors.get(name, 1.0) for name in names], dtype)]
 
     def update_loop(self, step_dtype: str) -> Loop | None:
         """An update as one loop; None where an operation of it has no scalar form.
@@ -156,6 +163,6 @@ class UpdatedByLoop(Rule):
         slots = self.optimizer.slots
         groups = found, values, *(memory[slot] for slot in slots)
         arrays = [[group[name] for name in values] for group in groups]
-        rows, finite = evaluated(host, loop, arrays, (rate, count), len(groups) - 1, [self.weight_decays])
+        rows, finite = evaluated(host, loop, arrays, (rate, count), len(groups) - 1, self.of_each)
         after, *kept = (dict(zip(values, row, strict=True)) for row in rows)
         return Kept(after, own, dict(zip(slots, kept, strict=True)), finite)

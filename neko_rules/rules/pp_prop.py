@@ -28,7 +28,7 @@ class PPProp(LearningRule):
     Args:
         model: an Evaluator.
         decay: a, from 0 to below 1.
-        optimizer, regularizers, weight_decay, clipping, seed, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online, window: as for LearningRule.
 
     Example:
         >>> from neko_rules import ALIF, Evaluator

@@ -46,7 +46,7 @@ class RewardEProp(RewardDriven, LearningRule):
         tau_eligibility: τ_e in seconds.
         delay: seconds from the end of the sequence to the reward.
         baseline_rate: ρ, from 0 (b stays at 1/n_out) to 1 (b is the last batch's mean reward).
-        optimizer, regularizers, weight_decay, clipping: as for Rule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors: as for Rule.
         seed: of the decisions and of random feedback.
 
     Example:

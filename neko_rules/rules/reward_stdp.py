@@ -43,7 +43,7 @@ class RewardSTDP(RewardDriven, STDP):
         baseline_rate: ρ, from 0 (b stays at 1/n_out) to 1 (b is the last batch's mean reward).
         potentiation, depression, tau_plus, tau_minus: as for STDP.
         connections, pairing, bounds, w_min, w_max, target_rate, scaling: as for STDP.
-        optimizer, weight_decay, clipping: as for STDP.
+        optimizer, weight_decay, clipping, rate_factors: as for STDP.
         seed: of the decisions, which depend on it and on the number of updates made, and on nothing else.
 
     Example:

@@ -24,7 +24,7 @@ class RFLO(LearningRule):
 
     Args:
         model: an Evaluator.
-        optimizer, regularizers, weight_decay, clipping, online, window: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, online, window: as for LearningRule.
         seed: of the feedback weights.
 
     Example:

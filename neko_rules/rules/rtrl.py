@@ -38,7 +38,7 @@ class RTRL(LearningRule):
     Args:
         model: an Evaluator.
         evaluation: of whole sequences: ``"adjoint"``, which is the usual one, or ``"traces"``, as the rule is written.
-        optimizer, regularizers, weight_decay, clipping, seed, online: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -65,7 +65,7 @@ class SnAp(LearningRule):
     Args:
         model: an Evaluator.
         reach: n, from 1, where a weight reaches the neuron that it ends on and all that this one acts on in the step.
-        optimizer, regularizers, weight_decay, clipping, seed, online: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, seed, online: as for LearningRule.
 
     Example:
         >>> from neko_rules import Evaluator, LIF
@@ -95,7 +95,7 @@ class UORO(LearningRule):
 
     Args:
         model: an Evaluator, without learnable constants of neurons.
-        optimizer, regularizers, weight_decay, clipping, online: as for LearningRule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors, online: as for LearningRule.
         seed: of the random signs.
 
     Example:

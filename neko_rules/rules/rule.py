@@ -23,6 +23,7 @@ from neko_rules.registry import Registry
 from neko_rules.regularizers import Regularizer, resolve_regularizers
 from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.rules.kept import Arrays, Batch, Kept, Own, Trained
+from neko_rules.rules.rate_factors import rate_factors
 from neko_rules.rules.saved import load, saved
 from neko_rules.seeding import stream
 from neko_rules.setting import Setting
@@ -51,6 +52,7 @@ class UpdateOptions(TypedDict, total=False):
     regularizers: Sequence[str | Mapping[str, Any] | Regularizer]
     weight_decay: float
     clipping: str | Mapping[str, Any] | Clipping | None
+    rate_factors: Mapping[str, float] | None
     seed: int
 
 
@@ -64,6 +66,9 @@ class Rule(Portable):
         weight_decay: all weights (not biases; of a wrapped model what has two axes or more) shrink by learning rate
             times this in each step (decoupled, as in Loshchilov & Hutter 2019).
         clipping: name, mapping or Clipping of the gradients.
+        rate_factors: by what the changes of some parameters are multiplied, their decay among them: a mapping from
+            names, or how these begin. ``{"hidden": 0}`` leaves all of ``hidden`` as it is, ``{"hidden": 0,
+            "hidden.steps": 100}`` but for its delays, which change a hundred times as fast as they would.
         seed: of whatever the rule draws at random.
 
     Example: a rule that pulls every weight towards zero and looks at no data.
@@ -107,6 +112,7 @@ class Rule(Portable):
     on with the memory that there is, one of another begins anew: Adam corrects its averages by their number."""
     regularizers = Setting[tuple[Regularizer, ...]](lambda rule, value: rule._penalised_by(value))
     weight_decay = Setting[float](lambda _, value: arguments.number("weight_decay", value, at_least=0))
+    rate_factors = Setting[dict[str, float]](lambda rule, value: rate_factors(rule.model.network, value))
     clipping = Setting[Clipping | None](lambda _, value: None if value is None else CLIPPINGS.resolve(value))
 
     def __init__(
@@ -117,6 +123,7 @@ class Rule(Portable):
         regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         weight_decay: float = 0.0,
         clipping: str | Mapping[str, Any] | Clipping | None = None,
+        rate_factors: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         if not isinstance(model, Evaluator):
@@ -142,6 +149,7 @@ class Rule(Portable):
         self.regularizers = regularizers
         self.weight_decay = weight_decay
         self.clipping = clipping
+        self.rate_factors = rate_factors
         self.seed = arguments.integer("seed", seed, at_least=0)
         if model.network.task_type not in self.tasks:
             raise IncompatibleError(
@@ -374,18 +382,22 @@ class Rule(Portable):
     ) -> Kept:
         """What is kept after one update by a gradient."""
         decays = self._decays(values)
-        wanted = bool(decays) or self._follows_updates
+        wanted = bool(decays or self.rate_factors) or self._follows_updates
         step = self.optimizer.applied(self.nx, self._limited(found), memory, values, rate, count, wanted)
-        decaying = self._decaying(decays, values, step.updates, rate)
-        after = self._bounded(step.parameters | {name: values[name] + change for name, change in decaying.items()})
-        followed = self._follow(own, drawn, values, step.updates, rate)
-        return Kept(after, followed, step.state, None if decaying or followed is not own else step.finite)
+        scaled = self._scaled(step.updates) if self.rate_factors else {}
+        updates = step.updates | scaled
+        changed = scaled | self._decaying(decays, values, updates, rate)
+        after = self._bounded(step.parameters | {name: values[name] + change for name, change in changed.items()})
+        after |= {name: values[name] for name, factor in self.rate_factors.items() if not factor}
+        followed = self._follow(own, drawn, values, updates, rate)
+        return Kept(after, followed, step.state, None if changed or followed is not own else step.finite)
 
     def _wanted(
         self, values: Parameters, memory: dict[str, Parameters], found: Parameters, rate: Array, count: Array
     ) -> tuple[Parameters, Parameters, dict[str, Parameters]]:
         """The optimiser's updates for a gradient, the changes that they and the weight decay ask for, its memory."""
         updates, memory = self.optimizer.update(self.nx, self._limited(found), memory, values, rate, count)
+        updates = updates | self._scaled(updates)
         return updates, updates | self._decaying(self._decays(values), values, updates, rate), memory
 
     def _decaying(
@@ -395,9 +407,19 @@ class Rule(Portable):
         # The decay is added to the update before the value is: 1 - rate·decay would round to 1 in float32.
         return {name: updates[name] - rate * decay * values[name] for name, decay in decays.items()}
 
+    def _scaled(self, updates: Parameters) -> Parameters:
+        """The optimiser's updates times the factors of their parameters, of those that have one."""
+        return {name: factor * updates[name] for name, factor in self.rate_factors.items() if name in updates}
+
     def _decays(self, values: Parameters) -> dict[str, float]:
         """The decay of every parameter that has one."""
-        return {name: decay for name in values if (decay := self._decay_of(name))} if self._ever_decays else {}
+        if not self._ever_decays:
+            return {}
+        return {name: decay for name in values if (decay := self._scaled_decay(name))}
+
+    def _scaled_decay(self, name: str) -> float:
+        """The decay of a parameter times its factor."""
+        return self._decay_of(name) * self.rate_factors.get(name, 1.0)
 
     def _limited(self, found: Parameters) -> Parameters:
         """The gradient as the optimiser takes it: clipped."""
@@ -514,8 +536,14 @@ class Rule(Portable):
         counts = np.array([number - self.begun + 1.0 for number in numbers])
         return given(self.nx, np.array(rates, self.model.network.dtype)), given(self.nx, counts)
 
+    @property
+    def _largest_factor(self) -> float:
+        """By what the fastest parameter's changes are multiplied."""
+        return max([1.0, *self.rate_factors.values()])
+
     def _check_decay(self, rate: float) -> None:
         """Refuse a decay that would turn weights over within one step."""
+        rate *= self._largest_factor
         if rate * self.weight_decay >= 1:
             raise IncompatibleError(
                 "learning rate times weight_decay must be below 1", received=f"{rate:g} · {self.weight_decay:g}"

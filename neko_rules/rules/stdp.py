@@ -100,7 +100,7 @@ class STDP(Rule):
         scaling: s at least 0, the strength of homeostasis in units of the learning rate.
         optimizer: name, mapping or Optimizer.
         regularizers: refused, as there is no loss for them to join.
-        weight_decay, clipping: as for Rule.
+        weight_decay, clipping, rate_factors: as for Rule.
         seed: not used.
 
     Raises:
@@ -149,6 +149,7 @@ class STDP(Rule):
         regularizers: Sequence[str | Mapping[str, Any] | Regularizer] = (),
         weight_decay: float = 0.0,
         clipping: str | Mapping[str, Any] | Clipping | None = None,
+        rate_factors: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -157,6 +158,7 @@ class STDP(Rule):
             regularizers=regularizers,
             weight_decay=weight_decay,
             clipping=clipping,
+            rate_factors=rate_factors,
             seed=seed,
         )
         self.connections = None if connections is None else _names(connections)

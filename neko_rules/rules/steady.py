@@ -71,7 +71,7 @@ class Steady:
         self._names, self._slots = list(network.values), rule.optimizer.slots
         loop = rule.update_loop(rule.nx.dtype(rule.rates(1)[1]))
         assert loop is not None, "asked only of a rule that updates plainly"
-        self._loop, self._decays = loop, rule.weight_decays
+        self._loop, self._of_each = loop, rule.of_each
         shapes = tuple(tuple(value.shape) for value in network.values.values())
         self._form, self._sizes = laid_out(shapes, 1 + len(self._slots), loop.dtype)
         # Of results within their vector: of parameters, then of what the optimiser keeps.
@@ -122,7 +122,7 @@ class Steady:
             self._now = ready
         rates, counts = rule.rates(1)
         *made, whole = BUFFERS.lent(self._form)
-        if not self._loop.run_all(self._sizes, self._addresses, whole, rates[0], counts[0], self._decays):
+        if not self._loop.run_all(self._sizes, self._addresses, whole, rates[0], counts[0], *self._of_each):
             return None
         found = {name: ran.gradients[name].copy() for name in self._names} if observed else {}
         rows = [dict(zip(self._names, made[i:], strict=False)) for i in range(0, len(made), len(self._names))]

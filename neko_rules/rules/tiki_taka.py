@@ -26,6 +26,7 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import Array, Parameters, get_backend
 from neko_rules.devices import Crossbar
+from neko_rules.devices.loaded_crossbar import LoadedCrossbar
 from neko_rules.errors import IncompatibleError
 from neko_rules.evaluator import Evaluator
 from neko_rules.layers.analog import of_synapses
@@ -33,7 +34,7 @@ from neko_rules.optimizers import Optimizer
 from neko_rules.registry import create
 from neko_rules.regularizers import Regularizer
 from neko_rules.rules.kept import Own
-from neko_rules.rules.manhattan import DELTA, LoadedCrossbar, Manhattan, PulseOptions, _blur, _group
+from neko_rules.rules.manhattan import DELTA, Manhattan, PulseOptions, _blur, _group
 from neko_rules.rules.pulses import DECISIONS, AccumulateAndFire, Decision, StochasticPulse
 from neko_rules.rules.rule import RULES, Rule
 from neko_rules.seeding import stream
@@ -58,7 +59,7 @@ class TikiTaka(Manhattan):
         limit: pulses on a device at most, at once.
         dead_zone, dead_zone_unit: as for Manhattan.
         optimizer: of u, and of the parameters that stay digital.
-        regularizers, weight_decay, clipping, seed: as for Rule.
+        regularizers, weight_decay, clipping, rate_factors, seed: as for Rule.
 
     Example:
         >>> from neko_rules import RNN, Evaluator, TikiTaka

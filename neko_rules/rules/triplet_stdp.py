@@ -44,7 +44,7 @@ class TripletSTDP(STDP):
         tau_x: τ_x in seconds, of the second presynaptic trace.
         tau_y: τ_y in seconds, of the second postsynaptic trace.
         connections, pairing, bounds, w_min, w_max, target_rate, scaling: as for STDP.
-        optimizer, weight_decay, clipping, seed: as for STDP.
+        optimizer, weight_decay, clipping, rate_factors, seed: as for STDP.
 
     Example:
         >>> from neko_rules import LIF, Evaluator, TripletSTDP

@@ -52,7 +52,7 @@ class Updates(ABC):
     def changes(self, links: Linked, gradients: Mapping[str, np.ndarray], looped: bool) -> Changes:
         """What a chain, which writes gradients there, does between windows."""
         nothing = {"slots": _NONE, "table": _NONE[None], "odd": _NONE, "counts": _NONE.astype("float64")}
-        nothing["rates"] = nothing["decays"] = _NONE.astype(links.kind.dtype)
+        nothing |= dict.fromkeys(("rates", "decays", "factors"), _NONE.astype(links.kind.dtype))
         flags = {"updating": False, "adding": False, **dict.fromkeys(links.handed.follows, False)}
         return Changes(0, {**nothing, **flags})
 
@@ -144,7 +144,7 @@ class LearningPlainly(Learning):
         memory = [[host.host(group[name]) for name in self.values] for group in groups]
         rows = [[*self.values.values()], *memory]
         scalars = [host.host(self.rates), host.host(self.counts)]
-        self._loop = Iterated(loop, rows, scalars, [self.rule.weight_decays])
+        self._loop = Iterated(loop, rows, scalars, self.rule.of_each)
         self.values = dict(zip(self.values, self._loop.rows[0], strict=True))
         # What is no synapse, which then is none after an update either.
         names, graph = list(self.values), self.rule.model.network.graph
@@ -162,9 +162,9 @@ class LearningPlainly(Learning):
         if not looped:
             return super().changes(links, gradients, looped)
         self.meet(gradients)
-        sizes, table, odd, (rates, counts), (decays,) = self._loop.arguments
+        sizes, table, odd, (rates, counts), (decays, factors) = self._loop.arguments
         given: dict[str, Any] = {"slots": sizes, "table": table, "odd": odd, "rates": rates, "counts": counts}
-        given["decays"] = decays
+        given |= {"decays": decays, "factors": factors}
         for follows, (_, back) in links.handed.follows.items():
             connection = links.backs[back][1]
             assert connection is not None, "only what goes back through a connection follows its weight"

@@ -52,7 +52,7 @@ class WeightPerturbation(Rule):
         directions: n, how many directions are averaged in an update.
         antithetic: whether each direction is also taken backwards.
         distribution: of the entries of a direction, ``"signs"`` (±1 with equal probability) or ``"normal"``.
-        optimizer, regularizers, weight_decay, clipping: as for Rule.
+        optimizer, regularizers, weight_decay, clipping, rate_factors: as for Rule.
         seed: of the directions, which depend on it and on the number of updates made, and on nothing else.
 
     Example:
