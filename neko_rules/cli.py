@@ -234,6 +234,50 @@ def compare(
         raise typer.Exit(INTERRUPTED)
 
 
+COSTS_EXAMPLES = """[bold]Examples[/bold]
+
+neko costs configs/mnist_eprop.yaml
+
+neko costs configs/mnist_eprop.yaml --rules bptt eprop eprop:online=true ottt:online=true rtrl:online=true
+
+neko costs my.yaml --rules bptt eprop --set model.hidden=32 --examples 1"""
+
+
+@app.command(epilog=COSTS_EXAMPLES)
+def costs(
+    config: Annotated[Path, typer.Argument(help="YAML file; its rule gives the optimiser to all.")],
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rules",
+            metavar="RULE …",
+            help="Rules: NAME, NAME:MODE, NAME:KEY=VALUE,….",
+            show_default="the file's",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value of the file; may be given repeatedly.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Examples of the step that is counted.")] = 8,
+) -> None:
+    """Count what rules ask of a machine: operations by zeros and spikes, memory for traces, weights written, energy."""
+    from neko_rules.experiments.costing import costing
+    from neko_rules.report.costs_table import caption, costs_table
+
+    found = costing(config, rules or [], setting or [], seed, examples)
+    console = _console()
+    console.print(costs_table(found))
+    console.print()
+    console.print(*caption(found), sep="\n", highlight=False)
+
+
 VERIFY_EXAMPLES = """[bold]Examples[/bold]
 
 neko verify configs/mnist1d_eprop.yaml --backends numpy torch tensorflow jax

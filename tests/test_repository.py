@@ -100,7 +100,7 @@ ROWS = (
     ("experiments",),
     ("trainers", "testing"),
     ("report",),
-    ("probabilistic",),
+    ("probabilistic", "costs"),
     ("rules",),
     ("credit",),
     ("evaluator",),
