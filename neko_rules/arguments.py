@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -75,6 +75,20 @@ def choice(name: str, value: Any, known: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in known:
         raise ArgumentError(f"{name} must be one of {', '.join(known)}", received=value, works=nearest(value, known))
     return value
+
+
+def known(rule: str, names: Iterable[str], there: Iterable[str]) -> None:
+    """Refuse a name that is not among those there are.
+
+    Example:
+        >>> known("unknown weight", ["hidden.biass"], ["hidden.bias", "hidden.weight"])
+        Traceback (most recent call last):
+        neko_rules.errors.ArgumentError: unknown weight (received: hidden.biass); did you mean 'hidden.bias'?
+    """
+    there = list(there)
+    for name in names:
+        if name not in there:
+            raise ArgumentError(rule, received=name, works=nearest(name, there))
 
 
 def flag(name: str, value: Any) -> bool:

@@ -408,6 +408,23 @@ def test_write_verify_is_mapped_over_weights_in_torch() -> None:
     assert all(torch.equal(one, written(target)) for one, target in zip(together, targets, strict=True))
 
 
+def test_a_name_that_is_not_on_a_crossbar_is_told_of_the_nearest() -> None:
+    crossbar = bar(budget=3)
+    state = crossbar.first({"hidden.weight": WEIGHT, "hidden.bias": np.zeros(4)})
+    wrong = {"hiden.weight": WEIGHT}
+    for call in (
+        lambda: crossbar.pulse(NX, state, wrong),
+        lambda: crossbar.write_verify(NX, state, wrong),
+        lambda: crossbar.rewritten(state, wrong, 1),
+        lambda: crossbar.write_verify(NX, state, {"hidden.weight": WEIGHT}, only=wrong),
+        lambda: replace(crossbar, w_max=dict.fromkeys(wrong, 1.0)).weight_step("hidden.weight"),
+    ):
+        with pytest.raises(ArgumentError, match=r"did you mean 'hid"):
+            call()
+    with pytest.raises(ArgumentError, match=r"live on it \(received: hidden\.bias\); did you mean 'hidden\.weight'"):
+        crossbar.pulse(NX, state, {"hidden.bias": np.ones(4)})
+
+
 def test_one_way_devices_need_one_sided_pairs() -> None:
     with pytest.raises(IncompatibleError, match="one_sided"):
         Crossbar(presets.PCM())

@@ -28,7 +28,7 @@ from neko_rules.devices.device import DEVICES, Cells, Device, unless_stuck
 from neko_rules.devices.encoding import ENCODINGS, pulsed, scale, shape_of, split
 from neko_rules.devices.reach import warn_of_cut
 from neko_rules.devices.steps import SoftBounds
-from neko_rules.errors import ArgumentError, IncompatibleError, nearest
+from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.seeding import stream
 
 State = dict[str, Parameters]
@@ -36,6 +36,7 @@ SIDES = ("plus", "minus")
 COUNTERS = ("up", "down", "energy")
 CELLS = ("g_min", "g_max", "step_up", "step_down", "free", "stuck_at", "drift")
 WHICH = ("weights", "all")
+NAMED = "a crossbar is told of weights by the names of those that live on it"
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,11 +144,8 @@ class Crossbar:
             ArgumentError: ``parameters`` or ``w_max`` names an unknown parameter, or nothing would live here.
         """
         named = [] if isinstance(self.parameters, str) else list(self.parameters)
-        for name in [*named, *(self.w_max if isinstance(self.w_max, Mapping) else ())]:
-            if name not in shapes:
-                raise ArgumentError(
-                    "the crossbar names an unknown parameter", received=name, works=nearest(name, shapes)
-                )
+        named += self.w_max if isinstance(self.w_max, Mapping) else ()
+        arguments.known("the crossbar names an unknown parameter", named, shapes)
         held = [name for name, shape in shapes.items() if self.holds(name, shape)]
         if not held:
             raise ArgumentError("no parameter would live on the crossbar", received=self.parameters)
@@ -158,7 +156,10 @@ class Crossbar:
 
     def largest(self, name: str) -> float:
         """w_max of a parameter."""
-        return float(self.w_max[name] if isinstance(self.w_max, Mapping) else self.w_max)
+        if isinstance(self.w_max, Mapping):
+            arguments.known("w_max by name needs every parameter on the crossbar", [name], self.w_max)
+            return float(self.w_max[name])
+        return float(self.w_max)
 
     def scale(self, name: str) -> float:
         """The weight of a whole conductance range."""
@@ -220,7 +221,11 @@ class Crossbar:
             state: the state; not changed.
             weights: those to be written, by name; the others stay.
             step: a number on which noise depends beside the seed.
+
+        Raises:
+            ArgumentError: no weight of that name is on the crossbar.
         """
+        arguments.known(NAMED, weights, state["plus.conductance"])
         warn_of_cut(get_backend("numpy"), weights, self.largest)
         after = {group: dict(values) for group, values in state.items()}
         if self.budget:
@@ -328,7 +333,11 @@ class Crossbar:
             counts: whole numbers by weight.
             drawn: what ``draw`` gave for that limit.
             limit: the largest number of pulses on a device: more are neither sent nor counted.
+
+        Raises:
+            ArgumentError: no weight of that name is on the crossbar.
         """
+        arguments.known(NAMED, counts, state["plus.conductance"])
         after = {group: dict(values) for group, values in state.items()}
         for name, count in counts.items():
             for side in pulsed(self.encoding):
@@ -399,15 +408,17 @@ class Crossbar:
             state: the state; not changed.
             targets: weights by name.
             drawn: what ``draw`` gave for a limit of ``budget`` and ``verified=True``.
-            only: by name 1 for every weight that is written and 0 for those that get no pulse; by default all are.
+            only: for every target 1 where a weight is written and 0 where it gets no pulse; by default all are.
 
         Returns:
             The state, and by name for every weight whether all of its devices are within the tolerance (1 or 0) in a
             last look after all pulses.
 
         Raises:
-            ArgumentError: the budget is 0, or random numbers of a noisy device are missing.
+            ArgumentError: the budget is 0, a name is unknown, or random numbers of a noisy device are missing.
         """
+        arguments.known(NAMED, targets, state["plus.conductance"])
+        arguments.known("only must have an entry for every target", targets, targets if only is None else only)
         written = targets if only is None else {name: target * only[name] for name, target in targets.items()}
         warn_of_cut(nx, written, self.largest)
         return self._verified(nx, state, targets, drawn, only)
