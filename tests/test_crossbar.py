@@ -12,7 +12,7 @@ import pytest
 
 from neko_rules.backend import get_backend
 from neko_rules.devices import Constant, Crossbar, Linear, SoftBounds, presets
-from neko_rules.devices.encoding import ENCODINGS, pulsed
+from neko_rules.devices.encoding import ENCODINGS, pulsed, split
 from neko_rules.devices.quantization import quantized, straight_through
 from neko_rules.errors import ArgumentError, IncompatibleError, NekoWarning
 
@@ -212,6 +212,51 @@ def test_write_verify_reports_what_it_reads_at_the_end(noise: str) -> None:
     if noise == "write_noise":
         found = crossbar.weights(NX, after)["w"]
         assert np.abs(found - WEIGHT)[shown].max() <= 2 * 0.02 + 1e-12
+
+
+@pytest.mark.parametrize("levels", [0, 11])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_write_verify_stops_at_the_nearest_conductance_that_coarse_steps_reach(encoding: str, levels: int) -> None:
+    """From 0 in steps of a tenth of the range, which is more than twice the tolerance."""
+    crossbar = bar(encoding, device=Constant(step=10e-6, levels=levels), tolerance=0.01, budget=50)
+    state = crossbar.first({"w": np.zeros(WEIGHT.shape)})
+    after, reached = crossbar.write_verify(NX, state, {"w": WEIGHT})
+    within = np.ones(WEIGHT.shape, bool)
+    for side in pulsed(encoding):
+        wanted = split(encoding, crossbar.memristor, WEIGHT, 1.0)[side]
+        steps = np.rint((wanted - state[f"{side}.conductance"]["w"]) / 10e-6)
+        np.testing.assert_allclose(
+            after[f"{side}.conductance"]["w"], state[f"{side}.conductance"]["w"] + 10e-6 * steps, atol=1e-18
+        )
+        pulses = after[f"{side}.up"]["w"] - after[f"{side}.down"]["w"]
+        assert np.array_equal(pulses, steps)
+        assert np.array_equal(after[f"{side}.up"]["w"] + after[f"{side}.down"]["w"], np.abs(steps))
+        within &= np.abs(after[f"{side}.conductance"]["w"] - wanted) <= 1e-6
+    assert np.array_equal(reached["w"], within)
+    assert 0 < within.sum() < within.size
+
+
+def test_write_verify_goes_back_and_forth_where_the_noise_of_pulses_helps() -> None:
+    found = {}
+    for noise in (0.0, 0.3):
+        crossbar = bar("one_fixed", device=Constant(step=10e-6, cycle_noise=noise), tolerance=0.01, budget=50)
+        state = crossbar.first({"w": np.zeros((20, 20))})
+        wanted = np.random.default_rng(1).uniform(-0.8, 0.8, (20, 20))
+        drawn = crossbar.draw({"w": (20, 20)}, 2, limit=50, verified=True)
+        found[noise] = float(crossbar.write_verify(NX, state, {"w": wanted}, drawn)[1]["w"].mean())
+    assert found[0.0] < 0.3
+    assert found[0.3] > 0.98
+
+
+def test_write_verify_sends_no_pulse_to_a_device_at_the_end_of_its_own_range() -> None:
+    crossbar = bar("one_fixed", device=replace(IDEAL, g_max_spread=0.2), budget=300)
+    state = crossbar.first({"w": np.zeros((8, 8))})
+    after, reached = crossbar.write_verify(NX, state, {"w": np.ones((8, 8))})
+    ends = state["plus.g_max"]["w"]
+    short = ends < 99e-6
+    assert np.array_equal(reached["w"] == 0, short)
+    assert np.array_equal(after["plus.conductance"]["w"][short], ends[short])
+    np.testing.assert_allclose(after["plus.up"]["w"][short], np.ceil((ends[short] - 50e-6) / 0.5e-6 - 1e-9))
 
 
 def test_write_verify_draws_an_offset_at_every_pulse_and_leaves_other_draws_alone() -> None:

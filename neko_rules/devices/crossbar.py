@@ -398,10 +398,12 @@ class Crossbar:
     ) -> tuple[State, Parameters]:
         """Write weights in a closed loop: in each of ``budget`` rounds, read, and pulse towards the target.
 
-        Pulsed is what is read further than ``tolerance`` from its target. A reader sees G + σ_w ξ with the offset of
-        the last pulse, and read noise of its own at every look; a device that was within the tolerance is pulsed again
-        when a later look, or the disturbance by its neighbours' pulses, says otherwise. As ``first`` it warns of
-        weights beyond ±w_max, but not in a compiled function, whose arrays have no numbers yet.
+        Pulsed is what is read further than ``tolerance`` from its target, unless a pulse would take it no nearer: a
+        device whose steps are coarse stays at the nearest that they reach, and one whose pulses are noisy goes on as
+        long as the noise of those left, up to two standard deviations, may bring it nearer (``Device.nearest``). A
+        reader sees G + σ_w ξ with the offset of the last pulse, and read noise of its own at every look; a device that
+        was left is pulsed again when a later look, or the disturbance by its neighbours' pulses, says otherwise. As
+        ``first`` it warns of weights beyond ±w_max, but not in a compiled function, whose arrays have no numbers yet.
 
         Args:
             nx: the backend of the state.
@@ -477,6 +479,8 @@ class Crossbar:
         def one(held: Parameters, each: Parameters) -> tuple[Parameters, Parameters]:
             off = error(held, each.get("look"))
             due = nx.where(nx.abs(off) > allowed, nx.sign(off), 0.0 * off)
+            nearest = device.nearest(nx, target - off, due, target, cells, each["left"])
+            due = nx.where(nx.abs(target - nearest) < nx.abs(off), due, 0.0 * off)
             due = due if chosen is None else due * chosen
             up, down = nx.maximum(due, 0.0), nx.maximum(-due, 0.0)
             moved = device.pulse(nx, held["conductance"], due, cells, each.get("pulse"))
@@ -492,6 +496,7 @@ class Crossbar:
 
         begin = {kind: after[f"{side}.{kind}"][name] for kind in kinds}
         rounds = {kind: values[: self.budget] for kind, values in noise.items()}
+        rounds["left"] = self.budget - nx.arange(self.budget, nx.dtype(target))
         end, _ = trees.scan(nx, one, begin, rounds, self.budget)
         self._renew(nx, after, side, name, end["up"] + end["down"] - begin["up"] - begin["down"])
         for kind, array in end.items():

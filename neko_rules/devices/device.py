@@ -31,6 +31,9 @@ Cells = dict[str, Any]
 STUCK_AT = ("random", "low", "high")
 NOISES = ("multiplicative", "additive")
 DISTRIBUTIONS = ("normal", "lognormal")
+LIKELY = 2.0
+"""Standard deviations of noise that may be hoped for."""
+
 PULSE = ("step", "set_voltage", "reset_voltage", "pulse_width")
 """The fields that describe one pulse."""
 
@@ -270,6 +273,39 @@ class Device:
             after = self._on_a_level(nx, after, cells)
         # Exactly as it was, where nothing was pulsed: rounding must not move a device.
         return unless_stuck(nx, nx.where(direction == 0, g, after), g, cells)
+
+    def nearest(
+        self, nx: Backend, g: Array, direction: Array, wanted: Array, cells: Cells, left: float | Array = 1.0
+    ) -> Array:
+        """The conductance nearest to a wanted one that a pulse leads to: by its mean step and up to two σ of noise.
+
+        With several pulses left, which may go back and forth, it is the noise of them all: √left as large.
+
+        Args:
+            nx: the backend of the arrays.
+            g: conductances in S, as they are seen.
+            direction: +1, -1 or 0 for every device.
+            wanted: conductances in S.
+            cells: what ``draw`` gave, as arrays of the backend.
+            left: the number of pulses left, an array where the others are.
+
+        Example: a step of 10 µS leads no nearer to 3 µS than 0 is.
+
+            >>> from neko_rules.devices import Constant
+            >>> device, nx = Constant(step=10e-6), get_backend("numpy")
+            >>> after = device.nearest(nx, np.zeros(2), np.ones(2), np.array([3e-6, 60e-6]), device.nominal())
+            >>> (1e6 * after).round(6)
+            array([10., 10.])
+        """
+        g = _clipped(nx, g, cells["g_min"], cells["g_max"])
+        size = nx.abs(self.change(nx, g, direction, cells))
+        noise = self.cycle_noise * (size if self.noise == "multiplicative" else self.step)
+        root = nx.sqrt(left) if nx.is_tensor(left) else math.sqrt(left)
+        likely = LIKELY * root * (noise + self.write_noise * self.range)
+        size = nx.minimum(nx.maximum(nx.abs(wanted - g), size - likely), size + likely)
+        after = _clipped(nx, g + direction * size, cells["g_min"], cells["g_max"])
+        # An offset is added to what is on a level.
+        return self._on_a_level(nx, after, cells) if self.levels and not self.write_noise else after
 
     def pulses(
         self, nx: Backend, g: Array, counts: Array, cells: Cells, noise: Array | None = None, limit: int = 1
