@@ -260,6 +260,8 @@ class TestRunAndShow:
             assert expected in text
         assert "finished after 2 of 2 epochs" in text
         assert "learning_curve.png" in text
+        # What is no synapse is no parameter: of the recurrent weights the diagonal.
+        assert f"[{1 * 4 + 4 * 3 + 4 + 4 * 10 + 10} parameters]" in text
 
     def test_one_epoch_is_shown_as_figures_without_a_curve(self, tiny: Path, tmp_path: Path, capsys: Any) -> None:
         out = tmp_path / "run"

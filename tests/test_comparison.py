@@ -138,6 +138,44 @@ class TestIdentities:
             assert moments.squared_bias == moments.spread == 0
             assert not result.deviation("itself", name, 0).any()
 
+    def test_figures_are_of_synapses_alone(self) -> None:
+        """Diagonals without autapses and what a sparse connectivity leaves out are zero in every gradient."""
+        sparse = model(hidden=20, recurrent_connectivity=0.3)
+        result = run(BPTT(sparse), {"random": EProp(sparse, mode="random", seed=3)}, keep_every=1)
+        name = "hidden.recurrent.weight"
+        mask = sparse.network.synapses[name]
+        assert np.array_equal(result.synapses(name), mask)
+        assert result.synapses("hidden.input.weight").all()
+        deviations = np.stack([result.deviation("random", name, batch)[mask] for batch in result.kept])
+        for figure, values in (
+            ("mean", deviations.mean(1)),
+            ("std", deviations.std(1)),
+            ("mean_absolute", np.abs(deviations).mean(1)),
+        ):
+            np.testing.assert_allclose(result.statistic("random", name, figure), values, rtol=1e-12)
+        parts = [result.statistic("random", each, "mean") * result.synapses(each).sum() for each in result.parameters]
+        everywhere = result.statistic("random", "all", "mean") * sparse.network.size
+        np.testing.assert_allclose(everywhere, np.sum(parts, axis=0), rtol=1e-12, atol=1e-14)
+        row = next(row for row in result.summary() if row["parameter"] == name)
+        assert row["squared_bias"] == pytest.approx(np.mean(deviations.mean(0) ** 2), rel=1e-12)
+        assert row["variance"] == pytest.approx(np.mean(deviations.var(0)), rel=1e-12)
+        truth = [result.matrix("bptt", name, batch)[mask] for batch in result.kept]
+        assert row["reference_square"] == pytest.approx(np.mean(np.square(truth)), rel=1e-12)
+
+    def test_a_neuron_without_a_synapse_with_itself_has_nothing_to_compare(self) -> None:
+        lone = model(hidden=1)
+        result = run(BPTT(lone), {"random": EProp(lone, mode="random")}, keep_every=1)
+        assert np.isnan(result.statistic("random", "hidden.recurrent.weight", "mean")).all()
+        assert np.isnan(result.moments("random", "hidden.recurrent.weight").squared_bias)
+        assert result.usual_parameter() == "hidden.input.weight"
+        with pytest.raises(ArgumentError, match="with a synapse"):
+            result.plot("hidden.recurrent.weight")
+
+    def test_networks_of_other_synapses_are_not_compared(self) -> None:
+        one, other = (model(hidden=20, recurrent_connectivity=0.3, seed=seed) for seed in (1, 2))
+        with pytest.raises(IncompatibleError, match=r"same synapses .*other and bptt differ in hidden\.rec"):
+            run(BPTT(one), {"other": BPTT(other)})
+
     def test_a_sign_flipped_rule(self) -> None:
         result = run(BPTT(model()), {"flipped": SignFlipped(model())})
         for name in result.groups:

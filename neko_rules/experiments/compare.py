@@ -174,7 +174,7 @@ def compare(
     interrupted = result.history.interrupted
     outcome.status, outcome.reason = ("interrupted", "Ctrl-C") if interrupted else ("finished", "")
     outcome.history, outcome.seconds = result.history, time.perf_counter() - begin
-    write_results(outcome, first.rule.model.network.parameters, configuration)
+    write_results(outcome, first.rule.model.network, configuration)
     return outcome, result
 
 

@@ -22,6 +22,7 @@ from neko_rules.experiments.folder import RunFolder, free_path, require_free
 from neko_rules.experiments.parts import registry_of, supplied, within
 from neko_rules.experiments.settings import apply_setting
 from neko_rules.experiments.yaml_file import dump, read_mapping
+from neko_rules.layers.protocol import NetworkProtocol
 from neko_rules.probabilistic import SamplingRule
 from neko_rules.registry import construct
 from neko_rules.rules import Rule
@@ -136,6 +137,7 @@ class Outcome:
         reason: why it ended before its last epoch; empty otherwise.
         history: what it measured.
         seconds: how long it took, loading of the data included.
+        parameters: how many numbers were learned; None before they are known.
         crossbars: what it cost the devices that the weights live on, if they do, by the name of their array.
     """
 
@@ -144,6 +146,7 @@ class Outcome:
     reason: str = ""
     history: History = field(default_factory=History)
     seconds: float = 0.0
+    parameters: int | None = None
     crossbars: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
@@ -155,6 +158,7 @@ class Outcome:
             "final": self.history.epochs[-1] if self.history.epochs else None,
             "unfinished_epoch": self.history.partial,
             "seconds": round(self.seconds, 3),
+            "parameters": self.parameters,
             **self.crossbars,
         }
 
@@ -338,15 +342,16 @@ def _train(
         if resume is None or trainer.resumed_from is not None:
             loaded = getattr(experiment.rule, "crossbars", {})
             outcome.crossbars = {name: each.report().totals() for name, each in loaded.items()}
-            write_results(outcome, experiment.rule.model.network.parameters, experiment.configuration)
+            write_results(outcome, experiment.rule.model.network, experiment.configuration)
     return outcome
 
 
-def write_results(outcome: Outcome, parameters: Mapping[str, Any], configuration: Configuration) -> None:
+def write_results(outcome: Outcome, network: NetworkProtocol, configuration: Configuration) -> None:
     """Write weights, summary and learning curve."""
     from neko_rules.report.learning_curve import save_learning_curves
 
-    outcome.folder.write_weights(parameters)
+    outcome.folder.write_weights(network.parameters)
+    outcome.parameters = network.size
     outcome.folder.write_json("summary.json", outcome.summary())
     if outcome.history.epochs:
         assert isinstance(configuration.loss, Mapping), "a resolved configuration names its loss in a mapping"

@@ -34,9 +34,9 @@ def show(path: Path, console: Console) -> None:
     )
     # Of every part only what differs from its defaults.
     described = {key: shortened(value, key) for key, value in configuration.items()}
-    parameters = sum(each.size for each in folder.read_weights().values()) if folder.weights.exists() else None
+    entries = sum(each.size for each in folder.read_weights().values()) if folder.weights.exists() else None
     console.print(f"[bold]{configuration.get('name', path.name)}[/bold]", highlight=False)
-    console.print(tables.description_table(described, parameters))
+    console.print(tables.description_table(described, summary.get("parameters", entries)))
     console.print()
     if sampling.is_sampling(configuration.get("rule")):
         for drawn in sampling.trace_lines(folder, console.width):

@@ -100,6 +100,28 @@ class NetworkProtocol:
         """The connections some of whose weights have to stay zero, by the name of the weight."""
         return {connection.weight: connection for connection in self.graph.connections if connection.partial}
 
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Which entries of a parameter are synapses, by name, where others have to stay zero: bool, in its shape."""
+        return {name: each.synapses(*self.values[name].shape) for name, each in self.partial.items()}
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are to be learned: those that have to stay zero do not count.
+
+        Example: three neurons, of which none has a synapse with itself.
+
+            >>> from neko_rules import LIF
+            >>> LIF(3, 2, inputs=1).size == (3 + 3 * 2 + 3) + (3 * 2 + 2)
+            True
+        """
+        self.require_built()
+        masks = self.masks
+        return sum(
+            int(np.count_nonzero(masks[name])) if name in masks else math.prod(tuple(value.shape))
+            for name, value in self.values.items()
+        )
+
     def set_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Take over parameters by name (all or some of them)."""
         raise NotImplementedError(f"{type(self).__name__} must define set_parameters()")

@@ -195,12 +195,12 @@ class Posterior:
         if self._layout is None:
             network = self.model.network
             network.require_built()
-            partial, layout, at = network.partial, [], 0
+            masks, layout, at = network.masks, [], 0
             for name, value in network.values.items():
                 if name in network.learned or any(name == each or name.startswith(f"{each}.") for each in self.fixed):
                     continue
                 shape = tuple(value.shape)
-                mask = partial[name].synapses(*shape) if name in partial else np.ones(shape, bool)
+                mask = masks.get(name, np.ones(shape, bool))
                 layout.append((name, mask, slice(at, at + int(mask.sum()))))
                 at += int(mask.sum())
             if not at:

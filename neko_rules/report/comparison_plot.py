@@ -42,6 +42,9 @@ class Compared(Protocol):
     def deviation(self, rule: str, parameter: str, batch: int, quantity: str = ...) -> np.ndarray:
         """Rule minus reference."""
 
+    def synapses(self, parameter: str) -> np.ndarray:
+        """Which entries are learned."""
+
     def summary(self, quantity: str = ...) -> list[dict[str, Any]]:
         """Rows of figures."""
 
@@ -73,13 +76,17 @@ def comparison_figure(result: Compared, parameter: str, batch: int | None = None
             received=f"{len(result.kept)} batches, {len(with_gradient)} rules with a gradient",
             works="compare gradient rules with keep_every=100",
         )
+    learned = result.synapses(parameter)
+    if not learned.any():
+        raise ArgumentError("the figure of a comparison needs a parameter with a synapse", received=parameter)
     at = result.kept[-1] if batch is None else batch
     to = result.reference
     with matplotlib.rc_context(STYLE):
         figure = new_figure(3, rows=2, height=2.6)
         figure.set_layout_engine("constrained", w_pad=0.08)
         snapshot, course, angle, shares, layers, heat = figure.axes
-        deviation_distributions({rule: result.deviation(rule, parameter, at) for rule in with_gradient}, snapshot)
+        shown = {rule: result.deviation(rule, parameter, at)[learned] for rule in with_gradient}
+        deviation_distributions(shown, snapshot)
         absolute = {rule: result.statistic(rule, parameter, "mean_absolute") for rule in with_gradient}
         over_training(result.batches, absolute, "Mean absolute deviation", course)
         if any((values > 0).any() for values in absolute.values()):
@@ -152,7 +159,8 @@ def _heats(result: Compared, rules: list[str], parameter: str, whole: Axes) -> A
     assert place is not None, "made by subplots"
     whole.remove()
     strips = place.subgridspec(len(rules), 1, hspace=0.08).subplots(sharex=True, sharey=True, squeeze=False)[:, 0]
-    found = {rule: [result.deviation(rule, parameter, each) for each in kept] for rule in rules}
+    learned = result.synapses(parameter)
+    found = {rule: [result.deviation(rule, parameter, each)[learned] for each in kept] for rule in rules}
     largest = max(map(typical_largest, found.values()))
     extent = float(result.batches[0]), float(result.batches[-1])
     for ax, (rule, deviations) in zip(strips, found.items(), strict=True):

@@ -179,6 +179,16 @@ class _ComparedModels:
                     received=f"{name} and {self._primary} differ in {min(differing)[0]}",
                     works="build them on clones of one model",
                 )
+        wanted = self._rules[self._primary].model.network.masks
+        for name, rule in self._rules.items():
+            masks = rule.model.network.masks
+            for each in wanted.keys() | masks.keys():
+                if each not in masks or each not in wanted or not np.array_equal(masks[each], wanted[each]):
+                    raise IncompatibleError(
+                        "compared rules need networks with the same synapses",
+                        received=f"{name} and {self._primary} differ in {each}",
+                        works="build them on clones of one model, or give all one connectivity_seed",
+                    )
 
     def __getattr__(self, name: str) -> Any:
         # What callbacks ask for beside, such as the network, is the primary's.
@@ -202,6 +212,7 @@ class _Watched:
         self.model = _ComparedModels(self.rules, comparison.name)
         self._folder: ComparisonFolder | None = None
         self._parts: dict[str, tuple[str, ...]] = {}
+        self._synapses: dict[str, np.ndarray] = {}
         self._moments: dict[tuple[str, str, str], Moments] = {}
         self._batch = 0
         # Loops of NumPy's that took another library's steps would be compared with themselves.
@@ -263,6 +274,7 @@ class _Watched:
         refuse_silence(comparison.rules[comparison.reference].model, x, comparison.reference)
         shapes = _shapes(self.primary)
         self._parts = groups(list(shapes))
+        self._synapses = self.primary.model.network.masks  # type: ignore[attr-defined]
         about = {
             "primary": comparison.name,
             "reference": comparison.reference,
@@ -274,7 +286,7 @@ class _Watched:
             "quantities": list(QUANTITIES),
             "statistics": list(STATISTICS),
         }
-        self._folder = ComparisonFolder(self.path, about, comparison.chunk)
+        self._folder = ComparisonFolder(self.path, about, self._synapses, comparison.chunk)
 
     def _record(self, seen: dict[str, dict[str, Arrays | None]], loss: float) -> None:
         assert self._folder is not None, "begun with the first batch"
@@ -288,7 +300,7 @@ class _Watched:
                 given = seen[quantity][name]
                 if truth is None or given is None:
                     continue
-                values[row, place] = compared(truth, given, self._parts)
+                values[row, place] = compared(self._learned(truth), self._learned(given), self._parts)
                 for key in truth:
                     moments = self._moments.setdefault((quantity, name, key), Moments())
                     moments.add(given[key].astype(np.float64) - truth[key])
@@ -296,6 +308,10 @@ class _Watched:
         if self.comparison.keep_every is not None and self._batch % self.comparison.keep_every == 0:
             self._folder.keep(self._batch, seen)
         self._batch += 1
+
+    def _learned(self, arrays: Arrays) -> Arrays:
+        """Arrays without the entries that stay zero, where there is no synapse."""
+        return {name: a[self._synapses[name]] if name in self._synapses else a for name, a in arrays.items()}
 
     def _refuse_dead(self, truth: Arrays) -> None:
         """Refuse a reference without length, and weights out of neurons of which none has spiked."""

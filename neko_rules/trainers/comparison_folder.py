@@ -5,6 +5,7 @@
 ``figures-000000.npz``   a chunk of batches: ``batch`` [n], ``loss`` [n] and ``values``
                          [n, rule, quantity, group, statistic]
 ``matrices-000000.npz``  gradients and weight changes of all rules in one batch, as ``quantity/rule/parameter``
+``synapses.npz``         which entries of a parameter are synapses, where not all are
 ``moments.npz``          mean and sum of squares over batches of every entry, as ``mean/quantity/rule/parameter``
 =======================  ===========================================================================================
 
@@ -38,12 +39,13 @@ class ComparisonFolder:
     Args:
         path: a folder, made if it does not exist.
         about: what ``comparison.json`` says.
+        synapses: which entries of a parameter are synapses, by its name, where not all are.
         chunk: batches per file of figures.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as temporary:
-        ...     folder = ComparisonFolder(Path(temporary), {"rules": ["random"]}, chunk=2)
+        ...     folder = ComparisonFolder(Path(temporary), {"rules": ["random"]}, {}, chunk=2)
         ...     for batch in range(3):
         ...         folder.append(batch, 0.5, np.zeros((1, 2, 3, len(STATISTICS))))
         ...     folder.flush()
@@ -51,7 +53,9 @@ class ComparisonFolder:
         (3, 1, 2, 3, 10)
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], chunk: int = 256) -> None:
+    def __init__(
+        self, path: Path, about: Mapping[str, Any], synapses: Mapping[str, np.ndarray], chunk: int = 256
+    ) -> None:
         self.path, self.chunk = path, chunk
         path.mkdir(parents=True, exist_ok=True)
         for old in (*path.glob("figures-*.npz"), *path.glob("matrices-*.npz"), *path.glob("moments.npz")):
@@ -59,6 +63,7 @@ class ComparisonFolder:
         self._chunks = 0
         self._waiting: list[tuple[int, float, np.ndarray]] = []
         (path / "comparison.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _save(path / "synapses.npz", synapses)
 
     def append(self, batch: int, loss: float, values: np.ndarray) -> None:
         """Add the figures of one batch."""
@@ -139,15 +144,21 @@ def read_matrices(path: Path, batch: int, keys: Sequence[str]) -> dict[str, np.n
         return {key: file[key] for key in keys if key in file.files}
 
 
-def read_moments(path: Path) -> dict[tuple[str, str, str], Moments]:
-    """The moments by quantity, rule and parameter."""
+def read_synapses(path: Path) -> dict[str, np.ndarray]:
+    """Which entries of a parameter are synapses, where not all are; a folder without the file tells of all entries."""
+    return _load(path / "synapses.npz") if (path / "synapses.npz").exists() else {}
+
+
+def read_moments(path: Path, synapses: Mapping[str, np.ndarray]) -> dict[tuple[str, str, str], Moments]:
+    """The moments by quantity, rule and parameter; their averages are of synapses."""
     arrays = _load(path / "moments.npz")
     found = {}
     for key, mean in arrays.items():
         kind, _, name = key.partition("/")
         if kind == "mean":
             quantity, rule, parameter = name.split("/")
-            moments = Moments(int(arrays[f"count/{name}"]), mean, arrays[f"squares/{name}"])
+            count, squares = int(arrays[f"count/{name}"]), arrays[f"squares/{name}"]
+            moments = Moments(count, mean, squares, synapses.get(parameter))
             found[quantity, rule, parameter] = moments
     return found
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neko_rules.arguments import choice
-from neko_rules.errors import ArgumentError, nearest
+from neko_rules.arguments import choice, known
+from neko_rules.errors import ArgumentError
 from neko_rules.trainers.comparison_folder import (
     QUANTITIES,
     kept_batches,
@@ -18,6 +18,7 @@ from neko_rules.trainers.comparison_folder import (
     read_figures,
     read_matrices,
     read_moments,
+    read_synapses,
 )
 from neko_rules.trainers.deviation import STATISTICS, Moments
 from neko_rules.trainers.history import History
@@ -69,7 +70,8 @@ class Comparison:
         self.about = about
         found = read_figures(self.path)
         self.batches, self.loss, self._values = found["batch"], found["loss"], found["values"]
-        self._moments = read_moments(self.path)
+        self._synapses = read_synapses(self.path)
+        self._moments = read_moments(self.path, self._synapses)
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
@@ -106,12 +108,17 @@ class Comparison:
         scale, not as a test.
         """
         choice("quantity", quantity, QUANTITIES)
-        if parameter not in self.parameters:
-            raise ArgumentError("unknown parameter", received=parameter, works=nearest(parameter, self.parameters))
+        known("unknown parameter", [parameter], self.parameters)
         key = (quantity, self._rule(rule), parameter)
         if key not in self._moments:
             raise ArgumentError(f"{rule} and {self.reference} must both have a {quantity}", received=f"no {quantity}")
         return self._moments[key]
+
+    def synapses(self, parameter: str) -> np.ndarray:
+        """Which entries of a parameter are learned, bool of its shape: all but those that stay zero, of no synapse."""
+        known("unknown parameter", [parameter], self.parameters)
+        found = self._synapses.get(parameter)
+        return np.ones(self.parameters[parameter], bool) if found is None else found
 
     @property
     def kept(self) -> list[int]:
@@ -132,7 +139,7 @@ class Comparison:
         """A row for every rule and group: figures averaged over the batches, and for parameters bias and variance.
 
         ``bias`` is the mean entry of d̄ with its standard error over batches; ``squared_bias`` and ``variance`` are
-        averages over the entries and add up to the mean square deviation.
+        averages over the synapses and add up to the mean square deviation.
         """
         rows = []
         for rule in self.rules:
@@ -146,7 +153,7 @@ class Comparison:
                 row |= {"bias": mean_of(series["mean"]), "bias_error": standard_error(series["mean"])}
                 if (quantity, rule, group) in self._moments:
                     moments = self._moments[quantity, rule, group]
-                    square = mean_of(series["reference_norm"] ** 2) / max(int(np.prod(self.parameters[group])), 1)
+                    square = mean_of(series["reference_norm"] ** 2) / max(int(self.synapses(group).sum()), 1)
                     row |= {
                         "squared_bias": moments.squared_bias,
                         "variance": moments.spread,
@@ -191,8 +198,9 @@ class Comparison:
 
     def usual_parameter(self) -> str:
         """The recurrent weights where there are some, else the largest parameter."""
-        recurrent = [name for name in self.parameters if name.endswith("recurrent.weight")]
-        return recurrent[0] if recurrent else max(self.parameters, key=lambda name: int(np.prod(self.parameters[name])))
+        size = {name: int(self.synapses(name).sum()) for name in self.parameters}
+        recurrent = [name for name in self.parameters if name.endswith("recurrent.weight") and size[name]]
+        return recurrent[0] if recurrent else max(size, key=lambda name: size[name])
 
     def _matrices(self, keys: list[str], batch: int) -> list[np.ndarray]:
         if batch not in self.kept:

@@ -1,7 +1,7 @@
 """Deviation: how one gradient (or weight change) differs from another, within a batch and over batches.
 
 With a the reference, b what is compared with it, d = b - a, sums over the entries of a parameter (or of several taken
-as one vector) and n their number:
+as one vector) that are learned, which what is no synapse is not, and n their number:
 
     cosine          Σ ab / (‖a‖ ‖b‖)
     angle           2 arcsin √((‖d‖² - (‖a‖ - ‖b‖)²) / (4 ‖a‖ ‖b‖)), in degrees: the same angle, without the loss of
@@ -117,6 +117,7 @@ class Moments:
         count: batches seen, B.
         mean: d̄, entry by entry.
         squares: Σ_t (d_t - d̄)², entry by entry, updated as each batch comes (Welford 1962, Technometrics 4:419).
+        synapses: which entries averages are of, bool; None for all.
 
     Example:
         >>> moments = Moments()
@@ -129,6 +130,7 @@ class Moments:
     count: int = 0
     mean: np.ndarray = field(default_factory=lambda: np.zeros(()))
     squares: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    synapses: np.ndarray | None = None
 
     def add(self, deviation: np.ndarray) -> None:
         """Count one batch."""
@@ -152,10 +154,14 @@ class Moments:
 
     @property
     def squared_bias(self) -> float:
-        """d̄², averaged over the entries."""
-        return float(np.mean(self.mean**2))
+        """d̄², averaged over the entries that are synapses; NaN where none is."""
+        return self._averaged(self.mean**2)
 
     @property
     def spread(self) -> float:
-        """The variance, averaged over the entries; with ``squared_bias`` it adds up to the mean square deviation."""
-        return float(np.mean(self.variance))
+        """The variance, averaged likewise; with ``squared_bias`` it adds up to the mean square deviation."""
+        return self._averaged(self.variance)
+
+    def _averaged(self, entries: np.ndarray) -> float:
+        counted = entries if self.synapses is None else entries[self.synapses]
+        return float(np.mean(counted)) if counted.size else float("nan")
