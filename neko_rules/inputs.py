@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from neko_rules.encoders import Encoder
-from neko_rules.errors import DataError, IncompatibleError
+from neko_rules.errors import ArgumentError, DataError, IncompatibleError
 from neko_rules.kernels.host import only_finite
 from neko_rules.seeding import stream
 
@@ -99,12 +99,35 @@ class Inputs(NamedTuple):
         dt, seed = self.network.dt, self.encoder.draws_from
         if update is not None or seed is None:
             return self.encoder.encode(array, stream(seed or 0, f"update/{update}"), dt)
+        draws = self.encoder.draws(array.shape)
+        if draws is not None:
+            return self._encoded_at_once(array, first, draws, seed)
         found: np.ndarray | None = None
         for place, example in enumerate(array):
             one = self.encoder.encode(example[None], stream(seed, f"example/{first + place}"), dt)
             found = np.empty((len(array), *one.shape[1:]), one.dtype) if found is None else found
             found[place] = one[0]
         assert found is not None, "there is at least one example"
+        return found
+
+    def _encoded_at_once(self, array: np.ndarray, first: int, draws: int, seed: int) -> np.ndarray:
+        """Examples that take their numbers from one stream, in which each has a place of its own."""
+        assert self.encoder is not None, "without one nothing is drawn"
+
+        def before(example: int) -> np.random.Generator:
+            # Streams of their own for examples that take more numbers or fewer, whose places would overlap.
+            rng = stream(seed, f"examples/{draws}")
+            rng.bit_generator.advance(example * draws)  # type: ignore[attr-defined]
+            return rng
+
+        rng = before(first)
+        found = self.encoder.encode(array, rng, self.network.dt)
+        if rng.bit_generator.state != before(first + len(array)).bit_generator.state:
+            raise ArgumentError(
+                f"an encoder draws as many numbers as it says, {draws} for an example of shape {array.shape[1:]}",
+                received=f"another number by {type(self.encoder).__name__}",
+                works="return None in draws(), where their number is not fixed",
+            )
         return found
 
     def time_major(self, array: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from neko_rules.errors import ArgumentError, ConfigurationError, DataError, Inco
 from neko_rules.experiments.compare import compare
 from neko_rules.experiments.run import run
 from neko_rules.experiments.verify import verify
+from neko_rules.inputs import Inputs
 
 GIVEN: dict[str, dict[str, Any]] = {"rate": {"steps": 9}, "latency": {"steps": 9}, "constant": {"steps": 9}}
 """Arguments of those that need some."""
@@ -98,6 +99,53 @@ def test_what_is_encoded_does_not_depend_on_how_an_evaluation_is_cut(name: str) 
     spikes = plain.trajectory(inputs).z("hidden").swapaxes(0, 1)
     assert spikes.any()
     assert np.array_equal(recorded["hidden.spikes"].array.reshape(spikes.shape), spikes)
+
+
+class Counted(Rate):
+    """A rate that counts how often it is asked, and that may hold back what it draws, or draw more than it says."""
+
+    calls, said, more = 0, True, 0
+
+    def draws(self, given: tuple[int, ...]) -> int | None:  # type: ignore[override]
+        return super().draws(given) if self.said else None
+
+    def encode(self, x: np.ndarray, rng: np.random.Generator, dt: float) -> np.ndarray:
+        type(self).calls += 1
+        found = super().encode(x, rng, dt)
+        rng.random(self.more)
+        return found
+
+
+def test_all_of_a_batch_are_drawn_at_once_and_an_example_alike_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(1).random((300, 30))
+    model = evaluator(Counted(40))
+    whole = model.encoded(x)
+    assert Counted.calls == 1
+    alone = [Inputs(model.network, model.encoder).encoded(x[k : k + 1], first=k)[0] for k in range(len(x))]
+    assert np.array_equal(whole, alone)
+    # Of one value everywhere, no two examples have the same spikes.
+    assert len(np.unique(model.encoded(np.full((300, 30), 0.5)).reshape(300, -1), axis=0)) == 300
+    monkeypatch.setattr(Counted, "said", False)
+    monkeypatch.setattr(Counted, "calls", 0)
+    by_itself = model.encoded(x)
+    assert Counted.calls == 300
+    assert not np.array_equal(by_itself, whole)
+    assert np.array_equal(by_itself[7:9], Inputs(model.network, model.encoder).encoded(x[7:9], first=7))
+
+
+def test_an_encoder_that_draws_more_than_it_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "more", 1)
+    with pytest.raises(ArgumentError, match=r"as many numbers as it says, 36 .* another number by Counted"):
+        evaluator(Counted(9)).evaluate(X[:, 0], Y)
+
+
+def test_series_of_several_lengths_share_no_draws() -> None:
+    """Their places in a stream would overlap: 10 time steps of examples 0 to 5, and 5 time steps from example 6."""
+    model = evaluator(Rate())
+    model.network.build(1)
+    short = Inputs(model.network, model.encoder).encoded(np.full((6, 5, 1), 0.5), first=6).ravel()
+    long = Inputs(model.network, model.encoder).encoded(np.full((6, 10, 1), 0.5)).ravel()
+    assert not np.array_equal(short, long[30:])
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))

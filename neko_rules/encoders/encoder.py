@@ -21,7 +21,8 @@ class Encoder(Alike, ABC):
 
     An encoder of your own says what it makes in ``shape`` and ``encode``, and is registered as any other:
     ``@ENCODERS.register("ramp")``. One that draws random numbers says from which seed (``draws_from``): a batch of
-    training then has numbers of its own in every update, and an example of an evaluation always the same.
+    training then has numbers of its own in every update, and an example of an evaluation always the same. Where it also
+    says how many numbers it draws for an example (``draws``), all of a batch are drawn at once.
     """
 
     @property
@@ -38,6 +39,17 @@ class Encoder(Alike, ABC):
         Raises:
             DataError: it says which values can be.
         """
+
+    def draws(self, given: tuple[int, ...]) -> int | None:
+        """How many numbers of 64 bits ``encode`` draws for every example, one example after the other.
+
+        ``rng.random`` and ``rng.integers`` of NumPy's 64-bit integers over their whole range take one for each number.
+        None where this is not so: in an evaluation each example is then encoded by itself.
+
+        Args:
+            given: the shape of values [example, …].
+        """
+        return None
 
     @abstractmethod
     def shape(self, given: tuple[int, ...]) -> tuple[int, int]:

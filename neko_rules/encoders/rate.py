@@ -10,6 +10,7 @@ Reference: D. Heeger, Poisson model of spike generation, Stanford University, 20
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.encoders.encoder import ENCODERS, Encoder, features, flat, require_fractions, steps_of
 from neko_rules.errors import ArgumentError, DataError
+from neko_rules.pairs import parts
+
+AT_ONCE = 2**15
+"""Numbers that are drawn at once: as many as the cache holds beside what is made of them."""
 
 
 @ENCODERS.register("rate", "poisson", "bernoulli")
@@ -73,6 +78,10 @@ class Rate(Encoder):
         """As many time steps as were asked for, or as there are, and a feature for each value."""
         return (given[1], given[2]) if self.steps is None else (self.steps, features(given))
 
+    def draws(self, given: tuple[int, ...]) -> int:
+        """One for every value and time step."""
+        return math.prod(self.shape(given))
+
     def encode(self, x: np.ndarray, rng: np.random.Generator, dt: float) -> np.ndarray:
         """Spikes, 0 or 1."""
         rate = 1 / dt if self.max_rate is None else self.max_rate
@@ -82,6 +91,10 @@ class Rate(Encoder):
                 received=f"{rate:g} Hz with a dt of {dt:g} s",
                 works=f"max_rate={1 / dt:g}, or a smaller dt",
             )
-        chance = x if self.steps is None else flat(x)[:, None, :]
-        size = (len(x), *self.shape(x.shape))
-        return rng.random(size) < rate * dt * chance
+        chance = rate * dt * (x if self.steps is None else flat(x)[:, None, :])
+        shape = self.shape(x.shape)
+        spikes = np.empty((len(x), *shape), bool)
+        for part in parts(len(x), max(1, AT_ONCE // math.prod(shape))):
+            drawn = rng.random(spikes[part].shape)
+            np.less(drawn, chance[part], out=spikes[part])
+        return spikes
