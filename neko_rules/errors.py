@@ -21,6 +21,9 @@ SHORTEST = 3
 LEARNING_RATE = ("lr", "learning_rate", "learningrate")
 """How other libraries call the learning rate where they give it to what is not the optimiser."""
 
+SCHEDULE = ("schedule", "scheduler", "lr_schedule", "lr_scheduler", "learning_rate_schedule", "learning_rate_scheduler")
+"""How they call what here stands in the place of a learning rate."""
+
 
 class NekoError(ValueError):
     """A refusal in one sentence: the rule, what was received, what would work.
@@ -150,6 +153,8 @@ def instead(argument: str, known: Iterable[str]) -> str:
         "the learning rate belongs to the optimizer: optimizer={'name': 'adam', 'learning_rate': 1e-3}"
         >>> instead("lr", ["learning_rate", "beta_1"]), instead("mod", ["mode"])
         ("did you mean 'learning_rate'?", "did you mean 'mode'?")
+        >>> instead("scheduler", ["learning_rate", "beta_1"])[:49]
+        'a schedule stands in the place of a learning rate'
         >>> instead("epochs", ["initial", "steps", "final"])[:58]
         'a schedule counts updates: give steps, epochs times the ba'
     """
@@ -165,6 +170,12 @@ def instead(argument: str, known: Iterable[str]) -> str:
             return "did you mean 'learning_rate'?"
         if "optimizer" in known:
             return "the learning rate belongs to the optimizer: optimizer={'name': 'adam', 'learning_rate': 1e-3}"
+    if argument.lower() in SCHEDULE:
+        schedule = "'learning_rate': {'name': 'cosine_decay', 'initial': 1e-3, 'steps': 1000}"
+        if "learning_rate" in known:
+            return f"a schedule stands in the place of a learning rate: {schedule}"
+        if "optimizer" in known:
+            return f"a schedule is a learning rate of the optimizer: optimizer={{'name': 'adam', {schedule}}}"
     return nearest(argument, known)
 
 

@@ -54,8 +54,9 @@ def create(cls: type[Part], value: Any) -> Part:
     if isinstance(value, cls):
         return value
     if isinstance(value, Mapping):
-        return construct(cls, f"a {cls.__name__}", value)
-    raise ArgumentError(f"a {cls.__name__} must be given as one, or as a mapping of its arguments", received=value)
+        return construct(cls, _article(cls.__name__), value)
+    rule = f"{_article(cls.__name__)} must be given as one, or as a mapping of its arguments"
+    raise ArgumentError(rule, received=value)
 
 
 class Registry(Generic[Part]):
@@ -99,6 +100,10 @@ class Registry(Generic[Part]):
 
         return add
 
+    @property
+    def _one(self) -> str:
+        return _article(self.kind)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
 
@@ -133,10 +138,14 @@ class Registry(Generic[Part]):
             return self.create(spec, {})
         if isinstance(spec, Mapping):
             if not isinstance(spec.get("name"), str):
-                raise ArgumentError(f"a {self.kind} given as a mapping needs a 'name'", received=dict(spec))
+                raise ArgumentError(f"{self._one} given as a mapping needs a 'name'", received=dict(spec))
             return self.create(spec["name"], {key: value for key, value in spec.items() if key != "name"})
         raise ArgumentError(
-            f"a {self.kind} must be a name, a mapping with a name, or a {self.base.__name__}",
+            f"{self._one} must be a name, a mapping with a name, or {_article(self.base.__name__)}",
             received=spec,
             works="known: " + ", ".join(repr(name) for name in self),
         )
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

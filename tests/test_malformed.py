@@ -61,6 +61,35 @@ CONFIGURATIONS = {
     "argument of the model beside it": Case(GOOD + "hidden: 4\n", "hidden", "it belongs to model.hidden"),
     "optimizer of train": Case(GOOD.replace("epochs: 1", "optimizer: adam"), "optimizer", "rule.optimizer"),
     "seed of train": Case(GOOD.replace("epochs: 1", "seed: 1"), "seed", "it belongs to seed, beside data"),
+    "schedule of train": Case(GOOD.replace("epochs: 1", "schedule: x"), "schedule", "to rule.optimizer.learning_rate"),
+    "schedule of a rule": Case(GOOD.replace("bptt", "{name: bptt, schedule: x}"), "schedule", "optimizer={'name'"),
+    "schedule of an optimizer": Case(
+        GOOD.replace("bptt", "{name: bptt, optimizer: {name: adam, scheduler: x}}"),
+        "scheduler",
+        "'name': 'cosine_decay'",
+    ),
+    "misspelt schedule": Case(
+        GOOD.replace(
+            "bptt", "{name: bptt, optimizer: {name: adam, learning_rate: {name: cosin, initial: 1, steps: 2}}}"
+        ),
+        "unknown schedule",
+        "did you mean 'cosine_decay'",
+    ),
+    "optimizer without a name": Case(
+        GOOD.replace("bptt", "{name: bptt, optimizer: {learning_rate: 1}}"), "in 'rule': optimizer", "'adam'"
+    ),
+    "optimizer that is a number": Case(
+        GOOD.replace("bptt", "{name: bptt, optimizer: 1}"), "an optimizer must be", "or an Optimizer"
+    ),
+    "encoder of the model": Case(
+        GOOD.replace("hidden: 4", "hidden: 4, encoder: rate"), "in 'model'", "it belongs to encoder, beside data"
+    ),
+    "argument of the model in the rule": Case(
+        GOOD.replace("bptt", "{name: bptt, connectivity: 0.1}"), "in 'rule'", "it belongs to model.connectivity"
+    ),
+    "argument of train in the data": Case(
+        GOOD.replace("num_samples: 50", "batch_size: 5"), "in 'data'", "it belongs to train.batch_size"
+    ),
     "part without a name": Case(DATA + "model: {hidden: 4}\n" + RULE, "model", "ALIF"),
     "seed is text": Case(GOOD + "seed: many\n", "seed", "whole number"),
     "seed is not whole": Case(GOOD + "seed: 1.5\n", "seed", "whole number"),

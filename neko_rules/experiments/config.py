@@ -7,6 +7,7 @@ exists in YAML that does not exist in Python.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from neko_rules.arguments import without_quotes
-from neko_rules.errors import LEARNING_RATE, ConfigurationError, nearest
+from neko_rules.errors import LEARNING_RATE, SCHEDULE, ArgumentError, ConfigurationError, nearest
 from neko_rules.experiments import sampling
 from neko_rules.experiments.parts import parameters, registry_of, with_defaults, within, written_out
 from neko_rules.experiments.yaml_file import read_mapping
@@ -163,6 +164,7 @@ def resolved(configuration: Configuration) -> Configuration:
     for key in ("data", "encoder", "model", "rule"):
         with within(key):
             parts[key] = written_out(getattr(configuration, key), key)
+            _refuse_stray(key, parts[key], configuration)
     task_type = parts["model"].get("task_type") or _task_type_of_data(parts["data"])
     classes = task_type != "regression"
     with within("loss"):
@@ -174,6 +176,22 @@ def resolved(configuration: Configuration) -> Configuration:
     parts["train"] = _training(configuration.train)
     parts.update(sampling.sections(configuration, parts["train"] != _training(Training())))
     return configuration.model_copy(update=parts)
+
+
+def _refuse_stray(section: str, part: Mapping[str, Any] | None, configuration: Configuration) -> None:
+    """Refuse an argument that a part does not have, and another section has."""
+    registry = registry_of(section)
+    assert registry is not None, "only parts have arguments"
+    if part is None:
+        return
+    accepted = parameters(registry, part["name"])
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in accepted.values()):
+        return
+    for key in part:
+        home = "" if key == "name" or key in accepted else belongs_to(key, dict(configuration))
+        # What it has under another name its own refusal says best.
+        if home and not home.startswith(f"{section}."):
+            raise ArgumentError(f"{part['name']} has no argument {key!r}", works=f"it belongs to {home}")
 
 
 def _training(train: Training) -> Training:
@@ -231,7 +249,7 @@ def belongs_to(key: str, raw: Mapping[str, Any]) -> str:
         accepted = parameters(registry, name)
         if key in accepted:
             return f"{section}.{key}"
-        if key in LEARNING_RATE and "optimizer" in accepted:
+        if key in (*LEARNING_RATE, *SCHEDULE) and "optimizer" in accepted:
             return "rule.optimizer.learning_rate"
     return ""
 

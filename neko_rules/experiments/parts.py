@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neko_rules.errors import ConfigurationError, NekoError
+from neko_rules.errors import ArgumentError, ConfigurationError, NekoError
 from neko_rules.registry import Registry
 
 REGISTRIES = {
@@ -94,8 +94,7 @@ def written_out(spec: Any, key: str) -> Any:
     Unknown names are refused here; unknown arguments are left for the part's own constructor to refuse.
 
     Raises:
-        ArgumentError: the name is unknown.
-        ConfigurationError: a mapping that should name a part has no name.
+        ArgumentError: the name is unknown, or a mapping that should name a part has none.
 
     Example:
         >>> written_out({"name": "Adam", "learning_rate": 2e-3}, "optimizer")["learning_rate"]
@@ -117,7 +116,7 @@ def written_out(spec: Any, key: str) -> Any:
         return spec
     given = {"name": spec} if isinstance(spec, str) else dict(spec)
     if not isinstance(given.get("name"), str):
-        raise ConfigurationError(
+        raise ArgumentError(
             f"{key} must be a name or a mapping with a 'name'",
             received=given,
             works="known: " + ", ".join(repr(name) for name in registry),
