@@ -322,6 +322,32 @@ def test_pieces_are_taken_in_order_and_none_is_left_out(steps: int, size: int, a
     assert outputs.tolist() == [value + 100 * (t // size) for t, value in enumerate(range(steps))]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("options", [{"online": True}, {"online": 5}, {"window": 5}])
+def test_an_update_without_a_supervised_step_is_one_with_a_gradient_of_zero(
+    options: dict[str, Any], optimizer: str
+) -> None:
+    """The number of updates of a sequence is that of its time steps; with plain SGD such an update changes nothing."""
+    x, y = data()
+    labels = np.repeat(y[:, None], 14, axis=1)
+    labels[:, 5:] = -1
+    made = {"name": optimizer, "learning_rate": 0.02}
+    whole, part = (LearningRule(model_of("alif"), temporal="neuron", optimizer=made, **options) for _ in range(2))
+    figures = whole.step(x, labels)
+    assert part.step(x[:, :5], y)["loss"] == pytest.approx(figures["loss"], rel=1e-12)
+    nx, values, memory = part.nx, part.model.network.values, part.prepared()[1]
+    supervised, rate = dict(values), nx.full((), 0.02, "float64")
+    nothing = {name: 0 * value for name, value in values.items()}
+    for number in range(part.steps, whole.steps):
+        count = nx.full((), number + 1.0, "float64")
+        updates, memory = part.optimizer.update(nx, nothing, memory, values, rate, count)
+        values = {name: value + updates[name] for name, value in values.items()}
+    found = whole.model.network.parameters
+    assert whole.steps == -(-14 // (part.online or part.window or 0))
+    assert distance(found, values) < SAME
+    assert (distance(found, supervised) < SAME) == (optimizer == "sgd")
+
+
 # Streams.
 
 

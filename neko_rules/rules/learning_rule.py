@@ -84,9 +84,11 @@ class LearningRule(UpdatedByLoop):
             for, in units of the learning rate.
         mirror_rate: mirror feedback only: η_m, the part of the way to what the noise shows that is gone at each update.
         online: whether the weights change at every time step (True), or every so many (a number), instead of once at
-            the end of the sequence.
+            the end of the sequence. Where no step since the last change has a target (label -1), the gradient of the
+            loss is zero, and the optimiser makes an update all the same: it is counted, momentum goes on, and penalties
+            and decay have their effect. A ``stream`` makes none.
         window: cut the sequence into windows of so many time steps. States go on from one window to the next, credit
-            does not, and the weights change after each.
+            does not, and the weights change after each, also where no step of it has a target.
         optimizer, regularizers, weight_decay, clipping, rate_factors: as for Rule.
         seed: of the feedback weights and of all that is drawn at random.
 
