@@ -10,7 +10,7 @@ from collections.abc import Iterable
 _MISSING = object()
 
 COUNTED = ("steps", "boundaries")
-"""What of a schedule is a number of updates."""
+"""What of a schedule is a number of updates or epochs."""
 
 SIMILAR, VERY_SIMILAR = 0.6, 0.75
 """Share of letters in common from which on a spelling is near: if the first letter is the same, and if it is not."""
@@ -155,16 +155,13 @@ def instead(argument: str, known: Iterable[str]) -> str:
         ("did you mean 'learning_rate'?", "did you mean 'mode'?")
         >>> instead("scheduler", ["learning_rate", "beta_1"])[:49]
         'a schedule stands in the place of a learning rate'
-        >>> instead("epochs", ["initial", "steps", "final"])[:58]
-        'a schedule counts updates: give steps, epochs times the ba'
+        >>> instead("epochs", ["initial", "steps", "final", "unit"])
+        "give steps, which are epochs with unit='epochs'"
     """
     known = list(known)
     of_schedule = any(name in known for name in ("initial", "then", "values"))
     if argument.lower() in ("epoch", "epochs") and of_schedule and (counted := [c for c in COUNTED if c in known]):
-        return (
-            f"a schedule counts updates: give {counted[0]}, epochs times the batches of an epoch "
-            "(and times the updates per sequence of a rule that learns within it)"
-        )
+        return f"give {counted[0]}, which are epochs with unit='epochs'"
     if argument.lower() in LEARNING_RATE:
         if "learning_rate" in known:
             return "did you mean 'learning_rate'?"

@@ -86,6 +86,10 @@ class Inputs(NamedTuple):
         """The shape that checked data have once they are encoded."""
         return array.shape if self.encoder is None else (len(array), *self.encoder.shape(array.shape))
 
+    def steps(self, array: np.ndarray) -> int:
+        """How many time steps checked data have for the network."""
+        return 1 if self.network.static else self.shape(array)[1]
+
     def encoded(self, array: np.ndarray, first: int = 0, update: int | None = None) -> np.ndarray:
         """Checked data as inputs [batch, time, feature].
 

@@ -7,11 +7,12 @@ rate η and update number t = 1, 2, …; all operations are entry by entry.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from neko_rules.alike import Alike
 from neko_rules.arguments import number
@@ -86,6 +87,18 @@ class Optimizer(Alike, ABC):
             return rate(step)
         assert isinstance(rate, float)
         return rate
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether its learning rate is a schedule in epochs."""
+        return isinstance(self.learning_rate, Schedule) and self.learning_rate.in_epochs
+
+    def in_updates(self, per_epoch: int) -> Self:
+        """The same with a schedule in updates, of which an epoch has so many."""
+        twin = copy.copy(self)
+        if isinstance(self.learning_rate, Schedule):
+            object.__setattr__(twin, "learning_rate", self.learning_rate.in_updates(per_epoch))
+        return twin
 
     def init(self, nx: Backend, parameters: Parameters) -> OptimizerState:
         """The state before the first update; an empty dict when nothing is remembered."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neko_rules.errors import ArgumentError
+from neko_rules.errors import ArgumentError, IncompatibleError
 from neko_rules.schedules import (
     SCHEDULES,
     Constant,
@@ -30,6 +30,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "inverse_time_decay": {"initial": 0.1, "steps": 10},
     "piecewise_constant": {"boundaries": [10, 20], "values": [0.1, 0.05, 0.01]},
     "linear_warmup": {"steps": 5, "then": {"name": "cosine_decay", "initial": 0.1, "steps": 20}},
+}
+
+
+COUNTS: dict[str, dict[str, Any]] = {
+    name: {key: value for key, value in given.items() if key in ("steps", "boundaries")}
+    for name, given in EXAMPLES.items()
 }
 
 
@@ -101,6 +107,49 @@ def test_every_argument_matters(name: str) -> None:
         assert [changed(step) for step in range(60)] != [example(name)(step) for step in range(60)], key
 
 
+COUNTED = [name for name in SCHEDULES if name != "constant"]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_epochs_are_updates_of_which_an_epoch_has_so_many(name: str) -> None:
+    times = {
+        key: [7 * each for each in value] if key == "boundaries" else 7 * value for key, value in COUNTS[name].items()
+    }
+    schedule = SCHEDULES.create(name, {**EXAMPLES[name], "unit": "epochs"})
+    found = schedule.in_updates(7)
+    assert schedule.in_epochs
+    assert not found.in_epochs
+    assert found == SCHEDULES.create(name, {**EXAMPLES[name], **times})
+    assert found.in_updates(3) is found or found.in_updates(3) == found
+    assert "unit='epochs'" in repr(schedule)
+    assert "unit" not in repr(found)
+    with pytest.raises(IncompatibleError, match=r"how many updates an epoch has.*unit='epochs'"):
+        schedule(0)
+
+
+def test_parts_of_epochs_are_rounded_to_updates_of_at_least_one() -> None:
+    assert CosineDecay(0.1, 0.5, unit="epochs").in_updates(10) == CosineDecay(0.1, 5)
+    assert CosineDecay(0.1, 0.01, unit="epochs").in_updates(10) == CosineDecay(0.1, 1)
+    assert PiecewiseConstant([0.1, 1.5], [3, 2, 1], unit="epochs").in_updates(10) == PiecewiseConstant(
+        [1, 15], [3, 2, 1]
+    )
+
+
+def test_a_warm_up_and_what_follows_have_each_a_unit_of_its_own() -> None:
+    after = {"name": "cosine_decay", "initial": 0.1, "steps": 3}
+    in_epochs = {**after, "unit": "epochs"}
+    for first, then, expected in (
+        ({"steps": 20}, in_epochs, LinearWarmup(20, CosineDecay(0.1, 30))),
+        ({"steps": 2, "unit": "epochs"}, after, LinearWarmup(20, CosineDecay(0.1, 3))),
+        ({"steps": 2, "unit": "epochs"}, in_epochs, LinearWarmup(20, CosineDecay(0.1, 30))),
+    ):
+        schedule = LinearWarmup(**first, then=then)
+        assert schedule.in_epochs
+        assert schedule.in_updates(10) == expected
+        with pytest.raises(IncompatibleError, match="how many updates"):
+            schedule(0)
+
+
 def test_resolved_from_numbers_mappings_and_objects() -> None:
     assert resolve_learning_rate(1) == 1.0
     assert resolve_learning_rate(np.float32(0.5)) == 0.5
@@ -128,10 +177,16 @@ def test_resolved_from_numbers_mappings_and_objects() -> None:
         ({"name": "linear_warmup", "steps": 3, "then": "soon"}, "then"),
         (
             {"name": "cosine", "initial": 0.1, "epochs": 3},
-            "'epochs'; a schedule counts updates: give steps, epochs times",
+            "'epochs'; give steps, which are epochs with unit='epochs'",
         ),
-        ({"name": "warmup", "epochs": 3, "then": 0.1}, "counts updates: give steps"),
-        ({"name": "piecewise", "epochs": [3], "values": [1, 2]}, "counts updates: give boundaries"),
+        ({"name": "warmup", "epochs": 3, "then": 0.1}, "give steps, which are epochs with unit='epochs'"),
+        ({"name": "piecewise", "epochs": [3], "values": [1, 2]}, "give boundaries, which are epochs"),
+        ({"name": "cosine_decay", "initial": 0.1, "steps": 3, "unit": "epoch"}, "did you mean 'epochs'"),
+        (
+            {"name": "cosine_decay", "initial": 0.1, "steps": 0, "unit": "epochs"},
+            "steps must be a finite number above 0",
+        ),
+        ({"name": "constant", "value": 0.1, "unit": "epochs"}, "no argument 'unit'"),
     ],
 )
 def test_refusals(spec: Any, said: str) -> None:

@@ -16,6 +16,7 @@ from neko_rules.rules import Rule
 from neko_rules.testing import Verification, verify_backends
 from neko_rules.testing.failures import distinct
 from neko_rules.testing.verification import TOLERANCE
+from neko_rules.trainers.batches import BatchOrder
 
 
 def verify(
@@ -54,6 +55,7 @@ def verify(
     size = configuration.train.batch_size if examples is None else integer("--examples", examples, at_least=1)
     reference = Experiment.build(configuration.model_copy(update={"backend": backends[0]}))
     (x, y), _ = load_data(reference)
+    batches = BatchOrder(len(x), configuration.train.batch_size).steps
     if time_steps is not None and reference.rule.model.encoder is not None:
         raise ArgumentError(
             "--time-steps cuts data that have time steps, and an encoder makes those of this run",
@@ -70,6 +72,9 @@ def verify(
 
     def make(backend: str, dtype: str) -> Rule:
         rule = Experiment.build(configuration.model_copy(update={"backend": backend, "dtype": dtype})).rule
-        return rule.gradient if isinstance(rule, SamplingRule) else rule
+        rule = rule.gradient if isinstance(rule, SamplingRule) else rule
+        if rule.in_epochs:
+            rule.pace(batches, x)
+        return rule
 
     return verify_backends(make, data, backends, tolerance=tolerance, float32=float32)

@@ -73,7 +73,8 @@ def usual_decay(optimizer: str | Mapping[str, Any] | Optimizer) -> float:
     On MNIST by rows with Adam at 3e-3, a decay of 1 pulls the readout towards zero: 92.6 % of the test images are right
     instead of 95.3 %.
     """
-    rate = OPTIMIZERS.resolve(optimizer).learning_rate_at(0)
+    # A schedule in epochs begins with the same rate whatever their length, a warm-up aside.
+    rate = OPTIMIZERS.resolve(optimizer).in_updates(1).learning_rate_at(0)
     return min(0.1, 1e-3 / rate) if rate > 0 else 0.1
 
 

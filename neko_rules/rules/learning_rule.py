@@ -152,7 +152,8 @@ class LearningRule(UpdatedByLoop):
         sparse = bool(self.credit.reach and self.online and not self.forward)
         usual = "adjoint" if self.goes_back and not sparse else "traces"
         self.evaluation = arguments.choice("evaluation", evaluation or usual, EVALUATIONS)
-        self._check_decay(self.optimizer.learning_rate_at(0))
+        if not self.in_epochs:  # else with the first update
+            self._check_decay(self.optimizer.learning_rate_at(0))
         check_fit(self)
         check_schedule(self)
 
@@ -351,6 +352,8 @@ class LearningRule(UpdatedByLoop):
         own, network, chains = type(self), self.model.network, self.chains()
         names = "_judged_gradients", "_updated_once", "_trained", "_observe", "_updates_in", "take", "rates"
         if any(getattr(own, name) is not getattr(LearningRule, name) for name in names) or not self.updates_plainly:
+            return None
+        if self.in_epochs:  # no step can be made yet
             return None
         if network.stochastic or network.weight_bits or type(network).seen is not Network.seen or self._draw(1, 1):
             return None

@@ -23,6 +23,7 @@ from neko_rules.registry import Registry
 from neko_rules.regularizers import Regularizer, resolve_regularizers
 from neko_rules.replaced import forget_compiled, forget_if_replaced
 from neko_rules.rules.kept import Arrays, Batch, Kept, Own, Trained
+from neko_rules.rules.pacing import in_epochs, pace
 from neko_rules.rules.rate_factors import rate_factors
 from neko_rules.rules.saved import load, saved
 from neko_rules.seeding import stream
@@ -114,6 +115,7 @@ class Rule(Portable):
     weight_decay = Setting[float](lambda _, value: arguments.number("weight_decay", value, at_least=0))
     rate_factors = Setting[dict[str, float]](lambda rule, value: rate_factors(rule.model.network, value))
     clipping = Setting[Clipping | None](lambda _, value: None if value is None else CLIPPINGS.resolve(value))
+    in_epochs, pace = property(in_epochs), pace
 
     def __init__(
         self,
@@ -413,9 +415,7 @@ class Rule(Portable):
 
     def _decays(self, values: Parameters) -> dict[str, float]:
         """The decay of every parameter that has one."""
-        if not self._ever_decays:
-            return {}
-        return {name: decay for name in values if (decay := self._scaled_decay(name))}
+        return {name: d for name in values if (d := self._scaled_decay(name))} if self._ever_decays else {}
 
     def _scaled_decay(self, name: str) -> float:
         """The decay of a parameter times its factor."""

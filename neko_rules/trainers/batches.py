@@ -82,6 +82,11 @@ class Batches(ABC):
     def check(self, model: Any) -> None:
         """Refuse data that do not fit the model, before anything runs; this builds it."""
 
+    @property
+    @abstractmethod
+    def sample(self) -> np.ndarray:
+        """Inputs of some examples, once the data were looked at."""
+
     @abstractmethod
     def of_epoch(self, epoch: int, first: int = 0) -> Iterator[Pair]:
         """Inputs and targets of every batch of an epoch (from 1), from batch number ``first`` (from 0) on."""
@@ -119,6 +124,11 @@ class ArrayBatches(Batches):
     def check(self, model: Any) -> None:
         """All of the data."""
         model.check(self.x, self.y)
+
+    @property
+    def sample(self) -> np.ndarray:
+        """The first."""
+        return self.x[:1]
 
     def of_epoch(self, epoch: int, first: int = 0) -> Iterator[Pair]:
         """Cut from the arrays as they are asked for."""
@@ -172,6 +182,12 @@ class IterableBatches(Batches):
         self._open()
         assert self._met is not None, "the first batch was met"
         model.check(*self._met, whole=False)
+
+    @property
+    def sample(self) -> np.ndarray:
+        """Those of the first batch."""
+        assert self._met is not None, "the first batch was met"
+        return self._met[0]
 
     def of_epoch(self, epoch: int, first: int = 0) -> Iterator[Pair]:
         """As the iterable gives them."""

@@ -249,6 +249,17 @@ class _Watched:
         self._record(seen, float(figures["loss"]))
         return figures
 
+    @property
+    def in_epochs(self) -> bool:
+        """Whether a schedule of any rule counts epochs."""
+        return any(getattr(rule, "in_epochs", False) for rule in self.rules.values())
+
+    def pace(self, batches: int, x: np.ndarray) -> None:
+        """Tell all rules how long an epoch is, of which each makes its own number of updates."""
+        for rule in self.rules.values():
+            if getattr(rule, "in_epochs", False):
+                rule.pace(batches, x)
+
     def gradients(self, x: np.ndarray, y: np.ndarray) -> Arrays:
         """Those of the primary."""
         found: Arrays = self.primary.gradients(x, y)  # type: ignore[attr-defined]

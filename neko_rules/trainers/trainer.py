@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,6 +53,18 @@ class TrainableRule(Protocol):
 
     def load_state(self, state: dict[str, np.ndarray], /) -> None:
         """The inverse of ``state``."""
+
+
+@runtime_checkable
+class PacedRule(Protocol):
+    """What a trainer needs of a rule whose learning rate may follow epochs."""
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether a schedule counts epochs."""
+
+    def pace(self, batches: int, x: np.ndarray, /) -> None:
+        """Let it count updates: of an epoch of so many batches, with inputs like these."""
 
 
 class Trainer:
@@ -168,6 +180,7 @@ class Trainer:
             DataError: the data are empty, differ in length or do not fit the model; an iterable gives no batches, or
                 none any more after the first epoch.
             CheckpointError: the checkpoint cannot be read or belongs to another run.
+            IncompatibleError: a schedule is in epochs, and an iterable does not say how many batches these have.
             NonFiniteError: the loss, a gradient or a parameter became NaN or infinite; it names what, the step, the
                 epoch and the last checkpoint. The rule keeps its last good parameters.
         """
@@ -177,6 +190,7 @@ class Trainer:
         batches.check(self.rule.model)
         if validation is not None:
             _check_validation(self.rule.model, *validation)
+        _pace(self.rule, batches)
         self._begin(batches, validates=validation is not None, progress=progress)
         if resume is not None:
             self._restore(find_checkpoint(resume))
@@ -386,6 +400,19 @@ class Trainer:
                 f"{mend}, and Trainer(rule, callbacks=[Checkpoint(folder)]) to have one"
             )
         return f"the last good checkpoint is {str(last)!r}: pass resume={str(last)!r} with {mend}"
+
+
+def _pace(rule: TrainableRule, batches: Batches) -> None:
+    """Tell a rule whose schedules are in epochs how long these are."""
+    if not isinstance(rule, PacedRule) or not rule.in_epochs:
+        return
+    if batches.steps is None:
+        raise IncompatibleError(
+            "a schedule in epochs needs the number of batches of an epoch before it begins",
+            received="an iterable without a length",
+            works="give one that has a length, or the schedule in updates",
+        )
+    rule.pace(batches.steps, batches.sample)
 
 
 def _progress_bar(progress: bool | None) -> ProgressBar | None:
