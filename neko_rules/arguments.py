@@ -103,6 +103,20 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def pair(name: str, value: int | Sequence[int], *, at_least: int) -> tuple[int, int]:
+    """Two whole numbers, or one for both.
+
+    Example:
+        >>> pair("window", 5, at_least=1), pair("window", [3, 5], at_least=1)
+        ((5, 5), (3, 5))
+    """
+    both = tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else (value, value)
+    if len(both) != 2:
+        raise ArgumentError(f"{name} must be one number or two", received=value)
+    first, second = (integer(name, each, at_least=at_least) for each in both)
+    return first, second
+
+
 def mapping(name: str, value: Any, example: str) -> dict[str, Any]:
     """A mapping from names, as a dict of its own; empty for None.
 

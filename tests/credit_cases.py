@@ -120,6 +120,16 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
         ],
         OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2,
     ),
+    "means of patches": lambda backend: Stack(
+        [
+            Layer("alif", connectivity=Convolution((2, 2), filters=2, window=2, padding=1), initializer=STRONG),
+            Layer(
+                LIFCell(threshold=0.4), connectivity=Convolution((3, 3), filters=3, window=1, channels=2, pool=(1, 2)),
+                recurrent=False, initializer=STRONG,
+            ),
+        ],
+        OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2,
+    ),
     "reset to zero": stack(LIFCell(reset="zero")),
     "reset not detached": stack(ALIFCell(detach_reset=False, beta=0.3)),
     "reset to zero, not detached": stack(LIFCell(reset="zero", detach_reset=False)),

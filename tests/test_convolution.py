@@ -54,6 +54,9 @@ FOUND = {
     "channels": Convolution((4, 5), filters=3, window=2, channels=2),
     "all": Convolution((5, 6), filters=4, window=(3, 5), stride=(2, 1), channels=3, padding=(1, 2)),
     "larger than the picture": Convolution((2, 2), filters=2, window=4, padding=1),
+    "means": Convolution((6, 9), filters=3, window=(3, 2), pool=2),
+    "means of all": Convolution((9, 7), filters=4, window=3, stride=2, channels=2, padding=1, pool=(2, 3)),
+    "dense behind means": Convolution((4, 6), filters=5, window=(2, 3), channels=3, pool=2),
 }
 """Convolutions of every kind."""
 
@@ -77,7 +80,8 @@ def gathered(network: Network, found: dict[str, np.ndarray]) -> dict[str, np.nda
         numbers, shape = connection.connectivity.numbers().copy(), connection.sharing.shape
         if connection.source == connection.target:
             np.fill_diagonal(numbers, -1)
-        flat = [found[connection.weight][numbers == number].sum() for number in range(shape[0] * shape[1])]
+        part = connection.connectivity.part
+        flat = [part * found[connection.weight][numbers == number].sum() for number in range(shape[0] * shape[1])]
         after[connection.weight] = np.reshape(flat, shape)
     return after
 
@@ -105,6 +109,19 @@ def unrolled(network: Network) -> Network:
 # What it is.
 
 
+def test_first_weights_drive_behind_means_as_strongly_as_without() -> None:
+    """The summed input of independent pixels has the variance that it has where each is seen by itself."""
+    x = np.random.default_rng(0).standard_normal((400, 1, 24 * 24))
+    spread = []
+    for pool, window in ((1, 8), (3, 8), ((2, 3), 8)):
+        chosen = Convolution((24, 24), filters=60, window=window, pool=pool)
+        network = Stack([Layer("lif", connectivity=chosen, recurrent=False)], 2, inputs=24 * 24, seed=1)
+        connection = network.graph.connections[0]
+        matrix = connection.sharing.spread(get_backend("numpy"), network.parameters[connection.weight])
+        spread.append((x[:, 0] @ matrix).std())
+    np.testing.assert_allclose(spread, spread[0], rtol=0.1)
+
+
 @pytest.mark.parametrize("name", list(FOUND))
 def test_it_is_the_convolution_of_deep_networks(name: str) -> None:
     torch = pytest.importorskip("torch")
@@ -113,6 +130,7 @@ def test_it_is_the_convolution_of_deep_networks(name: str) -> None:
     x = rng.standard_normal((4, chosen.numbers().shape[0]))
     filters = torch.tensor(weights.T.reshape(chosen.filters, chosen.channels, *chosen.window))
     pictures = torch.tensor(x.reshape(4, chosen.channels, *chosen.shape))
+    pictures = torch.nn.functional.avg_pool2d(pictures, chosen.pool)
     expected = torch.nn.functional.conv2d(pictures, filters, stride=chosen.stride, padding=chosen.padding)
     assert expected.shape[2:] == chosen.places
     found = x @ chosen.sharing().spread(nx, weights)
@@ -124,19 +142,22 @@ def test_what_is_gathered_is_the_adjoint_of_what_is_spread(name: str, backend: s
     """⟨spread(k), G⟩ = ⟨k, gathered(G)⟩, by loops and by operations."""
     chosen, rng, nx = FOUND[name], np.random.default_rng(1), get_backend(backend)
     sharing = chosen.sharing()
+
+    def run(method: Any, array: np.ndarray) -> np.ndarray:
+        return nx.to_numpy(nx.jit(lambda given: method(nx, given))(nx.asarray(array)))
+
     weights, matrix = rng.standard_normal(chosen.weight_shape), rng.standard_normal(chosen.numbers().shape)
     found = []
     for way in (unfused, neko_rules.by_library):
         with way():
-            spread = nx.to_numpy(sharing.spread(nx, nx.asarray(weights)))
-            back = nx.to_numpy(sharing.gathered(nx, nx.asarray(matrix)))
+            spread, back = run(sharing.spread, weights), run(sharing.gathered, matrix)
         assert np.vdot(spread, matrix) == pytest.approx(np.vdot(weights, back), rel=1e-12)
         found.append((spread, back))
-    spread, back = nx.to_numpy(sharing.spread(nx, nx.asarray(weights))), sharing.gathered(nx, nx.asarray(matrix))
+    spread, back = run(sharing.spread, weights), run(sharing.gathered, matrix)
     np.testing.assert_array_equal(spread, found[0][0])
-    np.testing.assert_allclose(nx.to_numpy(back), found[0][1], rtol=1e-13)
-    ones = nx.to_numpy(sharing.mean(nx, nx.asarray(np.ones_like(matrix))))
-    assert np.array_equal(ones, np.minimum(sharing.synapses, 1))
+    np.testing.assert_allclose(back, found[0][1], rtol=1e-13)
+    again = run(sharing.mean, spread)
+    np.testing.assert_allclose(again, weights * (sharing.synapses > 0), rtol=1e-13)
 
 
 def test_the_gradient_is_autograd_s_of_a_network_written_with_convolutions() -> None:
@@ -224,7 +245,7 @@ def test_products_of_patches_are_those_of_the_matrix(
     matrix = chosen.sharing().spread(get_backend("numpy"), weights)
 
     def run(method: Any, *given: np.ndarray) -> np.ndarray:
-        return nx.to_numpy(method(nx, *map(nx.asarray, given)))
+        return nx.to_numpy(nx.jit(lambda *arrays: method(nx, *arrays))(*map(nx.asarray, given)))
 
     expected = chosen.sharing().gathered(get_backend("numpy"), sent.T @ delta)
     for engine in (nullcontext, unfused):
@@ -284,15 +305,16 @@ NOT_SUMMED = ("weight_perturbation", *PULSED)
 """The rules that draw for every weight, or make pulses of its gradient."""
 
 
+@pytest.mark.parametrize("name", ["convolution", "means of patches"])
 @pytest.mark.parametrize("rule", [name for name in RULES if name not in NOT_SUMMED])
-def test_gradients_are_those_of_every_synapse_summed(rule: str) -> None:
+def test_gradients_are_those_of_every_synapse_summed(rule: str, name: str) -> None:
     x, y = data(batch=3, steps=8)
-    network = network_of("convolution")
+    network = network_of(name)
     alive(Evaluator(network), x)
     try:
         made = [RULES[rule](Evaluator(each)) for each in (network, unrolled(network))]
     except IncompatibleError:
-        first = Convolution((2, 2), filters=2, window=2, padding=1)
+        first = Convolution((2, 2), filters=2, window=2, padding=1, pool=1 if name == "convolution" else (1, 2))
         network = Stack([Layer("lif", connectivity=first, recurrent=False)], 3, inputs=4, dtype="float64", seed=2)
         made = [RULES[rule](Evaluator(each)) for each in (network, unrolled(network))]
     feedback = getattr(made[0], "feedback", {})
@@ -504,6 +526,9 @@ def test_weights_that_a_user_shares(backend: str) -> None:
         (lambda: Convolution((4, 4), filters=2), "a window must fit into the picture"),
         (lambda: Convolution((4, 4), filters=0, window=2), "filters"),
         (lambda: Convolution((4, 4), filters=2, window=2, padding=-1), "padding"),
+        (lambda: Convolution((4, 4), filters=2, window=1, pool=5), "a patch must fit into the picture"),
+        (lambda: Convolution((4, 4), filters=2, window=3, pool=2), "a window must fit into the picture"),
+        (lambda: Convolution((4, 4), filters=2, window=1, pool=0), "pool"),
         (lambda: Layer("lif"), "a layer must be told its size"),
         (lambda: Layer("lif", connectivity=0.5), "a layer must be told its size"),
         (lambda: LIF(18, 2, inputs=17, connectivity=Convolution((4, 4), 2, 2)), "leads from 16 to 18 neurons"),

@@ -119,7 +119,7 @@ class _Apart:
             kept = self._function(values, *arguments)
         self.count = self.count + found
         changed = (np.asarray(kept.values[name]) != np.asarray(value) for name, value in values.items())
-        self.writes += sum(map(np.count_nonzero, changed))
+        self.writes += sum(int(np.count_nonzero(each)) for each in changed)
         return kept
 
 

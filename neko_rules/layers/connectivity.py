@@ -210,7 +210,7 @@ class ReceptiveFields(Connectivity):
 
     def __post_init__(self) -> None:
         for name, least in (("shape", 1), ("window", 1), ("stride", 1), ("padding", 0)):
-            object.__setattr__(self, name, _pair(name, getattr(self, name), least))
+            object.__setattr__(self, name, arguments.pair(name, getattr(self, name), at_least=least))
         arguments.integer("channels", self.channels, at_least=1)
         if any(many < 1 for many in self.places):
             around = f" with {self.padding} around" if any(self.padding) else ""  # type: ignore[arg-type]
@@ -348,11 +348,3 @@ def connectivity(given: ConnectivityLike) -> Connectivity:
     if matrix or (isinstance(given, Sequence) and not isinstance(given, str)):
         return Mask(given)
     return CONNECTIVITIES.resolve(given)
-
-
-def _pair(name: str, given: int | Sequence[int], least: int) -> tuple[int, int]:
-    both = tuple(given) if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str) else (given, given)
-    if len(both) != 2:
-        raise ArgumentError(f"{name} must be one number or two", received=given)
-    first, second = (arguments.integer(name, each, at_least=least) for each in both)
-    return first, second

@@ -7,6 +7,7 @@ for the gradient, and for errors on their way back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,10 @@ import numpy as np
 
 from neko_rules import arguments
 from neko_rules.backend import Array, Backend
+from neko_rules.errors import ArgumentError
 from neko_rules.kernels.host import contiguous, host_of
 from neko_rules.layers.connectivity import CONNECTIVITIES, ReceptiveFields
+from neko_rules.layers.mean_pool import MeanPool
 from neko_rules.layers.shared_weights import SharedWeights
 
 _GATHERED = 50
@@ -39,6 +42,7 @@ class Patches:
         index: int [place, pixel of the window], which source it is; -1 beyond the picture.
         sources: how many there are.
         filters: how many neurons there are at each place.
+        pool: what makes of what was sent the pictures that are cut, whose pixels ``index`` then numbers.
 
     Example: a window of two pixels on a line of three.
 
@@ -51,17 +55,18 @@ class Patches:
         array([[ 1., 12., 20.]])
     """
 
-    def __init__(self, index: np.ndarray, sources: int, filters: int) -> None:
+    def __init__(self, index: np.ndarray, sources: int, filters: int, pool: MeanPool | None = None) -> None:
         self.places, self.inputs = index.shape
-        self.sources, self.filters = sources, filters
+        self.sources, self.filters, self._pool = sources, filters, pool
+        self._pixels = sources if pool is None else int(pool.number().max()) + 1
         self._padded = bool((index < 0).any())
-        self._index = np.where(index < 0, sources, index).ravel().astype(np.int32)
+        self._index = np.where(index < 0, self._pixels, index).ravel().astype(np.int32)
 
     @cached_property
     def _seen_by(self) -> np.ndarray:
         """Which entries [place · pixel of the window] each source is, int32 [source, most]; one more for none."""
         order = np.argsort(self._index, kind="stable")
-        counts = np.bincount(self._index, minlength=self.sources + 1)[: self.sources]
+        counts = np.bincount(self._index, minlength=self._pixels + 1)[: self._pixels]
         there = np.arange(max(1, counts.max())) < counts[:, None]
         found = np.full(there.shape, self._index.size, np.int32)
         found[there] = order[: counts.sum()]
@@ -117,13 +122,19 @@ class Patches:
             if host is not None:
                 from neko_rules.kernels import patches
 
-                return host.from_host(patches.scattered(host.host(of_pixels), self._index, self.sources))
+                return self._spread(
+                    nx, host.from_host(patches.scattered(host.host(of_pixels), self._index, self._pixels))
+                )
             padded = nx.concat([of_pixels, nx.full((rows, 1), 0.0, nx.dtype(delta))], 1)
             found = nx.take(padded, nx.asarray(seen_by.ravel(), "int32"), 1)
-            return nx.sum(nx.reshape(found, (rows, *seen_by.shape)), axis=2)
+            return self._spread(nx, nx.sum(nx.reshape(found, (rows, *seen_by.shape)), axis=2))
 
         parts = [part(delta[rows]) for rows in _pieces(delta.shape[0], seen_by.size)]
         return parts[0] if len(parts) == 1 else nx.concat(parts, 0)
+
+    def _spread(self, nx: Backend, errors: Array) -> Array:
+        """[row, source] of errors at the pixels that are cut."""
+        return errors if self._pool is None else self._pool.back(nx, errors)
 
     def _by_place(self, nx: Backend, delta: Array) -> Array:
         """[row · place, filter] of [row, target]."""
@@ -132,6 +143,9 @@ class Patches:
 
     def _cut(self, nx: Backend, sent: Array) -> Array:
         """[row · place, pixel of the window]."""
+        rows = sent.shape[0]
+        if self._pool is not None:
+            sent = self._pool.means(nx, sent)
         host = host_of(nx)
         if host is not None:
             from neko_rules.kernels import patches
@@ -139,9 +153,9 @@ class Patches:
             found = host.from_host(patches.cut(contiguous(host.host(sent)), self._index))
         else:
             if self._padded:
-                sent = nx.concat([sent, nx.full((sent.shape[0], 1), 0.0, nx.dtype(sent))], 1)
+                sent = nx.concat([sent, nx.full((rows, 1), 0.0, nx.dtype(sent))], 1)
             found = nx.take(sent, nx.asarray(self._index, "int32"), 1)
-        return nx.reshape(found, (sent.shape[0] * self.places, self.inputs))
+        return nx.reshape(found, (rows * self.places, self.inputs))
 
 
 def _pieces(rows: int, gathered: int) -> list[slice]:
@@ -165,10 +179,11 @@ class Convolution(SharedWeights):
 
         I_frc = Σ_k Σ_ij  k_kij,f  x_k,(r s + i - p),(c s + j - p)
 
-    with k the channels, s the stride and p the padding, as convolutional layers of deep networks have it. Sources and
-    targets lie as for ``ReceptiveFields``, so that the ``places`` and ``filters`` of one are the ``shape`` and
-    ``channels`` of the next. The parameter has the shape [channels · rows · columns of the window, filters]; a file of
-    weights, an optimiser and a sampler know no more of it than that.
+    with k the channels, s the stride and p the padding, as convolutional layers of deep networks have it, and x the
+    pictures, or with ``pool`` those of the means of their patches. Sources and targets lie as for ``ReceptiveFields``,
+    so that the ``places`` and ``filters`` of one are the ``shape`` and ``channels`` of the next. The parameter has the
+    shape [channels · rows · columns of the window, filters]; a file of weights, an optimiser and a sampler know no more
+    of it than that.
 
     Args:
         shape: rows and columns of the picture.
@@ -177,6 +192,9 @@ class Convolution(SharedWeights):
         stride: by how many pixels neighbours' windows lie apart, or two numbers.
         channels: pictures one after the other, all of which a neuron sees.
         padding: rows and columns of nothing that are put around the picture, or two numbers.
+        pool: rows and columns of the patches, side by side, whose means are what the window sees; what is left over at
+            the far edges is left out. With a window as large as what is left of the picture it is a dense layer behind
+            a pooling one.
 
     Example: 28 by 28 pixels, 8 filters of 5 by 5, and 16 of all of these.
 
@@ -204,15 +222,38 @@ class Convolution(SharedWeights):
     stride: int | Sequence[int] = 1
     channels: int = 1
     padding: int | Sequence[int] = 0
+    pool: int | Sequence[int] = 1
 
     def __post_init__(self) -> None:
         arguments.integer("filters", self.filters, at_least=1)
-        for name in ("shape", "window", "stride", "padding"):
+        for name in ("shape", "pool"):
+            object.__setattr__(self, name, arguments.pair(name, getattr(self, name), at_least=1))
+        if min(self._seen) < 1:
+            raise ArgumentError(
+                "a patch must fit into the picture", received=f"pool {self.pool} of {self.shape} pixels"
+            )
+        for name in ("window", "stride", "padding"):
             object.__setattr__(self, name, getattr(self._fields, name))
 
     @property
+    def _seen(self) -> tuple[int, int]:
+        """Rows and columns of the picture that the window sees."""
+        (rows, columns), (high, wide) = self.shape, self.pool  # type: ignore[misc]
+        return rows // high, columns // wide
+
+    @property
+    def _pool(self) -> MeanPool | None:
+        rows, columns = self.shape
+        return None if self.part == 1 else MeanPool((self.channels, rows, columns), self.pool)  # type: ignore[arg-type]
+
+    @property
     def _fields(self) -> ReceptiveFields:
-        return ReceptiveFields(self.shape, self.window, self.stride, self.channels, self.padding)
+        return ReceptiveFields(self._seen, self.window, self.stride, self.channels, self.padding)
+
+    @property
+    def part(self) -> float:
+        """Of a mean every pixel has its part."""
+        return 1 / math.prod(self.pool)  # type: ignore[arg-type]
 
     @property
     def places(self) -> tuple[int, int]:
@@ -237,7 +278,10 @@ class Convolution(SharedWeights):
         seen = fields.seen()[None, :, None, :]
         channel = (inputs // self.channels) * np.arange(self.channels)[:, None, None, None]
         number = (channel + seen) * filters + np.arange(filters)[:, None]
-        return np.where(seen >= 0, number, -1).reshape(fields.sources, self.neurons)
+        found = np.where(seen >= 0, number, -1).reshape(fields.sources, self.neurons)
+        pool = self._pool
+        # One more row, of what is part of no patch.
+        return found if pool is None else np.concatenate([found, np.full_like(found[:1], -1)])[pool.number()]
 
     @property
     def patches(self) -> Patches:
@@ -248,4 +292,5 @@ class Convolution(SharedWeights):
         pixels, places = np.nonzero(seen >= 0)
         for channel in range(self.channels):
             index[channel, places, seen[pixels, places]] = channel * len(seen) + pixels
-        return Patches(index.transpose(1, 0, 2).reshape(seen.shape[1], inputs), fields.sources, filters)
+        sources = self.channels * math.prod(self.shape)
+        return Patches(index.transpose(1, 0, 2).reshape(seen.shape[1], inputs), sources, filters, self._pool)

@@ -173,12 +173,15 @@ class Connection:
         """First weights, zero where there is no synapse, in the shape of the parameter.
 
         Those of an initializer that goes by the number of inputs are larger by √(sources / synapses) of the neuron that
-        they end on, so that its summed input has the variance that it has with all synapses.
+        they end on, so that its summed input has the variance that it has with all synapses; by √(1/s) where synapses
+        have a part s of their weights, so that 1/s of them bring what one would.
         """
         assert isinstance(self.initializer, Initializer)
         weights = self.initializer.sample(rng, *self.weight_shape(sources, targets))
         if self.shares:
             self.synapses(sources, targets)  # that it has such numbers of neurons
+            if self.initializer.by_inputs:
+                weights = weights / np.sqrt(self.sharing.part)
         elif not self.complete:
             synapses = self.synapses(sources, targets)
             if self.initializer.by_inputs:

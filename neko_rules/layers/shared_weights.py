@@ -2,7 +2,9 @@
 
 The parameter k of such a connection has fewer numbers than the matrix W that a network runs with,
 
-    W_ij = k_n(i,j),  0 where there is no synapse        dE/dk_m = Σ_(i,j): n(i,j)=m dE/dW_ij
+    W_ij = s k_n(i,j),  0 where there is no synapse        dE/dk_m = s Σ_(i,j): n(i,j)=m dE/dW_ij
+
+with s = 1, or what part of a weight each synapse has where several stand for one, as pixels do that are averaged,
 
 so that whatever finds dE/dW finds dE/dk: every rule takes a convolution as it takes a dense connection, and what it
 keeps of parameters (an optimiser's memory, a sampler's chain, a crossbar's devices, a file) is of k alone.
@@ -28,6 +30,7 @@ class Sharing:
     Args:
         numbers: int [source, target], the place of a synapse's weight among all; -1 where there is no synapse.
         shape: of the weights.
+        part: s, what part of its weight every synapse has.
 
     Example: two weights for the two inputs of each of two neurons.
 
@@ -43,8 +46,9 @@ class Sharing:
                [30.]])
     """
 
-    def __init__(self, numbers: np.ndarray, shape: tuple[int, int]) -> None:
+    def __init__(self, numbers: np.ndarray, shape: tuple[int, int], part: float = 1.0) -> None:
         self.ends = numbers.shape
+        self.part = part
         self.shape = shape
         flat = numbers.ravel()
         self._places = np.flatnonzero(flat >= 0)
@@ -72,6 +76,7 @@ class Sharing:
     def spread(self, nx: Backend, weights: Array) -> Array:
         """The matrix [source, target] of weights in the shape of the parameter."""
         host = host_of(nx)
+        weights = weights if self.part == 1 else self.part * weights
         if host is not None:
             given = host.host(weights)
             matrix = np.zeros(self.ends[0] * self.ends[1], given.dtype)
@@ -82,7 +87,11 @@ class Sharing:
         return nx.reshape(nx.take(padded, nx.asarray(self._of_place, "int32"), 0), self.ends)
 
     def gathered(self, nx: Backend, matrix: Array) -> Array:
-        """What a matrix [source, target] has at the synapses of each weight, summed: dE/dk of dE/dW."""
+        """What a matrix [source, target] has at the synapses of each weight, summed, times s: dE/dk of dE/dW."""
+        summed = self._summed(nx, matrix)
+        return summed if self.part == 1 else self.part * summed
+
+    def _summed(self, nx: Backend, matrix: Array) -> Array:
         host, (places, there) = host_of(nx), self._of_weight
         if host is not None:
             flat = contiguous(host.host(matrix)).reshape(-1)
@@ -93,8 +102,8 @@ class Sharing:
         return nx.reshape(nx.sum(of_weight, axis=1), self.shape)
 
     def mean(self, nx: Backend, matrix: Array) -> Array:
-        """The same as a mean; 0 of a weight that no synapse has."""
-        return self.gathered(nx, matrix) / nx.asarray(np.maximum(self.synapses, 1), nx.dtype(matrix))
+        """The weights whose matrix is nearest to one: the mean of W_ij/s; 0 of one that no synapse has."""
+        return self._summed(nx, matrix) / nx.asarray(self.part * np.maximum(self.synapses, 1), nx.dtype(matrix))
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,11 @@ class SharedWeights(Connectivity):
     def numbers(self) -> np.ndarray:
         """The place of every synapse's weight among the weights made flat: int [source, target]; -1 for none."""
 
+    @property
+    def part(self) -> float:
+        """s, what part of its weight every synapse has."""
+        return 1.0
+
     def sharing(self, hollow: bool = False) -> Sharing:
         """Which synapses have which weight.
 
@@ -122,7 +136,7 @@ class SharedWeights(Connectivity):
         found = np.array(self.numbers())
         if hollow:
             np.fill_diagonal(found, -1)
-        return Sharing(found, self.weight_shape)
+        return Sharing(found, self.weight_shape, self.part)
 
     def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         """Where there is a synapse, in populations of the right numbers of neurons."""

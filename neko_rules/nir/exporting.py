@@ -162,6 +162,8 @@ class _Writer:
         found = connection.connectivity
         if type(found) is not Convolution or connection.delay or connection.source == connection.target:
             return None
+        if found.part != 1:
+            return None  # Means of patches are written with the weights, in one matrix.
         rows, columns = found.window  # type: ignore[misc]
         # nir 1.0 takes the number of rows of a window for that of its columns when it checks shapes.
         if rows != columns or per_filter(self.neurons[connection.target].gain, found.filters) is None:
