@@ -5,7 +5,7 @@ one by a spike, 0 or 1, is none: a row of weights is added up, or is not. What i
 distinct from all that dense arrays take.
 
 Reference: J. Yik et al., The neurobench framework for benchmarking neuromorphic computing algorithms and systems,
-Nature Communications 16:1545, 2025, which so counts the synaptic operations of inference.
+Nature Communications 2025 (arXiv:2304.04640), which so counts the synaptic operations of inference.
 """
 
 from __future__ import annotations
