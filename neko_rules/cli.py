@@ -43,6 +43,23 @@ WIDE = 120
 UsageError: Any = typer.BadParameter.__base__
 """What the parser of the command line raises; typer brings its own or that of click, depending on its version."""
 
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one value of the file, such as rule.mode=random; may be given repeatedly.",
+        show_default=False,
+    ),
+]
+"""Changes of a configuration."""
+
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Seed of weights, feedback and order of examples.", show_default="the file's"),
+]
+"""The seed in place of a configuration's."""
+
 app = typer.Typer(
     name="neko",
     help="Learning rules for spiking and other recurrent networks.",
@@ -82,19 +99,8 @@ def run(
     config: Annotated[
         Path | None, typer.Argument(help="YAML file, such as configs/mnist1d_eprop.yaml.", show_default=False)
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change one value, such as rule.mode=random; may be given repeatedly.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Seed of weights, feedback and order of examples.", show_default="the file's"),
-    ] = None,
+    setting: Setting = None,
+    seed: Seed = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write, new or empty.", show_default="runs/NAME-TIME")
     ] = None,
@@ -196,16 +202,8 @@ def compare(
             show_default=False,
         ),
     ],
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change one value of the file; may be given repeatedly.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
+    setting: Setting = None,
+    seed: Seed = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write, new or empty.", show_default="runs/NAME-compare-TIME")
     ] = None,
@@ -238,7 +236,7 @@ COSTS_EXAMPLES = """[bold]Examples[/bold]
 
 neko costs configs/mnist_eprop.yaml
 
-neko costs configs/mnist_eprop.yaml --rules bptt eprop eprop:online=true ottt:online=true rtrl:online=true
+neko costs configs/mnist_eprop.yaml --set model.readout=sequence --rules bptt eprop eprop:online=true ottt:online=true
 
 neko costs my.yaml --rules bptt eprop --set model.hidden=32 --examples 1"""
 
@@ -255,19 +253,11 @@ def costs(
             show_default="the file's",
         ),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change one value of the file; may be given repeatedly.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
+    setting: Setting = None,
+    seed: Seed = None,
     examples: Annotated[int, typer.Option(min=1, help="Examples of the step that is counted.")] = 8,
 ) -> None:
-    """Count what rules ask of a machine: operations by zeros and spikes, memory for traces, weights written, energy."""
+    """Count what rules ask of a machine: operations, less those of zeros and spikes, memory, weights written, energy."""
     from neko_rules.experiments.costing import costing
     from neko_rules.report.costs_table import caption, costs_table
 
@@ -299,16 +289,8 @@ def verify(
             show_default="all that are installed",
         ),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change one value of the file; may be given repeatedly.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed.", show_default="the file's")] = None,
+    setting: Setting = None,
+    seed: Seed = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3,
     examples: Annotated[
         int | None, typer.Option(min=1, help="Examples per step.", show_default="the file's batch size")
