@@ -257,7 +257,7 @@ def costs(
     seed: Seed = None,
     examples: Annotated[int, typer.Option(min=1, help="Examples of the step that is counted.")] = 8,
 ) -> None:
-    """Count what rules ask of a machine: operations, less those of zeros and spikes, memory, weights written, energy."""
+    """Count what rules ask of a machine: operations, but those of zeros and spikes, memory, weights written, energy."""
     from neko_rules.experiments.costing import costing
     from neko_rules.report.costs_table import caption, costs_table
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from neko_rules.backend import Array, Backend
+from neko_rules.kernels.host import contiguous, host_of
 
 
 class MeanPool:
@@ -31,6 +32,11 @@ class MeanPool:
 
     def means(self, nx: Backend, sent: Array) -> Array:
         """[row, pixel of the smaller pictures] of [row, pixel]."""
+        host = host_of(nx)
+        if host is not None:
+            from neko_rules.kernels import patches
+
+            return host.from_host(patches.averaged(contiguous(host.host(sent)), self._shape, self._size))
         (many, rows, columns), (high, wide) = self._pooled, self._size
         whole = nx.reshape(sent, (sent.shape[0], *self._shape))[:, :, : rows * high, : columns * wide]
         parts = nx.reshape(whole, (sent.shape[0], many, rows, high, columns, wide))
@@ -38,6 +44,11 @@ class MeanPool:
 
     def back(self, nx: Backend, errors: Array) -> Array:
         """The transposed: to every pixel its part of the error of its mean."""
+        host = host_of(nx)
+        if host is not None:
+            from neko_rules.kernels import patches
+
+            return host.from_host(patches.shared_out(contiguous(host.host(errors)), self._shape, self._size))
         (many, rows, columns), (high, wide) = self._pooled, self._size
         apart = nx.reshape(errors / (high * wide), (errors.shape[0], many, rows, 1, columns, 1))
         spread = nx.broadcast_to(apart, (errors.shape[0], many, rows, high, columns, wide))
