@@ -420,8 +420,11 @@ def test_faults_are_seen(fault: str, stepped: list[bool], monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("rule", ["eprop", "fptt"])
-@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"clipping": {"name": "value", "limit": 1e-3}}])
-def test_decay_and_clipping(rule: str, options: dict[str, Any], stepped: list[bool]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"weight_decay": 0.1}, {"clipping": {"name": "value", "limit": 1e-3}}, {"rate_factors": {"hidden": 0.5}}],
+)
+def test_decay_clipping_and_rate_factors(rule: str, options: dict[str, Any], stepped: list[bool]) -> None:
     x, y = data()
     one, other, plain = learner("lif", rule, **options), plainly(learner("lif", rule, **options)), learner("lif", rule)
     for t in range(STEPS):

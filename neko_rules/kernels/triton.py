@@ -107,7 +107,7 @@ def forward_kernel(
     source.add(2, "i_current = tl.load(current + o, mask=there, other=0.0)", *body.statements)
     for key in carried:
         source.add(2, f"tl.store(out_{key} + o, {results[key]}, mask=there)")
-    source.add(2, *(f"s_{key} = {results[key]} + 0.0" for key in carried))
+    source.add(2, *_moved_on({f"s_{key}": results[key] for key in carried}))
     run: Callable[..., Any] = module_of(source.text()).run
     return run
 
@@ -145,10 +145,15 @@ def adjoint_kernel(
     source.add(2, *body.statements)
     for array, value in outputs.items():
         source.add(2, f"tl.store({array} + o, {value} + 0 * {_any(carried, signals)}, mask=there)")
-    source.add(2, *(f"{c.name} = {c.result} + 0.0" for c in carried))
+    source.add(2, *_moved_on({c.name: c.result for c in carried}))
     source.add(1, *(f"tl.store(carry_{c.name} + i, {c.name}, mask=there)" for c in carried))
     run: Callable[..., Any] = module_of(source.text()).run
     return run
+
+
+def _moved_on(after: Mapping[str, str]) -> list[str]:
+    """Statements that give names their next values, all at once: one may be what another was, as on a delay line."""
+    return [*(f"next_{name} = {value} + 0.0" for name, value in after.items()), *(f"{n} = next_{n}" for n in after)]
 
 
 def _any(carried: Sequence[Carried], signals: Mapping[str, str]) -> str:
