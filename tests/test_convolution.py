@@ -39,8 +39,7 @@ from neko_rules.chains import running
 from neko_rules.errors import ArgumentError, CheckpointError, ConfigurationError, IncompatibleError
 from neko_rules.experiments.run import run
 from neko_rules.kernels.host import unfused
-from neko_rules.layers import convolution
-from neko_rules.layers.convolution import Patches
+from neko_rules.layers.patches import Patches
 from neko_rules.layers.rate import TanhCell
 from neko_rules.layers.shared_weights import SharedWeights
 from neko_rules.probabilistic.comparisons import MonteCarloDropout
@@ -238,8 +237,8 @@ def test_products_of_patches_are_those_of_the_matrix(
 ) -> None:
     chosen, rng, nx = FOUND[name], np.random.default_rng(3), get_backend(backend)
     patches, (sources, targets) = chosen.patches, chosen.numbers().shape
-    monkeypatch.setattr(convolution, "_TOGETHER", 10**9 if pieces == 1 else 1)
-    monkeypatch.setattr(convolution, "_PIECES", pieces)
+    monkeypatch.setattr("neko_rules.layers.patches._TOGETHER", 10**9 if pieces == 1 else 1)
+    monkeypatch.setattr("neko_rules.layers.patches._PIECES", pieces)
     sent, delta = rng.standard_normal((7, sources)), rng.standard_normal((7, targets))
     weights = rng.standard_normal(chosen.weight_shape)
     matrix = chosen.sharing().spread(get_backend("numpy"), weights)

@@ -3,4 +3,7 @@
 # The neurons and connectivities that come with the package are known by name whichever part of it is imported first.
 from neko_rules.layers import convolution, integrate_and_fire, rate
 
-__all__ = ["convolution", "integrate_and_fire", "rate"]
+# isort: split
+from neko_rules.layers import delayed  # listed behind those that it delays
+
+__all__ = ["convolution", "delayed", "integrate_and_fire", "rate"]

@@ -23,7 +23,8 @@ from neko_rules.initializers import INITIALIZERS, Initializer
 from neko_rules.kernels.host import clear_diagonal
 from neko_rules.layers.cell import CELLS, Cell
 from neko_rules.layers.connectivity import Connectivity, ConnectivityLike, connectivity
-from neko_rules.layers.convolution import Convolution, Patches
+from neko_rules.layers.convolution import Convolution
+from neko_rules.layers.patches import Patches
 from neko_rules.layers.shared_weights import SharedWeights, Sharing
 from neko_rules.registry import create
 from neko_rules.seeding import stream

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import neko_rules.layers.delayed  # noqa: F401 - so that its neuron is known by name
 from neko_rules import arguments
 from neko_rules.backend import Backend
 from neko_rules.errors import ArgumentError, nearest
