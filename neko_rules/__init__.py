@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neko_rules.layers.adaptors import TorchModel as TorchModel
     from neko_rules.layers.analog import on_crossbar as on_crossbar
     from neko_rules.layers.convolution import Convolution as Convolution
+    from neko_rules.layers.convolution import PooledDense as PooledDense
     from neko_rules.layers.graph import Connection as Connection
     from neko_rules.layers.graph import Population as Population
     from neko_rules.layers.models import ALIF as ALIF
@@ -105,7 +106,7 @@ _HOMES = {
     "neko_rules.layers.network": ["Network"],
     "neko_rules.probabilistic": ["HMC", "MALA", "NUTS", "SGHMC", "SGLD", "Posterior", "RandomWalk", "Samples"],
     "neko_rules.layers.quantized": ["quantize"],
-    "neko_rules.layers.convolution": ["Convolution"],
+    "neko_rules.layers.convolution": ["Convolution", "PooledDense"],
     "neko_rules.regularizers": [
         "FiringRate",
         "FiringRateLowerBound",

@@ -65,6 +65,20 @@ def integer(name: str, value: Any, *, at_least: int | None = None, at_most: int 
     return result
 
 
+def pair(name: str, value: int | Sequence[int], *, at_least: int) -> tuple[int, int]:
+    """Two whole numbers of at least some other, of rows and of columns, or one for both.
+
+    Example:
+        >>> pair("window", 5, at_least=1), pair("window", [5, 3], at_least=1)
+        ((5, 5), (5, 3))
+    """
+    both = tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else (value, value)
+    if len(both) != 2:
+        raise ArgumentError(f"{name} must be one number or two", received=value)
+    first, second = (integer(name, each, at_least=at_least) for each in both)
+    return first, second
+
+
 def choice(name: str, value: Any, known: Sequence[str]) -> str:
     """One of a few words.
 
@@ -101,20 +115,6 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ArgumentError(f"{name} must be true or false", received=repr(value))
     return bool(value)
-
-
-def pair(name: str, value: int | Sequence[int], *, at_least: int) -> tuple[int, int]:
-    """Two whole numbers, or one for both.
-
-    Example:
-        >>> pair("window", 5, at_least=1), pair("window", [3, 5], at_least=1)
-        ((5, 5), (3, 5))
-    """
-    both = tuple(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else (value, value)
-    if len(both) != 2:
-        raise ArgumentError(f"{name} must be one number or two", received=value)
-    first, second = (integer(name, each, at_least=at_least) for each in both)
-    return first, second
 
 
 def mapping(name: str, value: Any, example: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neko_rules import Convolution, Evaluator, Layer, Network, Stack
+from neko_rules import Convolution, Evaluator, Layer, Network, PooledDense, Stack
 from neko_rules.credit import autodiff
 from neko_rules.errors import IncompatibleError
 from neko_rules.layers.delayed import DelayedCell
@@ -120,15 +120,17 @@ NETWORKS: dict[str, Callable[[str], Network]] = {
         ],
         OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2,
     ),
-    "means of patches": lambda backend: Stack(
+    "pooling": lambda backend: Stack(
         [
             Layer("alif", connectivity=Convolution((2, 2), filters=2, window=2, padding=1), initializer=STRONG),
+            # Of three rows the last fills no patch.
             Layer(
-                LIFCell(threshold=0.4), connectivity=Convolution((3, 3), filters=3, window=1, channels=2, pool=(1, 2)),
-                recurrent=False, initializer=STRONG,
+                LIFCell(threshold=0.4), recurrent=False, initializer=STRONG,
+                connectivity=Convolution((3, 3), filters=4, window=(1, 2), channels=2, pool=(2, 1)),
             ),
         ],
         OUTPUTS, inputs=INPUTS, backend=backend, dtype="float64", seed=2,
+        readout_connectivity=PooledDense((1, 2), OUTPUTS, pool=(1, 2), channels=4),
     ),
     "reset to zero": stack(LIFCell(reset="zero")),
     "reset not detached": stack(ALIFCell(detach_reset=False, beta=0.3)),

@@ -7,7 +7,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from neko_rules import ALIF, LIF, Connection, Convolution, Evaluator, Layer, Network, Stack, quantize
+from neko_rules import ALIF, LIF, Connection, Convolution, Evaluator, Layer, Network, PooledDense, Stack, quantize
 
 N = 6
 TAU = [4e-3, 7e-3, 11e-3, 20e-3, 33e-3, 60e-3]
@@ -127,6 +127,16 @@ def pictures(recurrent: bool = False, cell: dict[str, Any] | None = None, window
     return Stack(layers, 3, inputs=112, dtype="float64", seed=2)
 
 
+def pooled() -> Network:
+    """Pool, convolution, pool, convolution, pool, dense; a column of the input and one of the first fill no patch."""
+    first = Convolution((8, 7), filters=3, window=3, channels=2, padding=1, pool=2)
+    second = Convolution(first.places, filters=4, window=1, channels=3, pool=(1, 2))
+    last = PooledDense(second.places, neurons=3, pool=(3, 1), channels=4)
+    cell = {"name": "lif", "threshold": 0.3, "reset": "zero", "tau_membrane": 6e-3}
+    layers = [Layer(cell, connectivity=each, recurrent=False) for each in (first, second)]
+    return Stack(layers, 3, inputs=112, dtype="float64", seed=2, readout_connectivity=last)
+
+
 NETWORKS: dict[str, Any] = {
     **{name: lambda name=name: stack(name) for name in NEURONS},
     "several layers": lambda: LIF([7, 5], 3, inputs=4, reset="zero", threshold=0.4, dtype="float64", seed=3),
@@ -152,6 +162,7 @@ NETWORKS: dict[str, Any] = {
     ),
     "pictures, no leak": lambda: pictures(cell={"name": "if", "threshold": 0.9, "reset": "zero"}),
     "pictures, oblong": lambda: pictures(window=(3, 2)),
+    "pooled": pooled,
     "weights of 3 bits": lambda: quantize(stack("LIF and LI"), weight_bits=3),
 }
 

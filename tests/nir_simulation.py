@@ -129,6 +129,8 @@ class Simulator:
         u = sum(self._value(source, into, sent, late, x, t) for source in into[name])
         if isinstance(node, nir.Conv2d):
             return convolved(node, np.reshape(u, (len(u), node.weight.shape[1], *node.input_shape)))
+        if isinstance(node, nir.AvgPool2d):
+            return averaged(node, np.reshape(u, (len(u), *node.input_type["input"])))
         if isinstance(node, nir.Flatten):
             return np.reshape(u, (len(u), -1))
         if isinstance(node, nir.Scale):
@@ -148,4 +150,16 @@ def convolved(node: Any, pictures: np.ndarray) -> np.ndarray:
         for c in range(wide):
             seen = padded[:, :, r * up : r * up + rows, c * right : c * right + columns]
             found[:, :, r, c] = np.tensordot(seen, node.weight, ((1, 2, 3), (1, 2, 3))) + node.bias
+    return found
+
+
+def averaged(node: Any, pictures: np.ndarray) -> np.ndarray:
+    """The mean of a patch, place by place."""
+    (rows, columns), (down, across) = node.kernel_size, node.stride
+    high, wide = (pictures.shape[2] - rows) // down + 1, (pictures.shape[3] - columns) // across + 1
+    found = np.zeros((*pictures.shape[:2], high, wide))
+    for r in range(high):
+        for c in range(wide):
+            patch = pictures[:, :, r * down : r * down + rows, c * across : c * across + columns]
+            found[:, :, r, c] = patch.mean(axis=(2, 3))
     return found

@@ -49,6 +49,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "fixed_in_degree": {"number": 3},
     "receptive_fields": {"shape": [4, 5], "window": [2, 3], "stride": [2, 1]},
     "convolution": {"shape": [4, 5], "filters": 2, "window": 2},
+    "pooled_dense": {"shape": [4, 5], "neurons": 24},
     "mask": {"synapses": np.arange(20 * 24).reshape(20, 24) % 3 == 0},
 }
 """Arguments of those that need some; for 20 sources and 24 targets, but one to one."""

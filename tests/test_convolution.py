@@ -28,6 +28,7 @@ from neko_rules import (
     Layer,
     Manhattan,
     Network,
+    PooledDense,
     Posterior,
     Rule,
     Stack,
@@ -39,6 +40,7 @@ from neko_rules.chains import running
 from neko_rules.errors import ArgumentError, CheckpointError, ConfigurationError, IncompatibleError
 from neko_rules.experiments.run import run
 from neko_rules.kernels.host import unfused
+from neko_rules.layers import patches as small_products
 from neko_rules.layers.patches import Patches
 from neko_rules.layers.rate import TanhCell
 from neko_rules.layers.shared_weights import SharedWeights
@@ -53,11 +55,11 @@ FOUND = {
     "channels": Convolution((4, 5), filters=3, window=2, channels=2),
     "all": Convolution((5, 6), filters=4, window=(3, 5), stride=(2, 1), channels=3, padding=(1, 2)),
     "larger than the picture": Convolution((2, 2), filters=2, window=4, padding=1),
-    "means": Convolution((6, 9), filters=3, window=(3, 2), pool=2),
-    "means of all": Convolution((9, 7), filters=4, window=3, stride=2, channels=2, padding=1, pool=(2, 3)),
-    "dense behind means": Convolution((4, 6), filters=5, window=(2, 3), channels=3, pool=2),
+    "pooled": Convolution((6, 8), filters=3, window=2, pool=2),
+    "pooled, all": Convolution((8, 7), filters=4, window=(2, 3), stride=(1, 2), channels=3, padding=1, pool=(3, 2)),
+    "pooled, dense": PooledDense((5, 7), neurons=4, pool=(2, 3), channels=3),
 }
-"""Convolutions of every kind."""
+"""Convolutions of every kind, and what is one of a whole picture; of the two last, a row and a column fill no patch."""
 
 
 def convolved(network: Network) -> list[Connection]:
@@ -79,9 +81,8 @@ def gathered(network: Network, found: dict[str, np.ndarray]) -> dict[str, np.nda
         numbers, shape = connection.connectivity.numbers().copy(), connection.sharing.shape
         if connection.source == connection.target:
             np.fill_diagonal(numbers, -1)
-        part = connection.connectivity.part
-        flat = [part * found[connection.weight][numbers == number].sum() for number in range(shape[0] * shape[1])]
-        after[connection.weight] = np.reshape(flat, shape)
+        flat = [found[connection.weight][numbers == number].sum() for number in range(shape[0] * shape[1])]
+        after[connection.weight] = np.reshape(flat, shape) / connection.connectivity.pooled
     return after
 
 
@@ -108,30 +109,21 @@ def unrolled(network: Network) -> Network:
 # What it is.
 
 
-def test_first_weights_drive_behind_means_as_strongly_as_without() -> None:
-    """The summed input of independent pixels has the variance that it has where each is seen by itself."""
-    x = np.random.default_rng(0).standard_normal((400, 1, 24 * 24))
-    spread = []
-    for pool, window in ((1, 8), (3, 8), ((2, 3), 8)):
-        chosen = Convolution((24, 24), filters=60, window=window, pool=pool)
-        network = Stack([Layer("lif", connectivity=chosen, recurrent=False)], 2, inputs=24 * 24, seed=1)
-        connection = network.graph.connections[0]
-        matrix = connection.sharing.spread(get_backend("numpy"), network.parameters[connection.weight])
-        spread.append((x[:, 0] @ matrix).std())
-    np.testing.assert_allclose(spread, spread[0], rtol=0.1)
-
-
 @pytest.mark.parametrize("name", list(FOUND))
 def test_it_is_the_convolution_of_deep_networks(name: str) -> None:
     torch = pytest.importorskip("torch")
     chosen, rng, nx = FOUND[name], np.random.default_rng(0), get_backend("numpy")
     weights = rng.standard_normal(chosen.weight_shape)
     x = rng.standard_normal((4, chosen.numbers().shape[0]))
-    filters = torch.tensor(weights.T.reshape(chosen.filters, chosen.channels, *chosen.window))
     pictures = torch.tensor(x.reshape(4, chosen.channels, *chosen.shape))
-    pictures = torch.nn.functional.avg_pool2d(pictures, chosen.pool)
-    expected = torch.nn.functional.conv2d(pictures, filters, stride=chosen.stride, padding=chosen.padding)
-    assert expected.shape[2:] == chosen.places
+    if chosen.pooled > 1:
+        pictures = torch.nn.functional.avg_pool2d(pictures, chosen.pool)
+    if isinstance(chosen, PooledDense):
+        expected = torch.nn.functional.linear(pictures.flatten(1), torch.tensor(weights.T))
+    else:
+        filters = torch.tensor(weights.T.reshape(chosen.filters, chosen.channels, *chosen.window))
+        expected = torch.nn.functional.conv2d(pictures, filters, stride=chosen.stride, padding=chosen.padding)
+        assert expected.shape[2:] == chosen.places
     found = x @ chosen.sharing().spread(nx, weights)
     np.testing.assert_allclose(found, expected.reshape(4, -1).numpy(), rtol=1e-12, atol=1e-12)
 
@@ -141,36 +133,37 @@ def test_what_is_gathered_is_the_adjoint_of_what_is_spread(name: str, backend: s
     """⟨spread(k), G⟩ = ⟨k, gathered(G)⟩, by loops and by operations."""
     chosen, rng, nx = FOUND[name], np.random.default_rng(1), get_backend(backend)
     sharing = chosen.sharing()
-
-    def run(method: Any, array: np.ndarray) -> np.ndarray:
-        return nx.to_numpy(nx.jit(lambda given: method(nx, given))(nx.asarray(array)))
-
     weights, matrix = rng.standard_normal(chosen.weight_shape), rng.standard_normal(chosen.numbers().shape)
     found = []
     for way in (unfused, neko_rules.by_library):
         with way():
-            spread, back = run(sharing.spread, weights), run(sharing.gathered, matrix)
+            spread = nx.to_numpy(sharing.spread(nx, nx.asarray(weights)))
+            back = nx.to_numpy(sharing.gathered(nx, nx.asarray(matrix)))
         assert np.vdot(spread, matrix) == pytest.approx(np.vdot(weights, back), rel=1e-12)
         found.append((spread, back))
-    spread, back = run(sharing.spread, weights), run(sharing.gathered, matrix)
+    spread, back = nx.to_numpy(sharing.spread(nx, nx.asarray(weights))), sharing.gathered(nx, nx.asarray(matrix))
     np.testing.assert_array_equal(spread, found[0][0])
-    np.testing.assert_allclose(back, found[0][1], rtol=1e-13)
-    again = run(sharing.mean, spread)
-    np.testing.assert_allclose(again, weights * (sharing.synapses > 0), rtol=1e-13)
+    np.testing.assert_allclose(nx.to_numpy(back), found[0][1], rtol=1e-13)
+    again = nx.to_numpy(sharing.mean(nx, sharing.spread(nx, nx.asarray(weights))))
+    np.testing.assert_allclose(again, weights * np.minimum(sharing.synapses, 1), rtol=1e-13)
 
 
-def test_the_gradient_is_autograd_s_of_a_network_written_with_convolutions() -> None:
+@pytest.mark.parametrize("pool", [1, 2])
+def test_the_gradient_is_autograd_s_of_a_network_written_with_convolutions(pool: int) -> None:
     torch = pytest.importorskip("torch")
     from independent_network import Spike
 
-    first = Convolution((6, 6), filters=3, window=3, stride=2, padding=1)
-    second = Convolution(first.places, filters=4, window=2, channels=first.filters)
+    first = Convolution((6, 6), filters=3, window=3, stride=2 // pool, padding=1)
+    second = Convolution(first.places, filters=4, window=2, channels=first.filters, pool=pool)
+    third = PooledDense(second.places, neurons=3, pool=pool, channels=second.filters)
     rng = np.random.default_rng(2)
     x, y = 3 * rng.random((5, 9, 36)), rng.integers(0, 3, 5)
     cell = {"name": "lif", "membrane_decay": 0.9, "threshold": 1.0}
     strong = {"name": "scaled_normal", "gain": 1.5}
     layers = [Layer(cell, connectivity=each, recurrent=False, initializer=strong) for each in (first, second)]
-    network = Stack(layers, 3, inputs=36, dtype="float64", readout_decay=0.8, readout="mean", seed=1)
+    network = Stack(
+        layers, 3, inputs=36, dtype="float64", readout_decay=0.8, readout="mean", seed=1, readout_connectivity=third
+    )
     model = Evaluator(network)
     alive(model, x)
     leaves = {name: torch.tensor(value, requires_grad=True) for name, value in network.parameters.items()}
@@ -179,20 +172,22 @@ def test_the_gradient_is_autograd_s_of_a_network_written_with_convolutions() -> 
         return leaves[name].T.reshape(of.filters, of.channels, *of.window)
 
     pictures = torch.tensor(x)
-    lower = torch.zeros(5, 3, 3, 3, dtype=torch.float64)
+    lower = torch.zeros(5, 3, *first.places, dtype=torch.float64)
     upper = torch.zeros(5, 4, 2, 2, dtype=torch.float64)
     z_lower, z_upper, out, total = 0 * lower, 0 * upper, 0.0, 0.0
     for t in range(9):
         given = torch.nn.functional.conv2d(
-            pictures[:, t].reshape(5, 1, 6, 6), filters("hidden0.input.weight", first), stride=2, padding=1
+            pictures[:, t].reshape(5, 1, 6, 6), filters("hidden0.input.weight", first), stride=2 // pool, padding=1
         )
-        bias = leaves["hidden0.bias"].reshape(3, 3, 3)
+        bias = leaves["hidden0.bias"].reshape(3, *first.places)
         lower = 0.9 * lower + given + bias - z_lower.detach()
         z_lower = Spike.apply(lower - 1)
-        given = torch.nn.functional.conv2d(z_lower, filters("hidden1.input.weight", second))
+        given = torch.nn.functional.avg_pool2d(z_lower, pool)
+        given = torch.nn.functional.conv2d(given, filters("hidden1.input.weight", second))
         upper = 0.9 * upper + given + leaves["hidden1.bias"].reshape(4, 2, 2) - z_upper.detach()
         z_upper = Spike.apply(upper - 1)
-        out = 0.8 * out + z_upper.reshape(5, -1) @ leaves["readout.input.weight"] + leaves["readout.bias"]
+        given = torch.nn.functional.avg_pool2d(z_upper, pool)
+        out = 0.8 * out + given.reshape(5, -1) @ leaves["readout.input.weight"] + leaves["readout.bias"]
         total = total + out / 9
     torch.nn.functional.cross_entropy(total, torch.tensor(y)).backward()
     expected = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
@@ -237,14 +232,14 @@ def test_products_of_patches_are_those_of_the_matrix(
 ) -> None:
     chosen, rng, nx = FOUND[name], np.random.default_rng(3), get_backend(backend)
     patches, (sources, targets) = chosen.patches, chosen.numbers().shape
-    monkeypatch.setattr("neko_rules.layers.patches._TOGETHER", 10**9 if pieces == 1 else 1)
-    monkeypatch.setattr("neko_rules.layers.patches._PIECES", pieces)
+    monkeypatch.setattr(small_products, "_TOGETHER", 10**9 if pieces == 1 else 1)
+    monkeypatch.setattr(small_products, "_PIECES", pieces)
     sent, delta = rng.standard_normal((7, sources)), rng.standard_normal((7, targets))
     weights = rng.standard_normal(chosen.weight_shape)
     matrix = chosen.sharing().spread(get_backend("numpy"), weights)
 
     def run(method: Any, *given: np.ndarray) -> np.ndarray:
-        return nx.to_numpy(nx.jit(lambda *arrays: method(nx, *arrays))(*map(nx.asarray, given)))
+        return nx.to_numpy(method(nx, *map(nx.asarray, given)))
 
     expected = chosen.sharing().gathered(get_backend("numpy"), sent.T @ delta)
     for engine in (nullcontext, unfused):
@@ -263,6 +258,9 @@ def test_patches_pay_where_windows_are_small() -> None:
     few, many = 0.005, 0.2
     assert first.beat_events(many)
     assert not first.beat_events(few)
+    # What is sent is read once to be pooled, and windows are fewer.
+    assert Convolution((24, 24), filters=32, window=5, channels=12, pool=2).patches.pay
+    assert not PooledDense((24, 24), neurons=10).patches.pay
     lateral = Convolution((3, 3), filters=1, window=3, padding=1)
     assert Connection("a", "a", 1, connectivity=lateral).patches is None
     assert Connection("a", "a", 1, autapses=True, connectivity=lateral).patches is not None
@@ -271,11 +269,16 @@ def test_patches_pay_where_windows_are_small() -> None:
 # Every rule.
 
 
-@pytest.mark.parametrize("rule", ["bptt", "eprop", "feedback_alignment", "sign_symmetric", "rtrl", "ottt"])
-def test_rules_by_patches_are_those_by_matrices(rule: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("rule", "pool"),
+    [*((rule, 1) for rule in ("bptt", "eprop", "feedback_alignment", "sign_symmetric", "rtrl", "ottt")), ("bptt", 2)],
+)
+def test_rules_by_patches_are_those_by_matrices(
+    rule: str, pool: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y = data(batch=3, steps=8)
     first = Convolution((2, 2), filters=2, window=2, padding=1)
-    second = Convolution((3, 3), filters=3, window=2, channels=2)
+    second = Convolution((3, 3), filters=3, window=2, channels=2, pool=(1, pool), padding=(0, pool - 1))
     calls: list[str] = []
 
     def told(name: str) -> Callable[..., Any]:
@@ -304,7 +307,7 @@ NOT_SUMMED = ("weight_perturbation", *PULSED)
 """The rules that draw for every weight, or make pulses of its gradient."""
 
 
-@pytest.mark.parametrize("name", ["convolution", "means of patches"])
+@pytest.mark.parametrize("name", ["convolution", "pooling"])
 @pytest.mark.parametrize("rule", [name for name in RULES if name not in NOT_SUMMED])
 def test_gradients_are_those_of_every_synapse_summed(rule: str, name: str) -> None:
     x, y = data(batch=3, steps=8)
@@ -313,20 +316,22 @@ def test_gradients_are_those_of_every_synapse_summed(rule: str, name: str) -> No
     try:
         made = [RULES[rule](Evaluator(each)) for each in (network, unrolled(network))]
     except IncompatibleError:
-        first = Convolution((2, 2), filters=2, window=2, padding=1, pool=1 if name == "convolution" else (1, 2))
-        network = Stack([Layer("lif", connectivity=first, recurrent=False)], 3, inputs=4, dtype="float64", seed=2)
+        first = Convolution((2, 2), filters=2, window=2, padding=1)
+        last = PooledDense(first.places, 3, channels=first.filters) if name == "pooling" else "dense"
+        layers = [Layer("lif", connectivity=first, recurrent=False)]
+        network = Stack(layers, 3, inputs=4, dtype="float64", seed=2, readout_connectivity=last)
         made = [RULES[rule](Evaluator(each)) for each in (network, unrolled(network))]
     feedback = getattr(made[0], "feedback", {})
     if feedback:
         numpy = get_backend("numpy")
         shared = {connection.weight: connection.sharing for connection in convolved(network)}
-        whole = {name: shared[name].spread(numpy, each) if name in shared else each for name, each in feedback.items()}
-        made[1].load_state({**made[1].state(), **{f"feedback/{name}": each for name, each in whole.items()}})
+        whole = {key: shared[key].spread(numpy, each) if key in shared else each for key, each in feedback.items()}
+        made[1].load_state({**made[1].state(), **{f"feedback/{key}": each for key, each in whole.items()}})
     found, by_synapse = (each.gradients(x, y) for each in made)
     expected = gathered(network, by_synapse)
     assert max(np.abs(value).max() for value in expected.values()) > 1e-8
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-12, err_msg=key)
 
 
 STEPPED: dict[str, Callable[[Evaluator], Rule]] = {
@@ -341,16 +346,19 @@ STEPPED: dict[str, Callable[[Evaluator], Rule]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["convolution", "pooling"])
 @pytest.mark.parametrize(
     ("rule", "backend"), [*((rule, "numpy") for rule in STEPPED), ("BPTT", "torch"), ("e-prop, every 4", "jax")]
 )
-def test_steps_by_loops_are_those_by_operations(rule: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_by_loops_are_those_by_operations(
+    rule: str, backend: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Several, since those at hand, which convolutions have none of, come after the first; and an evaluation."""
     monkeypatch.setattr(running, "WORTHWHILE", 0)
     x, y = data(batch=5, steps=12)
 
     def stepped() -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        made = STEPPED[rule](Evaluator(network_of("convolution", backend)))
+        made = STEPPED[rule](Evaluator(network_of(name, backend)))
         for _ in range(4):
             made.step(x, y)
         return made.model.evaluate(x, y), made.state()
@@ -359,8 +367,8 @@ def test_steps_by_loops_are_those_by_operations(rule: str, backend: str, monkeyp
     with neko_rules.by_library():
         expected_figures, expected = stepped()
     assert figures == pytest.approx(expected_figures, rel=1e-9)
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-8, atol=1e-11, err_msg=name)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-8, atol=1e-11, err_msg=key)
 
 
 def test_one_step_moves_a_weight_by_the_gradient_of_all_its_synapses() -> None:
@@ -384,17 +392,20 @@ def test_clipping_sees_the_norm_of_the_weights_there_are() -> None:
     assert np.linalg.norm(moved) == pytest.approx(1e-3, rel=1e-9)
 
 
-def test_feedback_has_the_shape_of_what_it_stands_for_and_comes_to_it(backend: str) -> None:
+@pytest.mark.parametrize(("kind", "shape"), [("convolution", (8, 3)), ("pooling", (4, 4))])
+def test_feedback_has_the_shape_of_what_it_stands_for_and_comes_to_it(
+    kind: str, shape: tuple[int, int], backend: str
+) -> None:
     x, y = data(batch=3, steps=8)
     name = "hidden1.input.weight"
     for made, steps in ((lambda m: KolenPollack(m, feedback_decay=50.0), 60), (WeightMirror, 300)):
-        network = network_of("convolution", backend)
+        network = network_of(kind, backend)
         rule = made(Evaluator(network))
 
         def apart(rule: Any = rule, network: Network = network) -> float:
             return float(np.linalg.norm(rule.feedback[name] - network.parameters[name]))
 
-        assert rule.feedback[name].shape == (8, 3)
+        assert rule.feedback[name].shape == shape
         before = apart()
         for _ in range(steps):
             rule.step(x, y)
@@ -446,9 +457,10 @@ def test_neurons_that_share_weights_cannot_be_silenced_by_them() -> None:
     assert np.isfinite(MonteCarloDropout(EProp(Evaluator(network))).step(x, y)["loss"])
 
 
-def test_a_crossbar_holds_the_weights_and_not_the_synapses() -> None:
+@pytest.mark.parametrize(("kind", "shape"), [("convolution", (8, 3)), ("pooling", (4, 4))])
+def test_a_crossbar_holds_the_weights_and_not_the_synapses(kind: str, shape: tuple[int, int]) -> None:
     """Every window is read by the same devices, whose noise is then that of all its places."""
-    network, (x, y) = network_of("convolution"), data()
+    network, (x, y) = network_of(kind), data()
     crossbar = Crossbar(device={"name": "idealized", "read_noise": 0.1}, w_max=9.0)
     shown = on_crossbar(network, crossbar)
     assert {name: value.shape for name, value in shown.parameters.items()} == {
@@ -458,17 +470,18 @@ def test_a_crossbar_holds_the_weights_and_not_the_synapses() -> None:
     rule = Manhattan(Evaluator(network), **HOLDING["tiki_taka"])
     before = network.parameters["hidden1.input.weight"]
     rule.step(x, y)
-    assert network.parameters["hidden1.input.weight"].shape == (8, 3)
+    assert network.parameters["hidden1.input.weight"].shape == shape
     assert np.any(network.parameters["hidden1.input.weight"] != before)
 
 
 # Networks that are copied, moved, saved and read.
 
 
-def test_copies_share_alike(tmp_path: Path) -> None:
-    network = network_of("convolution")
+@pytest.mark.parametrize("kind", ["convolution", "pooling"])
+def test_copies_share_alike(kind: str, tmp_path: Path) -> None:
+    network = network_of(kind)
     network.save(tmp_path / "weights.safetensors")
-    twin = network_of("convolution")
+    twin = network_of(kind)
     twin.set_parameters({name: 0 * value for name, value in network.parameters.items()})
     twin.load(tmp_path / "weights.safetensors")
     x, _ = data()
@@ -525,9 +538,6 @@ def test_weights_that_a_user_shares(backend: str) -> None:
         (lambda: Convolution((4, 4), filters=2), "a window must fit into the picture"),
         (lambda: Convolution((4, 4), filters=0, window=2), "filters"),
         (lambda: Convolution((4, 4), filters=2, window=2, padding=-1), "padding"),
-        (lambda: Convolution((4, 4), filters=2, window=1, pool=5), "a patch must fit into the picture"),
-        (lambda: Convolution((4, 4), filters=2, window=3, pool=2), "a window must fit into the picture"),
-        (lambda: Convolution((4, 4), filters=2, window=1, pool=0), "pool"),
         (lambda: Layer("lif"), "a layer must be told its size"),
         (lambda: Layer("lif", connectivity=0.5), "a layer must be told its size"),
         (lambda: LIF(18, 2, inputs=17, connectivity=Convolution((4, 4), 2, 2)), "leads from 16 to 18 neurons"),
@@ -549,6 +559,7 @@ model:
     - {cell: lif, recurrent: false, connectivity: {name: convolution, shape: [5, 8], window: 3, filters: 2}}
     - {cell: alif, size: 12}
   outputs: 2
+  readout_connectivity: {name: pooled_dense, shape: [3, 4], neurons: 2}
 rule: {name: eprop}
 train: {epochs: 1, batch_size: 16}
 """
@@ -559,12 +570,16 @@ def test_a_run_of_a_convolution(tmp_path: Path) -> None:
     path.write_text(CONFIG)
     run(path, out=tmp_path / "run", progress=False)
     first = Convolution((5, 8), filters=2, window=3)
-    network = Stack([Layer("lif", connectivity=first, recurrent=False), Layer("alif", 12)], 2, inputs=40)
+    layers = [Layer("lif", connectivity=first, recurrent=False), Layer("alif", 12)]
+    network = Stack(layers, 2, inputs=40, readout_connectivity=PooledDense((3, 4), neurons=2))
     network.load(tmp_path / "run" / "weights.safetensors")
     assert network.parameters["hidden0.input.weight"].shape == (9, 2)
+    assert network.parameters["readout.input.weight"].shape == (2, 2)
 
 
-@pytest.mark.parametrize("change", ["shape: [5, 9]", "shape: [2, 2]", "shape: [5, 8], strid: 2"])
+@pytest.mark.parametrize(
+    "change", ["shape: [5, 9]", "shape: [5, 8], pool: 3", "shape: [2, 2]", "shape: [5, 8], strid: 2"]
+)
 def test_a_configuration_with_no_convolution_is_refused(change: str, tmp_path: Path) -> None:
     (tmp_path / "convolution.yaml").write_text(CONFIG.replace("shape: [5, 8]", change))
     with pytest.raises(ConfigurationError):

@@ -136,7 +136,9 @@ def test_there_and_back_by_a_file(name: str, gain: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(again.parameters[key], value, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["feedback", "against the walk", "pictures", "pictures, recurrent", "several layers"])
+@pytest.mark.parametrize(
+    "name", ["feedback", "against the walk", "pictures", "pictures, recurrent", "pooled", "several layers"]
+)
 def test_whole_graphs_are_what_another_simulator_runs(name: str) -> None:
     network = randomised(NETWORKS[name]())
     x = data(network.inputs)
@@ -168,6 +170,10 @@ def test_convolutions_stay_convolutions_and_what_cannot_be_one_is_a_matrix() -> 
     assert kinds["readout_input_flatten"] == "Flatten"
     again = from_nir(graph, dtype="float64")
     assert again.parameters["hidden0.input.weight"].shape == (18, 3)
+    kinds = {name: type(node).__name__ for name, node in to_nir(NETWORKS["pooled"]()).nodes.items()}
+    assert [kinds[f"{name}_input_pool"] for name in ("hidden0", "hidden1", "readout")] == ["AvgPool2d"] * 3
+    assert kinds["hidden1_input"] == "Conv2d"
+    assert kinds["readout_input"] == "Affine"
     oblong = to_nir(pictures(window=(3, 2)))
     assert type(oblong.nodes["hidden0_input"]).__name__ == "Affine"
 

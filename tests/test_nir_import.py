@@ -51,6 +51,10 @@ def entry() -> Any:
     return nir.Affine(rng.normal(size=(2, 3)), np.array([0.3, -0.1]))
 
 
+def pool(size: Any, stride: Any = None, padding: int = 0) -> Any:
+    return nir.AvgPool2d(*(np.broadcast_to(each, 2) for each in (size, size if stride is None else stride, padding)))
+
+
 @pytest.mark.parametrize("dt", [1e-3, 0.3e-3])
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_every_parameter_of_every_neuron_counts(kind: str, dt: float) -> None:
@@ -118,6 +122,37 @@ def test_flatten_scale_convolution_and_graphs_within_are_folded() -> None:
     np.testing.assert_allclose(outputs(network, x), expected, rtol=1e-11, atol=1e-12)
 
 
+def test_average_pooling_is_folded_into_what_follows() -> None:
+    """Weights behind it stay shared; behind weights, where it is of currents, all is one matrix."""
+    rng = np.random.default_rng(6)
+
+    def lif(*shape: int) -> Any:
+        return nir.LIF(*(np.full(shape, value) for value in (5e-3, 3.0, 0.0, 0.3, 0.0)))
+
+    nodes = {
+        "input": nir.Input(np.array([1, 7, 11])),
+        "pool0": pool((1, 2)),
+        "conv0": nir.Conv2d((7, 5), rng.normal(size=(2, 1, 2, 2)), 1, (0, 1), 1, 1, np.array([0.2, -0.3])),
+        "lif0": lif(2, 6, 6),
+        "pool1": pool(2),
+        "conv1": nir.Conv2d((3, 3), rng.normal(size=(3, 2, 1, 1)), 1, 0, 1, 1, np.array([0.2, 0.1, -0.3])),
+        "currents": pool((1, 3)),
+        "lif1": lif(3, 3, 1),
+        "pool2": pool((3, 1)),
+        "flat": nir.Flatten({"input": np.array((3, 1, 1))}, 0, -1),
+        "fc": nir.Linear(rng.normal(size=(4, 3))),
+        "li": nir.LI(np.full(4, 9e-3), np.full(4, 2.0), np.zeros(4)),
+        "output": nir.Output(np.array([4])),
+    }
+    graph = nir.NIRGraph(nodes, list(pairwise(nodes)))
+    network, x = from_nir(graph, dtype="float64"), data(77)
+    weights = {name: value.shape for name, value in network.parameters.items() if name.endswith(".weight")}
+    assert weights == {"lif0.conv0.weight": (4, 2), "lif1.conv1.weight": (72, 9), "li.fc.weight": (3, 4)}
+    expected = Simulator(graph, 1e-3, ["lif0", "lif1", "li"]).run(x)["output"].swapaxes(0, 1)
+    assert np.ptp(expected) > 0.5
+    np.testing.assert_allclose(outputs(network, x), expected, rtol=1e-11, atol=1e-12)
+
+
 def test_a_single_value_stands_for_a_layer() -> None:
     single = nir.LIF(*(np.array(value) for value in (5e-3, 3.0, 0.0, 0.6, 0.0)))
     whole = nir.LIF(*(np.full(2, value) for value in (5e-3, 3.0, 0.0, 0.6, 0.0)))
@@ -141,7 +176,7 @@ def test_what_other_programs_mean_by_a_reset() -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "Conv1d": (lambda: [nir.Conv1d(3, np.ones((1, 3, 1)), 1, 0, 1, 1, np.ones(1))], "Conv1d 'conv1d'"),
     "SumPool2d": (lambda: [nir.SumPool2d(np.array([2]), np.array([2]), np.array([0]))], "SumPool2d 'sumpool2d'"),
-    "AvgPool2d": (lambda: [nir.AvgPool2d(np.array([2]), np.array([2]), np.array([0]))], "AvgPool2d 'avgpool2d'"),
+    "AvgPool2d": (lambda: [pool(2), FOREIGN["LI"]], "AvgPool2d 'avgpool2d' takes pictures"),
     "long delay": (lambda: [nir.Delay(np.full(3, 2e-3)), entry(), FOREIGN["LI"]], "Delay is 0 or one time step"),
     "two delays": (
         lambda: [nir.Delay(np.full(3, 1e-3)), nir.Delay(np.full(3, 1e-3)), entry(), FOREIGN["LI"]],
@@ -192,6 +227,24 @@ def test_parameters_of_convolutions_are_honoured_or_refused(field: str, value: A
             from_nir(graph)
     else:
         assert from_nir(graph).outputs == 2
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (pool(2, stride=1), r"side by side, .* not so AvgPool2d 'avgpool2d' \(received: .* stride \(1, 1\)"),
+        (pool(2, padding=1), r"without padding, .* 'avgpool2d' \(received: .* padding \(1, 1\)"),
+        (pool((2, 6)), r"AvgPool2d 'avgpool2d': what is pooled together must fit into the picture"),
+        (pool((2, 5)), ""),
+    ],
+)
+def test_parameters_of_pooling_are_honoured_or_refused(node: Any, said: str) -> None:
+    graph = nir.NIRGraph.from_list(nir.Input(np.array([2, 5, 5])), node, type_check=False)
+    if said:
+        with pytest.raises(IncompatibleError, match=said):
+            from_nir(graph)
+    else:
+        assert from_nir(graph).outputs == 4
 
 
 def test_two_outputs_unknown_edges_and_broken_files(tmp_path: Path) -> None:

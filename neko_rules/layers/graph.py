@@ -23,7 +23,6 @@ from neko_rules.initializers import INITIALIZERS, Initializer
 from neko_rules.kernels.host import clear_diagonal
 from neko_rules.layers.cell import CELLS, Cell
 from neko_rules.layers.connectivity import Connectivity, ConnectivityLike, connectivity
-from neko_rules.layers.convolution import Convolution
 from neko_rules.layers.patches import Patches
 from neko_rules.layers.shared_weights import SharedWeights, Sharing
 from neko_rules.registry import create
@@ -133,8 +132,8 @@ class Connection:
 
     @cached_property
     def patches(self) -> Patches | None:
-        """What makes small matrix products of a convolution; None where a neuron may not reach itself."""
-        return self.connectivity.patches if isinstance(self.connectivity, Convolution) and not self.hollow else None
+        """What makes small matrix products, as of a convolution; None where a neuron may not reach itself."""
+        return self.connectivity.patches if isinstance(self.connectivity, SharedWeights) and not self.hollow else None
 
     def weight_shape(self, sources: int, targets: int) -> tuple[int, int]:
         """The shape of the parameter: [source, target], or that of the weights that are shared."""
@@ -174,15 +173,15 @@ class Connection:
         """First weights, zero where there is no synapse, in the shape of the parameter.
 
         Those of an initializer that goes by the number of inputs are larger by √(sources / synapses) of the neuron that
-        they end on, so that its summed input has the variance that it has with all synapses; by √(1/s) where synapses
-        have a part s of their weights, so that 1/s of them bring what one would.
+        they end on, so that its summed input has the variance that it has with all synapses; weights of means of p
+        neurons by √p, so that where these send independently it has that of as many single neurons.
         """
         assert isinstance(self.initializer, Initializer)
         weights = self.initializer.sample(rng, *self.weight_shape(sources, targets))
         if self.shares:
             self.synapses(sources, targets)  # that it has such numbers of neurons
             if self.initializer.by_inputs:
-                weights = weights / np.sqrt(self.sharing.part)
+                weights = weights * np.sqrt(self.sharing.pooled)
         elif not self.complete:
             synapses = self.synapses(sources, targets)
             if self.initializer.by_inputs:

@@ -32,7 +32,7 @@ class Layer:
 
     Args:
         cell: the neuron model, by name, mapping or object.
-        size: how many neurons; left out, as many as a convolution has.
+        size: how many neurons; left out, as many as its connectivity says, which a convolution does.
         recurrent: whether the neurons are connected among themselves, one step later.
         bias: whether each neuron has a trainable constant input.
         initializer: distribution of the first feed-forward weights.
@@ -166,7 +166,7 @@ def _neurons(given: ConnectivityLike) -> int:
     found = connectivity(given)
     if not isinstance(found, SharedWeights):
         raise ArgumentError(
-            "a layer must be told its size, unless its connectivity is a convolution",
+            "a layer must be told its size, unless its connectivity says it, as a convolution does",
             received=f"no size, connectivity={given!r}",
             works="write for example Layer('lif', 128)",
         )

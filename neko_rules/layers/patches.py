@@ -1,8 +1,8 @@
-"""Patches: the windows of pictures side by side, and small matrix products of these for a convolution.
+"""Patches: small matrix products in the place of large ones that are mostly zero, as a convolution's are.
 
-The matrix of a convolution is mostly zero. Where windows are small beside their picture, what was sent is cut into the
-windows that it is seen in, side by side, and one product with the few weights stands for that with the matrix; so it is
-for the gradient, and for errors on their way back.
+Where windows are small beside their picture, what was sent is cut into the windows that it is seen in, side by side,
+and one product with the few weights stands for that with the matrix; so it is for the gradient, and for errors on their
+way back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from neko_rules.backend import Array, Backend
 from neko_rules.kernels.host import contiguous, host_of
-from neko_rules.layers.mean_pool import MeanPool
+from neko_rules.layers.average_pooling import AveragePooling
 
 _GATHERED = 50
 """How many multiplications of a matrix product take as long as gathering one number."""
@@ -32,10 +32,10 @@ class Patches:
     """The windows of pictures side by side, with which a convolution is a small matrix product instead of a large one.
 
     Args:
-        index: int [place, pixel of the window], which source it is; -1 beyond the picture.
-        sources: how many there are.
+        index: int [place, pixel of the window], which pixel of the pictures it is; -1 beyond them.
+        sources: how many pixels there are.
         filters: how many neurons there are at each place.
-        pool: what makes of what was sent the pictures that are cut, whose pixels ``index`` then numbers.
+        pooling: what makes these pictures of larger ones, which are sent; None where they are sent themselves.
 
     Example: a window of two pixels on a line of three.
 
@@ -48,16 +48,19 @@ class Patches:
         array([[ 1., 12., 20.]])
     """
 
-    def __init__(self, index: np.ndarray, sources: int, filters: int, pool: MeanPool | None = None) -> None:
+    def __init__(self, index: np.ndarray, sources: int, filters: int, pooling: AveragePooling | None = None) -> None:
         self.places, self.inputs = index.shape
-        self.sources, self.filters, self._pool = sources, filters, pool
-        self._pixels = sources if pool is None else int(pool.number().max()) + 1
+        self.filters = filters
+        self.sources = sources if pooling is None else pooling.sources
+        """How many neurons send: pixels before they are pooled."""
+        self._pooling, self._pixels = pooling, sources
+        self._averaged = 0 if pooling is None else _GATHERED * pooling.sources
         self._padded = bool((index < 0).any())
-        self._index = np.where(index < 0, self._pixels, index).ravel().astype(np.int32)
+        self._index = np.where(index < 0, sources, index).ravel().astype(np.int32)
 
     @cached_property
     def _seen_by(self) -> np.ndarray:
-        """Which entries [place · pixel of the window] each source is, int32 [source, most]; one more for none."""
+        """Which entries [place · pixel of the window] each pixel is, int32 [pixel, most]; one more for none."""
         order = np.argsort(self._index, kind="stable")
         counts = np.bincount(self._index, minlength=self._pixels + 1)[: self._pixels]
         there = np.arange(max(1, counts.max())) < counts[:, None]
@@ -66,9 +69,14 @@ class Patches:
         return found
 
     @property
+    def _multiplied(self) -> int:
+        """How many multiplications take as long as a product by patches."""
+        return self.places * self.inputs * (self.filters + _GATHERED) + self._averaged
+
+    @property
     def pay(self) -> bool:
         """Whether products by patches take less time than by the matrix [source, target]."""
-        return self.inputs * (self.filters + _GATHERED) < self.sources * self.filters
+        return self._multiplied < self.sources * self.filters * self.places
 
     def beat_events(self, density: float) -> bool:
         """Whether they take less time than adding the rows of the matrix of those that sent something.
@@ -77,12 +85,12 @@ class Patches:
             density: the share of sources that did.
         """
         rows = _ADDED * density * self.sources * self.filters * self.places
-        return self.pay and self.places * self.inputs * (self.filters + _GATHERED) < rows
+        return self.pay and self._multiplied < rows
 
     @property
     def pay_back(self) -> bool:
         """Whether errors come back faster by patches than by the matrix."""
-        gathered = _GATHERED * self._seen_by.size
+        gathered = _GATHERED * self._seen_by.size + self._averaged
         return self.places * self.inputs * self.filters + gathered < self.sources * self.places * self.filters
 
     def product(self, nx: Backend, sent: Array, weights: Array) -> Array:
@@ -92,6 +100,7 @@ class Patches:
             found = nx.reshape(nx.matmul(self._cut(nx, sent), weights), (sent.shape[0], self.places, self.filters))
             return nx.reshape(nx.transpose(found, (0, 2, 1)), (sent.shape[0], self.filters * self.places))
 
+        sent = self._pooled(nx, sent)
         parts = [part(sent[rows]) for rows in _pieces(sent.shape[0], self._index.size)]
         return parts[0] if len(parts) == 1 else nx.concat(parts, 0)
 
@@ -101,6 +110,7 @@ class Patches:
         def part(sent: Array, delta: Array) -> Array:
             return nx.matmul(nx.transpose(self._cut(nx, sent), (1, 0)), self._by_place(nx, delta))
 
+        sent = self._pooled(nx, sent)
         parts = [part(sent[rows], delta[rows]) for rows in _pieces(sent.shape[0], self._index.size)]
         return sum(parts[1:], parts[0])
 
@@ -115,19 +125,18 @@ class Patches:
             if host is not None:
                 from neko_rules.kernels import patches
 
-                return self._spread(
-                    nx, host.from_host(patches.scattered(host.host(of_pixels), self._index, self._pixels))
-                )
+                return host.from_host(patches.scattered(host.host(of_pixels), self._index, self._pixels))
             padded = nx.concat([of_pixels, nx.full((rows, 1), 0.0, nx.dtype(delta))], 1)
             found = nx.take(padded, nx.asarray(seen_by.ravel(), "int32"), 1)
-            return self._spread(nx, nx.sum(nx.reshape(found, (rows, *seen_by.shape)), axis=2))
+            return nx.sum(nx.reshape(found, (rows, *seen_by.shape)), axis=2)
 
         parts = [part(delta[rows]) for rows in _pieces(delta.shape[0], seen_by.size)]
-        return parts[0] if len(parts) == 1 else nx.concat(parts, 0)
+        found = parts[0] if len(parts) == 1 else nx.concat(parts, 0)
+        return found if self._pooling is None else self._pooling.back(nx, found)
 
-    def _spread(self, nx: Backend, errors: Array) -> Array:
-        """[row, source] of errors at the pixels that are cut."""
-        return errors if self._pool is None else self._pool.back(nx, errors)
+    def _pooled(self, nx: Backend, sent: Array) -> Array:
+        """The pictures that windows are of."""
+        return sent if self._pooling is None else self._pooling.means(nx, sent)
 
     def _by_place(self, nx: Backend, delta: Array) -> Array:
         """[row · place, filter] of [row, target]."""
@@ -136,9 +145,6 @@ class Patches:
 
     def _cut(self, nx: Backend, sent: Array) -> Array:
         """[row · place, pixel of the window]."""
-        rows = sent.shape[0]
-        if self._pool is not None:
-            sent = self._pool.means(nx, sent)
         host = host_of(nx)
         if host is not None:
             from neko_rules.kernels import patches
@@ -146,9 +152,9 @@ class Patches:
             found = host.from_host(patches.cut(contiguous(host.host(sent)), self._index))
         else:
             if self._padded:
-                sent = nx.concat([sent, nx.full((rows, 1), 0.0, nx.dtype(sent))], 1)
+                sent = nx.concat([sent, nx.full((sent.shape[0], 1), 0.0, nx.dtype(sent))], 1)
             found = nx.take(sent, nx.asarray(self._index, "int32"), 1)
-        return nx.reshape(found, (rows * self.places, self.inputs))
+        return nx.reshape(found, (sent.shape[0] * self.places, self.inputs))
 
 
 def _pieces(rows: int, gathered: int) -> list[slice]:

@@ -2,12 +2,11 @@
 
 The parameter k of such a connection has fewer numbers than the matrix W that a network runs with,
 
-    W_ij = s k_n(i,j),  0 where there is no synapse        dE/dk_m = s Σ_(i,j): n(i,j)=m dE/dW_ij
+    W_ij = k_n(i,j) / p,  0 where there is no synapse        dE/dk_m = Σ_(i,j): n(i,j)=m dE/dW_ij / p
 
-with s = 1, or what part of a weight each synapse has where several stand for one, as pixels do that are averaged,
-
-so that whatever finds dE/dW finds dE/dk: every rule takes a convolution as it takes a dense connection, and what it
-keeps of parameters (an optimiser's memory, a sampler's chain, a crossbar's devices, a file) is of k alone.
+with p = 1, or how many neurons reach another with the mean of what they send, which has one weight. Whatever finds
+dE/dW so finds dE/dk: every rule takes a convolution as it takes a dense connection, and what it keeps of parameters (an
+optimiser's memory, a sampler's chain, a crossbar's devices, a file) is of k alone.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from neko_rules.backend import Array, Backend
 from neko_rules.errors import ArgumentError
 from neko_rules.kernels.host import contiguous, host_of
 from neko_rules.layers.connectivity import Connectivity
+from neko_rules.layers.patches import Patches
 
 
 class Sharing:
@@ -30,7 +30,7 @@ class Sharing:
     Args:
         numbers: int [source, target], the place of a synapse's weight among all; -1 where there is no synapse.
         shape: of the weights.
-        part: s, what part of its weight every synapse has.
+        pooled: p, how many synapses of a neuron stand for one weight of their mean.
 
     Example: two weights for the two inputs of each of two neurons.
 
@@ -46,10 +46,9 @@ class Sharing:
                [30.]])
     """
 
-    def __init__(self, numbers: np.ndarray, shape: tuple[int, int], part: float = 1.0) -> None:
+    def __init__(self, numbers: np.ndarray, shape: tuple[int, int], pooled: int = 1) -> None:
         self.ends = numbers.shape
-        self.part = part
-        self.shape = shape
+        self.shape, self.pooled = shape, pooled
         flat = numbers.ravel()
         self._places = np.flatnonzero(flat >= 0)
         self._which = flat[self._places]
@@ -76,7 +75,7 @@ class Sharing:
     def spread(self, nx: Backend, weights: Array) -> Array:
         """The matrix [source, target] of weights in the shape of the parameter."""
         host = host_of(nx)
-        weights = weights if self.part == 1 else self.part * weights
+        weights = self._divided(nx, weights)
         if host is not None:
             given = host.host(weights)
             matrix = np.zeros(self.ends[0] * self.ends[1], given.dtype)
@@ -87,31 +86,42 @@ class Sharing:
         return nx.reshape(nx.take(padded, nx.asarray(self._of_place, "int32"), 0), self.ends)
 
     def gathered(self, nx: Backend, matrix: Array) -> Array:
-        """What a matrix [source, target] has at the synapses of each weight, summed, times s: dE/dk of dE/dW."""
-        summed = self._summed(nx, matrix)
-        return summed if self.part == 1 else self.part * summed
-
-    def _summed(self, nx: Backend, matrix: Array) -> Array:
+        """dE/dk of dE/dW: what a matrix [source, target] has at the synapses of each weight, summed, over p."""
         host, (places, there) = host_of(nx), self._of_weight
         if host is not None:
             flat = contiguous(host.host(matrix)).reshape(-1)
             found = np.where(there, flat[places], 0).sum(axis=1, dtype=flat.dtype)
-            return host.from_host(found.reshape(self.shape))
+            return self._divided(nx, host.from_host(found.reshape(self.shape)))
         flat = nx.take(nx.reshape(matrix, (-1,)), nx.asarray(places.ravel(), "int32"), 0)
         of_weight = nx.reshape(flat, places.shape) * nx.asarray(there, nx.dtype(matrix))
-        return nx.reshape(nx.sum(of_weight, axis=1), self.shape)
+        return self._divided(nx, nx.reshape(nx.sum(of_weight, axis=1), self.shape))
 
     def mean(self, nx: Backend, matrix: Array) -> Array:
-        """The weights whose matrix is nearest to one: the mean of W_ij/s; 0 of one that no synapse has."""
-        return self._summed(nx, matrix) / nx.asarray(self.part * np.maximum(self.synapses, 1), nx.dtype(matrix))
+        """The weights whose matrix comes nearest to this: p times means over synapses; 0 of what no synapse has."""
+        many = np.maximum(self.synapses, 1) / self.pooled**2
+        return self.gathered(nx, matrix) / nx.asarray(many, nx.dtype(matrix))
+
+    def _divided(self, nx: Backend, weights: Array) -> Array:
+        return weights if self.pooled == 1 else weights / nx.full((1,), self.pooled, nx.dtype(weights))
 
 
 @dataclass(frozen=True)
 class SharedWeights(Connectivity):
     """A connectivity whose synapses share weights.
 
-    One of your own says in ``numbers`` which weight each synapse has.
+    One of your own says in ``numbers`` which weight each synapse has, and where weights are of means, in ``pooled``, of
+    how many.
     """
+
+    @property
+    def pooled(self) -> int:
+        """How many neurons reach another with the mean of what they send: each synapse is its weight over that."""
+        return 1
+
+    @property
+    def patches(self) -> Patches | None:
+        """What makes small matrix products in the place of those with the matrix, if anything does."""
+        return None
 
     @property
     @abstractmethod
@@ -122,11 +132,6 @@ class SharedWeights(Connectivity):
     def numbers(self) -> np.ndarray:
         """The place of every synapse's weight among the weights made flat: int [source, target]; -1 for none."""
 
-    @property
-    def part(self) -> float:
-        """s, what part of its weight every synapse has."""
-        return 1.0
-
     def sharing(self, hollow: bool = False) -> Sharing:
         """Which synapses have which weight.
 
@@ -136,7 +141,7 @@ class SharedWeights(Connectivity):
         found = np.array(self.numbers())
         if hollow:
             np.fill_diagonal(found, -1)
-        return Sharing(found, self.weight_shape, self.part)
+        return Sharing(found, self.weight_shape, self.pooled)
 
     def draw(self, rng: np.random.Generator, sources: int, targets: int) -> np.ndarray:
         """Where there is a synapse, in populations of the right numbers of neurons."""

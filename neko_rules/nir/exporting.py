@@ -2,7 +2,7 @@
 
 A population is a node, and a connection a chain of nodes from one to another, of which one holds the weights: Linear,
 Affine with the biases of its target, or Conv2d. A recurrent connection closes a cycle, and one that takes a step
-elsewhere has a Delay of dt.
+elsewhere has a Delay of dt. Pooling comes before the weights, as an AvgPool2d.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from neko_rules import arguments
 from neko_rules.backend import get_backend
 from neko_rules.errors import ArgumentError, IncompatibleError, warn
-from neko_rules.layers.convolution import Convolution
+from neko_rules.layers.average_pooling import AveragePooling
+from neko_rules.layers.convolution import Convolution, PooledDense
 from neko_rules.layers.graph import INPUT, Connection, bias_name
 from neko_rules.layers.network import Network
 from neko_rules.nir.cycles import to_be_said
@@ -162,8 +163,6 @@ class _Writer:
         found = connection.connectivity
         if type(found) is not Convolution or connection.delay or connection.source == connection.target:
             return None
-        if found.part != 1:
-            return None  # Means of patches are written with the weights, in one matrix.
         rows, columns = found.window  # type: ignore[misc]
         # nir 1.0 takes the number of rows of a window for that of its columns when it checks shapes.
         if rows != columns or per_filter(self.neurons[connection.target].gain, found.filters) is None:
@@ -171,13 +170,21 @@ class _Writer:
         pictures = (found.channels, *found.shape)
         return found if self.shapes[connection.source] == pictures else None
 
+    def _pooled_dense(self, connection: Connection) -> PooledDense | None:
+        """The dense connection behind pooled pictures that a connection is, if it can be written as such."""
+        found = connection.connectivity
+        if type(found) is not PooledDense or connection.delay or connection.source == connection.target:
+            return None
+        return found if self.shapes[connection.source] == (found.channels, *found.shape) else None
+
     def _pictures(self, name: str) -> tuple[int, ...] | None:
         """The shape of a population that lies as pictures do."""
         graph = self.network.graph
         if name == INPUT:
             for each in graph.connections:
-                if each.source == INPUT and type(each.connectivity) is Convolution:
-                    return (each.connectivity.channels, *each.connectivity.shape)
+                seen = each.connectivity
+                if each.source == INPUT and type(seen) in (Convolution, PooledDense):
+                    return (seen.channels, *seen.shape)
             return None
         into = graph.into(name)
         found = [self._convolution(each) for each in into if not each.delay]
@@ -236,12 +243,18 @@ class _Writer:
         if delayed:
             late = np.full(shape, self.network.dt, self.network.dtype)
             chain.append((f"{name}_delay", self.nir.Delay(late)))
-        convolution = self._convolution(connection)
+        convolution, pooled_dense = self._convolution(connection), self._pooled_dense(connection)
+        pooled = convolution or pooled_dense
+        if pooled is not None and pooled.pooled > 1:
+            chain.append((f"{name}_pool", self._avg_pool(pooled.pooling)))
         if convolution is not None:
             chain.append((name, self._conv2d(target, convolution, weights, bias)))
             if len(self.shapes[target]) == 1:
                 after = (convolution.filters, *convolution.places)
                 chain.append((f"{name}_flatten", self._flatten(after)))
+        elif pooled_dense is not None:
+            chain.append((f"{name}_flatten", self._flatten((pooled_dense.channels, *pooled_dense.pooling.places))))
+            chain.append((name, self._dense(target, weights, bias)))
         else:
             if len(shape) > 1:
                 chain.append((f"{name}_flatten", self._flatten(shape)))
@@ -258,7 +271,7 @@ class _Writer:
         assert of_filter is not None, "a bias that differs within a filter stands elsewhere"
         kernel = (weights * gain).T.reshape(filters, convolution.channels, *convolution.window)  # type: ignore[misc]
         return self.nir.Conv2d(
-            input_shape=tuple(convolution.shape),
+            input_shape=convolution.pooling.places,
             weight=np.ascontiguousarray(kernel.astype(dtype)),
             stride=convolution.stride,
             padding=convolution.padding,
@@ -266,6 +279,10 @@ class _Writer:
             groups=1,
             bias=(of_filter * gain).astype(dtype),
         )
+
+    def _avg_pool(self, pooling: AveragePooling) -> Any:
+        pool = np.array(pooling.pool)
+        return self.nir.AvgPool2d(kernel_size=pool, stride=pool, padding=np.zeros(2, int))
 
     def _flatten(self, shape: tuple[int, ...]) -> Any:
         return self.nir.Flatten({"input": np.array(shape)}, start_dim=0, end_dim=-1)

@@ -47,7 +47,7 @@ def from_nir(
 
     Args:
         graph: a ``nir.NIRGraph`` or a path. Taken are LIF, LI, IF, I, CubaLIF, CubaLI, Threshold; Linear, Affine,
-            Conv2d, Scale, Flatten, Delay of one step; graphs within; one Input and one Output.
+            Conv2d, AvgPool2d, Scale, Flatten, Delay of one step; graphs within; one Input and one Output.
         dt: seconds of a time step, which NIR leaves open; left out, what ``to_nir`` noted, or 1 ms.
         backend, dtype, task_type, readout: as for Network.
         approximate: whether what has no counterpart is done as nearly as it can be, with a warning that lists it.
@@ -283,8 +283,7 @@ def _connection(source: str, target: str, label: str, delay: int, folded: Linear
     own = source == target and delay == 1
     if folded.factors is not None:
         return Connection(source, target, delay, autapses=own, label=label, connectivity="one_to_one")
-    if folded.convolution is not None:
-        return Connection(source, target, delay, autapses=own, label=label, connectivity=folded.convolution)
-    assert folded.weights is not None, "what is no factor has weights"
-    autapses = own and bool(folded.weights.diagonal().any())
+    if folded.shared is not None:
+        return Connection(source, target, delay, autapses=own, label=label, connectivity=folded.shared)
+    autapses = own and bool(folded.matrix().diagonal().any())
     return Connection(source, target, delay, autapses=autapses, label=label)

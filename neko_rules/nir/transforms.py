@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from neko_rules.errors import DataError, IncompatibleError, NekoError
+from neko_rules.layers.average_pooling import AveragePooling
 from neko_rules.layers.convolution import Convolution
 from neko_rules.nir.maps import LinearMap
 
-TRANSFORMS = ("Linear", "Affine", "Conv2d", "Scale", "Flatten", "Delay")
+TRANSFORMS = ("Linear", "Affine", "Conv2d", "AvgPool2d", "Scale", "Flatten", "Delay")
 """The nodes that are folded into weights; beside them Input and Output of graphs within, which change nothing."""
 
 NEARLY = 1e-4
@@ -81,6 +82,9 @@ class Transforms:
         if kind == "Conv2d":
             found, _ = self._convolution(name, before)
             return (found.filters, *found.places)
+        if kind == "AvgPool2d":
+            pooling = self._pooling(name, before)
+            return (pooling.channels, *pooling.places)
         if kind != "Flatten":
             return before
         start, end = (int(each) % max(1, len(before)) for each in (node.start_dim, node.end_dim))
@@ -135,6 +139,8 @@ class Transforms:
             return before.times(self._matrix(name))
         if kind == "Conv2d":
             return before.convolved(*self._convolution(name, before.shape))
+        if kind == "AvgPool2d":
+            return before.pooled(self._pooling(name, before.shape))
         if kind == "Scale":
             factors = np.asarray(self.nodes[name].scale, np.float64).reshape(-1)
             if factors.size not in (1, before.size):
@@ -226,6 +232,22 @@ class Transforms:
         except NekoError as error:
             raise IncompatibleError(f"Conv2d {name!r}: {error}") from error
         return found, kernel.reshape(filters, -1).T
+
+    def _pooling(self, name: str, before: tuple[int, ...]) -> AveragePooling:
+        """Average pooling of pictures of a shape."""
+        node = self.nodes[name]
+        if len(before) != 3:
+            raise DataError(f"AvgPool2d {name!r} takes pictures [channel, row, column]", received=f"shape {before}")
+        pool, stride, padding = (_pair(each) for each in (node.kernel_size, node.stride, node.padding))
+        if stride != pool or padding != (0, 0):
+            raise IncompatibleError(
+                f"average pooling here is of patches side by side, without padding, not so AvgPool2d {name!r}",
+                received=f"kernel_size {pool}, stride {stride}, padding {padding}",
+            )
+        try:
+            return AveragePooling(before[1:], pool, before[0])
+        except NekoError as error:
+            raise IncompatibleError(f"AvgPool2d {name!r}: {error}") from error
 
     def _padding(self, name: str, window: list[int], stride: tuple[int, int]) -> tuple[int, int]:
         given = self.nodes[name].padding
