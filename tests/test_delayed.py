@@ -158,6 +158,17 @@ def test_learned_delays_stay_on_their_line() -> None:
     assert {0.0, 3.0} & set(found.tolist())
 
 
+def test_a_longer_delay_than_the_line_is_not_loaded() -> None:
+    """Beyond its end nothing would arrive."""
+    longer, shorter = (
+        Stack([Layer(DelayedCell("lif", 2.0, longest=longest, learnable=["steps"]), 3)], 2, inputs=2)
+        for longest in (6, 3)
+    )
+    longer.set_parameters({"hidden.steps": [1.0, 2.0, 5.0]})
+    with pytest.raises(ArgumentError, match=r"hidden\.steps must lie within 0 and 3"):
+        shorter.set_parameters(longer.parameters)
+
+
 def test_event_prop_goes_through_late_input() -> None:
     """Delays of all neurons of the layers below the output shift its response, and no derivative changes."""
     x = np.random.default_rng(0).random((4, 60, INPUTS)) < 0.2

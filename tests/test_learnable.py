@@ -128,6 +128,16 @@ def test_learned_values_stay_within_their_bounds() -> None:
     assert values["hidden.membrane_decay"].min() == 0 or values["hidden.membrane_decay"].max() == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("hidden.membrane_decay", 1.5), ("hidden.threshold", 0.0), ("hidden.beta", -0.1)]
+)
+def test_values_outside_their_bounds_are_refused(name: str, value: float) -> None:
+    network = ALIF(3, 2, inputs=2, learnable=["membrane_decay", "threshold", "beta"])
+    with pytest.raises(ArgumentError, match="must lie within"):
+        network.set_parameters({name: np.full(3, value)})
+    network.set_parameters({"hidden.membrane_decay": np.array([0.0, 0.5, 1.0]), "hidden.threshold": np.full(3, 1e-3)})
+
+
 def test_a_decay_that_is_learned_lowers_the_loss_where_it_is_all_that_can() -> None:
     """A leaky line of tanh units must forget at the right rate; the weights are not touched."""
     rng = np.random.default_rng(0)

@@ -269,7 +269,8 @@ class Network(Portable, NetworkProtocol):
         """Take over parameters by name (all or some of them), converted to this network's type.
 
         Raises:
-            ArgumentError: a name is unknown, a shape differs, or a value is no number, NaN or infinite.
+            ArgumentError: a name is unknown, a shape differs, a value is no number, NaN or infinite, or out of
+                the range of the learned constant that it is for.
         """
         self.require_built()
         checked = {}
@@ -286,9 +287,20 @@ class Network(Portable, NetworkProtocol):
                 array = array.astype(self.dtype)
             if not np.isfinite(array).all():
                 raise ArgumentError(f"{name} must be finite in {self.dtype}", received="NaN or infinite values")
+            self._check_range(name, array)
             # A copy: what the caller does to the array afterwards must not reach the network.
             checked[name] = self.nx.asarray(np.array(array, self.dtype))
         self.values = {**self.values, **checked}
+
+    def _check_range(self, name: str, array: np.ndarray) -> None:
+        """Refuse values of a learned constant that its neurons cannot have."""
+        if name not in self.learned:
+            return
+        lowest, highest = (np.asarray(bound, array.dtype) for bound in self.learned[name][2:])
+        if (array < lowest).any() or (array > highest).any():
+            raise ArgumentError(
+                f"{name} must lie within {lowest:g} and {highest:g}", received=f"{array.min():g} to {array.max():g}"
+            )
 
     def forward(
         self,
