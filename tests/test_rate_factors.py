@@ -140,6 +140,23 @@ def test_they_may_be_assigned_between_steps_and_go_with_a_wrapped_model() -> Non
     assert (third["2.weight"] == second["2.weight"]).all()
 
 
+def test_a_model_without_names_yet_is_built_first() -> None:
+    keras = pytest.importorskip("keras")
+    from neko_rules import KerasModel
+
+    model = Evaluator(KerasModel(keras.Sequential([keras.layers.Dense(3, name="top")])))
+    x, y = data()[0][:, 0].astype("float32"), data()[1]
+    with pytest.raises(ArgumentError, match="no weights yet"):
+        BPTT(model, rate_factors={"top": 0})
+    model.predict(x)
+    rule = BPTT(model, rate_factors={"top.bias": 0})
+    before = model.network.parameters
+    rule.step(x, y)
+    after = model.network.parameters
+    assert (after["top.bias"] == before["top.bias"]).all()
+    assert (after["top.kernel"] != before["top.kernel"]).any()
+
+
 def test_what_makes_no_sense_is_refused() -> None:
     model = Evaluator(LIF(4, 2, inputs=3))
     with pytest.raises(ArgumentError, match=r"did you mean 'hidden\.input'"):

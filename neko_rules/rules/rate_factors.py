@@ -24,7 +24,7 @@ def rate_factors(network: NetworkProtocol, given: Mapping[str, float] | None) ->
         given: factors by beginnings of names.
 
     Raises:
-        ArgumentError: no parameter begins like that, or a factor is negative.
+        ArgumentError: no parameter begins like that, a factor is negative, or nothing has a name yet.
 
     Example:
         >>> from neko_rules import ALIF
@@ -35,6 +35,8 @@ def rate_factors(network: NetworkProtocol, given: Mapping[str, float] | None) ->
     if not found:
         return {}
     names = network.names
+    if not names:
+        network.require_built()  # a library's own model, which has no names before
     beginnings = dict.fromkeys(start for name in names for start in _beginnings(name))
     for start, factor in found.items():
         if start not in beginnings:
